@@ -1,0 +1,357 @@
+//! Building a store: where it writes, and how.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::Credentials;
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use rand::rngs::{StdRng, SysRng};
+use rand::{Rng, SeedableRng};
+use tokio::runtime::Handle;
+
+use crate::config::{Config, ConfigError};
+use crate::policy::retry::Backoff;
+use crate::store::EventStore;
+use crate::table::{Table, TableError};
+use crate::writer::{BatchWriter, SdkBatchWriter};
+
+/// Why a store did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A setting is out of range, missing, or contradicts another.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+
+    /// There is no tokio runtime for the worker to run on.
+    #[error(
+        "start() needs a tokio runtime: call it from within one, for example in #[tokio::main]"
+    )]
+    NoRuntime,
+
+    /// The table is missing, has another key schema, or could not be asked.
+    #[error(transparent)]
+    Table(#[from] TableError),
+}
+
+/// Sets up an [`EventStore`]; made by [`EventStore::builder`].
+///
+/// Where the store writes is said in one of four ways:
+///
+/// 1. [`table`](Self::table), with any of [`region`](Self::region),
+///    [`credentials`](Self::credentials) and [`endpoint_url`](Self::endpoint_url); what is not given
+///    comes from the standard AWS chain (environment, profile, container, instance);
+/// 2. [`table`](Self::table) and a whole [`sdk_config`](Self::sdk_config);
+/// 3. [`table`](Self::table) and a ready [`client`](Self::client);
+/// 4. any [`batch_writer`](Self::batch_writer).
+///
+/// The other settings have defaults that fit a service writing to one table.
+#[must_use = "a builder does nothing until start()"]
+#[derive(Default)]
+pub struct EventStoreBuilder {
+    config: Config,
+    table: Option<String>,
+    region: Option<String>,
+    credentials: Option<Credentials>,
+    endpoint_url: Option<String>,
+    sdk_config: Option<SdkConfig>,
+    client: Option<Client>,
+    batch_writer: Option<Arc<dyn BatchWriter>>,
+    skip_table_check: bool,
+}
+
+impl EventStoreBuilder {
+    /// Table to write to: its name or its ARN. Its only key is the hash key `key`, a String.
+    pub fn table(mut self, table: impl Into<String>) -> Self {
+        self.table = Some(table.into());
+        self
+    }
+
+    /// AWS region, for example `eu-central-1`.
+    pub fn region(mut self, region: impl Into<String>) -> Self {
+        self.region = Some(region.into());
+        self
+    }
+
+    /// Static credentials. Prefer the standard chain where there is one: it refreshes by itself.
+    pub fn credentials(
+        mut self,
+        access_key_id: impl Into<String>,
+        secret_access_key: impl Into<String>,
+    ) -> Self {
+        let (id, secret) = (access_key_id.into(), secret_access_key.into());
+        self.credentials = Some(Credentials::new(
+            id,
+            secret,
+            None,
+            None,
+            "EventStoreBuilder",
+        ));
+        self
+    }
+
+    /// Endpoint to send to instead of the region's own; `http://` means without TLS.
+    pub fn endpoint_url(mut self, endpoint_url: impl Into<String>) -> Self {
+        self.endpoint_url = Some(endpoint_url.into());
+        self
+    }
+
+    /// Everything about AWS in one: region, credentials, endpoint, HTTP client.
+    pub fn sdk_config(mut self, sdk_config: &SdkConfig) -> Self {
+        self.sdk_config = Some(sdk_config.clone());
+        self
+    }
+
+    /// A ready client, with its interceptors and all. Only its retries are switched off, for this
+    /// store alone: the store has its own, and sees every attempt.
+    pub fn client(mut self, client: &Client) -> Self {
+        self.client = Some(client.clone());
+        self
+    }
+
+    /// Another way to write a batch than `BatchWriteItem`, or one wrapped around it.
+    pub fn batch_writer(mut self, batch_writer: impl BatchWriter) -> Self {
+        self.batch_writer = Some(Arc::new(batch_writer));
+        self
+    }
+
+    /// Whether [`start`](Self::start) asks `DescribeTable` for the table's key schema. Default: yes,
+    /// as a table of another schema refuses every batch. Where the role may not describe the table,
+    /// the check is skipped with a warning in the log.
+    pub fn check_table(mut self, check_table: bool) -> Self {
+        self.skip_table_check = !check_table;
+        self
+    }
+
+    /// Most events in one call, 1 to 25. Default: 25, the service's limit; a call costs the same
+    /// time for one event as for 25.
+    pub fn max_batch_events(mut self, max_batch_events: usize) -> Self {
+        self.config.max_batch_events = max_batch_events;
+        self
+    }
+
+    /// How long an event waits for others to share its call, 0 to 1 hour. Default: 5 ms. That is
+    /// little beside a call's own time, and enough to fill batches from 5,000 events/s on; under
+    /// load batches fill up before it ends.
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.config.linger = linger;
+        self
+    }
+
+    /// Most calls at the same time, 1 to 1,000. Default: 8, which at 10 ms a call is 20,000
+    /// events/s: five times what a new on-demand table takes, half of the default quota of a table.
+    pub fn max_batches_in_flight(mut self, max_batches_in_flight: usize) -> Self {
+        self.config.max_batches_in_flight = max_batches_in_flight;
+        self
+    }
+
+    /// Most accepted events that are not settled, 1 to 100,000,000. Default: 10,000, half a
+    /// second's work at 20,000 events/s. When it is reached, [`EventStore::put`] waits.
+    pub fn max_buffered_events(mut self, max_buffered_events: usize) -> Self {
+        self.config.max_buffered_events = max_buffered_events;
+        self
+    }
+
+    /// Most bytes of accepted events that are not settled, counted as DynamoDB counts items: 409,600
+    /// or more. Default: 64 MiB, so that 10,000 events of 6.7 KB fit.
+    pub fn max_buffered_bytes(mut self, max_buffered_bytes: usize) -> Self {
+        self.config.max_buffered_bytes = max_buffered_bytes;
+        self
+    }
+
+    /// How long one call may take, 1 ms to 1 hour. Default: 10 s, far above the milliseconds that
+    /// the service needs, and short enough for several attempts within an event's deadline. The
+    /// SDK by itself would wait for ever.
+    pub fn attempt_timeout(mut self, attempt_timeout: Duration) -> Self {
+        self.config.attempt_timeout = attempt_timeout;
+        self
+    }
+
+    /// How long after its acceptance an event may still be sent, 1 ms to 24 hours. Default: 60 s,
+    /// where AWS advises to stop retrying. A ticket is answered at the latest one
+    /// [`attempt_timeout`](Self::attempt_timeout) after it.
+    pub fn event_deadline(mut self, event_deadline: Duration) -> Self {
+        self.config.event_deadline = event_deadline;
+        self
+    }
+
+    /// Most calls that carry the same event, 1 to 1,000,000. Default: 100. With the default backoff
+    /// the deadline comes first; this is a bound for a backoff without much of a wait.
+    pub fn max_attempts(mut self, max_attempts: u32) -> Self {
+        self.config.max_attempts = max_attempts;
+        self
+    }
+
+    /// How long to wait between attempts; its floor at most its base, its base at most its ceiling,
+    /// its ceiling at most 1 hour.
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.config.backoff = backoff;
+        self
+    }
+
+    /// The five digits that keep this store's keys apart from those of other writers to the table,
+    /// 0 to 99,999. Default: drawn at random; [`WriterId`](crate::WriterId) has the odds.
+    pub fn writer_id(mut self, writer_id: u32) -> Self {
+        self.config.writer_id = Some(writer_id);
+        self
+    }
+
+    /// Checks the settings and the table, and starts the store's worker on the current runtime.
+    ///
+    /// `Ok` means that the settings are valid and that the table, where it could be asked, exists
+    /// and has the right key. It does not mean that the role may write to it: that shows with the
+    /// first event.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Config`] names the setting and its limit, [`StartError::NoRuntime`] says that
+    /// this is no tokio runtime, and [`StartError::Table`] what is wrong with the table.
+    ///
+    /// # Panics
+    ///
+    /// If the runtime has no timer ([`enable_time`](tokio::runtime::Builder::enable_time)).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future starts nothing.
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), dynamodb_eventstore::StartError> {
+    /// use dynamodb_eventstore::EventStore;
+    ///
+    /// let store = EventStore::builder().table("all-events").region("us-east-1").start().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn start(self) -> Result<EventStore, StartError> {
+        self.config.validate()?;
+        self.validate_target()?;
+        let runtime = Handle::try_current().map_err(|_| StartError::NoRuntime)?;
+        let check_table = !self.skip_table_check;
+        let config = self.config.clone();
+        let writer: Arc<dyn BatchWriter> = match self.into_target().await? {
+            Target::Writer(writer) => writer,
+            Target::Table { client, table } => {
+                if check_table {
+                    Table::new(&client, &table).check_before_writing().await?;
+                }
+                Arc::new(SdkBatchWriter::new(&client, table))
+            }
+        };
+        let mut random = seeded_from_the_system();
+        let writer_id = config.writer_id(random.next_u64());
+        Ok(EventStore::spawn(
+            &runtime, writer, config, writer_id, random,
+        ))
+    }
+
+    fn validate_target(&self) -> Result<(), ConfigError> {
+        let ways = [
+            ("sdk_config", self.sdk_config.is_some()),
+            ("client", self.client.is_some()),
+            ("batch_writer", self.batch_writer.is_some()),
+        ];
+        let settings = [
+            ("region", self.region.clone()),
+            (
+                "credentials",
+                self.credentials.as_ref().map(|_| "hidden".to_owned()),
+            ),
+            ("endpoint_url", self.endpoint_url.clone()),
+        ];
+        let mut chosen = ways
+            .iter()
+            .filter(|(_, is_set)| *is_set)
+            .map(|(way, _)| *way);
+        let first = chosen.next();
+        if let (Some(first), Some(second)) = (first, chosen.next()) {
+            let limit = format!("not be given together with `{first}`");
+            return Err(ConfigError::new(second, "set", limit));
+        }
+        if let Some(way) = first {
+            for (setting, value) in settings {
+                if let Some(value) = value {
+                    let limit = format!("not be given together with `{way}`, which brings its own");
+                    return Err(ConfigError::new(setting, value, limit));
+                }
+            }
+        }
+        match (&self.table, first) {
+            (Some(table), Some("batch_writer")) => {
+                let limit = "not be given together with `batch_writer`, which knows its own";
+                Err(ConfigError::new("table", table, limit))
+            }
+            (None, Some("batch_writer")) => Ok(()),
+            (Some(table), _) if (1..=1_024).contains(&table.len()) => Ok(()),
+            (Some(table), _) => {
+                let limit = "be a table's name or ARN: 1 to 1024 characters";
+                Err(ConfigError::new("table", format_args!("`{table}`"), limit))
+            }
+            (None, _) => Err(ConfigError::new(
+                "table",
+                "missing",
+                "name the table to write to",
+            )),
+        }
+    }
+
+    async fn into_target(self) -> Result<Target, ConfigError> {
+        if let Some(writer) = self.batch_writer {
+            return Ok(Target::Writer(writer));
+        }
+        let table = self.table.unwrap_or_default();
+        let client = match (self.client, self.sdk_config) {
+            (Some(client), _) => client,
+            (None, Some(sdk_config)) => Client::new(&sdk_config),
+            (None, None) => {
+                let mut loader = aws_config::defaults(BehaviorVersion::latest())
+                    .retry_config(RetryConfig::disabled());
+                if let Some(region) = self.region {
+                    loader = loader.region(Region::new(region));
+                }
+                if let Some(credentials) = self.credentials {
+                    loader = loader.credentials_provider(credentials);
+                }
+                if let Some(endpoint_url) = self.endpoint_url {
+                    loader = loader.endpoint_url(endpoint_url);
+                }
+                Client::new(&loader.load().await)
+            }
+        };
+        if client.config().region().is_none() {
+            let limit = "be given, here or as AWS_REGION or in the AWS profile";
+            return Err(ConfigError::new("region", "missing", limit));
+        }
+        Ok(Target::Table { client, table })
+    }
+}
+
+impl fmt::Debug for EventStoreBuilder {
+    /// Shows the settings, and of the credentials nothing.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("EventStoreBuilder")
+            .field("config", &self.config)
+            .field("table", &self.table)
+            .field("region", &self.region)
+            .field("endpoint_url", &self.endpoint_url)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where the batches go.
+enum Target {
+    Table { client: Client, table: String },
+    Writer(Arc<dyn BatchWriter>),
+}
+
+/// The worker's jitter, and the writer id if none is set.
+fn seeded_from_the_system() -> StdRng {
+    // Without entropy from the system a fixed seed still gives jitter, if the same to everyone.
+    StdRng::try_from_rng(&mut SysRng).unwrap_or_else(|_| StdRng::seed_from_u64(0))
+}

@@ -1,0 +1,293 @@
+//! The store's settings: their defaults with reasons, and their limits.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use crate::event::{MAX_BATCH_EVENTS, MAX_ITEM_BYTES};
+use crate::key::WriterId;
+use crate::policy::batch::BatchLimits;
+use crate::policy::retry::{Backoff, RetryPolicy};
+use crate::worker::WorkerPolicy;
+
+/// A setting is out of range, missing, or contradicts another. Nothing is clamped.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("setting `{field}` is {value}; it must {limit}")]
+#[non_exhaustive]
+pub struct ConfigError {
+    /// Name of the setting: that of the builder's method.
+    pub field: &'static str,
+    /// What it was set to; `hidden` where it is a secret.
+    pub value: String,
+    /// What it must be.
+    pub limit: String,
+}
+
+impl ConfigError {
+    pub(crate) fn new(
+        field: &'static str,
+        value: impl fmt::Display,
+        limit: impl Into<String>,
+    ) -> Self {
+        Self {
+            field,
+            value: value.to_string(),
+            limit: limit.into(),
+        }
+    }
+}
+
+/// The settings that do not say where to write but how. [`Config::validate`] has been through
+/// every one that a worker runs on.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) max_batch_events: usize,
+    pub(crate) linger: Duration,
+    pub(crate) max_batches_in_flight: usize,
+    pub(crate) max_buffered_events: usize,
+    pub(crate) max_buffered_bytes: usize,
+    pub(crate) attempt_timeout: Duration,
+    pub(crate) event_deadline: Duration,
+    pub(crate) max_attempts: u32,
+    pub(crate) backoff: Backoff,
+    pub(crate) writer_id: Option<u32>,
+}
+
+impl Default for Config {
+    /// The reasons stand at the builder's methods.
+    fn default() -> Self {
+        Self {
+            max_batch_events: MAX_BATCH_EVENTS,
+            linger: Duration::from_millis(5),
+            max_batches_in_flight: 8,
+            max_buffered_events: 10_000,
+            max_buffered_bytes: 64 * 1024 * 1024,
+            attempt_timeout: Duration::from_secs(10),
+            event_deadline: Duration::from_secs(60),
+            max_attempts: 100,
+            backoff: Backoff::default(),
+            writer_id: None,
+        }
+    }
+}
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
+
+/// The most permits that tokio's semaphore holds, which counts the bytes.
+const MAX_BUFFERED_BYTES: usize = tokio::sync::Semaphore::MAX_PERMITS;
+
+impl Config {
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        in_range(
+            "max_batch_events",
+            self.max_batch_events,
+            1,
+            MAX_BATCH_EVENTS,
+        )?;
+        duration_in_range("linger", self.linger, Duration::ZERO, HOUR)?;
+        in_range(
+            "max_batches_in_flight",
+            self.max_batches_in_flight,
+            1,
+            1_000,
+        )?;
+        in_range(
+            "max_buffered_events",
+            self.max_buffered_events,
+            1,
+            100_000_000,
+        )?;
+        // The largest event has to fit, or it would wait for ever.
+        in_range(
+            "max_buffered_bytes",
+            self.max_buffered_bytes,
+            MAX_ITEM_BYTES,
+            MAX_BUFFERED_BYTES,
+        )?;
+        duration_in_range(
+            "attempt_timeout",
+            self.attempt_timeout,
+            SHORTEST_TIMEOUT,
+            HOUR,
+        )?;
+        duration_in_range("event_deadline", self.event_deadline, SHORTEST_TIMEOUT, DAY)?;
+        in_range("max_attempts", self.max_attempts, 1, 1_000_000)?;
+        let Backoff {
+            floor,
+            base,
+            ceiling,
+        } = self.backoff;
+        duration_in_range("backoff.ceiling", ceiling, SHORTEST_TIMEOUT, HOUR)?;
+        duration_in_range("backoff.base", base, SHORTEST_TIMEOUT, ceiling)?;
+        duration_in_range("backoff.floor", floor, Duration::ZERO, base)?;
+        if let Some(writer_id) = self.writer_id {
+            in_range("writer_id", writer_id, 0, WriterId::MAX)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn worker_policy(&self) -> WorkerPolicy {
+        WorkerPolicy {
+            limits: BatchLimits::new(self.max_batch_events),
+            linger: self.linger,
+            max_batches_in_flight: self.max_batches_in_flight,
+            attempt_timeout: self.attempt_timeout,
+            retry: RetryPolicy {
+                backoff: self.backoff,
+                max_attempts: self.max_attempts,
+                event_deadline: self.event_deadline,
+            },
+            max_unheard_events: self.max_buffered_events,
+            max_unheard_bytes: self.max_buffered_bytes,
+        }
+    }
+
+    /// The writer id that was set, or the one that 64 random bits draw.
+    pub(crate) fn writer_id(&self, random: u64) -> WriterId {
+        self.writer_id
+            .and_then(WriterId::new)
+            .unwrap_or_else(|| WriterId::from_random(random))
+    }
+
+    pub(crate) fn batch_capacity(&self) -> NonZeroUsize {
+        NonZeroUsize::new(self.max_batch_events).unwrap_or(NonZeroUsize::MIN)
+    }
+}
+
+fn in_range<T: PartialOrd + fmt::Display>(
+    field: &'static str,
+    value: T,
+    least: T,
+    most: T,
+) -> Result<(), ConfigError> {
+    if value < least || value > most {
+        return Err(ConfigError::new(
+            field,
+            value,
+            format!("be {least} to {most}"),
+        ));
+    }
+    Ok(())
+}
+
+fn duration_in_range(
+    field: &'static str,
+    value: Duration,
+    least: Duration,
+    most: Duration,
+) -> Result<(), ConfigError> {
+    if value < least || value > most {
+        let limit = format!("be {least:?} to {most:?}");
+        return Err(ConfigError::new(field, format_args!("{value:?}"), limit));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Changes one setting of a valid configuration.
+    type Change = fn(&mut Config);
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(Config::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn the_limits_themselves_are_valid() {
+        let changes: [Change; 8] = [
+            |config| config.max_batch_events = 1,
+            |config| config.linger = Duration::ZERO,
+            |config| config.max_batches_in_flight = 1_000,
+            |config| config.max_buffered_events = 1,
+            |config| config.max_buffered_bytes = 409_600,
+            |config| config.backoff.floor = Duration::ZERO,
+            |config| config.writer_id = Some(99_999),
+            |config| {
+                let second = Duration::from_secs(1);
+                config.backoff = Backoff {
+                    floor: second,
+                    base: second,
+                    ceiling: second,
+                };
+            },
+        ];
+        for change in changes {
+            let mut config = Config::default();
+            change(&mut config);
+            assert_eq!(config.validate(), Ok(()), "{config:?}");
+        }
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_refused_with_its_field_its_value_and_its_limit() {
+        let cases: [(Change, &str); 14] = [
+            (
+                |c| c.max_batch_events = 0,
+                "setting `max_batch_events` is 0; it must be 1 to 25",
+            ),
+            (
+                |c| c.max_batch_events = 26,
+                "setting `max_batch_events` is 26; it must be 1 to 25",
+            ),
+            (
+                |c| c.linger = HOUR * 2,
+                "setting `linger` is 7200s; it must be 0ns to 3600s",
+            ),
+            (
+                |c| c.max_batches_in_flight = 0,
+                "setting `max_batches_in_flight` is 0; it must be 1 to 1000",
+            ),
+            (
+                |c| c.max_buffered_events = 0,
+                "setting `max_buffered_events` is 0; it must be 1 to 100000000",
+            ),
+            (
+                |c| c.max_buffered_bytes = 409_599,
+                "setting `max_buffered_bytes` is 409599; it must be",
+            ),
+            (
+                |c| c.attempt_timeout = Duration::ZERO,
+                "setting `attempt_timeout` is 0ns; it must be",
+            ),
+            (
+                |c| c.event_deadline = Duration::ZERO,
+                "setting `event_deadline` is 0ns; it must be",
+            ),
+            (
+                |c| c.event_deadline = DAY * 2,
+                "setting `event_deadline` is 172800s; it must be",
+            ),
+            (
+                |c| c.max_attempts = 0,
+                "setting `max_attempts` is 0; it must be 1 to 1000000",
+            ),
+            (
+                |c| c.backoff.floor = HOUR,
+                "setting `backoff.floor` is 3600s; it must be 0ns to 50ms",
+            ),
+            (
+                |c| c.backoff.base = HOUR,
+                "setting `backoff.base` is 3600s; it must be 1ms to 5s",
+            ),
+            (
+                |c| c.backoff.ceiling = DAY,
+                "setting `backoff.ceiling` is 86400s; it must be",
+            ),
+            (
+                |c| c.writer_id = Some(100_000),
+                "setting `writer_id` is 100000; it must be 0 to 99999",
+            ),
+        ];
+        for (change, said) in cases {
+            let mut config = Config::default();
+            change(&mut config);
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.starts_with(said), "{error}");
+        }
+    }
+}

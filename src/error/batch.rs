@@ -1,0 +1,181 @@
+//! How one attempt to write a batch failed.
+
+use std::error::Error;
+use std::fmt;
+
+/// Whether an event that was not acknowledged may be in the table all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+pub enum Certainty {
+    /// The event is not in the table: no attempt was applied.
+    NotStored,
+    /// An attempt may have been applied: its answer was lost, late or unreadable.
+    MaybeStored,
+}
+
+impl fmt::Display for Certainty {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::NotStored => "not stored",
+            Self::MaybeStored => "maybe stored",
+        })
+    }
+}
+
+/// What kind of failure it was, which decides what happens next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FailureClass {
+    /// The service took the call and handed the item back. Retried.
+    Unprocessed,
+    /// The service refused the call for its rate. Retried.
+    Throttled,
+    /// Connection, time-out, 5xx or an unreadable answer. Retried.
+    Transient,
+    /// The credentials have expired, or could not be fetched just now. Retried.
+    ExpiredCredentials,
+    /// The signature was refused because this machine's clock is off. Retried: the SDK corrects
+    /// its clock by what the service answers.
+    ClockSkew,
+    /// The service calls the request invalid. Not retried.
+    Poison,
+    /// Nothing that time mends: no such table, access denied, unknown credentials. Not retried.
+    Fatal,
+}
+
+impl FailureClass {
+    /// Whether the same event may be sent again after a failure of this class.
+    #[must_use]
+    pub const fn is_retryable(self) -> bool {
+        match self {
+            Self::Unprocessed
+            | Self::Throttled
+            | Self::Transient
+            | Self::ExpiredCredentials
+            | Self::ClockSkew => true,
+            Self::Poison | Self::Fatal => false,
+        }
+    }
+}
+
+/// One attempt to write one batch failed, or handed an event back.
+///
+/// The message never holds an event's body or a credential. Whoever implements
+/// [`BatchWriter`](crate::BatchWriter) keeps it so.
+#[derive(thiserror::Error)]
+pub struct BatchError {
+    class: FailureClass,
+    certainty: Certainty,
+    message: String,
+    code: Option<String>,
+    request_id: Option<String>,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl BatchError {
+    /// A failure of this class, with what is known of the batch's fate.
+    pub fn new(class: FailureClass, certainty: Certainty, message: impl Into<String>) -> Self {
+        Self {
+            class,
+            certainty,
+            message: message.into(),
+            code: None,
+            request_id: None,
+            source: None,
+        }
+    }
+
+    /// Adds the service's error code, for example `ThrottlingException`.
+    #[must_use]
+    pub fn with_code(mut self, code: impl Into<String>) -> Self {
+        self.code = Some(code.into());
+        self
+    }
+
+    /// Adds the service's request id.
+    #[must_use]
+    pub fn with_request_id(mut self, request_id: impl Into<String>) -> Self {
+        self.request_id = Some(request_id.into());
+        self
+    }
+
+    /// Adds the error underneath. It must not hold a request or a response: both hold bodies.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// The event was listed in a call's `UnprocessedItems`.
+    pub(crate) fn unprocessed(request_id: Option<&str>) -> Self {
+        let error = Self::new(
+            FailureClass::Unprocessed,
+            Certainty::NotStored,
+            "the service handed the item back in UnprocessedItems: the table is short of write \
+             capacity",
+        );
+        match request_id {
+            Some(request_id) => error.with_request_id(request_id),
+            None => error,
+        }
+    }
+
+    /// The attempt was dropped when its time was up.
+    pub(crate) fn timed_out(limit: std::time::Duration) -> Self {
+        Self::new(
+            FailureClass::Transient,
+            Certainty::MaybeStored,
+            format!("no answer within {limit:?}"),
+        )
+    }
+
+    /// The failure's class.
+    #[must_use]
+    pub fn class(&self) -> FailureClass {
+        self.class
+    }
+
+    /// Whether the batch may have been applied in spite of the failure.
+    #[must_use]
+    pub fn certainty(&self) -> Certainty {
+        self.certainty
+    }
+
+    /// The service's error code, where the service answered with one.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        self.code.as_deref()
+    }
+
+    /// The service's id of the failed request, where it gave one. AWS support asks for it.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&str> {
+        self.request_id.as_deref()
+    }
+}
+
+impl fmt::Display for BatchError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(code) = &self.code {
+            write!(formatter, "{code}: ")?;
+        }
+        formatter.write_str(&self.message)?;
+        if let Some(request_id) = &self.request_id {
+            write!(formatter, " (request id {request_id})")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for BatchError {
+    /// Leaves the source out: the `Debug` of other crates' errors may print whole requests.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("BatchError")
+            .field("class", &self.class)
+            .field("certainty", &self.certainty)
+            .field("code", &self.code)
+            .field("message", &self.message)
+            .field("request_id", &self.request_id)
+            .finish_non_exhaustive()
+    }
+}

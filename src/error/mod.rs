@@ -1,0 +1,89 @@
+//! One error type per verb: put, write (what a ticket says), flush, close.
+
+mod batch;
+mod write;
+
+use std::num::NonZeroUsize;
+
+pub use batch::{BatchError, Certainty, FailureClass};
+pub use write::{GiveUp, WriteError};
+
+use crate::event::EventTooLarge;
+
+/// Why a put was refused. The event was never accepted: no ticket exists, nothing was sent, and
+/// the caller still has it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PutError {
+    /// The event does not fit into one DynamoDB item.
+    #[error(transparent)]
+    TooLarge(#[from] EventTooLarge),
+
+    /// The event's `Serialize` failed, or asked for something that JSON has no form for.
+    #[error("the event cannot be serialised to JSON: {0}")]
+    NotSerializable(#[source] serde_json::Error),
+
+    /// The text handed to [`put_json`](crate::EventStore::put_json) is not JSON.
+    #[error("the text is not JSON: {0}")]
+    NotJson(#[source] serde_json::Error),
+
+    /// The buffer has no room now ([`try_put`](crate::EventStore::try_put) only; `put` waits).
+    #[error(
+        "the buffer is full ({max_buffered_events} events or {max_buffered_bytes} bytes wait to be \
+         stored): try later, wait with put(), or raise the limit"
+    )]
+    Full {
+        /// The store's limit on buffered events.
+        max_buffered_events: NonZeroUsize,
+        /// The store's limit on buffered bytes.
+        max_buffered_bytes: NonZeroUsize,
+    },
+
+    /// The store was closed.
+    #[error("the event store is closed")]
+    Closed,
+
+    /// The store's worker is gone, so nothing can be stored any more.
+    #[error(transparent)]
+    WorkerLost(#[from] WorkerLost),
+
+    /// The wall clock is past the year 9999, or at its very end: there is no later key.
+    #[error("no key is left: the clock is at or past the end of the year 9999")]
+    NoKeyLeft,
+}
+
+/// Why the worker ended without being asked to.
+///
+/// Every event it held is answered with [`GiveUp::WorkerLost`]; later calls fail with this. Build
+/// a new store to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkerLost {
+    /// The worker panicked. This is a bug of this crate.
+    #[error("the event store's worker panicked; build a new store, and please report this")]
+    Panicked,
+
+    /// The worker's task was dropped: its runtime was shut down.
+    #[error(
+        "the event store's runtime was shut down under it; close the store before the runtime ends"
+    )]
+    Stopped,
+}
+
+/// Why a flush did not run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FlushError {
+    /// The store was closed before the flush; the close report says what became of the events.
+    #[error("the event store is closed; the report of close() says what became of its events")]
+    Closed,
+
+    /// The worker is gone; the tickets of the events it held say so too.
+    #[error(transparent)]
+    WorkerLost(#[from] WorkerLost),
+}
+
+/// Why there is no close report: the worker was gone, or went, before it could make one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no close report: {0}")]
+pub struct CloseError(#[from] pub WorkerLost);

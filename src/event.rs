@@ -1,0 +1,197 @@
+//! What is stored, and the arithmetic of the service's limits.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::key::EventKey;
+
+/// Name of the table's hash key attribute, a String.
+pub const KEY_ATTRIBUTE: &str = "key";
+
+/// Name of the attribute that holds the JSON text, a String.
+pub const BODY_ATTRIBUTE: &str = "body";
+
+/// Largest item DynamoDB stores: 400 KiB of attribute names and values
+/// ([service limits](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html)).
+pub const MAX_ITEM_BYTES: usize = 409_600;
+
+/// Largest body of an event under a 27 character key: an item is `key` + 27 + `body` + the body's
+/// bytes, so 34 bytes of [`MAX_ITEM_BYTES`] are spoken for.
+pub const MAX_BODY_BYTES: usize =
+    MAX_ITEM_BYTES - KEY_ATTRIBUTE.len() - BODY_ATTRIBUTE.len() - EventKey::LENGTH;
+
+/// Most items that one `BatchWriteItem` call takes
+/// ([API reference](https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchWriteItem.html)).
+pub const MAX_BATCH_EVENTS: usize = 25;
+
+/// Most bytes that one `BatchWriteItem` call carries, as sent.
+///
+/// The documentation says "16 MB"; whether that is 16,000,000 or 16,777,216 bytes, and where they
+/// are counted, it does not say. The smaller number, counted on the escaped request body, is safe
+/// under each reading.
+pub const MAX_BATCH_WIRE_BYTES: usize = 16_000_000;
+
+/// What surrounds one item's key and body in the request, with the comma between two items.
+const ITEM_ENVELOPE: &str = r#"{"PutRequest":{"Item":{"key":{"S":""},"body":{"S":""}}}},"#;
+
+/// An event as it stands in the table: a key and a JSON text.
+///
+/// A clone shares the text. `Debug` shows the body's size and never the body.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Event {
+    key: EventKey,
+    body: Arc<str>,
+    escaped_body_bytes: usize,
+}
+
+impl Event {
+    /// Joins a key and a JSON text. The text is taken as it is; that it *is* JSON is the caller's
+    /// promise.
+    ///
+    /// # Errors
+    ///
+    /// [`EventTooLarge`] when the item would be larger than [`MAX_ITEM_BYTES`].
+    pub fn new(key: EventKey, body: impl Into<Arc<str>>) -> Result<Self, EventTooLarge> {
+        let body = body.into();
+        check_body_bytes(body.len(), MAX_ITEM_BYTES - item_overhead(&key))?;
+        let escaped_body_bytes = escaped_bytes(&body);
+        Ok(Self {
+            key,
+            body,
+            escaped_body_bytes,
+        })
+    }
+
+    /// The key, which is the item's hash key.
+    #[must_use]
+    pub fn key(&self) -> &EventKey {
+        &self.key
+    }
+
+    /// The JSON text.
+    #[must_use]
+    pub fn body(&self) -> &str {
+        &self.body
+    }
+
+    /// Size of the item as DynamoDB counts it: the bytes of attribute names and values.
+    #[must_use]
+    pub fn item_bytes(&self) -> usize {
+        item_overhead(&self.key) + self.body.len()
+    }
+
+    /// Bytes the event takes in a request body, escaping and punctuation included.
+    #[must_use]
+    pub fn wire_bytes(&self) -> usize {
+        ITEM_ENVELOPE.len() + self.key.as_str().len() + self.escaped_body_bytes
+    }
+}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Event")
+            .field("key", &self.key)
+            .field("body_bytes", &self.body.len())
+            .finish()
+    }
+}
+
+/// An event's body does not fit into one DynamoDB item.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the event is too large: its body has {body_bytes} bytes and DynamoDB takes {limit} at most; \
+     store the payload elsewhere and put a reference to it"
+)]
+#[non_exhaustive]
+pub struct EventTooLarge {
+    /// Size of the refused body, in bytes.
+    pub body_bytes: usize,
+    /// Largest body allowed, in bytes.
+    pub limit: usize,
+}
+
+/// Refuses a body that no event of this store could have.
+pub(crate) fn check_body(body: &str) -> Result<(), EventTooLarge> {
+    check_body_bytes(body.len(), MAX_BODY_BYTES)
+}
+
+fn check_body_bytes(body_bytes: usize, limit: usize) -> Result<(), EventTooLarge> {
+    if body_bytes > limit {
+        return Err(EventTooLarge { body_bytes, limit });
+    }
+    Ok(())
+}
+
+fn item_overhead(key: &EventKey) -> usize {
+    KEY_ATTRIBUTE.len() + key.as_str().len() + BODY_ATTRIBUTE.len()
+}
+
+/// Length of `text` inside a JSON string, by the escaping rules of the SDK: two bytes for the
+/// characters that have a short form, six for the other control characters, all else as it is.
+fn escaped_bytes(text: &str) -> usize {
+    let extra: usize = text
+        .bytes()
+        .map(|byte| match byte {
+            b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 1,
+            0x00..=0x1f => 5,
+            _ => 0,
+        })
+        .sum();
+    text.len() + extra
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KEY: &str = "20130927T005240652508858176";
+
+    fn key() -> EventKey {
+        KEY.parse().unwrap()
+    }
+
+    #[test]
+    fn an_item_costs_34_bytes_more_than_its_body() {
+        let event = Event::new(key(), "{}").unwrap();
+        assert_eq!(event.item_bytes(), 36);
+        assert_eq!(MAX_BODY_BYTES, 409_566);
+    }
+
+    #[test]
+    fn the_largest_body_is_taken_and_one_byte_more_is_refused() {
+        assert!(Event::new(key(), "x".repeat(MAX_BODY_BYTES)).is_ok());
+        let refused = Event::new(key(), "x".repeat(MAX_BODY_BYTES + 1)).unwrap_err();
+        assert_eq!(refused.body_bytes, 409_567);
+        assert_eq!(refused.limit, 409_566);
+    }
+
+    #[test]
+    fn a_shorter_key_of_the_npm_module_leaves_more_room_for_the_body() {
+        let key: EventKey = "20130927T0052406525".parse().unwrap();
+        assert!(Event::new(key, "x".repeat(MAX_BODY_BYTES + 8)).is_ok());
+        assert!(Event::new(key, "x".repeat(MAX_BODY_BYTES + 9)).is_err());
+    }
+
+    #[test]
+    fn debug_shows_the_size_of_a_body_and_not_the_body() {
+        let event = Event::new(key(), r#"{"password":"hunter2"}"#).unwrap();
+        let shown = format!("{event:?}");
+        assert!(shown.contains(KEY) && shown.contains("22"), "{shown}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+
+    proptest! {
+        /// serde_json escapes by the same rules, so it can say whether the arithmetic is right.
+        #[test]
+        fn wire_bytes_are_what_the_item_takes_in_a_request(body in any::<String>()) {
+            let event = Event::new(key(), body.clone()).unwrap();
+            let rendered = serde_json::json!({
+                "PutRequest": { "Item": { "key": { "S": KEY }, "body": { "S": body } } }
+            });
+            prop_assert_eq!(event.wire_bytes(), rendered.to_string().len() + 1);
+        }
+    }
+}

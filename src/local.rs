@@ -1,0 +1,312 @@
+//! Feature `local`: a table without an account, in this process.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use dynoxide::Database;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use crate::builder::EventStoreBuilder;
+use crate::store::EventStore;
+use crate::table::{Capacity, Table, TableError};
+
+/// Region that a local table's client names. The engine takes any.
+const REGION: &str = "us-east-1";
+
+/// Why a local table did not start, or did not stop well.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LocalError {
+    /// The file could not be opened as a database.
+    #[error("cannot open `{path}` as a local table: {cause}")]
+    Open {
+        /// The file, or `:memory:`.
+        path: String,
+        /// What the engine said.
+        cause: String,
+    },
+
+    /// The port could not be listened on.
+    #[error("cannot listen on {address}: {cause}")]
+    Listen {
+        /// The loopback address and port.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        cause: std::io::Error,
+    },
+
+    /// The thread or the runtime of the engine could not be started.
+    #[error("cannot start the local table's thread: {0}")]
+    Thread(#[source] std::io::Error),
+
+    /// The engine ended before it was asked to.
+    #[error("the local table stopped: {0}")]
+    Stopped(String),
+
+    /// The table in the file is not one for events.
+    #[error(transparent)]
+    Table(#[from] TableError),
+}
+
+/// A table in this process: the [dynoxide](https://docs.rs/dynoxide-rs) engine behind HTTP on
+/// loopback, in memory or in a SQLite file.
+///
+/// It takes any AWS client, with any credentials: [`endpoint_url`](Self::endpoint_url) says where.
+/// It never throttles and never hands an item back, so it shows that a program works, not how it
+/// fares under load.
+///
+/// The engine runs in a thread of its own until the handle is dropped; then it finishes what it is
+/// doing and closes the file. [`stop`](Self::stop) waits for that.
+///
+/// Each write to a file is on disk before it is acknowledged. One process at a time should have a
+/// file open.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use dynamodb_eventstore::LocalTable;
+///
+/// let table = LocalTable::in_memory().await?;
+/// let store = table.store_builder().start().await?;
+/// let stored = store.put(&serde_json::json!({ "foo": "bar" })).await?.await?;
+///
+/// let read = table.client().get_item().table_name(table.name());
+/// let read = read
+///     .key("key", aws_sdk_dynamodb::types::AttributeValue::S(stored.key.to_string()))
+///     .send()
+///     .await?;
+/// assert_eq!(read.item.unwrap()["body"].as_s().unwrap(), r#"{"foo":"bar"}"#);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct LocalTable {
+    address: SocketAddr,
+    client: Client,
+    name: String,
+    /// Dropped to stop the engine.
+    running: Option<oneshot::Sender<()>>,
+    stopped: oneshot::Receiver<Result<(), LocalError>>,
+}
+
+impl LocalTable {
+    /// A table in memory, gone with its handle.
+    ///
+    /// # Errors
+    ///
+    /// [`LocalError`]
+    pub async fn in_memory() -> Result<Self, LocalError> {
+        Self::builder().start().await
+    }
+
+    /// A table in a SQLite file, which is made if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// [`LocalError`]
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, LocalError> {
+        Self::builder().file(path).start().await
+    }
+
+    /// Begins a table with other settings than those of [`in_memory`](Self::in_memory) and
+    /// [`open`](Self::open).
+    pub fn builder() -> LocalTableBuilder {
+        LocalTableBuilder::default()
+    }
+
+    /// Where an AWS client finds the table: `http://127.0.0.1:PORT`.
+    #[must_use]
+    pub fn endpoint_url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Name of the table.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A client that talks to the table.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Begins a store that writes to the table.
+    pub fn store_builder(&self) -> EventStoreBuilder {
+        EventStore::builder().client(&self.client).table(&self.name)
+    }
+
+    /// Stops the engine and waits until its file is closed.
+    ///
+    /// # Errors
+    ///
+    /// [`LocalError::Stopped`]: the engine had ended before.
+    pub async fn stop(mut self) -> Result<(), LocalError> {
+        drop(self.running.take());
+        self.wait().await
+    }
+
+    /// Waits until the engine ends by itself, which only a failure makes it do.
+    ///
+    /// # Errors
+    ///
+    /// [`LocalError::Stopped`] with the failure.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops nothing but the waiting.
+    pub async fn wait(&mut self) -> Result<(), LocalError> {
+        (&mut self.stopped)
+            .await
+            .unwrap_or_else(|_| Err(LocalError::Stopped("its thread panicked".to_owned())))
+    }
+}
+
+/// Sets up a [`LocalTable`]; made by [`LocalTable::builder`].
+#[must_use = "a builder does nothing until start()"]
+#[derive(Debug, Clone)]
+pub struct LocalTableBuilder {
+    file: Option<PathBuf>,
+    port: u16,
+    table: String,
+}
+
+impl Default for LocalTableBuilder {
+    fn default() -> Self {
+        Self {
+            file: None,
+            port: 0,
+            table: "events".to_owned(),
+        }
+    }
+}
+
+impl LocalTableBuilder {
+    /// Keeps the table in a SQLite file. Default: in memory.
+    pub fn file(mut self, path: impl AsRef<Path>) -> Self {
+        self.file = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Port on 127.0.0.1. Default: 0, any free one.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// Name of the table. Default: `events`.
+    pub fn table(mut self, table: impl Into<String>) -> Self {
+        self.table = table.into();
+        self
+    }
+
+    /// Starts the engine, and creates the table unless the file has it.
+    ///
+    /// # Errors
+    ///
+    /// [`LocalError`]: the file, the port or the table in the file is not fit.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops what was started.
+    pub async fn start(self) -> Result<LocalTable, LocalError> {
+        let Self {
+            file,
+            port,
+            table: name,
+        } = self;
+        let (started, address) = oneshot::channel();
+        let (ended, stopped) = oneshot::channel();
+        let (running, stop) = oneshot::channel();
+        thread::Builder::new()
+            .name("local-table".to_owned())
+            .spawn(move || {
+                // Whoever waited for either answer may have gone.
+                let _ = ended.send(run_engine(file.as_deref(), port, started, stop));
+            })
+            .map_err(LocalError::Thread)?;
+        let Ok(address) = address.await else {
+            // The engine did not come to say where it listens; it says why as it ends.
+            let ended = stopped.await.unwrap_or(Ok(()));
+            return Err(ended.err().unwrap_or_else(|| {
+                LocalError::Stopped("its thread panicked at the start".to_owned())
+            }));
+        };
+        let client = client_for(address);
+        let local = LocalTable {
+            address,
+            client,
+            name,
+            running: Some(running),
+            stopped,
+        };
+        let table = Table::new(&local.client, &local.name);
+        match table.create(Capacity::OnDemand).await {
+            Ok(()) | Err(TableError::Exists { .. }) => table.check().await?,
+            Err(error) => return Err(error.into()),
+        }
+        Ok(local)
+    }
+}
+
+/// The life of the engine's thread. Its runtime is its own: the engine works within its HTTP
+/// handlers, and would hold up whoever shared a runtime with it.
+fn run_engine(
+    file: Option<&Path>,
+    port: u16,
+    started: oneshot::Sender<SocketAddr>,
+    stop: oneshot::Receiver<()>,
+) -> Result<(), LocalError> {
+    let database = open_database(file)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(LocalError::Thread)?;
+    runtime.block_on(async move {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let not_listening = |cause| LocalError::Listen { address, cause };
+        let listener = TcpListener::bind(address).await.map_err(not_listening)?;
+        let bound = listener.local_addr().map_err(not_listening)?;
+        if started.send(bound).is_err() {
+            return Ok(());
+        }
+        let stop = async move {
+            // An error means that the handle was dropped, which stops the engine as well.
+            let _ = stop.await;
+        };
+        dynoxide::server::serve_with_shutdown(listener, database, stop)
+            .await
+            .map_err(LocalError::Stopped)
+    })
+}
+
+fn open_database(file: Option<&Path>) -> Result<Database, LocalError> {
+    let refused = |path: &dyn fmt::Display, cause: &dyn fmt::Display| LocalError::Open {
+        path: path.to_string(),
+        cause: cause.to_string(),
+    };
+    let Some(path) = file else {
+        return Database::memory().map_err(|cause| refused(&":memory:", &cause));
+    };
+    let Some(text) = path.to_str() else {
+        return Err(refused(&path.display(), &"the path is not valid UTF-8"));
+    };
+    Database::new(text).map_err(|cause| refused(&path.display(), &cause))
+}
+
+fn client_for(address: SocketAddr) -> Client {
+    let config = aws_sdk_dynamodb::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::from_static(REGION))
+        .credentials_provider(Credentials::new("local", "local", None, None, "LocalTable"))
+        .endpoint_url(format!("http://{address}"))
+        .build();
+    Client::from_conf(config)
+}

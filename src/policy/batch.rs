@@ -1,0 +1,145 @@
+//! One `BatchWriteItem` call's worth of events, valid by construction.
+
+use super::Waiting;
+use crate::event::MAX_BATCH_WIRE_BYTES;
+
+/// What the request says around its items: two braces, `RequestItems` and a table name, which can
+/// be an ARN of up to 1,024 characters. Rounded up.
+const REQUEST_ENVELOPE_BYTES: usize = 1_200;
+
+/// How large a batch may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BatchLimits {
+    pub(crate) max_events: usize,
+    pub(crate) max_wire_bytes: usize,
+}
+
+impl BatchLimits {
+    /// At most `max_events`, and the service's limit of bytes.
+    pub(crate) const fn new(max_events: usize) -> Self {
+        Self {
+            max_events,
+            max_wire_bytes: MAX_BATCH_WIRE_BYTES - REQUEST_ENVELOPE_BYTES,
+        }
+    }
+}
+
+/// Why an item did not get into a batch; the item comes back.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Refused<T> {
+    /// The batch has no room for it. The next batch may.
+    Full(T),
+    /// The batch has an event of this key, and the service takes no key twice in one call.
+    SameKey(T),
+}
+
+/// At most 25 events, at most 16 MB on the wire, no key twice.
+#[derive(Debug)]
+pub(crate) struct Batch<T> {
+    limits: BatchLimits,
+    items: Vec<T>,
+    wire_bytes: usize,
+}
+
+impl<T: Waiting> Batch<T> {
+    pub(crate) fn new(limits: BatchLimits) -> Self {
+        Self {
+            limits,
+            items: Vec::with_capacity(limits.max_events),
+            wire_bytes: 0,
+        }
+    }
+
+    pub(crate) fn try_push(&mut self, item: T) -> Result<(), Refused<T>> {
+        let wire_bytes = self.wire_bytes + item.event().wire_bytes();
+        if self.items.len() >= self.limits.max_events || wire_bytes > self.limits.max_wire_bytes {
+            return Err(Refused::Full(item));
+        }
+        if self.contains_key_of(&item) {
+            return Err(Refused::SameKey(item));
+        }
+        self.wire_bytes = wire_bytes;
+        self.items.push(item);
+        Ok(())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    pub(crate) fn into_items(self) -> Vec<T> {
+        self.items
+    }
+
+    fn contains_key_of(&self, item: &T) -> bool {
+        let key = item.event().key();
+        self.items
+            .iter()
+            .any(|present| present.event().key() == key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::tests::Items;
+    use super::*;
+
+    #[test]
+    fn the_26th_event_is_refused_and_handed_back() {
+        let mut items = Items::new();
+        let mut batch = Batch::new(BatchLimits::new(25));
+        for _ in 0..25 {
+            batch.try_push(items.item()).unwrap();
+        }
+        let late = items.item();
+        assert_eq!(batch.try_push(late.clone()), Err(Refused::Full(late)));
+        assert_eq!(batch.into_items().len(), 25);
+    }
+
+    #[test]
+    fn a_key_is_taken_once() {
+        let mut items = Items::new();
+        let mut batch = Batch::new(BatchLimits::new(25));
+        let item = items.item();
+        batch.try_push(item.clone()).unwrap();
+        assert_eq!(batch.try_push(item.clone()), Err(Refused::SameKey(item)));
+    }
+
+    #[test]
+    fn bytes_are_counted_as_escaped_on_the_wire() {
+        // 25 items of 400 KB fit into 16 MB as they are; made of quotes, only 19 do.
+        for (body, fitting) in [("x", 25), ("\"", 19)] {
+            let mut items = Items::new();
+            let mut batch = Batch::new(BatchLimits::new(25));
+            let body = body.repeat(crate::event::MAX_BODY_BYTES);
+            let taken = (0..25).take_while(|_| batch.try_push(items.with_body(&body)).is_ok());
+            assert_eq!(taken.count(), fitting);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_batch_is_illegal(
+            max_events in 1..=25_usize,
+            bodies in prop::collection::vec(("[\"a\\\\]{0,2}", 0..200_000_usize, any::<bool>()), 0..60),
+        ) {
+            let mut items = Items::new();
+            let limits = BatchLimits::new(max_events);
+            let mut batch = Batch::new(limits);
+            let mut last = items.item();
+            for (unit, times, repeat_key) in bodies {
+                let item = if repeat_key { last.clone() } else { items.with_body(&unit.repeat(times)) };
+                last = item.clone();
+                let _ = batch.try_push(item);
+            }
+            let taken = batch.into_items();
+            prop_assert!(taken.len() <= max_events);
+            let wire: usize = taken.iter().map(|item| item.event.wire_bytes()).sum();
+            prop_assert!(wire + REQUEST_ENVELOPE_BYTES <= MAX_BATCH_WIRE_BYTES);
+            let keys: std::collections::HashSet<_> = taken.iter().map(|item| *item.event.key()).collect();
+            prop_assert_eq!(keys.len(), taken.len());
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! The events that wait to be sent, and until when they may.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::Waiting;
+use super::batch::{Batch, BatchLimits, Refused};
+
+/// Events between acceptance and a call, and between one call and the next.
+///
+/// Fresh events wait for company, at most `linger`. Events to be retried wait out their backoff
+/// and then go first; what room they leave in their batch, fresh events fill. A waiting retry holds
+/// nobody up.
+#[derive(Debug)]
+pub(crate) struct Buffer<T> {
+    limits: BatchLimits,
+    linger: Duration,
+    /// In order of arrival, so of their deadlines as well.
+    fresh: VecDeque<Fresh<T>>,
+    fresh_wire_bytes: usize,
+    /// How many events at the front of `fresh` are due whatever their linger says.
+    rushed: usize,
+    retries: BTreeMap<RetryPlace, T>,
+    /// Deadlines of `retries`: they are not in the order of their turns.
+    retry_expiries: BTreeSet<(Instant, RetryPlace)>,
+    /// Keeps retries apart that are ready at the same instant.
+    next_retry: u64,
+}
+
+#[derive(Debug)]
+struct Fresh<T> {
+    item: T,
+    due_at: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct RetryPlace {
+    ready_at: Instant,
+    number: u64,
+}
+
+impl<T: Waiting> Buffer<T> {
+    pub(crate) fn new(limits: BatchLimits, linger: Duration) -> Self {
+        Self {
+            limits,
+            linger,
+            fresh: VecDeque::new(),
+            fresh_wire_bytes: 0,
+            rushed: 0,
+            retries: BTreeMap::new(),
+            retry_expiries: BTreeSet::new(),
+            next_retry: 0,
+        }
+    }
+
+    /// Adds an event that was accepted at `now`.
+    pub(crate) fn push(&mut self, item: T, now: Instant) {
+        self.fresh_wire_bytes += item.event().wire_bytes();
+        self.fresh.push_back(Fresh {
+            item,
+            due_at: now + self.linger,
+        });
+    }
+
+    /// Adds an event whose next attempt is not before `ready_at`.
+    pub(crate) fn requeue(&mut self, item: T, ready_at: Instant) {
+        let place = RetryPlace {
+            ready_at,
+            number: self.next_retry,
+        };
+        self.next_retry += 1;
+        self.insert_retry(item, place);
+    }
+
+    /// Makes every fresh event due that is here now: somebody waits for it, or for its room.
+    pub(crate) fn rush(&mut self) {
+        self.rushed = self.fresh.len();
+    }
+
+    /// The next batch, if one is due at `now`: it is full, or holds an event that is not to wait
+    /// any longer.
+    pub(crate) fn take_ready(&mut self, now: Instant) -> Option<Batch<T>> {
+        if !self.is_due(now) {
+            return None;
+        }
+        let mut batch = Batch::new(self.limits);
+        if self.fill_from_retries(&mut batch, now) {
+            self.fill_from_fresh(&mut batch, now);
+        }
+        (!batch.is_empty()).then_some(batch)
+    }
+
+    /// When the next batch is due, if none comes in before.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        let retry = self.retries.keys().next().map(|place| place.ready_at);
+        let fresh = self.fresh.front().map(|fresh| fresh.due_at);
+        retry.into_iter().chain(fresh).min()
+    }
+
+    /// When the next event is to be given up, if it is not sent before.
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+        let retry = self
+            .retry_expiries
+            .first()
+            .map(|(expires_at, _)| *expires_at);
+        let fresh = self.fresh.front().map(|fresh| fresh.item.expires_at());
+        retry.into_iter().chain(fresh).min()
+    }
+
+    /// Removes an event whose deadline has passed at `now`.
+    pub(crate) fn pop_expired(&mut self, now: Instant) -> Option<T> {
+        if self
+            .fresh
+            .front()
+            .is_some_and(|fresh| fresh.item.expires_at() <= now)
+        {
+            return self.pop_fresh();
+        }
+        let (expires_at, place) = *self.retry_expiries.first()?;
+        if expires_at > now {
+            return None;
+        }
+        self.remove_retry(place)
+    }
+
+    /// Removes any event: the store gives up all of them.
+    pub(crate) fn pop(&mut self) -> Option<T> {
+        self.pop_fresh().or_else(|| {
+            let place = *self.retries.keys().next()?;
+            self.remove_retry(place)
+        })
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.fresh.is_empty() && self.retries.is_empty()
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.rushed > 0
+            || self.fresh.len() >= self.limits.max_events
+            || self.fresh_wire_bytes >= self.limits.max_wire_bytes
+            || self.next_due().is_some_and(|due_at| due_at <= now)
+    }
+
+    /// Moves ready retries into `batch`. False when it has no room for more.
+    fn fill_from_retries(&mut self, batch: &mut Batch<T>, now: Instant) -> bool {
+        let mut same_key = Vec::new();
+        let mut has_room = true;
+        while let Some(place) = self.retries.keys().next().copied() {
+            if place.ready_at > now {
+                break;
+            }
+            let Some(item) = self.remove_retry(place) else {
+                break;
+            };
+            match batch.try_push(item) {
+                Ok(()) => {}
+                Err(Refused::SameKey(item)) => same_key.push(item),
+                Err(Refused::Full(item)) => {
+                    self.insert_retry(item, place);
+                    has_room = false;
+                    break;
+                }
+            }
+        }
+        self.set_aside(same_key, now);
+        has_room
+    }
+
+    fn fill_from_fresh(&mut self, batch: &mut Batch<T>, now: Instant) {
+        let mut same_key = Vec::new();
+        while let Some(due_at) = self.fresh.front().map(|fresh| fresh.due_at) {
+            let rushed = self.rushed;
+            let Some(item) = self.pop_fresh() else { break };
+            match batch.try_push(item) {
+                Ok(()) => {}
+                Err(Refused::SameKey(item)) => same_key.push(item),
+                Err(Refused::Full(item)) => {
+                    self.fresh_wire_bytes += item.event().wire_bytes();
+                    self.fresh.push_front(Fresh { item, due_at });
+                    self.rushed = rushed;
+                    break;
+                }
+            }
+        }
+        self.set_aside(same_key, now);
+    }
+
+    /// Keeps what a batch cannot hold for its keys: it is ready for the one after.
+    fn set_aside(&mut self, same_key: Vec<T>, now: Instant) {
+        for item in same_key {
+            self.requeue(item, now);
+        }
+    }
+
+    fn pop_fresh(&mut self) -> Option<T> {
+        let item = self.fresh.pop_front()?.item;
+        self.fresh_wire_bytes -= item.event().wire_bytes();
+        self.rushed = self.rushed.saturating_sub(1);
+        Some(item)
+    }
+
+    fn insert_retry(&mut self, item: T, place: RetryPlace) {
+        self.retry_expiries.insert((item.expires_at(), place));
+        self.retries.insert(place, item);
+    }
+
+    fn remove_retry(&mut self, place: RetryPlace) -> Option<T> {
+        let item = self.retries.remove(&place)?;
+        self.retry_expiries.remove(&(item.expires_at(), place));
+        Some(item)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::tests::{Item, Items};
+    use super::*;
+
+    fn buffer() -> Buffer<Item> {
+        Buffer::new(BatchLimits::new(25), Duration::from_millis(5))
+    }
+
+    fn keys(batch: Option<Batch<Item>>) -> Vec<String> {
+        let items = batch.map(Batch::into_items).unwrap_or_default();
+        items
+            .iter()
+            .map(|item| item.event.key().to_string())
+            .collect()
+    }
+
+    #[test]
+    fn a_lone_event_waits_for_the_linger_and_no_longer() {
+        let (mut items, mut buffer) = (Items::new(), buffer());
+        buffer.push(items.item(), items.at(0));
+        assert!(buffer.take_ready(items.at(4)).is_none());
+        assert_eq!(buffer.next_due(), Some(items.at(5)));
+        assert_eq!(keys(buffer.take_ready(items.at(5))).len(), 1);
+        assert!(buffer.is_empty());
+        assert_eq!(buffer.next_due(), None);
+    }
+
+    #[test]
+    fn a_full_batch_does_not_wait() {
+        let (mut items, mut buffer) = (Items::new(), buffer());
+        for _ in 0..26 {
+            buffer.push(items.item(), items.at(0));
+        }
+        assert_eq!(keys(buffer.take_ready(items.at(0))).len(), 25);
+        assert!(buffer.take_ready(items.at(0)).is_none());
+    }
+
+    #[test]
+    fn enough_bytes_for_a_full_batch_do_not_wait_either() {
+        let (mut items, mut buffer) = (Items::new(), buffer());
+        let quotes = "\"".repeat(crate::event::MAX_BODY_BYTES);
+        for _ in 0..20 {
+            buffer.push(items.with_body(&quotes), items.at(0));
+        }
+        assert_eq!(keys(buffer.take_ready(items.at(0))).len(), 19);
+        assert!(buffer.take_ready(items.at(4)).is_none());
+        assert_eq!(keys(buffer.take_ready(items.at(5))).len(), 1);
+    }
+
+    #[test]
+    fn a_rush_makes_due_what_is_here_and_not_what_comes_after() {
+        let (mut items, mut buffer) = (Items::new(), buffer());
+        buffer.push(items.item(), items.at(0));
+        buffer.rush();
+        assert_eq!(keys(buffer.take_ready(items.at(0))).len(), 1);
+        buffer.push(items.item(), items.at(0));
+        assert!(buffer.take_ready(items.at(0)).is_none());
+    }
+
+    #[test]
+    fn a_waiting_retry_holds_no_fresh_event_up() {
+        let (mut items, mut buffer) = (Items::new(), buffer());
+        buffer.requeue(items.item(), items.at(1_000));
+        let fresh = items.item();
+        buffer.push(fresh.clone(), items.at(0));
+        assert_eq!(
+            keys(buffer.take_ready(items.at(5))),
+            [fresh.event.key().to_string()]
+        );
+        assert_eq!(buffer.next_due(), Some(items.at(1_000)));
+    }
+
+    #[test]
+    fn a_ready_retry_goes_first_and_its_batch_is_refilled_with_fresh_events() {
+        let (mut items, mut buffer) = (Items::new(), buffer());
+        for _ in 0..24 {
+            buffer.push(items.item(), items.at(99));
+        }
+        let retry = items.item();
+        buffer.requeue(retry.clone(), items.at(100));
+        let taken = keys(buffer.take_ready(items.at(100)));
+        assert_eq!(taken.len(), 25);
+        assert_eq!(taken[0], retry.event.key().to_string());
+    }
+
+    #[test]
+    fn two_events_of_one_key_go_in_two_batches() {
+        let (mut items, mut buffer) = (Items::new(), buffer());
+        let item = items.item();
+        buffer.push(item.clone(), items.at(0));
+        buffer.push(item, items.at(0));
+        buffer.push(items.item(), items.at(0));
+        assert_eq!(keys(buffer.take_ready(items.at(5))).len(), 2);
+        assert_eq!(keys(buffer.take_ready(items.at(5))).len(), 1);
+        assert!(buffer.is_empty());
+    }
+
+    #[test]
+    fn deadlines_are_found_among_fresh_events_and_among_retries() {
+        let (mut items, mut buffer) = (Items::new(), buffer());
+        let expiring = |items: &mut Items, milliseconds| {
+            let mut item = items.item();
+            item.expires_at = items.at(milliseconds);
+            item
+        };
+        let (first, second, third) = (
+            expiring(&mut items, 10),
+            expiring(&mut items, 20),
+            expiring(&mut items, 30),
+        );
+        buffer.requeue(third, items.at(1));
+        buffer.requeue(first.clone(), items.at(2));
+        buffer.push(second.clone(), items.at(0));
+        assert_eq!(buffer.next_expiry(), Some(items.at(10)));
+        assert_eq!(buffer.pop_expired(items.at(9)), None);
+        assert_eq!(buffer.pop_expired(items.at(10)), Some(first));
+        assert_eq!(buffer.pop_expired(items.at(10)), None);
+        assert_eq!(buffer.pop_expired(items.at(20)), Some(second));
+        assert_eq!(buffer.next_expiry(), Some(items.at(30)));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Push,
+        Requeue { after: u64 },
+        Rush,
+        Wait { milliseconds: u64 },
+        Take,
+        Expire,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            8 => Just(Step::Push),
+            4 => (0..50_u64).prop_map(|after| Step::Requeue { after }),
+            1 => Just(Step::Rush),
+            2 => (1..20_u64).prop_map(|milliseconds| Step::Wait { milliseconds }),
+            3 => Just(Step::Take),
+            1 => Just(Step::Expire),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_happens_each_event_leaves_once_and_in_time(
+            steps in prop::collection::vec(step(), 1..300),
+        ) {
+            let (mut items, mut buffer) = (Items::new(), buffer());
+            let (mut clock, mut came, mut left) = (0, 0_usize, Vec::new());
+            for step in steps {
+                let now = items.at(clock);
+                match step {
+                    Step::Push | Step::Requeue { .. } => {
+                        let mut item = items.item();
+                        item.expires_at = now + Duration::from_millis(40);
+                        came += 1;
+                        match step {
+                            Step::Requeue { after } => {
+                                buffer.requeue(item, now + Duration::from_millis(after));
+                            }
+                            _ => buffer.push(item, now),
+                        }
+                    }
+                    Step::Rush => buffer.rush(),
+                    Step::Wait { milliseconds } => clock += milliseconds,
+                    Step::Take => {
+                        let before = buffer.fresh.len() + buffer.retries.len();
+                        let taken = keys(buffer.take_ready(now));
+                        prop_assert!(taken.len() <= 25);
+                        prop_assert_eq!(before - taken.len(), buffer.fresh.len() + buffer.retries.len());
+                        // What is due has been taken, unless the batch was full.
+                        prop_assert!(
+                            taken.len() == 25
+                                || buffer.next_due().is_none_or(|due_at| due_at > now)
+                        );
+                        left.extend(taken);
+                    }
+                    Step::Expire => {
+                        while let Some(item) = buffer.pop_expired(now) {
+                            prop_assert!(item.expires_at <= now);
+                            left.push(item.event.key().to_string());
+                        }
+                        prop_assert!(buffer.next_expiry().is_none_or(|expiry| expiry > now));
+                    }
+                }
+            }
+            while let Some(item) = buffer.pop() {
+                left.push(item.event.key().to_string());
+            }
+            prop_assert!(buffer.is_empty());
+            prop_assert_eq!(buffer.fresh_wire_bytes, 0);
+            prop_assert!(buffer.retry_expiries.is_empty());
+            prop_assert_eq!(left.len(), came);
+            left.sort();
+            left.dedup();
+            prop_assert_eq!(left.len(), came);
+        }
+    }
+}

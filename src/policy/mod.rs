@@ -1,0 +1,83 @@
+//! Everything that decides, and nothing that acts.
+//!
+//! No runtime, no network, no file, no clock and no randomness is named in this folder: time and
+//! luck come in as arguments, deadlines go out as return values. A test reads these sources and
+//! fails when that changes.
+
+pub(crate) mod barrier;
+pub(crate) mod batch;
+pub(crate) mod buffer;
+pub(crate) mod reconcile;
+pub(crate) mod retry;
+
+use std::time::Instant;
+
+use crate::event::Event;
+
+/// What the policies need to know of an event that waits for its answer.
+pub(crate) trait Waiting {
+    fn event(&self) -> &Event;
+
+    /// When the event is to be given up.
+    fn expires_at(&self) -> Instant;
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::key::{KeyGenerator, WriterId};
+
+    /// An event with a deadline and nobody who waits for it.
+    #[derive(Debug, Clone, PartialEq)]
+    pub(crate) struct Item {
+        pub(crate) event: Event,
+        pub(crate) expires_at: Instant,
+    }
+
+    impl Waiting for Item {
+        fn event(&self) -> &Event {
+            &self.event
+        }
+
+        fn expires_at(&self) -> Instant {
+            self.expires_at
+        }
+    }
+
+    /// Makes items with distinct keys, in key order.
+    pub(crate) struct Items {
+        keys: KeyGenerator,
+        pub(crate) start: Instant,
+    }
+
+    impl Items {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "an origin for the tests' own time line"
+        )]
+        pub(crate) fn new() -> Self {
+            Self {
+                keys: KeyGenerator::new(WriterId::new(0).unwrap()),
+                start: Instant::now(),
+            }
+        }
+
+        pub(crate) fn with_body(&mut self, body: &str) -> Item {
+            let event = Event::new(self.keys.next(0).unwrap(), body).unwrap();
+            Item {
+                event,
+                expires_at: self.start + Duration::from_secs(60),
+            }
+        }
+
+        pub(crate) fn item(&mut self) -> Item {
+            self.with_body("{}")
+        }
+
+        pub(crate) fn at(&self, milliseconds: u64) -> Instant {
+            self.start + Duration::from_millis(milliseconds)
+        }
+    }
+}

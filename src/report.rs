@@ -1,0 +1,42 @@
+//! What flush and close say when they are done.
+
+use crate::error::WriteError;
+
+/// What became of the events that a [`flush`](crate::EventStore::flush) waited for.
+///
+/// It counts every event accepted before the call and not yet counted by a flush that had returned
+/// before it. Flushes one after the other count each event once; flushes at the same time count
+/// the events they share, each for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[non_exhaustive]
+pub struct FlushReport {
+    /// Events acknowledged by the service.
+    pub stored: u64,
+    /// Events given up; their tickets say why.
+    pub failed: u64,
+}
+
+/// What a closed store leaves behind; see [`close`](crate::EventStore::close).
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct CloseReport {
+    /// Events acknowledged over the store's whole life.
+    pub stored: u64,
+    /// Events given up over the store's whole life.
+    pub failed: u64,
+    /// Every event that was given up since close was called, and every earlier one whose ticket
+    /// had been dropped, so that nobody has heard of its failure; each with its key, body, attempts,
+    /// certainty and last cause.
+    pub not_stored: Vec<WriteError>,
+    /// Failed events with a dropped ticket that are missing from `not_stored`, because as many as
+    /// the buffer may hold were kept already.
+    pub not_listed: u64,
+}
+
+impl CloseReport {
+    /// Whether every event that the store ever accepted was acknowledged.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.failed == 0
+    }
+}

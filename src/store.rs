@@ -1,0 +1,399 @@
+//! The face of the crate.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rand::rngs::StdRng;
+use serde::Serialize;
+use serde::de::IgnoredAny;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::builder::EventStoreBuilder;
+use crate::config::Config;
+use crate::error::{CloseError, FlushError, PutError, WorkerLost};
+use crate::event::{Event, MAX_BODY_BYTES, MAX_ITEM_BYTES, check_body};
+use crate::key::{KeyGenerator, WriterId};
+use crate::report::{CloseReport, FlushReport};
+use crate::room::{NoRoom, Permit, Room};
+use crate::stats::{Counters, Stats};
+use crate::ticket::{Pending, PutTicket};
+use crate::worker::{Command, Ending, Worker, WorkerLinks, now};
+use crate::writer::BatchWriter;
+
+/// How far off a deadline is that no clock will reach.
+const FAR_OFF: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
+/// Stores events in a DynamoDB table and says of each what became of it.
+///
+/// A handle to a background worker. Clones are cheap and share the worker. When the last one is
+/// dropped the worker goes on by itself until every event is settled, as long as its runtime
+/// lives; [`close`](Self::close) is the way to wait for that and to see the outcome.
+///
+/// ```
+/// # #[cfg(feature = "local")]
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+///
+/// use dynamodb_eventstore::LocalTable;
+///
+/// let table = LocalTable::in_memory().await?;
+/// let store = table.store_builder().start().await?;
+///
+/// let ticket = store.put(&serde_json::json!({ "foo": "bar" })).await?;
+/// let stored = ticket.await?;
+/// println!("stored under {}", stored.key);
+///
+/// let report = store.close(Duration::from_secs(10)).await?;
+/// assert!(report.is_complete());
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "local"))]
+/// # fn main() {}
+/// ```
+#[derive(Clone)]
+pub struct EventStore {
+    shared: Arc<Shared>,
+}
+
+/// What the handles share. The worker holds none of it, so the last handle takes the sending end
+/// of the channel with it.
+struct Shared {
+    commands: mpsc::UnboundedSender<Command>,
+    close_at: watch::Sender<Option<std::time::Instant>>,
+    ending: watch::Receiver<Option<Ending>>,
+    room: Arc<Room>,
+    counters: Arc<Counters>,
+    keys: Mutex<KeyGenerator>,
+    config: Config,
+}
+
+impl EventStore {
+    /// Begins a store; [`EventStoreBuilder`] has the settings.
+    pub fn builder() -> EventStoreBuilder {
+        EventStoreBuilder::default()
+    }
+
+    pub(crate) fn spawn(
+        runtime: &Handle,
+        writer: Arc<dyn BatchWriter>,
+        config: Config,
+        writer_id: WriterId,
+        jitter: StdRng,
+    ) -> Self {
+        // Unbounded, because room is taken before anything is sent: the bounds are the room's.
+        let (commands, received) = mpsc::unbounded_channel();
+        let (close_at, close_at_seen) = watch::channel(None);
+        let (ending, ending_seen) = watch::channel(None);
+        let room = Room::new(config.max_buffered_events, config.max_buffered_bytes);
+        let counters = Arc::new(Counters::default());
+        let links = WorkerLinks {
+            commands: received,
+            close_at: close_at_seen,
+            ending,
+            room: Arc::clone(&room),
+            counters: Arc::clone(&counters),
+        };
+        runtime.spawn(Worker::new(links, writer, config.worker_policy(), jitter).run());
+        Self {
+            shared: Arc::new(Shared {
+                commands,
+                close_at,
+                ending: ending_seen,
+                room,
+                counters,
+                keys: Mutex::new(KeyGenerator::new(writer_id)),
+                config,
+            }),
+        }
+    }
+
+    /// Puts an event: serialises it to JSON, waits for room in the buffer, and hands it to the
+    /// worker.
+    ///
+    /// `Ok` means that the event is accepted: it has its key, and its [`PutTicket`] will be
+    /// answered. It does not mean that it is stored; that is what the ticket says. Keys are in the
+    /// order of the puts; the order in which events arrive in the table is not promised.
+    ///
+    /// The event is serialised within the call itself, and the future holds nothing of it.
+    ///
+    /// # Errors
+    ///
+    /// [`PutError`]: the event is too large or not serialisable, or the store is closed or lost its
+    /// worker. It was not accepted and nothing of it is left behind.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future before it is done leaves nothing behind: no event, no room taken.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use dynamodb_eventstore::{EventStore, PutError};
+    /// # async fn example(store: EventStore) -> Result<(), Box<dyn std::error::Error>> {
+    /// #[derive(serde::Serialize)]
+    /// struct Paid { order: u64, cents: u64 }
+    ///
+    /// let ticket = store.put(&Paid { order: 7, cents: 1999 }).await?;
+    /// let key = *ticket.key();
+    /// match ticket.await {
+    ///     Ok(stored) => println!("{key} is stored, at attempt {}", stored.attempts),
+    ///     Err(error) => eprintln!("{error}"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn put<'store, E: Serialize + ?Sized>(
+        &'store self,
+        event: &E,
+    ) -> impl Future<Output = Result<PutTicket, PutError>> + Send + use<'store, E> {
+        let body = serialise(event);
+        async move { self.put_body(&body?).await }
+    }
+
+    /// Puts a JSON text, byte for byte as it is: like [`put`](Self::put) without the serialising.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put); [`PutError::NotJson`] when the text is not one JSON value.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`put`](Self::put).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use dynamodb_eventstore::EventStore;
+    /// # async fn example(store: EventStore) -> Result<(), Box<dyn std::error::Error>> {
+    /// let ticket = store.put_json(r#"{ "foo": "bar" }"#).await?;
+    /// ticket.await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn put_json(&self, json: &str) -> Result<PutTicket, PutError> {
+        check_body(json)?;
+        serde_json::from_str::<IgnoredAny>(json).map_err(PutError::NotJson)?;
+        self.put_body(json).await
+    }
+
+    /// Puts an event if there is room for it now.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put); [`PutError::Full`] when the buffer has no room.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use dynamodb_eventstore::{EventStore, PutError};
+    /// # fn example(store: EventStore) -> Result<(), PutError> {
+    /// match store.try_put(&serde_json::json!({ "level": "debug" })) {
+    ///     Ok(ticket) => drop(ticket), // it is written all the same
+    ///     Err(PutError::Full { .. }) => println!("shedding load"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn try_put<E: Serialize + ?Sized>(&self, event: &E) -> Result<PutTicket, PutError> {
+        let body = serialise(event)?;
+        let room = self
+            .shared
+            .room
+            .try_enter(room_of(&body))
+            .map_err(|no| self.refusal(no))?;
+        self.accept(&body, room)
+    }
+
+    /// Waits until everything accepted before the call is settled, retries included, and says how
+    /// many events were stored and how many failed.
+    ///
+    /// Events that wait for company are sent at once. Events accepted during the flush are not waited
+    /// for. It takes at most the events' own deadline plus one attempt time-out.
+    ///
+    /// # Errors
+    ///
+    /// [`FlushError`]: the store is closed, or its worker is gone.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops the waiting and nothing else. Its events count as reported.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use dynamodb_eventstore::EventStore;
+    /// # async fn example(store: EventStore) -> Result<(), Box<dyn std::error::Error>> {
+    /// // At the end of each invocation of a function that is frozen in between:
+    /// let report = store.flush().await?;
+    /// if report.failed > 0 {
+    ///     eprintln!("{} of {} events failed", report.failed, report.failed + report.stored);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn flush(&self) -> Result<FlushReport, FlushError> {
+        let (reply, report) = oneshot::channel();
+        if self.shared.commands.send(Command::Flush(reply)).is_err() {
+            return Err(self
+                .lost()
+                .map_or(FlushError::Closed, FlushError::WorkerLost));
+        }
+        report.await.map_err(|_| {
+            self.lost()
+                .map_or(FlushError::Closed, FlushError::WorkerLost)
+        })
+    }
+
+    /// Takes no more events, goes on with those accepted until they are settled or `deadline` has
+    /// passed, and reports every event that was not stored.
+    ///
+    /// At the deadline what is still waiting is given up as it stands: not stored, or maybe stored
+    /// where a call with it was under way. Tickets get the same answers as the report. Every clone
+    /// may call it; all get the same report, and the earliest deadline counts.
+    ///
+    /// Choose a deadline shorter than the time your platform grants after `SIGTERM`: Kubernetes and
+    /// ECS wait 30 s unless told otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`CloseError`]: the worker was lost before it could report; tickets have the answers.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled the store is closing; dropping the future only stops the waiting.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use dynamodb_eventstore::EventStore;
+    /// # async fn example(store: EventStore) -> Result<(), Box<dyn std::error::Error>> {
+    /// let report = store.close(std::time::Duration::from_secs(20)).await?;
+    /// for error in &report.not_stored {
+    ///     eprintln!("{error}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn close(&self, deadline: Duration) -> Result<CloseReport, CloseError> {
+        let start = now();
+        let deadline = start.checked_add(deadline).unwrap_or(start + FAR_OFF);
+        self.shared.room.close();
+        self.shared.close_at.send_if_modified(|close_at| {
+            let is_earlier = close_at.is_none_or(|set| deadline < set);
+            if is_earlier {
+                *close_at = Some(deadline);
+            }
+            is_earlier
+        });
+        let mut ending = self.shared.ending.clone();
+        match ending.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(Ending::Closed(report))) => Ok(CloseReport::clone(report)),
+            Ok(Some(Ending::Lost(lost))) => Err(CloseError(*lost)),
+            Ok(None) | Err(_) => Err(CloseError(WorkerLost::Stopped)),
+        }
+    }
+
+    /// The store's counters at this moment.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared
+            .counters
+            .snapshot(self.shared.config.batch_capacity())
+    }
+
+    async fn put_body(&self, body: &str) -> Result<PutTicket, PutError> {
+        let room = self
+            .shared
+            .room
+            .enter(room_of(body))
+            .await
+            .map_err(|no| self.refusal(no))?;
+        self.accept(body, room)
+    }
+
+    /// Gives an event that has room its key and hands it to the worker.
+    fn accept(&self, body: &str, room: Permit) -> Result<PutTicket, PutError> {
+        let key = {
+            // A generator is whole after each of its steps, so a poisoned lock does not matter.
+            let mut keys = self
+                .shared
+                .keys
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            keys.next(unix_milliseconds()).ok_or(PutError::NoKeyLeft)?
+        };
+        let event = Event::new(key, body)?;
+        tracing::trace!(%key, body, "put");
+        let (pending, ticket) = Pending::accept(event, room, &self.shared.counters);
+        match self.shared.commands.send(Command::Put(pending)) {
+            Ok(()) => Ok(ticket),
+            Err(mpsc::error::SendError(command)) => {
+                if let Command::Put(pending) = command {
+                    pending.refuse();
+                }
+                Err(self.refusal(NoRoom::Closed))
+            }
+        }
+    }
+
+    fn refusal(&self, no_room: NoRoom) -> PutError {
+        match (no_room, self.lost()) {
+            (NoRoom::Full, _) => PutError::Full {
+                max_buffered_events: non_zero(self.shared.config.max_buffered_events),
+                max_buffered_bytes: non_zero(self.shared.config.max_buffered_bytes),
+            },
+            (NoRoom::Closed, Some(lost)) => PutError::WorkerLost(lost),
+            (NoRoom::Closed, None) => PutError::Closed,
+        }
+    }
+
+    fn lost(&self) -> Option<WorkerLost> {
+        match &*self.shared.ending.borrow() {
+            Some(Ending::Lost(lost)) => Some(*lost),
+            Some(Ending::Closed(_)) | None => None,
+        }
+    }
+}
+
+impl fmt::Debug for EventStore {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("EventStore")
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+fn serialise<E: Serialize + ?Sized>(event: &E) -> Result<String, PutError> {
+    let body = serde_json::to_string(event).map_err(PutError::NotSerializable)?;
+    check_body(&body)?;
+    Ok(body)
+}
+
+/// Bytes of the buffer that an event with this body takes: those of its item.
+fn room_of(body: &str) -> u32 {
+    const OVERHEAD: usize = MAX_ITEM_BYTES - MAX_BODY_BYTES;
+    u32::try_from(body.len() + OVERHEAD).unwrap_or(u32::MAX)
+}
+
+fn non_zero(limit: usize) -> NonZeroUsize {
+    NonZeroUsize::new(limit).unwrap_or(NonZeroUsize::MIN)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the wall clock, for keys"
+)]
+fn unix_milliseconds() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .ok()
+        .and_then(|since| u64::try_from(since.as_millis()).ok())
+        // A clock before 1970: keys increase from there all the same.
+        .unwrap_or_default()
+}

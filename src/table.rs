@@ -1,0 +1,316 @@
+//! The table: create it, wait for it, check that it is one.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::http::HttpResponse;
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ProvisionedThroughput,
+    ScalarAttributeType, TableDescription, TableStatus,
+};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::error::BatchError;
+use crate::event::KEY_ATTRIBUTE;
+use crate::worker::now;
+use crate::writer::{classify, unix_seconds};
+
+/// How long one call about the table may take. The SDK by itself would wait for ever.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Attempts for one call: these calls are rare, so the SDK's own retries serve them well.
+const CALL_ATTEMPTS: u32 = 3;
+
+/// How often to look whether a table has become active. It takes the service some seconds.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What went wrong with the table.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TableError {
+    /// The account has no table of this name in this region.
+    #[error(
+        "there is no table `{table}` in region {region}: check the name and the region, or create \
+         it (`dynamodb-eventstore create-table --table {table}`, or Table::create)"
+    )]
+    Missing {
+        /// Name of the table.
+        table: String,
+        /// Region that was asked.
+        region: String,
+    },
+
+    /// The table has another key schema, so it would refuse every event.
+    #[error(
+        "table `{table}` has the key {found}, but events need a table whose only key is the hash \
+         key `key` of type S (String): choose another table, or create one"
+    )]
+    WrongKey {
+        /// Name of the table.
+        table: String,
+        /// Its key, in words.
+        found: String,
+    },
+
+    /// The table is there and cannot be written to.
+    #[error("table `{table}` is {status}, not ACTIVE: wait for it (Table::wait_until_active)")]
+    NotActive {
+        /// Name of the table.
+        table: String,
+        /// Its status as the service names it.
+        status: String,
+    },
+
+    /// The table exists, so it was not created.
+    #[error("table `{table}` exists already")]
+    Exists {
+        /// Name of the table.
+        table: String,
+    },
+
+    /// The service could not be asked, or refused.
+    #[error("{operation} of table `{table}` failed: {cause}")]
+    Service {
+        /// What was tried.
+        operation: &'static str,
+        /// Name of the table.
+        table: String,
+        /// How it failed.
+        #[source]
+        cause: Box<BatchError>,
+    },
+}
+
+/// How a new table is paid for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Capacity {
+    /// Per request, up to 4,000 writes a second at first. The default: there is nothing to plan.
+    #[default]
+    OnDemand,
+    /// This many units a second, used or not.
+    Provisioned {
+        /// Reads of up to 4 KB a second, 1 or more.
+        read_units: u32,
+        /// Writes of up to 1 KB a second, 1 or more.
+        write_units: u32,
+    },
+}
+
+/// A table for events: one hash key `key` of type String, nothing else.
+///
+/// ```no_run
+/// # async fn example(client: aws_sdk_dynamodb::Client) -> Result<(), dynamodb_eventstore::TableError> {
+/// use std::time::Duration;
+///
+/// use dynamodb_eventstore::{Capacity, Table};
+///
+/// let table = Table::new(&client, "all-events");
+/// table.create(Capacity::OnDemand).await?;
+/// table.wait_until_active(Duration::from_secs(60)).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Table {
+    client: Client,
+    name: String,
+}
+
+impl Table {
+    /// The table of this name or ARN, whether it exists or not.
+    #[must_use]
+    pub fn new(client: &Client, name: impl Into<String>) -> Self {
+        let retries = RetryConfig::standard()
+            .with_max_attempts(CALL_ATTEMPTS)
+            .with_initial_backoff(Duration::from_millis(50));
+        let config = client.config().to_builder().retry_config(retries).build();
+        Self {
+            client: Client::from_conf(config),
+            name: name.into(),
+        }
+    }
+
+    /// Creates the table. `Ok` means that the service has begun to; see
+    /// [`wait_until_active`](Self::wait_until_active).
+    ///
+    /// # Errors
+    ///
+    /// [`TableError::Exists`], or [`TableError::Service`].
+    pub async fn create(&self, capacity: Capacity) -> Result<(), TableError> {
+        let call = self
+            .client
+            .create_table()
+            .table_name(&self.name)
+            .set_key_schema(Some(key_schema()))
+            .set_attribute_definitions(Some(attribute_definitions()));
+        let call = match capacity {
+            Capacity::OnDemand => call.billing_mode(BillingMode::PayPerRequest),
+            Capacity::Provisioned {
+                read_units,
+                write_units,
+            } => call
+                .billing_mode(BillingMode::Provisioned)
+                .set_provisioned_throughput(provisioned(read_units, write_units)),
+        };
+        match self.call("CreateTable", call.send()).await {
+            Ok(_) => Ok(()),
+            Err(TableError::Service { cause, .. }) if cause.code() == Some(IN_USE) => {
+                Err(TableError::Exists {
+                    table: self.name.clone(),
+                })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until the table can be written to, at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError::NotActive`] when the time is up, and what [`check`](Self::check) says of a table
+    /// that is missing or has another key.
+    pub async fn wait_until_active(&self, limit: Duration) -> Result<(), TableError> {
+        let deadline = now() + limit;
+        loop {
+            match self.check().await {
+                // A table that was just created can be unknown for a moment.
+                Err(TableError::NotActive { .. } | TableError::Missing { .. })
+                    if now() + POLL_INTERVAL <= deadline => {}
+                decided => return decided,
+            }
+            sleep_until(Instant::from_std(now() + POLL_INTERVAL)).await;
+        }
+    }
+
+    /// Checks that the table exists, has the right key, and can be written to.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError::Missing`], [`TableError::WrongKey`], [`TableError::NotActive`], or
+    /// [`TableError::Service`] when the service could not be asked.
+    pub async fn check(&self) -> Result<(), TableError> {
+        let call = self.client.describe_table().table_name(&self.name);
+        let described = self.call("DescribeTable", call.send()).await?;
+        let Some(description) = described.table() else {
+            return Err(self.missing());
+        };
+        if !has_right_key(description) {
+            let (table, found) = (self.name.clone(), key_in_words(description));
+            return Err(TableError::WrongKey { table, found });
+        }
+        match description.table_status() {
+            Some(TableStatus::Active | TableStatus::Updating) | None => Ok(()),
+            Some(status) => Err(TableError::NotActive {
+                table: self.name.clone(),
+                status: status.as_str().to_owned(),
+            }),
+        }
+    }
+
+    /// [`check`](Self::check), but a role that may only write passes unchecked.
+    pub(crate) async fn check_before_writing(&self) -> Result<(), TableError> {
+        match self.check().await {
+            Err(TableError::Service { cause, .. }) if cause.code() == Some(ACCESS_DENIED) => {
+                tracing::warn!(
+                    table = self.name,
+                    "the table's key schema is not checked: dynamodb:DescribeTable is not allowed"
+                );
+                Ok(())
+            }
+            checked => checked,
+        }
+    }
+
+    async fn call<O, E>(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<O, SdkError<E, HttpResponse>>>,
+    ) -> Result<O, TableError>
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let cause = match timeout(CALL_TIMEOUT, call).await {
+            Ok(Ok(output)) => return Ok(output),
+            Ok(Err(error)) => classify(&error, unix_seconds()),
+            Err(_) => BatchError::timed_out(CALL_TIMEOUT),
+        };
+        if cause.code() == Some(NOT_FOUND) {
+            return Err(self.missing());
+        }
+        Err(TableError::Service {
+            operation,
+            table: self.name.clone(),
+            cause: Box::new(cause),
+        })
+    }
+
+    fn missing(&self) -> TableError {
+        let region = self.client.config().region();
+        TableError::Missing {
+            table: self.name.clone(),
+            region: region.map_or("(none)", |region| region.as_ref()).to_owned(),
+        }
+    }
+}
+
+const NOT_FOUND: &str = "ResourceNotFoundException";
+const IN_USE: &str = "ResourceInUseException";
+const ACCESS_DENIED: &str = "AccessDeniedException";
+
+fn key_schema() -> Vec<KeySchemaElement> {
+    let key = KeySchemaElement::builder()
+        .attribute_name(KEY_ATTRIBUTE)
+        .key_type(KeyType::Hash)
+        .build();
+    key.into_iter().collect()
+}
+
+fn attribute_definitions() -> Vec<AttributeDefinition> {
+    let key = AttributeDefinition::builder()
+        .attribute_name(KEY_ATTRIBUTE)
+        .attribute_type(ScalarAttributeType::S)
+        .build();
+    key.into_iter().collect()
+}
+
+fn provisioned(read_units: u32, write_units: u32) -> Option<ProvisionedThroughput> {
+    ProvisionedThroughput::builder()
+        .read_capacity_units(read_units.into())
+        .write_capacity_units(write_units.into())
+        .build()
+        .ok()
+}
+
+fn has_right_key(description: &TableDescription) -> bool {
+    description.key_schema() == key_schema()
+        && description
+            .attribute_definitions()
+            .iter()
+            .any(|attribute| attribute_definitions().contains(attribute))
+}
+
+/// The table's key as a sentence has it: "hash key `id` of type N and range key `at` of type S".
+fn key_in_words(description: &TableDescription) -> String {
+    let words: Vec<String> = description
+        .key_schema()
+        .iter()
+        .map(|key| {
+            let kind = if *key.key_type() == KeyType::Hash {
+                "hash"
+            } else {
+                "range"
+            };
+            let name = key.attribute_name();
+            let of_type = description
+                .attribute_definitions()
+                .iter()
+                .find(|attribute| attribute.attribute_name() == name)
+                .map_or("unknown", |attribute| attribute.attribute_type().as_str());
+            format!("{kind} key `{name}` of type {of_type}")
+        })
+        .collect();
+    words.join(" and ")
+}

@@ -1,0 +1,284 @@
+//! What a failed SDK call means: its class, and whether it may have been applied.
+
+use std::error::Error;
+use std::time::Duration;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_dynamodb::config::http::HttpResponse;
+use aws_sdk_dynamodb::error::{ConnectorError, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::RequestId;
+
+use crate::error::{BatchError, Certainty, FailureClass};
+
+/// From this much difference between the service's clock and ours a refused signature is put down
+/// to the clock. The service allows five minutes; the SDK's own threshold is four.
+const CLOCK_SKEW: Duration = Duration::from_secs(4 * 60);
+
+/// Longest message of the service that is passed on, in characters.
+const LONGEST_MESSAGE: usize = 300;
+
+/// Turns the SDK's error for one attempt, its retries switched off, into ours.
+///
+/// `now` is the time as this machine sees it, in seconds after the Unix epoch.
+pub(crate) fn classify<E>(error: &SdkError<E, HttpResponse>, now: i64) -> BatchError
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    let classified = match error {
+        SdkError::ConstructionFailure(_) => BatchError::new(
+            FailureClass::Fatal,
+            Certainty::NotStored,
+            format!("the request could not be built: {}", innermost(error)),
+        ),
+        SdkError::TimeoutError(_) => transient(
+            Certainty::MaybeStored,
+            "the SDK's time-out passed without an answer",
+        ),
+        SdkError::DispatchFailure(failure) => match failure.as_connector_error() {
+            Some(connector) => dispatch_failure(connector),
+            None => transient(Certainty::MaybeStored, "the request could not be sent"),
+        },
+        SdkError::ResponseError(_) => {
+            transient(Certainty::MaybeStored, "the answer could not be read")
+        }
+        SdkError::ServiceError(service) => {
+            let status = service.raw().status().as_u16();
+            let skewed = clock_skew(service.raw(), now).is_some_and(|skew| skew > CLOCK_SKEW);
+            match service.err().code() {
+                Some(code) => {
+                    let (class, certainty) = by_code(code, status, skewed);
+                    let message = service.err().message().unwrap_or("no message");
+                    BatchError::new(class, certainty, passable(message)).with_code(code)
+                }
+                None => {
+                    let (class, certainty) = by_status(status);
+                    BatchError::new(
+                        class,
+                        certainty,
+                        format!("HTTP {status} without an error code"),
+                    )
+                }
+            }
+        }
+        _ => transient(
+            Certainty::MaybeStored,
+            "the SDK failed in a way this crate does not know",
+        ),
+    };
+    match error.request_id() {
+        Some(request_id) => classified.with_request_id(request_id),
+        None => classified,
+    }
+}
+
+fn transient(certainty: Certainty, message: &str) -> BatchError {
+    BatchError::new(FailureClass::Transient, certainty, message)
+}
+
+/// The meaning of the service's error `code`, which came with HTTP `status`; `skewed` says whether
+/// the service's clock and ours are far apart.
+fn by_code(code: &str, status: u16, skewed: bool) -> (FailureClass, Certainty) {
+    use Certainty::{MaybeStored, NotStored};
+    match code {
+        "ProvisionedThroughputExceededException"
+        | "ThrottlingException"
+        | "Throttling"
+        | "ThrottledException"
+        | "RequestLimitExceeded"
+        | "RequestThrottled"
+        | "RequestThrottledException"
+        | "LimitExceededException"
+        | "TooManyRequestsException"
+        | "BandwidthLimitExceeded"
+        | "SlowDown" => (FailureClass::Throttled, NotStored),
+
+        "InternalServerError"
+        | "InternalServerErrorException"
+        | "InternalFailure"
+        | "ServiceUnavailable"
+        | "ServiceUnavailableException"
+        | "ReplicatedWriteConflictException"
+        | "TransactionInProgressException"
+        | "RequestTimeout"
+        | "RequestTimeoutException" => (FailureClass::Transient, MaybeStored),
+
+        "ExpiredToken" | "ExpiredTokenException" => (FailureClass::ExpiredCredentials, NotStored),
+
+        "RequestTimeTooSkewed" | "RequestExpired" => (FailureClass::ClockSkew, NotStored),
+        "InvalidSignatureException"
+        | "SignatureDoesNotMatch"
+        | "AuthFailure"
+        | "AccessDeniedException"
+            if skewed =>
+        {
+            (FailureClass::ClockSkew, NotStored)
+        }
+
+        "ValidationException" => (FailureClass::Poison, NotStored),
+
+        _ => by_status(status),
+    }
+}
+
+/// The meaning of an answer that only its HTTP status tells.
+fn by_status(status: u16) -> (FailureClass, Certainty) {
+    match status {
+        408 => (FailureClass::Transient, Certainty::MaybeStored),
+        429 => (FailureClass::Throttled, Certainty::NotStored),
+        400..=499 => (FailureClass::Fatal, Certainty::NotStored),
+        // 5xx, and whatever has no business in an error: a 200 that is no answer, a redirect.
+        _ => (FailureClass::Transient, Certainty::MaybeStored),
+    }
+}
+
+fn dispatch_failure(connector: &ConnectorError) -> BatchError {
+    if let Some(credentials) = find_source::<CredentialsError>(connector) {
+        let (class, message) = match credentials {
+            CredentialsError::CredentialsNotLoaded(_) => (
+                FailureClass::Fatal,
+                "no AWS credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, \
+                 or AWS_PROFILE, or give the builder credentials",
+            ),
+            CredentialsError::InvalidConfiguration(_) => (
+                FailureClass::Fatal,
+                "the configuration of the AWS credentials is invalid",
+            ),
+            _ => (
+                FailureClass::ExpiredCredentials,
+                "the AWS credentials could not be fetched",
+            ),
+        };
+        let cause = innermost(credentials);
+        return BatchError::new(class, Certainty::NotStored, format!("{message} ({cause})"));
+    }
+    let never_connected = find_source::<hyper_util::client::legacy::Error>(connector)
+        .is_some_and(hyper_util::client::legacy::Error::is_connect);
+    let (certainty, what) = if never_connected {
+        (Certainty::NotStored, "no connection to the service")
+    } else {
+        (
+            Certainty::MaybeStored,
+            "the connection broke before an answer came",
+        )
+    };
+    // The innermost error names what happened; those around it only say that something did.
+    transient(certainty, &format!("{what}: {}", innermost(connector)))
+}
+
+/// `error`, what caused it, what caused that, and so on.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
+fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    chain(error).last().unwrap_or(error)
+}
+
+fn find_source<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    chain(error).find_map(|error| error.downcast_ref::<E>())
+}
+
+fn clock_skew(response: &HttpResponse, now: i64) -> Option<Duration> {
+    let date = response.headers().get("date")?;
+    let theirs = chrono::DateTime::parse_from_rfc2822(date).ok()?.timestamp();
+    Some(Duration::from_secs(theirs.abs_diff(now)))
+}
+
+/// The service's message as far as it cannot hold data: some of its messages echo the request,
+/// which is where a quoted value or a brace begins.
+fn passable(message: &str) -> String {
+    let end = message
+        .find("Value '")
+        .or_else(|| message.find('{'))
+        .unwrap_or(message.len());
+    let mut passed: String = message
+        .get(..end)
+        .unwrap_or_default()
+        .chars()
+        .take(LONGEST_MESSAGE)
+        .collect();
+    if passed.len() < message.len() {
+        passed.push_str("[…]");
+    }
+    passed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_known_code_has_its_class_and_its_certainty() {
+        use Certainty::{MaybeStored, NotStored};
+        use FailureClass::{ClockSkew, ExpiredCredentials, Fatal, Poison, Throttled, Transient};
+        for (code, status, skewed, class, certainty) in [
+            (
+                "ProvisionedThroughputExceededException",
+                400,
+                false,
+                Throttled,
+                NotStored,
+            ),
+            ("ThrottlingException", 400, false, Throttled, NotStored),
+            ("RequestLimitExceeded", 400, false, Throttled, NotStored),
+            ("ThrottlingException", 503, false, Throttled, NotStored),
+            ("InternalServerError", 500, false, Transient, MaybeStored),
+            ("ServiceUnavailable", 503, false, Transient, MaybeStored),
+            (
+                "ReplicatedWriteConflictException",
+                400,
+                false,
+                Transient,
+                MaybeStored,
+            ),
+            (
+                "ExpiredTokenException",
+                400,
+                false,
+                ExpiredCredentials,
+                NotStored,
+            ),
+            ("RequestTimeTooSkewed", 403, false, ClockSkew, NotStored),
+            ("InvalidSignatureException", 400, true, ClockSkew, NotStored),
+            ("InvalidSignatureException", 400, false, Fatal, NotStored),
+            ("AccessDeniedException", 400, false, Fatal, NotStored),
+            ("ValidationException", 400, false, Poison, NotStored),
+            ("ResourceNotFoundException", 400, false, Fatal, NotStored),
+            ("UnrecognizedClientException", 400, false, Fatal, NotStored),
+            ("SomethingNew", 400, false, Fatal, NotStored),
+            ("SomethingNew", 500, false, Transient, MaybeStored),
+            ("SomethingNew", 200, false, Transient, MaybeStored),
+        ] {
+            assert_eq!(
+                by_code(code, status, skewed),
+                (class, certainty),
+                "{code} {status}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_status_alone_is_enough() {
+        assert_eq!(
+            by_status(429),
+            (FailureClass::Throttled, Certainty::NotStored)
+        );
+        assert_eq!(by_status(404), (FailureClass::Fatal, Certainty::NotStored));
+        assert_eq!(
+            by_status(502),
+            (FailureClass::Transient, Certainty::MaybeStored)
+        );
+        assert_eq!(
+            by_status(200),
+            (FailureClass::Transient, Certainty::MaybeStored)
+        );
+    }
+
+    #[test]
+    fn an_echoed_request_is_cut_out_of_a_message() {
+        let echo = "1 validation error detected: Value '{events=[{\"body\":\"secret\"}]}' at …";
+        assert_eq!(passable(echo), "1 validation error detected: […]");
+        assert_eq!(passable("Rate exceeded"), "Rate exceeded");
+        assert!(passable(&"é".repeat(1_000)).chars().count() < 310);
+    }
+}

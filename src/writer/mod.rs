@@ -1,0 +1,114 @@
+//! The edge: performs one batch write and says what became of it.
+
+mod classify;
+mod sdk;
+
+use futures::future::BoxFuture;
+
+pub(crate) use classify::classify;
+pub use sdk::SdkBatchWriter;
+pub(crate) use sdk::unix_seconds;
+
+use crate::error::BatchError;
+use crate::event::Event;
+
+/// Writes one batch of events: the one seam between the store and the outside.
+///
+/// [`SdkBatchWriter`] is the real one. Implement it to wrap that one (to count, to pace, to inject
+/// faults) or to replace it.
+///
+/// # Contract
+///
+/// - `events` holds 1 to 25 events with distinct keys, at most 16 MB on the wire. All are to be
+///   written with the one call; writing an event again under its key changes nothing.
+/// - `Ok` says that the call was applied to every event, except those listed as unprocessed.
+/// - `Err` says that the whole call failed, and with
+///   [`certainty`](BatchError::certainty) whether it may have been applied all the same.
+/// - It makes one attempt. The store retries, and sees every attempt.
+/// - The future is dropped when the attempt times out. The store then counts the batch as *maybe*
+///   stored.
+/// - A panic fails the batch's events as *maybe* stored, and no others.
+///
+/// # Example
+///
+/// ```
+/// use dynamodb_eventstore::{BatchError, BatchReceipt, BatchWriter, Event, EventStore};
+/// use futures::future::BoxFuture;
+///
+/// /// Prints what it is given.
+/// struct Printer;
+///
+/// impl BatchWriter for Printer {
+///     fn write_batch<'a>(
+///         &'a self,
+///         events: &'a [Event],
+///     ) -> BoxFuture<'a, Result<BatchReceipt, BatchError>> {
+///         Box::pin(async move {
+///             for event in events {
+///                 println!("{} {}", event.key(), event.body());
+///             }
+///             Ok(BatchReceipt::all_processed())
+///         })
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = EventStore::builder().batch_writer(Printer).start().await?;
+/// store.put(&serde_json::json!({ "foo": "bar" })).await?.await?;
+/// # Ok(())
+/// # }
+/// ```
+pub trait BatchWriter: Send + Sync + 'static {
+    /// Makes one attempt to write `events`.
+    fn write_batch<'a>(
+        &'a self,
+        events: &'a [Event],
+    ) -> BoxFuture<'a, Result<BatchReceipt, BatchError>>;
+}
+
+/// The answer to a batch that was taken: which of its events were handed back.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BatchReceipt {
+    unprocessed: Vec<String>,
+    request_id: Option<String>,
+}
+
+impl BatchReceipt {
+    /// Every event of the batch was applied.
+    #[must_use]
+    pub fn all_processed() -> Self {
+        Self::default()
+    }
+
+    /// Every event of the batch was applied, except those with these keys.
+    ///
+    /// The keys are plain text, as the answer gave them: one that was never sent is the store's to
+    /// notice.
+    #[must_use]
+    pub fn with_unprocessed<K: Into<String>>(keys: impl IntoIterator<Item = K>) -> Self {
+        Self {
+            unprocessed: keys.into_iter().map(Into::into).collect(),
+            request_id: None,
+        }
+    }
+
+    /// Adds the service's request id.
+    #[must_use]
+    pub fn with_request_id(mut self, request_id: impl Into<String>) -> Self {
+        self.request_id = Some(request_id.into());
+        self
+    }
+
+    /// Keys of the events that were handed back.
+    #[must_use]
+    pub fn unprocessed(&self) -> &[String] {
+        &self.unprocessed
+    }
+
+    /// The service's id of the request.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&str> {
+        self.request_id.as_deref()
+    }
+}

@@ -1,0 +1,138 @@
+//! The edge through the AWS SDK.
+
+use std::collections::HashMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::operation::RequestId;
+use aws_sdk_dynamodb::operation::batch_write_item::BatchWriteItemOutput;
+use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::classify::classify;
+use super::{BatchReceipt, BatchWriter};
+use crate::error::{BatchError, Certainty, FailureClass};
+use crate::event::{BODY_ATTRIBUTE, Event, KEY_ATTRIBUTE};
+
+/// Writes batches with the AWS SDK's `BatchWriteItem`.
+///
+/// The client keeps its configuration, interceptors included, but for its retries: they are
+/// switched off. There is one retry loop, the store's, and it sees every attempt.
+#[derive(Debug, Clone)]
+pub struct SdkBatchWriter {
+    client: Client,
+    table: String,
+}
+
+impl SdkBatchWriter {
+    /// A writer to `table`: a table's name or its ARN.
+    #[must_use]
+    pub fn new(client: &Client, table: impl Into<String>) -> Self {
+        let config = client
+            .config()
+            .to_builder()
+            .retry_config(RetryConfig::disabled())
+            .build();
+        Self {
+            client: Client::from_conf(config),
+            table: table.into(),
+        }
+    }
+
+    fn receipt(&self, output: &BatchWriteItemOutput) -> Result<BatchReceipt, BatchError> {
+        // DynamoDB always sends the map, empty where it is. An answer without it is not one: an
+        // empty 200 of some proxy looks like this.
+        let Some(unprocessed) = &output.unprocessed_items else {
+            return Err(unreadable(output, "a 200 without UnprocessedItems"));
+        };
+        let mut keys = Vec::new();
+        for (table, requests) in unprocessed {
+            if *table != self.table && !requests.is_empty() {
+                return Err(unreadable(
+                    output,
+                    "unprocessed items of a table not written to",
+                ));
+            }
+            for request in requests {
+                let key = request
+                    .put_request()
+                    .and_then(|put| put.item().get(KEY_ATTRIBUTE))
+                    .and_then(|key| key.as_s().ok());
+                match key {
+                    Some(key) => keys.push(key.as_str()),
+                    None => return Err(unreadable(output, "an unprocessed item without a key")),
+                }
+            }
+        }
+        let receipt = BatchReceipt::with_unprocessed(keys);
+        Ok(match output.request_id() {
+            Some(request_id) => receipt.with_request_id(request_id),
+            None => receipt,
+        })
+    }
+}
+
+impl BatchWriter for SdkBatchWriter {
+    fn write_batch<'a>(
+        &'a self,
+        events: &'a [Event],
+    ) -> BoxFuture<'a, Result<BatchReceipt, BatchError>> {
+        async move {
+            let requests = events.iter().map(write_request).collect();
+            let call = self
+                .client
+                .batch_write_item()
+                .request_items(&self.table, requests);
+            match call.send().await {
+                Ok(output) => self.receipt(&output),
+                Err(error) => Err(classify(&error, unix_seconds())),
+            }
+        }
+        .boxed()
+    }
+}
+
+fn write_request(event: &Event) -> WriteRequest {
+    let item = HashMap::from([
+        (
+            KEY_ATTRIBUTE.to_owned(),
+            AttributeValue::S(event.key().as_str().to_owned()),
+        ),
+        (
+            BODY_ATTRIBUTE.to_owned(),
+            AttributeValue::S(event.body().to_owned()),
+        ),
+    ]);
+    let mut request = WriteRequest::builder();
+    if let Ok(put) = PutRequest::builder().set_item(Some(item)).build() {
+        request = request.put_request(put);
+    }
+    request.build()
+}
+
+fn unreadable(output: &BatchWriteItemOutput, what: &str) -> BatchError {
+    let error = BatchError::new(
+        FailureClass::Transient,
+        Certainty::MaybeStored,
+        format!("the answer makes no sense: {what}"),
+    );
+    match output.request_id() {
+        Some(request_id) => error.with_request_id(request_id),
+        None => error,
+    }
+}
+
+/// This machine's time, to be compared with the service's `Date` header.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the edge may read the clock: a call just failed"
+)]
+pub(crate) fn unix_seconds() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .ok()
+        .and_then(|since| i64::try_from(since.as_secs()).ok())
+        .unwrap_or_default()
+}
