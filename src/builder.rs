@@ -83,13 +83,7 @@ impl EventStoreBuilder {
         secret_access_key: impl Into<String>,
     ) -> Self {
         let (id, secret) = (access_key_id.into(), secret_access_key.into());
-        self.credentials = Some(Credentials::new(
-            id,
-            secret,
-            None,
-            None,
-            "EventStoreBuilder",
-        ));
+        self.credentials = Some(Credentials::new(id, secret, None, None, "EventStoreBuilder"));
         self
     }
 
@@ -245,9 +239,7 @@ impl EventStoreBuilder {
         };
         let mut random = seeded_from_the_system();
         let writer_id = config.writer_id(random.next_u64());
-        Ok(EventStore::spawn(
-            &runtime, writer, config, writer_id, random,
-        ))
+        Ok(EventStore::spawn(&runtime, writer, config, writer_id, random))
     }
 
     fn validate_target(&self) -> Result<(), ConfigError> {
@@ -258,16 +250,10 @@ impl EventStoreBuilder {
         ];
         let settings = [
             ("region", self.region.clone()),
-            (
-                "credentials",
-                self.credentials.as_ref().map(|_| "hidden".to_owned()),
-            ),
+            ("credentials", self.credentials.as_ref().map(|_| "hidden".to_owned())),
             ("endpoint_url", self.endpoint_url.clone()),
         ];
-        let mut chosen = ways
-            .iter()
-            .filter(|(_, is_set)| *is_set)
-            .map(|(way, _)| *way);
+        let mut chosen = ways.iter().filter(|(_, is_set)| *is_set).map(|(way, _)| *way);
         let first = chosen.next();
         if let (Some(first), Some(second)) = (first, chosen.next()) {
             let limit = format!("not be given together with `{first}`");
@@ -292,11 +278,7 @@ impl EventStoreBuilder {
                 let limit = "be a table's name or ARN: 1 to 1024 characters";
                 Err(ConfigError::new("table", format_args!("`{table}`"), limit))
             }
-            (None, _) => Err(ConfigError::new(
-                "table",
-                "missing",
-                "name the table to write to",
-            )),
+            (None, _) => Err(ConfigError::new("table", "missing", "name the table to write to")),
         }
     }
 

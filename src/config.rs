@@ -29,11 +29,7 @@ impl ConfigError {
         value: impl fmt::Display,
         limit: impl Into<String>,
     ) -> Self {
-        Self {
-            field,
-            value: value.to_string(),
-            limit: limit.into(),
-        }
+        Self { field, value: value.to_string(), limit: limit.into() }
     }
 }
 
@@ -80,25 +76,10 @@ const MAX_BUFFERED_BYTES: usize = tokio::sync::Semaphore::MAX_PERMITS;
 
 impl Config {
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
-        in_range(
-            "max_batch_events",
-            self.max_batch_events,
-            1,
-            MAX_BATCH_EVENTS,
-        )?;
+        in_range("max_batch_events", self.max_batch_events, 1, MAX_BATCH_EVENTS)?;
         duration_in_range("linger", self.linger, Duration::ZERO, HOUR)?;
-        in_range(
-            "max_batches_in_flight",
-            self.max_batches_in_flight,
-            1,
-            1_000,
-        )?;
-        in_range(
-            "max_buffered_events",
-            self.max_buffered_events,
-            1,
-            100_000_000,
-        )?;
+        in_range("max_batches_in_flight", self.max_batches_in_flight, 1, 1_000)?;
+        in_range("max_buffered_events", self.max_buffered_events, 1, 100_000_000)?;
         // The largest event has to fit, or it would wait for ever.
         in_range(
             "max_buffered_bytes",
@@ -106,19 +87,10 @@ impl Config {
             MAX_ITEM_BYTES,
             MAX_BUFFERED_BYTES,
         )?;
-        duration_in_range(
-            "attempt_timeout",
-            self.attempt_timeout,
-            SHORTEST_TIMEOUT,
-            HOUR,
-        )?;
+        duration_in_range("attempt_timeout", self.attempt_timeout, SHORTEST_TIMEOUT, HOUR)?;
         duration_in_range("event_deadline", self.event_deadline, SHORTEST_TIMEOUT, DAY)?;
         in_range("max_attempts", self.max_attempts, 1, 1_000_000)?;
-        let Backoff {
-            floor,
-            base,
-            ceiling,
-        } = self.backoff;
+        let Backoff { floor, base, ceiling } = self.backoff;
         duration_in_range("backoff.ceiling", ceiling, SHORTEST_TIMEOUT, HOUR)?;
         duration_in_range("backoff.base", base, SHORTEST_TIMEOUT, ceiling)?;
         duration_in_range("backoff.floor", floor, Duration::ZERO, base)?;
@@ -146,9 +118,7 @@ impl Config {
 
     /// The writer id that was set, or the one that 64 random bits draw.
     pub(crate) fn writer_id(&self, random: u64) -> WriterId {
-        self.writer_id
-            .and_then(WriterId::new)
-            .unwrap_or_else(|| WriterId::from_random(random))
+        self.writer_id.and_then(WriterId::new).unwrap_or_else(|| WriterId::from_random(random))
     }
 
     pub(crate) fn batch_capacity(&self) -> NonZeroUsize {
@@ -163,11 +133,7 @@ fn in_range<T: PartialOrd + fmt::Display>(
     most: T,
 ) -> Result<(), ConfigError> {
     if value < least || value > most {
-        return Err(ConfigError::new(
-            field,
-            value,
-            format!("be {least} to {most}"),
-        ));
+        return Err(ConfigError::new(field, value, format!("be {least} to {most}")));
     }
     Ok(())
 }
@@ -209,11 +175,7 @@ mod tests {
             |config| config.writer_id = Some(99_999),
             |config| {
                 let second = Duration::from_secs(1);
-                config.backoff = Backoff {
-                    floor: second,
-                    base: second,
-                    ceiling: second,
-                };
+                config.backoff = Backoff { floor: second, base: second, ceiling: second };
             },
         ];
         for change in changes {
@@ -226,18 +188,9 @@ mod tests {
     #[test]
     fn a_value_out_of_range_is_refused_with_its_field_its_value_and_its_limit() {
         let cases: [(Change, &str); 14] = [
-            (
-                |c| c.max_batch_events = 0,
-                "setting `max_batch_events` is 0; it must be 1 to 25",
-            ),
-            (
-                |c| c.max_batch_events = 26,
-                "setting `max_batch_events` is 26; it must be 1 to 25",
-            ),
-            (
-                |c| c.linger = HOUR * 2,
-                "setting `linger` is 7200s; it must be 0ns to 3600s",
-            ),
+            (|c| c.max_batch_events = 0, "setting `max_batch_events` is 0; it must be 1 to 25"),
+            (|c| c.max_batch_events = 26, "setting `max_batch_events` is 26; it must be 1 to 25"),
+            (|c| c.linger = HOUR * 2, "setting `linger` is 7200s; it must be 0ns to 3600s"),
             (
                 |c| c.max_batches_in_flight = 0,
                 "setting `max_batches_in_flight` is 0; it must be 1 to 1000",
@@ -254,30 +207,15 @@ mod tests {
                 |c| c.attempt_timeout = Duration::ZERO,
                 "setting `attempt_timeout` is 0ns; it must be",
             ),
-            (
-                |c| c.event_deadline = Duration::ZERO,
-                "setting `event_deadline` is 0ns; it must be",
-            ),
-            (
-                |c| c.event_deadline = DAY * 2,
-                "setting `event_deadline` is 172800s; it must be",
-            ),
-            (
-                |c| c.max_attempts = 0,
-                "setting `max_attempts` is 0; it must be 1 to 1000000",
-            ),
+            (|c| c.event_deadline = Duration::ZERO, "setting `event_deadline` is 0ns; it must be"),
+            (|c| c.event_deadline = DAY * 2, "setting `event_deadline` is 172800s; it must be"),
+            (|c| c.max_attempts = 0, "setting `max_attempts` is 0; it must be 1 to 1000000"),
             (
                 |c| c.backoff.floor = HOUR,
                 "setting `backoff.floor` is 3600s; it must be 0ns to 50ms",
             ),
-            (
-                |c| c.backoff.base = HOUR,
-                "setting `backoff.base` is 3600s; it must be 1ms to 5s",
-            ),
-            (
-                |c| c.backoff.ceiling = DAY,
-                "setting `backoff.ceiling` is 86400s; it must be",
-            ),
+            (|c| c.backoff.base = HOUR, "setting `backoff.base` is 3600s; it must be 1ms to 5s"),
+            (|c| c.backoff.ceiling = DAY, "setting `backoff.ceiling` is 86400s; it must be"),
             (
                 |c| c.writer_id = Some(100_000),
                 "setting `writer_id` is 100000; it must be 0 to 99999",

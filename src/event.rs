@@ -55,11 +55,7 @@ impl Event {
         let body = body.into();
         check_body_bytes(body.len(), MAX_ITEM_BYTES - item_overhead(&key))?;
         let escaped_body_bytes = escaped_bytes(&body);
-        Ok(Self {
-            key,
-            body,
-            escaped_body_bytes,
-        })
+        Ok(Self { key, body, escaped_body_bytes })
     }
 
     /// The key, which is the item's hash key.

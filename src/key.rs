@@ -49,10 +49,7 @@ impl EventKey {
     #[must_use]
     pub fn as_str(&self) -> &str {
         // Only ASCII gets in, and `length` is at most the array's: neither default is ever taken.
-        let text = self
-            .text
-            .get(..usize::from(self.length))
-            .unwrap_or_default();
+        let text = self.text.get(..usize::from(self.length)).unwrap_or_default();
         std::str::from_utf8(text).unwrap_or_default()
     }
 
@@ -125,18 +122,13 @@ pub struct ParseKeyError {
 fn parse_timestamp(text: &str) -> Option<NaiveDateTime> {
     let digits = |from: usize, to: usize| -> Option<u32> {
         let part = text.get(from..to)?;
-        part.bytes()
-            .all(|byte| byte.is_ascii_digit())
-            .then(|| part.parse().ok())?
+        part.bytes().all(|byte| byte.is_ascii_digit()).then(|| part.parse().ok())?
     };
     if text.get(8..9)? != "T" {
         return None;
     }
-    let date = NaiveDate::from_ymd_opt(
-        i32::try_from(digits(0, 4)?).ok()?,
-        digits(4, 6)?,
-        digits(6, 8)?,
-    )?;
+    let date =
+        NaiveDate::from_ymd_opt(i32::try_from(digits(0, 4)?).ok()?, digits(4, 6)?, digits(6, 8)?)?;
     let time = NaiveTime::from_hms_milli_opt(
         digits(9, 11)?,
         digits(11, 13)?,
@@ -175,11 +167,7 @@ impl WriterId {
     /// The id of this number, or `None` when it is above [`WriterId::MAX`].
     #[must_use]
     pub const fn new(id: u32) -> Option<Self> {
-        if id <= Self::MAX {
-            Some(Self(id))
-        } else {
-            None
-        }
+        if id <= Self::MAX { Some(Self(id)) } else { None }
     }
 
     /// An id out of 64 random bits; each id is as likely as the next, to one part in 10¹⁴.
@@ -218,17 +206,8 @@ pub(crate) struct KeyGenerator {
 impl KeyGenerator {
     pub(crate) fn new(writer_id: WriterId) -> Self {
         let mut text = [b'0'; EventKey::LENGTH];
-        write_digits(
-            &mut text,
-            WRITER_POSITION,
-            SEQUENCE_POSITION,
-            writer_id.get().into(),
-        );
-        Self {
-            millisecond: None,
-            next_sequence: 0,
-            text,
-        }
+        write_digits(&mut text, WRITER_POSITION, SEQUENCE_POSITION, writer_id.get().into());
+        Self { millisecond: None, next_sequence: 0, text }
     }
 
     /// The next key, at `now` milliseconds after the Unix epoch. `None` once the year 9999 has
@@ -243,17 +222,9 @@ impl KeyGenerator {
             _ => self.enter(now)?,
         }
         let sequence = self.next_sequence.into();
-        write_digits(
-            &mut self.text,
-            SEQUENCE_POSITION,
-            EventKey::LENGTH,
-            sequence,
-        );
+        write_digits(&mut self.text, SEQUENCE_POSITION, EventKey::LENGTH, sequence);
         self.next_sequence += 1;
-        Some(EventKey {
-            text: self.text,
-            length: const { EventKey::LENGTH as u8 },
-        })
+        Some(EventKey { text: self.text, length: const { EventKey::LENGTH as u8 } })
     }
 
     fn enter(&mut self, millisecond: u64) -> Option<()> {
@@ -262,12 +233,7 @@ impl KeyGenerator {
         }
         let time = DateTime::from_timestamp_millis(i64::try_from(millisecond).ok()?)?;
         let shown = time.format("%Y%m%dT%H%M%S%3f").to_string();
-        for (place, byte) in self
-            .text
-            .iter_mut()
-            .take(WRITER_POSITION)
-            .zip(shown.bytes())
-        {
+        for (place, byte) in self.text.iter_mut().take(WRITER_POSITION).zip(shown.bytes()) {
             *place = byte;
         }
         self.millisecond = Some(millisecond);
@@ -300,18 +266,9 @@ mod tests {
     #[test]
     fn a_key_is_the_time_the_writer_and_the_sequence() {
         let mut keys = generator(50_885);
-        assert_eq!(
-            keys.next(NOW).unwrap().as_str(),
-            "20130927T005240652508850000"
-        );
-        assert_eq!(
-            keys.next(NOW).unwrap().as_str(),
-            "20130927T005240652508850001"
-        );
-        assert_eq!(
-            keys.next(NOW + 1).unwrap().as_str(),
-            "20130927T005240653508850000"
-        );
+        assert_eq!(keys.next(NOW).unwrap().as_str(), "20130927T005240652508850000");
+        assert_eq!(keys.next(NOW).unwrap().as_str(), "20130927T005240652508850001");
+        assert_eq!(keys.next(NOW + 1).unwrap().as_str(), "20130927T005240653508850000");
     }
 
     #[test]
@@ -330,16 +287,10 @@ mod tests {
         // 2016-12-31T23:59:59.900Z, then the second repeats, as a stepped clock shows it.
         let before = 1_483_228_799_900;
         let mut keys = generator(1);
-        let made: Vec<_> = [
-            before,
-            before + 99,
-            before - 900,
-            before - 1,
-            before + 99,
-            before + 100,
-        ]
-        .map(|now| keys.next(now).unwrap())
-        .into();
+        let made: Vec<_> =
+            [before, before + 99, before - 900, before - 1, before + 99, before + 100]
+                .map(|now| keys.next(now).unwrap())
+                .into();
         assert!(made.is_sorted_by(|a, b| a < b), "{made:?}");
         assert_eq!(made[2].as_str(), "20161231T235959999000010001");
         assert_eq!(made[5].as_str(), "20170101T000000000000010000");
@@ -364,10 +315,7 @@ mod tests {
         for text in ["20130927T0052406525", "20130927T005240652508858176"] {
             let key: EventKey = text.parse().unwrap();
             assert_eq!(key.to_string(), text);
-            assert_eq!(
-                key.timestamp().timestamp_millis(),
-                i64::try_from(NOW).unwrap()
-            );
+            assert_eq!(key.timestamp().timestamp_millis(), i64::try_from(NOW).unwrap());
         }
     }
 

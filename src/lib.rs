@@ -4,6 +4,8 @@ mod builder;
 mod config;
 mod error;
 mod event;
+#[cfg(feature = "bench-internals")]
+pub mod internals;
 mod key;
 #[cfg(feature = "local")]
 mod local;

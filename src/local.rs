@@ -1,6 +1,8 @@
 //! Feature `local`: a table without an account, in this process.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -32,18 +34,18 @@ pub enum LocalError {
     },
 
     /// The port could not be listened on.
-    #[error("cannot listen on {address}: {cause}")]
+    #[error("cannot listen on {address}: {cause}; name another port, or 0 for any that is free")]
     Listen {
         /// The loopback address and port.
         address: SocketAddr,
         /// What the system said.
         #[source]
-        cause: std::io::Error,
+        cause: io::Error,
     },
 
     /// The thread or the runtime of the engine could not be started.
     #[error("cannot start the local table's thread: {0}")]
-    Thread(#[source] std::io::Error),
+    Thread(#[source] io::Error),
 
     /// The engine ended before it was asked to.
     #[error("the local table stopped: {0}")]
@@ -180,11 +182,7 @@ pub struct LocalTableBuilder {
 
 impl Default for LocalTableBuilder {
     fn default() -> Self {
-        Self {
-            file: None,
-            port: 0,
-            table: "events".to_owned(),
-        }
+        Self { file: None, port: 0, table: "events".to_owned() }
     }
 }
 
@@ -217,11 +215,7 @@ impl LocalTableBuilder {
     ///
     /// Dropping the future stops what was started.
     pub async fn start(self) -> Result<LocalTable, LocalError> {
-        let Self {
-            file,
-            port,
-            table: name,
-        } = self;
+        let Self { file, port, table: name } = self;
         let (started, address) = oneshot::channel();
         let (ended, stopped) = oneshot::channel();
         let (running, stop) = oneshot::channel();
@@ -240,13 +234,7 @@ impl LocalTableBuilder {
             }));
         };
         let client = client_for(address);
-        let local = LocalTable {
-            address,
-            client,
-            name,
-            running: Some(running),
-            stopped,
-        };
+        let local = LocalTable { address, client, name, running: Some(running), stopped };
         let table = Table::new(&local.client, &local.name);
         match table.create(Capacity::OnDemand).await {
             Ok(()) | Err(TableError::Exists { .. }) => table.check().await?,
@@ -298,7 +286,25 @@ fn open_database(file: Option<&Path>) -> Result<Database, LocalError> {
     let Some(text) = path.to_str() else {
         return Err(refused(&path.display(), &"the path is not valid UTF-8"));
     };
+    match is_sqlite_or_empty(path) {
+        Ok(true) => {}
+        Ok(false) => return Err(refused(&path.display(), &"it is another kind of file")),
+        Err(cause) => return Err(refused(&path.display(), &cause)),
+    }
     Database::new(text).map_err(|cause| refused(&path.display(), &cause))
+}
+
+/// Whether the engine can be let loose on the file. It would notice itself that it cannot, but in
+/// words about encryption.
+fn is_sqlite_or_empty(path: &Path) -> io::Result<bool> {
+    const HEADER: &[u8] = b"SQLite format 3\0";
+    let mut start = Vec::new();
+    match File::open(path) {
+        Ok(file) => file.take(HEADER.len() as u64).read_to_end(&mut start)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    Ok(start.is_empty() || start == HEADER)
 }
 
 fn client_for(address: SocketAddr) -> Client {

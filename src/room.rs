@@ -42,10 +42,7 @@ impl Room {
         let of_bytes = self.bytes.try_acquire_many(bytes).map_err(refused)?;
         event.forget();
         of_bytes.forget();
-        Ok(Permit {
-            room: Arc::clone(self),
-            bytes,
-        })
+        Ok(Permit { room: Arc::clone(self), bytes })
     }
 
     /// Waits for room for one event of `bytes`. Fails only when the store closes.
@@ -58,17 +55,10 @@ impl Room {
         }
         let _waiter = Waiter::new(self);
         let event = self.events.acquire().await.map_err(|_| NoRoom::Closed)?;
-        let of_bytes = self
-            .bytes
-            .acquire_many(bytes)
-            .await
-            .map_err(|_| NoRoom::Closed)?;
+        let of_bytes = self.bytes.acquire_many(bytes).await.map_err(|_| NoRoom::Closed)?;
         event.forget();
         of_bytes.forget();
-        Ok(Permit {
-            room: Arc::clone(self),
-            bytes,
-        })
+        Ok(Permit { room: Arc::clone(self), bytes })
     }
 
     /// Refuses everyone from now on, those who wait included.
@@ -126,10 +116,7 @@ mod tests {
     use super::*;
 
     fn free(room: &Room) -> (usize, usize) {
-        (
-            room.events.available_permits(),
-            room.bytes.available_permits(),
-        )
+        (room.events.available_permits(), room.bytes.available_permits())
     }
 
     #[test]

@@ -53,18 +53,14 @@ impl Counters {
     }
 
     pub(crate) fn send(&self, events: usize, retried: usize) {
-        self.batched_events
-            .fetch_add(events as u64, Ordering::Relaxed);
+        self.batched_events.fetch_add(events as u64, Ordering::Relaxed);
         self.retried.fetch_add(retried as u64, Ordering::Relaxed);
         self.batches.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Events stored and events failed so far.
     pub(crate) fn settled(&self) -> (u64, u64) {
-        (
-            self.stored.load(Ordering::Acquire),
-            self.failed.load(Ordering::Acquire),
-        )
+        (self.stored.load(Ordering::Acquire), self.failed.load(Ordering::Acquire))
     }
 
     pub(crate) fn snapshot(&self, max_batch_events: NonZeroUsize) -> Stats {
@@ -81,11 +77,7 @@ impl Counters {
             pending: accepted - stored - failed,
             retried: self.retried.load(Ordering::Relaxed),
             batches,
-            fill_ratio: if batches == 0 {
-                0.0
-            } else {
-                (batched_events / room).min(1.0)
-            },
+            fill_ratio: if batches == 0 { 0.0 } else { (batched_events / room).min(1.0) },
         }
     }
 }

@@ -201,11 +201,7 @@ impl EventStore {
     /// ```
     pub fn try_put<E: Serialize + ?Sized>(&self, event: &E) -> Result<PutTicket, PutError> {
         let body = serialise(event)?;
-        let room = self
-            .shared
-            .room
-            .try_enter(room_of(&body))
-            .map_err(|no| self.refusal(no))?;
+        let room = self.shared.room.try_enter(room_of(&body)).map_err(|no| self.refusal(no))?;
         self.accept(&body, room)
     }
 
@@ -239,14 +235,9 @@ impl EventStore {
     pub async fn flush(&self) -> Result<FlushReport, FlushError> {
         let (reply, report) = oneshot::channel();
         if self.shared.commands.send(Command::Flush(reply)).is_err() {
-            return Err(self
-                .lost()
-                .map_or(FlushError::Closed, FlushError::WorkerLost));
+            return Err(self.lost().map_or(FlushError::Closed, FlushError::WorkerLost));
         }
-        report.await.map_err(|_| {
-            self.lost()
-                .map_or(FlushError::Closed, FlushError::WorkerLost)
-        })
+        report.await.map_err(|_| self.lost().map_or(FlushError::Closed, FlushError::WorkerLost))
     }
 
     /// Takes no more events, goes on with those accepted until they are settled or `deadline` has
@@ -301,18 +292,11 @@ impl EventStore {
     /// The store's counters at this moment.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.shared
-            .counters
-            .snapshot(self.shared.config.batch_capacity())
+        self.shared.counters.snapshot(self.shared.config.batch_capacity())
     }
 
     async fn put_body(&self, body: &str) -> Result<PutTicket, PutError> {
-        let room = self
-            .shared
-            .room
-            .enter(room_of(body))
-            .await
-            .map_err(|no| self.refusal(no))?;
+        let room = self.shared.room.enter(room_of(body)).await.map_err(|no| self.refusal(no))?;
         self.accept(body, room)
     }
 
@@ -320,11 +304,7 @@ impl EventStore {
     fn accept(&self, body: &str, room: Permit) -> Result<PutTicket, PutError> {
         let key = {
             // A generator is whole after each of its steps, so a poisoned lock does not matter.
-            let mut keys = self
-                .shared
-                .keys
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut keys = self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner);
             keys.next(unix_milliseconds()).ok_or(PutError::NoKeyLeft)?
         };
         let event = Event::new(key, body)?;
@@ -362,10 +342,7 @@ impl EventStore {
 
 impl fmt::Debug for EventStore {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("EventStore")
-            .field("stats", &self.stats())
-            .finish_non_exhaustive()
+        formatter.debug_struct("EventStore").field("stats", &self.stats()).finish_non_exhaustive()
     }
 }
 
@@ -385,10 +362,7 @@ fn non_zero(limit: usize) -> NonZeroUsize {
     NonZeroUsize::new(limit).unwrap_or(NonZeroUsize::MIN)
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place that reads the wall clock, for keys"
-)]
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock, for keys")]
 fn unix_milliseconds() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -127,10 +127,7 @@ impl Table {
             .with_max_attempts(CALL_ATTEMPTS)
             .with_initial_backoff(Duration::from_millis(50));
         let config = client.config().to_builder().retry_config(retries).build();
-        Self {
-            client: Client::from_conf(config),
-            name: name.into(),
-        }
+        Self { client: Client::from_conf(config), name: name.into() }
     }
 
     /// Creates the table. `Ok` means that the service has begun to; see
@@ -148,19 +145,14 @@ impl Table {
             .set_attribute_definitions(Some(attribute_definitions()));
         let call = match capacity {
             Capacity::OnDemand => call.billing_mode(BillingMode::PayPerRequest),
-            Capacity::Provisioned {
-                read_units,
-                write_units,
-            } => call
+            Capacity::Provisioned { read_units, write_units } => call
                 .billing_mode(BillingMode::Provisioned)
                 .set_provisioned_throughput(provisioned(read_units, write_units)),
         };
         match self.call("CreateTable", call.send()).await {
             Ok(_) => Ok(()),
             Err(TableError::Service { cause, .. }) if cause.code() == Some(IN_USE) => {
-                Err(TableError::Exists {
-                    table: self.name.clone(),
-                })
+                Err(TableError::Exists { table: self.name.clone() })
             }
             Err(error) => Err(error),
         }
@@ -240,11 +232,7 @@ impl Table {
         if cause.code() == Some(NOT_FOUND) {
             return Err(self.missing());
         }
-        Err(TableError::Service {
-            operation,
-            table: self.name.clone(),
-            cause: Box::new(cause),
-        })
+        Err(TableError::Service { operation, table: self.name.clone(), cause: Box::new(cause) })
     }
 
     fn missing(&self) -> TableError {
@@ -261,10 +249,8 @@ const IN_USE: &str = "ResourceInUseException";
 const ACCESS_DENIED: &str = "AccessDeniedException";
 
 fn key_schema() -> Vec<KeySchemaElement> {
-    let key = KeySchemaElement::builder()
-        .attribute_name(KEY_ATTRIBUTE)
-        .key_type(KeyType::Hash)
-        .build();
+    let key =
+        KeySchemaElement::builder().attribute_name(KEY_ATTRIBUTE).key_type(KeyType::Hash).build();
     key.into_iter().collect()
 }
 
@@ -298,11 +284,7 @@ fn key_in_words(description: &TableDescription) -> String {
         .key_schema()
         .iter()
         .map(|key| {
-            let kind = if *key.key_type() == KeyType::Hash {
-                "hash"
-            } else {
-                "range"
-            };
+            let kind = if *key.key_type() == KeyType::Hash { "hash" } else { "range" };
             let name = key.attribute_name();
             let of_type = description
                 .attribute_definitions()

@@ -95,10 +95,7 @@ impl Pending {
     ) -> (Self, PutTicket) {
         counters.accept();
         let (reply, answer) = oneshot::channel();
-        let ticket = PutTicket {
-            key: *event.key(),
-            answer,
-        };
+        let ticket = PutTicket { key: *event.key(), answer };
         let pending = Self {
             event,
             attempts: 0,
@@ -133,9 +130,8 @@ impl Pending {
     }
 
     pub(crate) fn elapsed(&self, now: Instant) -> Duration {
-        self.accepted_at.map_or(Duration::ZERO, |accepted_at| {
-            now.saturating_duration_since(accepted_at)
-        })
+        self.accepted_at
+            .map_or(Duration::ZERO, |accepted_at| now.saturating_duration_since(accepted_at))
     }
 
     /// Notes that a call now carries the event.
@@ -153,10 +149,7 @@ impl Pending {
 
     /// Settles with yes.
     pub(crate) fn stored(mut self) {
-        let stored = Stored {
-            key: *self.event.key(),
-            attempts: self.attempts,
-        };
+        let stored = Stored { key: *self.event.key(), attempts: self.attempts };
         tracing::debug!(key = %stored.key, attempts = stored.attempts, "ok");
         self.counters.settle(true);
         if let Some(reply) = self.reply.take() {
@@ -193,10 +186,7 @@ impl Pending {
             "error"
         );
         self.counters.settle(false);
-        let heard = self
-            .reply
-            .take()
-            .is_some_and(|reply| reply.send(Err(error.clone())).is_ok());
+        let heard = self.reply.take().is_some_and(|reply| reply.send(Err(error.clone())).is_ok());
         Answered { error, heard }
     }
 }
@@ -204,11 +194,8 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         if self.reply.is_some() {
-            let lost = if std::thread::panicking() {
-                WorkerLost::Panicked
-            } else {
-                WorkerLost::Stopped
-            };
+            let lost =
+                if std::thread::panicking() { WorkerLost::Panicked } else { WorkerLost::Stopped };
             self.settle_error(GiveUp::WorkerLost(lost), Duration::ZERO);
         }
     }

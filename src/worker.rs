@@ -127,13 +127,7 @@ impl Worker {
         policy: WorkerPolicy,
         jitter: StdRng,
     ) -> Self {
-        let WorkerLinks {
-            commands,
-            close_at,
-            ending,
-            room,
-            counters,
-        } = links;
+        let WorkerLinks { commands, close_at, ending, room, counters } = links;
         Self {
             epitaph: Epitaph { room, ending },
             commands,
@@ -212,15 +206,8 @@ impl Worker {
     /// When the next turn is due if nothing happens before.
     fn next_deadline(&self) -> Option<Instant> {
         // Without a place in flight nothing can be sent, however due it is.
-        let send = if self.has_place_in_flight() {
-            self.buffer.next_due()
-        } else {
-            None
-        };
-        send.into_iter()
-            .chain(self.buffer.next_expiry())
-            .chain(self.close_deadline)
-            .min()
+        let send = if self.has_place_in_flight() { self.buffer.next_due() } else { None };
+        send.into_iter().chain(self.buffer.next_expiry()).chain(self.close_deadline).min()
     }
 
     fn has_place_in_flight(&self) -> bool {
@@ -234,14 +221,7 @@ impl Worker {
                     pending.arrive(now);
                     let expires_at = now + self.policy.retry.event_deadline;
                     let epoch = self.barrier.accept();
-                    self.buffer.push(
-                        Held {
-                            pending,
-                            epoch,
-                            expires_at,
-                        },
-                        now,
-                    );
+                    self.buffer.push(Held { pending, epoch, expires_at }, now);
                 }
                 Command::Flush(reply) => {
                     self.barrier.flush(reply);
@@ -265,10 +245,7 @@ impl Worker {
     }
 
     fn send(&mut self, mut batch: Vec<Held>) {
-        let retried = batch
-            .iter()
-            .filter(|held| held.pending.attempts() > 0)
-            .count();
+        let retried = batch.iter().filter(|held| held.pending.attempts() > 0).count();
         self.counters.send(batch.len(), retried);
         let events: Vec<Event> = batch
             .iter_mut()
@@ -314,10 +291,7 @@ impl Worker {
             let foreign = BatchError::new(
                 FailureClass::Transient,
                 Certainty::MaybeStored,
-                format!(
-                    "the answer hands back {} keys that were not sent",
-                    reconciled.foreign
-                ),
+                format!("the answer hands back {} keys that were not sent", reconciled.foreign),
             );
             self.fail(reconciled.stored, foreign, now);
         } else {
@@ -327,11 +301,7 @@ impl Worker {
             }
         }
         if !reconciled.remaining.is_empty() {
-            self.fail(
-                reconciled.remaining,
-                BatchError::unprocessed(receipt.request_id()),
-                now,
-            );
+            self.fail(reconciled.remaining, BatchError::unprocessed(receipt.request_id()), now);
         }
     }
 
@@ -344,11 +314,7 @@ impl Worker {
         for mut held in batch {
             held.pending.fail(&cause);
             let (attempts, elapsed) = (held.pending.attempts(), held.pending.elapsed(now));
-            match self
-                .policy
-                .retry
-                .decide(attempts, elapsed, cause.class(), jitter)
-            {
+            match self.policy.retry.decide(attempts, elapsed, cause.class(), jitter) {
                 Decision::After(delay) => self.buffer.requeue(held, now + delay),
                 Decision::GiveUp(reason) => self.give_up(held, reason, now),
             }
@@ -452,21 +418,15 @@ impl Epitaph {
 impl Drop for Epitaph {
     fn drop(&mut self) {
         if self.ending.borrow().is_none() {
-            let lost = if std::thread::panicking() {
-                WorkerLost::Panicked
-            } else {
-                WorkerLost::Stopped
-            };
+            let lost =
+                if std::thread::panicking() { WorkerLost::Panicked } else { WorkerLost::Stopped };
             self.publish(Ending::Lost(lost));
         }
     }
 }
 
 /// The runtime's clock, which tests can stop.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the worker is the one who reads the clock"
-)]
+#[expect(clippy::disallowed_methods, reason = "the worker is the one who reads the clock")]
 pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }

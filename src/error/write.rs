@@ -124,15 +124,7 @@ impl WriteError {
 
 impl fmt::Display for WriteError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner {
-            key,
-            certainty,
-            attempts,
-            elapsed,
-            reason,
-            last_cause,
-            ..
-        } = &*self.0;
+        let Inner { key, certainty, attempts, elapsed, reason, last_cause, .. } = &*self.0;
         let plural = if *attempts == 1 { "" } else { "s" };
         write!(
             formatter,
@@ -154,9 +146,6 @@ impl fmt::Display for WriteError {
 
 impl Error for WriteError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0
-            .last_cause
-            .as_deref()
-            .map(|cause| cause as &(dyn Error + 'static))
+        self.0.last_cause.as_deref().map(|cause| cause as &(dyn Error + 'static))
     }
 }

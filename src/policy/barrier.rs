@@ -58,10 +58,7 @@ impl<R> Barrier<R> {
 
     /// Counts out an event that was accepted in `epoch`.
     pub(crate) fn settle(&mut self, epoch: Epoch, stored: bool) {
-        let place = epoch
-            .0
-            .checked_sub(self.first)
-            .and_then(|place| usize::try_from(place).ok());
+        let place = epoch.0.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
         let Some(tally) = place.and_then(|place| self.epochs.get_mut(place)) else {
             debug_assert!(false, "an event was settled after its epoch had ended");
             return;
@@ -77,11 +74,7 @@ impl<R> Barrier<R> {
     /// Begins a flush: it waits for all that was accepted until now.
     pub(crate) fn flush(&mut self, reply: R) {
         let to = self.first + self.epochs.len() as u64 - 1;
-        self.flushes.push_back(Flush {
-            from: self.reported,
-            to,
-            reply,
-        });
+        self.flushes.push_back(Flush { from: self.reported, to, reply });
         self.epochs.push_back(Tally::default());
     }
 
@@ -89,12 +82,7 @@ impl<R> Barrier<R> {
     pub(crate) fn pop_done(&mut self) -> Option<(R, FlushReport)> {
         let to = self.flushes.front()?.to;
         let through = |epoch: u64| usize::try_from(epoch + 1 - self.first).unwrap_or(usize::MAX);
-        if self
-            .epochs
-            .iter()
-            .take(through(to))
-            .any(|tally| tally.pending > 0)
-        {
+        if self.epochs.iter().take(through(to)).any(|tally| tally.pending > 0) {
             return None;
         }
         let Flush { from, to, reply } = self.flushes.pop_front()?;
@@ -111,10 +99,7 @@ impl<R> Barrier<R> {
 
     /// Drops the epochs that no flush, waiting or to come, will count.
     fn forget_reported(&mut self) {
-        let needed = self
-            .flushes
-            .front()
-            .map_or(self.reported, |flush| flush.from);
+        let needed = self.flushes.front().map_or(self.reported, |flush| flush.from);
         while self.first < needed && self.epochs.len() > 1 {
             self.epochs.pop_front();
             self.first += 1;
@@ -127,9 +112,7 @@ mod tests {
     use super::*;
 
     fn done<R>(barrier: &mut Barrier<R>) -> Option<(u64, u64)> {
-        barrier
-            .pop_done()
-            .map(|(_, report)| (report.stored, report.failed))
+        barrier.pop_done().map(|(_, report)| (report.stored, report.failed))
     }
 
     #[test]

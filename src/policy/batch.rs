@@ -17,10 +17,7 @@ pub(crate) struct BatchLimits {
 impl BatchLimits {
     /// At most `max_events`, and the service's limit of bytes.
     pub(crate) const fn new(max_events: usize) -> Self {
-        Self {
-            max_events,
-            max_wire_bytes: MAX_BATCH_WIRE_BYTES - REQUEST_ENVELOPE_BYTES,
-        }
+        Self { max_events, max_wire_bytes: MAX_BATCH_WIRE_BYTES - REQUEST_ENVELOPE_BYTES }
     }
 }
 
@@ -43,11 +40,7 @@ pub(crate) struct Batch<T> {
 
 impl<T: Waiting> Batch<T> {
     pub(crate) fn new(limits: BatchLimits) -> Self {
-        Self {
-            limits,
-            items: Vec::with_capacity(limits.max_events),
-            wire_bytes: 0,
-        }
+        Self { limits, items: Vec::with_capacity(limits.max_events), wire_bytes: 0 }
     }
 
     pub(crate) fn try_push(&mut self, item: T) -> Result<(), Refused<T>> {
@@ -73,9 +66,7 @@ impl<T: Waiting> Batch<T> {
 
     fn contains_key_of(&self, item: &T) -> bool {
         let key = item.event().key();
-        self.items
-            .iter()
-            .any(|present| present.event().key() == key)
+        self.items.iter().any(|present| present.event().key() == key)
     }
 }
 

@@ -56,18 +56,12 @@ impl<T: Waiting> Buffer<T> {
     /// Adds an event that was accepted at `now`.
     pub(crate) fn push(&mut self, item: T, now: Instant) {
         self.fresh_wire_bytes += item.event().wire_bytes();
-        self.fresh.push_back(Fresh {
-            item,
-            due_at: now + self.linger,
-        });
+        self.fresh.push_back(Fresh { item, due_at: now + self.linger });
     }
 
     /// Adds an event whose next attempt is not before `ready_at`.
     pub(crate) fn requeue(&mut self, item: T, ready_at: Instant) {
-        let place = RetryPlace {
-            ready_at,
-            number: self.next_retry,
-        };
+        let place = RetryPlace { ready_at, number: self.next_retry };
         self.next_retry += 1;
         self.insert_retry(item, place);
     }
@@ -99,21 +93,14 @@ impl<T: Waiting> Buffer<T> {
 
     /// When the next event is to be given up, if it is not sent before.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
-        let retry = self
-            .retry_expiries
-            .first()
-            .map(|(expires_at, _)| *expires_at);
+        let retry = self.retry_expiries.first().map(|(expires_at, _)| *expires_at);
         let fresh = self.fresh.front().map(|fresh| fresh.item.expires_at());
         retry.into_iter().chain(fresh).min()
     }
 
     /// Removes an event whose deadline has passed at `now`.
     pub(crate) fn pop_expired(&mut self, now: Instant) -> Option<T> {
-        if self
-            .fresh
-            .front()
-            .is_some_and(|fresh| fresh.item.expires_at() <= now)
-        {
+        if self.fresh.front().is_some_and(|fresh| fresh.item.expires_at() <= now) {
             return self.pop_fresh();
         }
         let (expires_at, place) = *self.retry_expiries.first()?;
@@ -225,10 +212,7 @@ mod tests {
 
     fn keys(batch: Option<Batch<Item>>) -> Vec<String> {
         let items = batch.map(Batch::into_items).unwrap_or_default();
-        items
-            .iter()
-            .map(|item| item.event.key().to_string())
-            .collect()
+        items.iter().map(|item| item.event.key().to_string()).collect()
     }
 
     #[test]
@@ -280,10 +264,7 @@ mod tests {
         buffer.requeue(items.item(), items.at(1_000));
         let fresh = items.item();
         buffer.push(fresh.clone(), items.at(0));
-        assert_eq!(
-            keys(buffer.take_ready(items.at(5))),
-            [fresh.event.key().to_string()]
-        );
+        assert_eq!(keys(buffer.take_ready(items.at(5))), [fresh.event.key().to_string()]);
         assert_eq!(buffer.next_due(), Some(items.at(1_000)));
     }
 
@@ -320,11 +301,8 @@ mod tests {
             item.expires_at = items.at(milliseconds);
             item
         };
-        let (first, second, third) = (
-            expiring(&mut items, 10),
-            expiring(&mut items, 20),
-            expiring(&mut items, 30),
-        );
+        let (first, second, third) =
+            (expiring(&mut items, 10), expiring(&mut items, 20), expiring(&mut items, 30));
         buffer.requeue(third, items.at(1));
         buffer.requeue(first.clone(), items.at(2));
         buffer.push(second.clone(), items.at(0));

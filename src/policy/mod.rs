@@ -53,23 +53,14 @@ pub(crate) mod tests {
     }
 
     impl Items {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "an origin for the tests' own time line"
-        )]
+        #[expect(clippy::disallowed_methods, reason = "an origin for the tests' own time line")]
         pub(crate) fn new() -> Self {
-            Self {
-                keys: KeyGenerator::new(WriterId::new(0).unwrap()),
-                start: Instant::now(),
-            }
+            Self { keys: KeyGenerator::new(WriterId::new(0).unwrap()), start: Instant::now() }
         }
 
         pub(crate) fn with_body(&mut self, body: &str) -> Item {
             let event = Event::new(self.keys.next(0).unwrap(), body).unwrap();
-            Item {
-                event,
-                expires_at: self.start + Duration::from_secs(60),
-            }
+            Item { event, expires_at: self.start + Duration::from_secs(60) }
         }
 
         pub(crate) fn item(&mut self) -> Item {

@@ -20,21 +20,12 @@ pub(crate) struct Reconciled<T> {
 /// service promises no order. Total: each sent event ends in exactly one of the two lists.
 pub(crate) fn reconcile<T: Waiting>(sent: Vec<T>, unprocessed: &[String]) -> Reconciled<T> {
     if unprocessed.is_empty() {
-        return Reconciled {
-            stored: sent,
-            remaining: Vec::new(),
-            foreign: 0,
-        };
+        return Reconciled { stored: sent, remaining: Vec::new(), foreign: 0 };
     }
     let mut listed: HashSet<&str> = unprocessed.iter().map(String::as_str).collect();
-    let (remaining, stored) = sent
-        .into_iter()
-        .partition(|item| listed.remove(item.event().key().as_str()));
-    Reconciled {
-        stored,
-        remaining,
-        foreign: listed.len(),
-    }
+    let (remaining, stored) =
+        sent.into_iter().partition(|item| listed.remove(item.event().key().as_str()));
+    Reconciled { stored, remaining, foreign: listed.len() }
 }
 
 #[cfg(test)]
@@ -46,10 +37,7 @@ mod tests {
     use super::*;
 
     fn keys(items: &[Item]) -> Vec<String> {
-        items
-            .iter()
-            .map(|item| item.event.key().to_string())
-            .collect()
+        items.iter().map(|item| item.event.key().to_string()).collect()
     }
 
     #[test]
@@ -57,14 +45,7 @@ mod tests {
         let mut items = Items::new();
         let sent = vec![items.item(), items.item()];
         let reconciled = reconcile(sent.clone(), &[]);
-        assert_eq!(
-            reconciled,
-            Reconciled {
-                stored: sent,
-                remaining: vec![],
-                foreign: 0
-            }
-        );
+        assert_eq!(reconciled, Reconciled { stored: sent, remaining: vec![], foreign: 0 });
     }
 
     #[test]
@@ -72,12 +53,7 @@ mod tests {
         let mut items = Items::new();
         let sent = vec![items.item(), items.item()];
         let stranger = items.item().event.key().to_string();
-        let listed = vec![
-            stranger.clone(),
-            keys(&sent)[1].clone(),
-            stranger,
-            "no key".to_owned(),
-        ];
+        let listed = vec![stranger.clone(), keys(&sent)[1].clone(), stranger, "no key".to_owned()];
         let reconciled = reconcile(sent.clone(), &listed);
         assert_eq!(reconciled.stored, sent[..1]);
         assert_eq!(reconciled.remaining, sent[1..]);

@@ -107,27 +107,17 @@ mod tests {
         Duration::from_millis(milliseconds)
     }
 
-    const BACKOFF: Backoff = Backoff {
-        floor: milliseconds(25),
-        base: milliseconds(50),
-        ceiling: milliseconds(5_000),
-    };
+    const BACKOFF: Backoff =
+        Backoff { floor: milliseconds(25), base: milliseconds(50), ceiling: milliseconds(5_000) };
 
-    const POLICY: RetryPolicy = RetryPolicy {
-        backoff: BACKOFF,
-        max_attempts: 10,
-        event_deadline: milliseconds(60_000),
-    };
+    const POLICY: RetryPolicy =
+        RetryPolicy { backoff: BACKOFF, max_attempts: 10, event_deadline: milliseconds(60_000) };
 
     #[test]
     fn the_longest_wait_doubles_up_to_the_ceiling() {
-        let longest: Vec<_> = (1..=9)
-            .map(|attempts| BACKOFF.delay(attempts, 1.0).as_millis())
-            .collect();
-        assert_eq!(
-            longest,
-            [50, 100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000]
-        );
+        let longest: Vec<_> =
+            (1..=9).map(|attempts| BACKOFF.delay(attempts, 1.0).as_millis()).collect();
+        assert_eq!(longest, [50, 100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000]);
         assert_eq!(BACKOFF.delay(u32::MAX, 1.0), milliseconds(5_000));
     }
 

@@ -30,10 +30,9 @@ where
             Certainty::NotStored,
             format!("the request could not be built: {}", innermost(error)),
         ),
-        SdkError::TimeoutError(_) => transient(
-            Certainty::MaybeStored,
-            "the SDK's time-out passed without an answer",
-        ),
+        SdkError::TimeoutError(_) => {
+            transient(Certainty::MaybeStored, "the SDK's time-out passed without an answer")
+        }
         SdkError::DispatchFailure(failure) => match failure.as_connector_error() {
             Some(connector) => dispatch_failure(connector),
             None => transient(Certainty::MaybeStored, "the request could not be sent"),
@@ -60,10 +59,7 @@ where
                 }
             }
         }
-        _ => transient(
-            Certainty::MaybeStored,
-            "the SDK failed in a way this crate does not know",
-        ),
+        _ => transient(Certainty::MaybeStored, "the SDK failed in a way this crate does not know"),
     };
     match error.request_id() {
         Some(request_id) => classified.with_request_id(request_id),
@@ -133,33 +129,24 @@ fn by_status(status: u16) -> (FailureClass, Certainty) {
 
 fn dispatch_failure(connector: &ConnectorError) -> BatchError {
     if let Some(credentials) = find_source::<CredentialsError>(connector) {
-        let (class, message) = match credentials {
-            CredentialsError::CredentialsNotLoaded(_) => (
-                FailureClass::Fatal,
-                "no AWS credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, \
-                 or AWS_PROFILE, or give the builder credentials",
-            ),
-            CredentialsError::InvalidConfiguration(_) => (
-                FailureClass::Fatal,
-                "the configuration of the AWS credentials is invalid",
-            ),
-            _ => (
-                FailureClass::ExpiredCredentials,
-                "the AWS credentials could not be fetched",
-            ),
+        let class = match credentials {
+            CredentialsError::CredentialsNotLoaded(_)
+            | CredentialsError::InvalidConfiguration(_) => FailureClass::Fatal,
+            _ => FailureClass::ExpiredCredentials,
         };
-        let cause = innermost(credentials);
-        return BatchError::new(class, Certainty::NotStored, format!("{message} ({cause})"));
+        let message = format!(
+            "no AWS credentials could be had ({}): set AWS_ACCESS_KEY_ID and \
+             AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the builder credentials",
+            innermost(credentials)
+        );
+        return BatchError::new(class, Certainty::NotStored, message);
     }
     let never_connected = find_source::<hyper_util::client::legacy::Error>(connector)
         .is_some_and(hyper_util::client::legacy::Error::is_connect);
     let (certainty, what) = if never_connected {
         (Certainty::NotStored, "no connection to the service")
     } else {
-        (
-            Certainty::MaybeStored,
-            "the connection broke before an answer came",
-        )
+        (Certainty::MaybeStored, "the connection broke before an answer came")
     };
     // The innermost error names what happened; those around it only say that something did.
     transient(certainty, &format!("{what}: {}", innermost(connector)))
@@ -187,16 +174,9 @@ fn clock_skew(response: &HttpResponse, now: i64) -> Option<Duration> {
 /// The service's message as far as it cannot hold data: some of its messages echo the request,
 /// which is where a quoted value or a brace begins.
 fn passable(message: &str) -> String {
-    let end = message
-        .find("Value '")
-        .or_else(|| message.find('{'))
-        .unwrap_or(message.len());
-    let mut passed: String = message
-        .get(..end)
-        .unwrap_or_default()
-        .chars()
-        .take(LONGEST_MESSAGE)
-        .collect();
+    let end = message.find("Value '").or_else(|| message.find('{')).unwrap_or(message.len());
+    let mut passed: String =
+        message.get(..end).unwrap_or_default().chars().take(LONGEST_MESSAGE).collect();
     if passed.len() < message.len() {
         passed.push_str("[…]");
     }
@@ -212,32 +192,14 @@ mod tests {
         use Certainty::{MaybeStored, NotStored};
         use FailureClass::{ClockSkew, ExpiredCredentials, Fatal, Poison, Throttled, Transient};
         for (code, status, skewed, class, certainty) in [
-            (
-                "ProvisionedThroughputExceededException",
-                400,
-                false,
-                Throttled,
-                NotStored,
-            ),
+            ("ProvisionedThroughputExceededException", 400, false, Throttled, NotStored),
             ("ThrottlingException", 400, false, Throttled, NotStored),
             ("RequestLimitExceeded", 400, false, Throttled, NotStored),
             ("ThrottlingException", 503, false, Throttled, NotStored),
             ("InternalServerError", 500, false, Transient, MaybeStored),
             ("ServiceUnavailable", 503, false, Transient, MaybeStored),
-            (
-                "ReplicatedWriteConflictException",
-                400,
-                false,
-                Transient,
-                MaybeStored,
-            ),
-            (
-                "ExpiredTokenException",
-                400,
-                false,
-                ExpiredCredentials,
-                NotStored,
-            ),
+            ("ReplicatedWriteConflictException", 400, false, Transient, MaybeStored),
+            ("ExpiredTokenException", 400, false, ExpiredCredentials, NotStored),
             ("RequestTimeTooSkewed", 403, false, ClockSkew, NotStored),
             ("InvalidSignatureException", 400, true, ClockSkew, NotStored),
             ("InvalidSignatureException", 400, false, Fatal, NotStored),
@@ -249,29 +211,16 @@ mod tests {
             ("SomethingNew", 500, false, Transient, MaybeStored),
             ("SomethingNew", 200, false, Transient, MaybeStored),
         ] {
-            assert_eq!(
-                by_code(code, status, skewed),
-                (class, certainty),
-                "{code} {status}"
-            );
+            assert_eq!(by_code(code, status, skewed), (class, certainty), "{code} {status}");
         }
     }
 
     #[test]
     fn a_status_alone_is_enough() {
-        assert_eq!(
-            by_status(429),
-            (FailureClass::Throttled, Certainty::NotStored)
-        );
+        assert_eq!(by_status(429), (FailureClass::Throttled, Certainty::NotStored));
         assert_eq!(by_status(404), (FailureClass::Fatal, Certainty::NotStored));
-        assert_eq!(
-            by_status(502),
-            (FailureClass::Transient, Certainty::MaybeStored)
-        );
-        assert_eq!(
-            by_status(200),
-            (FailureClass::Transient, Certainty::MaybeStored)
-        );
+        assert_eq!(by_status(502), (FailureClass::Transient, Certainty::MaybeStored));
+        assert_eq!(by_status(200), (FailureClass::Transient, Certainty::MaybeStored));
     }
 
     #[test]

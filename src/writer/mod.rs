@@ -87,10 +87,7 @@ impl BatchReceipt {
     /// notice.
     #[must_use]
     pub fn with_unprocessed<K: Into<String>>(keys: impl IntoIterator<Item = K>) -> Self {
-        Self {
-            unprocessed: keys.into_iter().map(Into::into).collect(),
-            request_id: None,
-        }
+        Self { unprocessed: keys.into_iter().map(Into::into).collect(), request_id: None }
     }
 
     /// Adds the service's request id.

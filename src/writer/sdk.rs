@@ -30,15 +30,8 @@ impl SdkBatchWriter {
     /// A writer to `table`: a table's name or its ARN.
     #[must_use]
     pub fn new(client: &Client, table: impl Into<String>) -> Self {
-        let config = client
-            .config()
-            .to_builder()
-            .retry_config(RetryConfig::disabled())
-            .build();
-        Self {
-            client: Client::from_conf(config),
-            table: table.into(),
-        }
+        let config = client.config().to_builder().retry_config(RetryConfig::disabled()).build();
+        Self { client: Client::from_conf(config), table: table.into() }
     }
 
     fn receipt(&self, output: &BatchWriteItemOutput) -> Result<BatchReceipt, BatchError> {
@@ -50,10 +43,7 @@ impl SdkBatchWriter {
         let mut keys = Vec::new();
         for (table, requests) in unprocessed {
             if *table != self.table && !requests.is_empty() {
-                return Err(unreadable(
-                    output,
-                    "unprocessed items of a table not written to",
-                ));
+                return Err(unreadable(output, "unprocessed items of a table not written to"));
             }
             for request in requests {
                 let key = request
@@ -81,10 +71,7 @@ impl BatchWriter for SdkBatchWriter {
     ) -> BoxFuture<'a, Result<BatchReceipt, BatchError>> {
         async move {
             let requests = events.iter().map(write_request).collect();
-            let call = self
-                .client
-                .batch_write_item()
-                .request_items(&self.table, requests);
+            let call = self.client.batch_write_item().request_items(&self.table, requests);
             match call.send().await {
                 Ok(output) => self.receipt(&output),
                 Err(error) => Err(classify(&error, unix_seconds())),
@@ -96,14 +83,8 @@ impl BatchWriter for SdkBatchWriter {
 
 fn write_request(event: &Event) -> WriteRequest {
     let item = HashMap::from([
-        (
-            KEY_ATTRIBUTE.to_owned(),
-            AttributeValue::S(event.key().as_str().to_owned()),
-        ),
-        (
-            BODY_ATTRIBUTE.to_owned(),
-            AttributeValue::S(event.body().to_owned()),
-        ),
+        (KEY_ATTRIBUTE.to_owned(), AttributeValue::S(event.key().as_str().to_owned())),
+        (BODY_ATTRIBUTE.to_owned(), AttributeValue::S(event.body().to_owned())),
     ]);
     let mut request = WriteRequest::builder();
     if let Ok(put) = PutRequest::builder().set_item(Some(item)).build() {
@@ -125,10 +106,7 @@ fn unreadable(output: &BatchWriteItemOutput, what: &str) -> BatchError {
 }
 
 /// This machine's time, to be compared with the service's `Date` header.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the edge may read the clock: a call just failed"
-)]
+#[expect(clippy::disallowed_methods, reason = "the edge may read the clock: a call just failed")]
 pub(crate) fn unix_seconds() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -1,0 +1,137 @@
+//! How many events a second reach an endpoint, and what each of them costs: the store, beside the
+//! AWS SDK by itself.
+//!
+//! ```text
+//! cargo bench --bench throughput
+//! ```
+//!
+//! Everything in one run, against one server on loopback that answers as cheaply as it can. Such a
+//! server shows what the client costs; it says nothing about DynamoDB, where a call takes
+//! milliseconds and the calls in flight decide.
+//!
+//! Two ways of looking at it. Criterion measures each way of writing by itself, for the figures
+//! that are compared from one commit to the next. Then all of them take turns, round by round, and
+//! the table at the end gives medians over the rounds: a machine that is busy for a while is busy
+//! for all, so the ratios hold where the figures themselves do not.
+//!
+//! The process that is measured runs on one thread, where its CPU time is free of what threads do
+//! to each other; the same on two worker threads comes second.
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot run may panic")]
+
+mod endpoint;
+mod measure;
+mod table;
+mod ways;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
+use tokio::runtime::{Builder, Runtime};
+
+use self::endpoint::Endpoint;
+use self::measure::Sample;
+use self::table::Table;
+use self::ways::{Stage, Way};
+
+const BODY_BYTES: [usize; 2] = [200, 1_000];
+const ROUNDS: usize = 15;
+
+/// The threads of the process that is measured.
+#[derive(Debug, Clone, Copy)]
+enum Flavour {
+    OneThread,
+    TwoWorkers,
+}
+
+impl Flavour {
+    fn name(self) -> &'static str {
+        match self {
+            Self::OneThread => "current_thread",
+            Self::TwoWorkers => "2 workers",
+        }
+    }
+
+    fn runtime(self) -> Runtime {
+        let mut builder = match self {
+            Self::OneThread => Builder::new_current_thread(),
+            Self::TwoWorkers => Builder::new_multi_thread(),
+        };
+        builder.worker_threads(2).enable_all().build().unwrap()
+    }
+}
+
+fn main() {
+    if endpoint::is_this_process() {
+        return endpoint::serve();
+    }
+    let arguments: Vec<String> = std::env::args().collect();
+    let has = |argument: &str| arguments.iter().any(|given| given == argument);
+    let endpoint = Endpoint::start();
+    // Cargo says `--bench` when it benches; anything else wants to know no more than that it works.
+    if !has("--bench") || has("--test") {
+        return try_each_way(&endpoint);
+    }
+    measure_with_criterion(&endpoint);
+    let mut table = Table::new();
+    for flavour in [Flavour::OneThread, Flavour::TwoWorkers] {
+        for body_bytes in BODY_BYTES {
+            measure_in_turns(&endpoint, flavour, body_bytes, &mut table);
+        }
+    }
+    println!("\n{table}");
+}
+
+fn try_each_way(endpoint: &Endpoint) {
+    let runtime = Flavour::OneThread.runtime();
+    let stage = stage(&runtime, endpoint, 200);
+    for way in Way::ALL {
+        run(&runtime, &stage, way, 50);
+    }
+}
+
+fn measure_with_criterion(endpoint: &Endpoint) {
+    let mut criterion = Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2))
+        .configure_from_args();
+    let runtime = Flavour::OneThread.runtime();
+    for body_bytes in BODY_BYTES {
+        let stage = stage(&runtime, endpoint, body_bytes);
+        let mut group = criterion.benchmark_group("throughput");
+        group.sampling_mode(SamplingMode::Flat);
+        for way in Way::ALL {
+            let events = way.events();
+            group.throughput(Throughput::Elements(events as u64));
+            let id = BenchmarkId::new(way.name(), format_args!("{body_bytes} bytes"));
+            group.bench_function(id, |bencher| {
+                bencher.iter_custom(|times| {
+                    (0..times).map(|_| run(&runtime, &stage, way, events).wall).sum()
+                });
+            });
+        }
+        group.finish();
+    }
+    criterion.final_summary();
+}
+
+fn measure_in_turns(endpoint: &Endpoint, flavour: Flavour, body_bytes: usize, table: &mut Table) {
+    let runtime = flavour.runtime();
+    let stage = stage(&runtime, endpoint, body_bytes);
+    let round = || Way::ALL.map(|way| run(&runtime, &stage, way, way.events()));
+    // The first round opens the connections and touches the memory.
+    round();
+    let rounds: Vec<[Sample; Way::ALL.len()]> = (0..ROUNDS).map(|_| round()).collect();
+    table.add(flavour.name(), body_bytes, &rounds, &stage.stats());
+}
+
+fn stage(runtime: &Runtime, endpoint: &Endpoint, body_bytes: usize) -> Arc<Stage> {
+    Arc::new(runtime.block_on(Stage::new(endpoint, body_bytes)))
+}
+
+/// Runs in a task, as a program would: the thread that blocks is no worker.
+fn run(runtime: &Runtime, stage: &Arc<Stage>, way: Way, events: usize) -> Sample {
+    let stage = Arc::clone(stage);
+    runtime.block_on(runtime.spawn(async move { stage.run(way, events).await })).unwrap()
+}

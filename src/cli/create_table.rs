@@ -1,0 +1,56 @@
+//! `create-table`: makes a table that events can be stored in.
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use dynamodb_eventstore::{Capacity, Table, TableError};
+
+use crate::say;
+use crate::target::Aws;
+
+/// How long the service may take to make a table. It takes seconds.
+const WAIT: Duration = Duration::from_secs(120);
+
+/// Create a table for events, and wait until it can be used
+///
+/// Its only key is the hash key `key`, a String. It is paid per request unless --read-units and
+/// --write-units are given. A table that exists already and has this key is left as it is.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Name of the table.
+    #[arg(long)]
+    table: String,
+
+    /// Provision this many reads a second instead of paying per request.
+    #[arg(long, value_name = "N", requires = "write_units", value_parser = clap::value_parser!(u32).range(1..))]
+    read_units: Option<u32>,
+
+    /// Provision this many writes of 1 KB a second instead of paying per request.
+    #[arg(long, value_name = "N", requires = "read_units", value_parser = clap::value_parser!(u32).range(1..))]
+    write_units: Option<u32>,
+
+    #[command(flatten)]
+    aws: Aws,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>> {
+    let Arguments { table: name, read_units, write_units, aws } = arguments;
+    let capacity = match (read_units, write_units) {
+        (Some(read_units), Some(write_units)) => Capacity::Provisioned { read_units, write_units },
+        _ => Capacity::OnDemand,
+    };
+    let table = Table::new(&aws.client().await?, &name);
+    let existed = match table.create(capacity).await {
+        Ok(()) => false,
+        Err(TableError::Exists { .. }) => true,
+        Err(error) => return Err(error.into()),
+    };
+    table.wait_until_active(WAIT).await?;
+    if existed {
+        say::result(format_args!("table `{name}` exists already and has the right key"));
+    } else {
+        say::result(format_args!("table `{name}` is ready"));
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,219 @@
+//! Lines of a file or of standard input, whatever is in them.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use tokio::sync::mpsc;
+
+/// Longest line that is kept whole, in bytes. Far above what an event may have, so that a line
+/// that is too large for an event can still be handed back.
+const LONGEST_KEPT: usize = 64 * 1024 * 1024;
+
+/// Lines read ahead of the one that is being put.
+const READ_AHEAD: usize = 64;
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Where the lines come from.
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
+    Stdin,
+    File(PathBuf),
+}
+
+impl Source {
+    pub(crate) fn new(name: Option<PathBuf>) -> Self {
+        match name {
+            Some(path) if path != Path::new("-") => Self::File(path),
+            _ => Self::Stdin,
+        }
+    }
+
+    pub(crate) fn in_words(&self) -> String {
+        match self {
+            Self::Stdin => "standard input".to_owned(),
+            Self::File(path) => path.display().to_string(),
+        }
+    }
+
+    pub(crate) fn is_terminal(&self) -> bool {
+        matches!(self, Self::Stdin) && io::stdin().is_terminal()
+    }
+
+    /// Opens the source, and says how many bytes it has where that is known.
+    pub(crate) fn open(&self) -> io::Result<(Box<dyn Read + Send>, Option<u64>)> {
+        match self {
+            Self::Stdin => Ok((Box::new(io::stdin()), None)),
+            Self::File(path) => {
+                let file = File::open(path)?;
+                let metadata = file.metadata()?;
+                if metadata.is_dir() {
+                    return Err(io::Error::other("it is a directory, not a file of events"));
+                }
+                let length = metadata.is_file().then_some(metadata.len());
+                Ok((Box::new(file), length))
+            }
+        }
+    }
+}
+
+/// One line that is not blank.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Line {
+    /// Counted from 1, blank lines included.
+    pub(crate) number: u64,
+    /// Without its line ending. Cut off after [`LONGEST_KEPT`] bytes.
+    pub(crate) text: Vec<u8>,
+    /// Length before it was cut off.
+    pub(crate) length: u64,
+    /// Where the line ends in the input, in bytes.
+    pub(crate) end: u64,
+}
+
+impl Line {
+    pub(crate) fn is_whole(&self) -> bool {
+        self.text.len() as u64 == self.length
+    }
+}
+
+/// Reads lines in a thread of its own: a read of a terminal or a pipe can block for ever, and no
+/// task can be called back from it. The thread ends with the input, at a read error, or when
+/// nobody takes its lines any more.
+pub(crate) fn lines(input: Box<dyn Read + Send>) -> io::Result<mpsc::Receiver<io::Result<Line>>> {
+    let (sender, receiver) = mpsc::channel(READ_AHEAD);
+    thread::Builder::new().name("input".to_owned()).spawn(move || {
+        let mut lines = Lines::new(BufReader::with_capacity(256 * 1024, input));
+        while let Some(line) = lines.next().transpose() {
+            let is_last = line.is_err();
+            if sender.blocking_send(line).is_err() || is_last {
+                break;
+            }
+        }
+    })?;
+    Ok(receiver)
+}
+
+#[derive(Debug)]
+struct Lines<R> {
+    input: R,
+    number: u64,
+    position: u64,
+}
+
+impl<R: BufRead> Lines<R> {
+    fn new(input: R) -> Self {
+        Self { input, number: 0, position: 0 }
+    }
+
+    /// The next line that is not blank, or `None` at the end.
+    fn next(&mut self) -> io::Result<Option<Line>> {
+        loop {
+            let Some((mut text, mut length)) = self.read_line()? else {
+                return Ok(None);
+            };
+            self.number += 1;
+            if self.number == 1 && text.starts_with(BYTE_ORDER_MARK) {
+                text.drain(..BYTE_ORDER_MARK.len());
+                length -= BYTE_ORDER_MARK.len() as u64;
+            }
+            if !text.iter().all(u8::is_ascii_whitespace) {
+                return Ok(Some(Line { number: self.number, text, length, end: self.position }));
+            }
+        }
+    }
+
+    /// One line without its `\n` or `\r\n`, and its length before it was cut off.
+    fn read_line(&mut self) -> io::Result<Option<(Vec<u8>, u64)>> {
+        let mut text = Vec::new();
+        let mut length = 0;
+        let mut is_empty = true;
+        loop {
+            let chunk = match self.input.fill_buf() {
+                Ok(chunk) => chunk,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            if chunk.is_empty() {
+                break;
+            }
+            is_empty = false;
+            let (part, consumed, ends) = match chunk.iter().position(|&byte| byte == b'\n') {
+                Some(end) => (chunk.get(..end).unwrap_or_default(), end + 1, true),
+                None => (chunk, chunk.len(), false),
+            };
+            let room = LONGEST_KEPT.saturating_sub(text.len());
+            text.extend(part.iter().take(room));
+            length += part.len() as u64;
+            self.input.consume(consumed);
+            self.position += consumed as u64;
+            if ends {
+                break;
+            }
+        }
+        if is_empty {
+            return Ok(None);
+        }
+        if length == text.len() as u64 && text.last() == Some(&b'\r') {
+            text.pop();
+            length -= 1;
+        }
+        Ok(Some((text, length)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(input: &[u8]) -> Vec<(u64, Vec<u8>)> {
+        // A buffer of three bytes, so that lines lie across its ends.
+        let mut lines = Lines::new(BufReader::with_capacity(3, input));
+        let mut read = Vec::new();
+        while let Some(line) = lines.next().unwrap() {
+            assert!(line.is_whole());
+            read.push((line.number, line.text));
+        }
+        assert_eq!(lines.position, input.len() as u64);
+        read
+    }
+
+    #[test]
+    fn lines_end_with_either_line_ending_or_with_the_input() {
+        let expected = [(1, b"one".to_vec()), (2, b"two".to_vec()), (3, b"three".to_vec())];
+        assert_eq!(read(b"one\ntwo\nthree"), expected);
+        assert_eq!(read(b"one\r\ntwo\r\nthree\r\n"), expected);
+    }
+
+    #[test]
+    fn blank_lines_are_counted_and_skipped() {
+        assert_eq!(read(b"\n  \none\n\r\n\t\ntwo"), [(3, b"one".to_vec()), (6, b"two".to_vec())]);
+        assert_eq!(read(b""), []);
+        assert_eq!(read(b"\n"), []);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_line() {
+        assert_eq!(
+            read(b"\xef\xbb\xbf{}\n\xef\xbb\xbf{}"),
+            [(1, b"{}".to_vec()), (2, b"\xef\xbb\xbf{}".to_vec())]
+        );
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_come_through_as_they_are() {
+        assert_eq!(read(b"\xff\xfe\n\0"), [(1, b"\xff\xfe".to_vec()), (2, b"\0".to_vec())]);
+    }
+
+    #[test]
+    fn a_line_beyond_all_measure_is_cut_off_and_says_so() {
+        let length = LONGEST_KEPT as u64 + 5;
+        let input = io::repeat(b'x').take(length).chain(&b"\nnext"[..]);
+        let mut lines = Lines::new(BufReader::new(input));
+        let long = lines.next().unwrap().unwrap();
+        assert_eq!((long.text.len(), long.length), (LONGEST_KEPT, length));
+        assert!(!long.is_whole());
+        assert_eq!(lines.next().unwrap().unwrap().text, b"next");
+    }
+}

@@ -1,0 +1,44 @@
+//! `local`: serves an embedded table to any AWS client.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use dynamodb_eventstore::LocalTable;
+
+use crate::say;
+use crate::signals::Signals;
+use crate::target::DEFAULT_FILE;
+
+/// Serve a local table on this machine, to any AWS client, until Ctrl-C
+///
+/// The table is an SQLite file, the same that `put --local` writes. Any credentials and any region
+/// will do. Only programs on this machine can connect.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// File of the table; made if it is not there.
+    #[arg(default_value = DEFAULT_FILE)]
+    file: PathBuf,
+
+    /// Port to listen on; 0 for any that is free.
+    #[arg(long, default_value_t = 8000)]
+    port: u16,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>> {
+    let Arguments { file, port } = arguments;
+    let mut signals = Signals::listen()?;
+    let mut table = LocalTable::builder().file(&file).port(port).start().await?;
+    let (url, name) = (table.endpoint_url(), table.name().to_owned());
+    say::result(format_args!("serving table `{name}` of {} at {url}", file.display()));
+    say::result(format_args!(
+        "look at it:  aws dynamodb scan --table-name {name} --endpoint-url {url} --region us-east-1"
+    ));
+    say::result("stop it:     Ctrl-C");
+    tokio::select! {
+        _signal = signals.next() => {}
+        ended = table.wait() => ended?,
+    }
+    table.stop().await?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,91 @@
+//! Which table: one of an AWS account, or a local one.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use aws_config::{BehaviorVersion, Region};
+use aws_sdk_dynamodb::Client;
+use dynamodb_eventstore::{EventStoreBuilder, LocalTable};
+
+/// File of the local table when none is named.
+pub(crate) const DEFAULT_FILE: &str = "events.sqlite";
+
+/// How to reach AWS. What is not given comes from the environment and the AWS profile.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Aws {
+    /// AWS region of the table [default: AWS_REGION, or the profile's].
+    #[arg(long)]
+    region: Option<String>,
+
+    /// AWS profile to take credentials and region from [default: AWS_PROFILE].
+    #[arg(long)]
+    profile: Option<String>,
+
+    /// Endpoint to send to instead of AWS, for example http://127.0.0.1:8000.
+    #[arg(long, value_name = "URL")]
+    endpoint_url: Option<String>,
+}
+
+impl Aws {
+    pub(crate) fn is_given(&self) -> bool {
+        self.region.is_some() || self.profile.is_some() || self.endpoint_url.is_some()
+    }
+
+    pub(crate) async fn client(&self) -> Result<Client, Box<dyn Error>> {
+        let mut loader = aws_config::defaults(BehaviorVersion::latest());
+        if let Some(region) = &self.region {
+            loader = loader.region(Region::new(region.clone()));
+        }
+        if let Some(profile) = &self.profile {
+            loader = loader.profile_name(profile);
+        }
+        if let Some(endpoint_url) = &self.endpoint_url {
+            loader = loader.endpoint_url(endpoint_url);
+        }
+        let config = loader.load().await;
+        if config.region().is_none() {
+            return Err(
+                "no AWS region: give --region, or set AWS_REGION or the profile's region".into()
+            );
+        }
+        Ok(Client::new(&config))
+    }
+}
+
+/// A table to write to, and what keeps it alive.
+#[derive(Debug)]
+pub(crate) enum Target {
+    Aws { client: Client, table: String },
+    Local { table: LocalTable, file: PathBuf },
+}
+
+impl Target {
+    pub(crate) async fn open_local(file: &Path) -> Result<Self, Box<dyn Error>> {
+        let table = LocalTable::open(file).await?;
+        Ok(Self::Local { table, file: file.to_owned() })
+    }
+
+    pub(crate) fn store_builder(&self) -> EventStoreBuilder {
+        match self {
+            Self::Aws { client, table } => {
+                dynamodb_eventstore::EventStore::builder().client(client).table(table)
+            }
+            Self::Local { table, .. } => table.store_builder(),
+        }
+    }
+
+    /// The target as a sentence has it.
+    pub(crate) fn in_words(&self) -> String {
+        match self {
+            Self::Aws { table, .. } => format!("table `{table}`"),
+            Self::Local { file, .. } => format!("the local table in {}", file.display()),
+        }
+    }
+
+    pub(crate) async fn close(self) -> Result<(), Box<dyn Error>> {
+        match self {
+            Self::Aws { .. } => Ok(()),
+            Self::Local { table, .. } => Ok(table.stop().await?),
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! The command-line tool, run as its users run it.
+
+mod support;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Output, Stdio};
+
+use dynamodb_eventstore::LocalTable;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use support::table::rows;
+
+/// The tool, in a folder of its own, with no AWS configuration but what the test gives it.
+fn tool(folder: &TempDir) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dynamodb-eventstore"));
+    command
+        .current_dir(folder.path())
+        .env_clear()
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .env("HOME", folder.path())
+        .stdin(Stdio::null());
+    command
+}
+
+/// As [`tool`], for a table behind `endpoint_url`.
+fn tool_for(folder: &TempDir, endpoint_url: &str) -> Command {
+    let mut command = tool(folder);
+    command
+        .env("AWS_ACCESS_KEY_ID", "test")
+        .env("AWS_SECRET_ACCESS_KEY", "test")
+        .env("AWS_REGION", "us-east-1")
+        .env("AWS_ENDPOINT_URL", endpoint_url);
+    command
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn write(folder: &TempDir, name: &str, content: impl AsRef<[u8]>) {
+    std::fs::write(folder.path().join(name), content).unwrap();
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
+
+fn assert_success(output: &Output) {
+    assert!(output.status.success(), "{} {}", stdout(output), stderr(output));
+}
+
+/// The bodies in a file's local table, sorted.
+async fn bodies(file: &Path) -> Vec<String> {
+    let table = LocalTable::open(file).await.unwrap();
+    let mut bodies: Vec<String> = rows(table.client(), table.name()).await.into_values().collect();
+    bodies.sort();
+    table.stop().await.unwrap();
+    bodies
+}
+
+fn shipped(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data").join(name);
+    std::fs::read_to_string(path).unwrap()
+}
+
+#[tokio::test]
+async fn put_twice_stores_every_line_twice_byte_for_byte() {
+    let folder = folder();
+    let text = shipped("wikipedia-edits.ndjson");
+    write(&folder, "edits.ndjson", &text);
+    for _ in 0..2 {
+        let output =
+            tool(&folder).args(["put", "edits.ndjson", "--local", "a.sqlite"]).output().unwrap();
+        assert_success(&output);
+        assert!(stdout(&output).starts_with("stored 100 events, 54,474 bytes, in "), "{output:?}");
+        assert!(stdout(&output).contains("events/s), 0 retries"), "{output:?}");
+    }
+    let mut expected: Vec<String> = text.lines().chain(text.lines()).map(str::to_owned).collect();
+    expected.sort();
+    assert_eq!(bodies(&folder.path().join("a.sqlite")).await, expected);
+}
+
+#[tokio::test]
+async fn without_a_table_put_stores_in_the_current_directory_and_says_so() {
+    let folder = folder();
+    let mut child = tool(&folder)
+        .arg("put")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"{\"foo\":\"bar\"}").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_success(&output);
+    assert!(stderr(&output).contains("events.sqlite"), "{output:?}");
+    assert_eq!(bodies(&folder.path().join("events.sqlite")).await, [r#"{"foo":"bar"}"#]);
+}
+
+#[tokio::test]
+async fn lines_that_are_no_events_are_named_and_do_not_stop_the_rest() {
+    let folder = folder();
+    let mut input = b"{\"a\":1}\r\nnonsense\n\n  \n{\"b\":2}\n\xff\xfe\n{} {}\n[3]\n\"".to_vec();
+    input.resize(input.len() + 10_000_000, b'x');
+    input.extend(b"\"\nnull");
+    write(&folder, "mixed.ndjson", input);
+    let mut put = tool(&folder);
+    let output = put.args(["put", "mixed.ndjson", "--failed", "failed.ndjson"]).output().unwrap();
+
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).starts_with("stored 4 events, "), "{output:?}");
+    for said in [
+        "line 2: not JSON: ",
+        "line 6: not UTF-8 (byte 1 of the line)",
+        "line 7: not JSON: trailing characters at column 4",
+        "line 9: the event is too large: its body has 10000002 bytes and DynamoDB takes 409566",
+        "NOT STORED: 4 lines (4 refused, 0 not stored, 0 maybe stored); see failed.ndjson",
+    ] {
+        assert!(stderr(&output).contains(said), "{said}: {output:?}");
+    }
+    let failed = std::fs::read_to_string(folder.path().join("failed.ndjson")).unwrap();
+    let failed: Vec<Value> =
+        failed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<&Value> = failed.iter().map(|failure| &failure["line"]).collect();
+    assert_eq!(lines, [2, 6, 7, 9]);
+    assert_eq!(failed[0]["text"], "nonsense");
+    assert_eq!(failed[1]["hex"], "fffe");
+    assert_eq!(failed[3]["text"].as_str().unwrap().len(), 10_000_002);
+    assert!(failed.iter().all(|failure| failure["key"].is_null()));
+    assert_eq!(
+        bodies(&folder.path().join("events.sqlite")).await,
+        ["[3]", "null", r#"{"a":1}"#, r#"{"b":2}"#]
+    );
+}
+
+#[test]
+fn an_empty_input_stores_nothing_and_that_is_success() {
+    let folder = folder();
+    write(&folder, "empty.ndjson", "");
+    let output = tool(&folder).args(["put", "empty.ndjson"]).output().unwrap();
+    assert_success(&output);
+    assert!(stdout(&output).starts_with("stored 0 events, 0 bytes"), "{output:?}");
+}
+
+#[test]
+fn what_cannot_work_is_said_before_anything_is_stored() {
+    let folder = folder();
+    write(&folder, "one.ndjson", "{}\n");
+    write(&folder, "kept.ndjson", "{\"line\":1}\n");
+    write(&folder, "no.sqlite", "this is no database");
+    for (arguments, said) in [
+        (&["put", "missing.ndjson"][..], "cannot read missing.ndjson: No such file"),
+        (&["put", "."], "it is a directory"),
+        (&["put", "one.ndjson", "--failed", "kept.ndjson"], "kept.ndjson exists and is not empty"),
+        (&["put", "one.ndjson", "--failed", "no/where"], "cannot write no/where: No such file"),
+        (&["put", "one.ndjson", "--local", "no/where.sqlite"], "cannot open `no/where.sqlite`"),
+        (&["put", "one.ndjson", "--local", "no.sqlite"], "it is another kind of file"),
+        (&["put", "one.ndjson", "--region", "eu-west-1"], "name the table"),
+        (&["put", "one.ndjson", "--writer-id", "100000"], "`writer_id` is 100000; it must be 0 to"),
+        (&["put", "one.ndjson", "--table", "t"], "no AWS region: give --region"),
+        (&["put", "one.ndjson", "--table", "t", "--region", "eu-west-1"], "AWS_ACCESS_KEY_ID"),
+        (&["create-table", "--table", "t"], "no AWS region: give --region"),
+    ] {
+        let output = tool(&folder).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+        assert!(stderr(&output).contains(said), "{arguments:?}: {output:?}");
+        assert_eq!(stdout(&output), "", "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+async fn create_table_makes_a_table_that_put_stores_in() {
+    let (folder, server) = (folder(), LocalTable::in_memory().await.unwrap());
+    let url = server.endpoint_url();
+    write(&folder, "one.ndjson", "{\"foo\":\"bar\"}\n");
+    let run = |arguments: &[&str]| tool_for(&folder, &url).args(arguments).output().unwrap();
+
+    let output = run(&["put", "one.ndjson", "--table", "all-events"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("there is no table `all-events`"), "{output:?}");
+    assert!(stderr(&output).contains("create-table --table all-events"), "{output:?}");
+
+    let output = run(&["create-table", "--table", "all-events"]);
+    assert_success(&output);
+    assert_eq!(stdout(&output), "table `all-events` is ready\n");
+    let output = run(&["create-table", "--table", "all-events"]);
+    assert_success(&output);
+    assert_eq!(stdout(&output), "table `all-events` exists already and has the right key\n");
+
+    assert_success(&run(&["put", "one.ndjson", "--table", "all-events"]));
+    let stored = rows(server.client(), "all-events").await;
+    assert_eq!(stored.into_values().collect::<Vec<_>>(), [r#"{"foo":"bar"}"#]);
+}
+
+#[test]
+fn verbose_tells_what_the_npm_module_told() {
+    let folder = folder();
+    write(&folder, "one.ndjson", "{\"secret\":\"body\"}\n");
+    let run = |flag| {
+        let output = tool(&folder).args(["put", "one.ndjson", flag]).output().unwrap();
+        assert_success(&output);
+        output
+    };
+    let once = run("-v");
+    assert!(stderr(&once).contains("ok key=20"), "{once:?}");
+    assert!(!stderr(&once).contains("secret"), "{once:?}");
+    let twice = run("-vv");
+    assert!(stderr(&twice).contains("put key=20"), "{twice:?}");
+    assert!(stderr(&twice).contains(r#"body="{\"secret\":\"body\"}""#), "{twice:?}");
+}
+
+/// Feeds lines until `signal` has ended the tool, and says how it ended.
+#[cfg(unix)]
+fn feed_until_stopped(mut command: Command, signal: &str, after_lines: usize) -> Output {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = std::io::BufWriter::new(child.stdin.take().unwrap());
+    for number in 0.. {
+        // The pipe closes when the tool has ended.
+        if writeln!(input, "{{\"number\":{number}}}").and_then(|()| input.flush()).is_err() {
+            break;
+        }
+        if number == after_lines {
+            send_signal(child.id(), signal);
+        }
+    }
+    drop(input.into_parts());
+    child.wait_with_output().unwrap()
+}
+
+#[cfg(unix)]
+fn send_signal(process: u32, signal: &str) {
+    let sent: ExitStatus =
+        Command::new("kill").args([format!("-{signal}"), process.to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_in_the_middle_of_a_long_put_loses_no_accepted_event() {
+    for (signal, code) in [("TERM", 143), ("INT", 130)] {
+        let (folder, server) = (folder(), LocalTable::in_memory().await.unwrap());
+        let mut put = tool_for(&folder, &server.endpoint_url());
+        put.args(["put", "--table", server.name(), "--failed", "failed.ndjson"]);
+        let output = tokio::task::spawn_blocking(move || feed_until_stopped(put, signal, 5_000))
+            .await
+            .unwrap();
+
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let said = format!("stopped by SIG{signal} after line ");
+        let last_line = stderr(&output).split_once(&said).expect("where it stopped").1;
+        let last_line: usize = last_line.split(' ').next().unwrap().parse().unwrap();
+        assert!(last_line > 0, "{output:?}");
+
+        // The summary, the failed file and the table agree to the event.
+        let mut stored: Vec<String> =
+            rows(server.client(), server.name()).await.into_values().collect();
+        let mut expected: Vec<String> =
+            (0..last_line).map(|number| format!("{{\"number\":{number}}}")).collect();
+        stored.sort();
+        expected.sort();
+        assert_eq!(stored, expected);
+        let counted = stdout(&output).replace(',', "");
+        assert!(counted.starts_with(&format!("stored {last_line} events ")), "{output:?}");
+        assert_eq!(std::fs::read(folder.path().join("failed.ndjson")).unwrap(), b"");
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn local_serves_what_put_stored_until_it_is_told_to_stop() {
+    use std::io::{BufRead, BufReader};
+
+    let folder = folder();
+    write(&folder, "edits.ndjson", shipped("wikipedia-edits.ndjson"));
+    assert_success(&tool(&folder).args(["put", "edits.ndjson"]).output().unwrap());
+    let mut child =
+        tool(&folder).args(["local", "--port", "0"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut first_line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first_line).unwrap();
+    let url = first_line.trim().rsplit_once(' ').unwrap().1.to_owned();
+
+    let output = tool_for(&folder, &url)
+        .args(["put", "edits.ndjson", "--table", "events"])
+        .output()
+        .unwrap();
+    assert_success(&output);
+    send_signal(child.id(), "TERM");
+    assert!(child.wait().unwrap().success());
+    assert_eq!(bodies(&folder.path().join("events.sqlite")).await.len(), 200);
+}

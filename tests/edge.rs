@@ -1,0 +1,945 @@
+//! The whole store, as a user's configuration makes it, against an endpoint that has bad days.
+//!
+//! Every test compares, event by event, what the tickets said with what the endpoint's table holds.
+
+mod support;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::process::Stdio;
+use std::sync::Once;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use dynamodb_eventstore::{
+    Backoff, Certainty, EventStore, EventStoreBuilder, FailureClass, GiveUp, PutTicket, StartError,
+    Stored, TableError, WriteError,
+};
+use serde_json::json;
+use tokio::net::TcpSocket;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use support::endpoint::{
+    Described, ECHO, EVENT_KEY, Endpoint, KeyPart, Reply, Script, Selector, TABLE, request_id,
+};
+
+/// No test may take longer. What it guards against is a ticket that is never answered.
+const TIME_LIMIT: Duration = Duration::from_secs(30);
+
+/// Long beside an answer over loopback, so that only a call that hangs takes so long.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// A deadline that a persistent failure is to reach.
+const SHORT_DEADLINE: Duration = Duration::from_millis(300);
+
+/// Stands in the body of an event, and must not stand in any error nor in the log.
+const MARKER: &str = "w0nt-be-t0ld";
+
+async fn in_time<T>(test: impl Future<Output = T>) -> T {
+    timeout(TIME_LIMIT, Box::pin(test)).await.expect("the test to end within its time limit")
+}
+
+/// Short waits between attempts; and nothing goes out before [`settle`] asks for it, so that what
+/// was put stands in one batch.
+fn brisk(store: EventStoreBuilder) -> EventStoreBuilder {
+    let milliseconds = Duration::from_millis;
+    store.linger(Duration::from_secs(60)).attempt_timeout(ATTEMPT_TIMEOUT).backoff(Backoff {
+        floor: milliseconds(1),
+        base: milliseconds(2),
+        ceiling: milliseconds(10),
+    })
+}
+
+async fn store_at(endpoint: &Endpoint) -> EventStore {
+    brisk(endpoint.store()).start().await.unwrap()
+}
+
+/// An event on its way.
+struct Put {
+    body: String,
+    ticket: PutTicket,
+}
+
+type Answer = Result<Stored, WriteError>;
+
+async fn put_body(store: &EventStore, body: String) -> Put {
+    let ticket = store.put_json(&body).await.unwrap();
+    Put { body, ticket }
+}
+
+async fn put_many(store: &EventStore, count: usize) -> Vec<Put> {
+    let mut puts = Vec::new();
+    for number in 0..count {
+        puts.push(put_body(store, json!({ "number": number }).to_string()).await);
+    }
+    puts
+}
+
+/// Waits for all answers and holds them against the table: what is called stored is there, what is
+/// called not stored is not, and nothing else is there.
+async fn settle(store: &EventStore, endpoint: &Endpoint, puts: Vec<Put>) -> Vec<Answer> {
+    let report = store.flush().await.unwrap();
+    let mut table = endpoint.table();
+    let mut answers = Vec::new();
+    for Put { body, ticket } in puts {
+        let key = ticket.key().to_string();
+        let answer = ticket.await;
+        let row = table.remove(&key);
+        match &answer {
+            Ok(stored) => {
+                assert_eq!(stored.key.as_str(), key);
+                assert_eq!(row, Some(body), "{key} is called stored");
+            }
+            Err(error) => {
+                assert_eq!(error.key().as_str(), key);
+                match error.certainty() {
+                    Certainty::NotStored => assert_eq!(row, None, "{key} is called not stored"),
+                    Certainty::MaybeStored => assert!(row.is_none_or(|row| row == body)),
+                }
+            }
+        }
+        answers.push(answer);
+    }
+    assert_eq!(table, BTreeMap::new(), "nobody put this");
+    let stored = answers.iter().filter(|answer| answer.is_ok()).count();
+    let told = (report.stored as usize, report.failed as usize);
+    assert_eq!(told, (stored, answers.len() - stored));
+    answers
+}
+
+/// Puts one event and says what became of it.
+async fn settle_one(store: &EventStore, endpoint: &Endpoint) -> Answer {
+    let puts = put_many(store, 1).await;
+    settle(store, endpoint, puts).await.remove(0)
+}
+
+fn attempts(answers: &[Answer]) -> Vec<u32> {
+    answers.iter().map(|answer| answer.as_ref().unwrap().attempts).collect()
+}
+
+/// Runs `replies` past a batch of three, which must be stored at the last of them: each event in
+/// as many calls as there are replies, always under its own key.
+async fn stored_after(replies: impl IntoIterator<Item = Reply>) {
+    let endpoint = Endpoint::start(Script::of(replies)).await;
+    let store = store_at(&endpoint).await;
+    let puts = put_many(&store, 3).await;
+    let keys: Vec<String> = puts.iter().map(|put| put.ticket.key().to_string()).collect();
+
+    let answers = settle(&store, &endpoint, puts).await;
+    let batches = endpoint.batches();
+    assert_eq!(attempts(&answers), [batches.len() as u32; 3]);
+    assert!(batches.len() > 1, "nothing was retried");
+    for batch in batches {
+        assert_eq!(batch.keys, keys);
+    }
+}
+
+// What comes back unprocessed.
+
+#[tokio::test]
+async fn an_unprocessed_part_is_sent_again_until_it_is_stored_and_nothing_else_is() {
+    in_time(async {
+        let endpoint = Endpoint::start([
+            Reply::Unprocessed(Selector::Places(vec![17, 3, 20, 8, 0])),
+            // Of 17, 3, 20, 8 and 0 in the order in which the store sends them again.
+            Reply::Unprocessed(Selector::Places(vec![4, 1])),
+        ])
+        .await;
+        let store = store_at(&endpoint).await;
+        let puts = put_many(&store, 25).await;
+        let keys: Vec<String> = puts.iter().map(|put| put.ticket.key().to_string()).collect();
+        let answers = settle(&store, &endpoint, puts).await;
+
+        let batches = endpoint.batches();
+        assert_eq!(endpoint.sizes(), [25, 5, 2]);
+        assert_eq!(batches[0].keys, keys);
+        let mut second = batches[1].keys.clone();
+        second.sort();
+        assert_eq!(second, [0, 3, 8, 17, 20].map(|place| keys[place].clone()));
+        let mut third = batches[2].keys.clone();
+        third.sort();
+        let mut handed_back = [batches[1].keys[1].clone(), batches[1].keys[4].clone()];
+        handed_back.sort();
+        assert_eq!(third, handed_back);
+
+        for (key, attempts) in keys.iter().zip(attempts(&answers)) {
+            let carried = batches.iter().filter(|batch| batch.keys.contains(key)).count();
+            assert_eq!(attempts as usize, carried, "{key}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_batch_that_comes_back_whole_is_sent_until_it_stays() {
+    in_time(async {
+        let back = || Reply::Unprocessed(Selector::All);
+        let endpoint = Endpoint::start([back(), back(), back()]).await;
+        let store = store_at(&endpoint).await;
+        let puts = put_many(&store, 25).await;
+        let answers = settle(&store, &endpoint, puts).await;
+        assert_eq!(attempts(&answers), [4; 25]);
+        assert_eq!(endpoint.sizes(), [25; 4]);
+        assert_eq!(store.stats().retried, 75);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_always_comes_back_is_given_up_as_not_stored() {
+    in_time(async {
+        let endpoint =
+            Endpoint::start(Script::always(Reply::Unprocessed(Selector::Places(vec![1])))).await;
+        let store = brisk(endpoint.store()).max_attempts(5).start().await.unwrap();
+        let puts = put_many(&store, 3).await;
+        let answers = settle(&store, &endpoint, puts).await;
+        // Sent again by itself it stands first, and is stored.
+        assert_eq!(attempts(&answers), [1, 2, 1]);
+
+        let endpoint =
+            Endpoint::start(Script::always(Reply::Unprocessed(Selector::Places(vec![0])))).await;
+        let store = brisk(endpoint.store()).max_attempts(5).start().await.unwrap();
+        let puts = put_many(&store, 3).await;
+        let mut answers = settle(&store, &endpoint, puts).await;
+        let error = answers.remove(0).unwrap_err();
+        assert_eq!(attempts(&answers), [1, 1]);
+        assert_eq!(endpoint.sizes(), [3, 1, 1, 1, 1]);
+        assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 5));
+        assert_eq!(error.reason(), GiveUp::Attempts);
+        let cause = error.last_cause().unwrap();
+        assert_eq!(cause.class(), FailureClass::Unprocessed);
+        let last = endpoint.requests().len();
+        assert_eq!(cause.request_id(), Some(request_id(last).as_str()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_unprocessed_key_that_was_never_sent_makes_the_whole_answer_worthless() {
+    in_time(async {
+        let stranger = || Reply::Unprocessed(Selector::Stranger);
+        stored_after([stranger(), stranger()]).await;
+
+        let endpoint = Endpoint::start(Script::always(stranger())).await;
+        let store = brisk(endpoint.store()).max_attempts(2).start().await.unwrap();
+        let error = settle_one(&store, &endpoint).await.unwrap_err();
+        assert_eq!((error.certainty(), error.attempts()), (Certainty::MaybeStored, 2));
+    })
+    .await;
+}
+
+// Errors that pass.
+
+#[tokio::test]
+async fn a_throttled_batch_is_stored_when_the_throttling_ends() {
+    in_time(async {
+        for code in [
+            "ProvisionedThroughputExceededException",
+            "ThrottlingException",
+            "RequestLimitExceeded",
+        ] {
+            stored_after([Reply::error(400, code), Reply::error(400, code)]).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_batch_is_stored_when_the_service_is_well_again() {
+    in_time(async {
+        for failed in [
+            Reply::error(500, "InternalServerError"),
+            Reply::error(503, "ServiceUnavailable"),
+            Reply::raw(502, "<html><body>Bad gateway</body></html>"),
+            Reply::raw(503, ""),
+        ] {
+            stored_after([failed.clone(), failed.once_applied()]).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_broken_connection_leads_to_one_row_under_the_same_key() {
+    in_time(async {
+        for broken in [Reply::HangUp, Reply::CutShort] {
+            stored_after([broken.clone()]).await;
+            stored_after([broken.clone().once_applied()]).await;
+            stored_after([broken.clone().once_applied(), broken.once_applied()]).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_call_that_hangs_is_dropped_and_its_events_are_sent_again() {
+    in_time(stored_after([Reply::Hang])).await;
+}
+
+#[tokio::test]
+async fn a_call_that_hangs_after_it_was_applied_leads_to_one_row() {
+    in_time(stored_after([Reply::Hang.once_applied()])).await;
+}
+
+/// Everything that comes with a 2xx or a 3xx and does not say that the batch was taken.
+const NO_ACKNOWLEDGEMENTS: [(u16, &str); 14] = [
+    (200, ""),
+    (200, "{}"),
+    (200, "null"),
+    (200, "[]"),
+    (200, "<html><body>Log in to the guest network</body></html>"),
+    (200, r#"{"UnprocessedItems":"#),
+    (200, r#"{"UnprocessedItems":null}"#),
+    (200, r#"{"UnprocessedItems":[]}"#),
+    (200, r#"{"UnprocessedItems":{"events":[{}]}}"#),
+    (200, r#"{"UnprocessedItems":{"events":[{"PutRequest":{"Item":{"body":{"S":"{}"}}}}]}}"#),
+    (200, r#"{"UnprocessedItems":{"others":[{"PutRequest":{"Item":{"key":{"S":"1"}}}}]}}"#),
+    (200, r#"{"__type":"com.amazonaws.dynamodb.v20120810#InternalServerError"}"#),
+    (204, ""),
+    (302, ""),
+];
+
+#[tokio::test]
+async fn an_answer_without_an_acknowledgement_is_asked_for_again() {
+    in_time(async {
+        for (status, body) in NO_ACKNOWLEDGEMENTS {
+            let unreadable = Reply::raw(status, body);
+            stored_after([unreadable.clone(), unreadable.once_applied()]).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_an_acknowledgement_nothing_is_called_stored() {
+    in_time(async {
+        for (status, body) in NO_ACKNOWLEDGEMENTS {
+            for reply in [Reply::raw(status, body), Reply::raw(status, body).once_applied()] {
+                let endpoint = Endpoint::start(Script::always(reply)).await;
+                let store = brisk(endpoint.store()).max_attempts(3).start().await.unwrap();
+                let error = settle_one(&store, &endpoint).await.unwrap_err();
+                assert_eq!(error.certainty(), Certainty::MaybeStored, "{status} {body}");
+                assert_eq!((error.reason(), error.attempts()), (GiveUp::Attempts, 3));
+                assert_eq!(endpoint.sizes(), [1, 1, 1]);
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_empty_list_of_unprocessed_items_is_as_good_as_none() {
+    in_time(async {
+        let taken = Reply::raw(200, r#"{"UnprocessedItems":{"events":[]}}"#).once_applied();
+        let endpoint = Endpoint::start([taken]).await;
+        let store = store_at(&endpoint).await;
+        let puts = put_many(&store, 3).await;
+        let answers = settle(&store, &endpoint, puts).await;
+        assert_eq!(attempts(&answers), [1, 1, 1]);
+    })
+    .await;
+}
+
+// Errors that do not pass.
+
+#[tokio::test]
+async fn what_a_retry_cannot_mend_is_told_at_once() {
+    in_time(async {
+        for (status, code) in [
+            (400, "ValidationException"),
+            (400, "AccessDeniedException"),
+            (400, "ResourceNotFoundException"),
+            (400, "UnrecognizedClientException"),
+            (403, "InvalidSignatureException"),
+        ] {
+            let endpoint = Endpoint::start(Script::always(Reply::error(status, code))).await;
+            let store = store_at(&endpoint).await;
+            let puts = put_many(&store, 3).await;
+            let answers = settle(&store, &endpoint, puts).await;
+            assert_eq!(endpoint.sizes(), [3], "{code} was retried");
+            let id = request_id(endpoint.requests().len());
+            for answer in answers {
+                let error = answer.unwrap_err();
+                assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 1));
+                assert_eq!(error.reason(), GiveUp::NotRetryable);
+                let cause = error.last_cause().unwrap();
+                assert_eq!((cause.code(), cause.request_id()), (Some(code), Some(id.as_str())));
+                let said = error.to_string();
+                assert!(said.contains(code) && said.contains(&id), "{said}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn once_an_event_is_maybe_stored_a_later_refusal_does_not_unsay_it() {
+    in_time(async {
+        for lost in [Reply::HangUp, Reply::error(500, "InternalServerError"), Reply::raw(200, "{}")]
+        {
+            let denied = Reply::error(400, "AccessDeniedException");
+            let endpoint = Endpoint::start([lost.once_applied(), denied]).await;
+            let store = store_at(&endpoint).await;
+            let error = settle_one(&store, &endpoint).await.unwrap_err();
+            assert_eq!((error.certainty(), error.attempts()), (Certainty::MaybeStored, 2));
+            let code = error.last_cause().unwrap().code();
+            assert_eq!(code, Some("AccessDeniedException"));
+            assert_eq!(endpoint.table().len(), 1);
+        }
+    })
+    .await;
+}
+
+/// What one event is told after its deadline, when every call fails with this.
+async fn told_at_the_deadline(failure: Reply) -> (WriteError, Endpoint) {
+    let endpoint = Endpoint::start(Script::always(failure)).await;
+    let store = brisk(endpoint.store())
+        .event_deadline(SHORT_DEADLINE)
+        .max_attempts(1_000)
+        .start()
+        .await
+        .unwrap();
+    let error = settle_one(&store, &endpoint).await.unwrap_err();
+    assert_eq!(error.reason(), GiveUp::Deadline);
+    assert_eq!(error.attempts() as usize, endpoint.sizes().len());
+    assert!(error.attempts() > 1);
+    assert!(error.elapsed() < SHORT_DEADLINE + ATTEMPT_TIMEOUT);
+    (error, endpoint)
+}
+
+#[tokio::test]
+async fn a_service_that_fails_until_the_deadline_leaves_the_event_maybe_stored() {
+    in_time(async {
+        let failure = Reply::error(500, "InternalServerError");
+        let (error, endpoint) = told_at_the_deadline(failure).await;
+        assert_eq!(error.certainty(), Certainty::MaybeStored);
+        let cause = error.last_cause().unwrap();
+        assert_eq!(cause.code(), Some("InternalServerError"));
+        let last = request_id(endpoint.requests().len());
+        assert_eq!(cause.request_id(), Some(last.as_str()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_service_that_throttles_until_the_deadline_leaves_the_event_not_stored() {
+    in_time(async {
+        let code = "ProvisionedThroughputExceededException";
+        let (error, _endpoint) = told_at_the_deadline(Reply::error(400, code)).await;
+        assert_eq!(error.certainty(), Certainty::NotStored);
+        assert_eq!(error.last_cause().unwrap().code(), Some(code));
+    })
+    .await;
+}
+
+/// A port on which nothing listens, for as long as the socket is held.
+fn deaf_port() -> (TcpSocket, String) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let url = format!("http://{}", socket.local_addr().unwrap());
+    (socket, url)
+}
+
+fn store_without_endpoint() -> EventStoreBuilder {
+    brisk(EventStore::builder())
+        .table(TABLE)
+        .region("us-east-1")
+        .credentials("test", "test")
+        .event_deadline(SHORT_DEADLINE)
+}
+
+#[tokio::test]
+async fn an_event_that_never_found_a_connection_is_not_stored() {
+    in_time(async {
+        let (_socket, url) = deaf_port();
+        let store = store_without_endpoint().endpoint_url(url).check_table(false);
+        let store = store.start().await.unwrap();
+        let ticket = store.put(&json!({ "foo": "bar" })).await.unwrap();
+        store.flush().await.unwrap();
+        let error = ticket.await.unwrap_err();
+        assert_eq!(error.certainty(), Certainty::NotStored);
+        assert_eq!(error.reason(), GiveUp::Deadline);
+        assert!(error.attempts() > 1);
+        let said = error.to_string();
+        assert!(
+            said.contains("no connection to the service: ") && said.contains("refused"),
+            "{said}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_event_behind_a_name_that_nobody_knows_is_not_stored() {
+    in_time(async {
+        let store = store_without_endpoint()
+            .endpoint_url("http://nobody.invalid:1")
+            .check_table(false)
+            // A resolver may take its time to say no.
+            .attempt_timeout(Duration::from_secs(20));
+        let store = store.start().await.unwrap();
+        let ticket = store.put(&json!({ "foo": "bar" })).await.unwrap();
+        store.flush().await.unwrap();
+        let error = ticket.await.unwrap_err();
+        assert_eq!(error.certainty(), Certainty::NotStored, "{error}");
+    })
+    .await;
+}
+
+// All of it at once.
+
+#[tokio::test]
+async fn whatever_goes_wrong_in_between_each_ticket_tells_the_truth() {
+    in_time(async {
+        let trouble = [
+            Reply::Unprocessed(Selector::Places(vec![24, 0, 12, 5])),
+            Reply::error(400, "ProvisionedThroughputExceededException"),
+            Reply::HangUp.once_applied(),
+            Reply::Ok,
+            Reply::error(500, "InternalServerError").once_applied(),
+            Reply::Unprocessed(Selector::All),
+            Reply::raw(200, "{}").once_applied(),
+            Reply::raw(200, "<html></html>"),
+            Reply::Unprocessed(Selector::Places((0..24).rev().collect())),
+            Reply::CutShort.once_applied(),
+            Reply::Hang.once_applied(),
+            Reply::HangUp,
+            Reply::Unprocessed(Selector::Stranger),
+            Reply::error(400, "ValidationException"),
+            Reply::error(503, "ServiceUnavailable"),
+        ];
+        let replies = trouble.iter().cycle().take(6 * trouble.len()).cloned();
+        let endpoint = Endpoint::start(Script::of(replies)).await;
+        let store = brisk(endpoint.store()).max_batches_in_flight(4).start().await.unwrap();
+        let puts = put_many(&store, 1_000).await;
+        let answers = settle(&store, &endpoint, puts).await;
+
+        // Only where the service called a batch invalid was it given up.
+        let failed: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
+        assert!(!failed.is_empty() && failed.len() <= 6 * 25);
+        for error in failed {
+            let code = error.last_cause().unwrap().code();
+            assert_eq!(code, Some("ValidationException"));
+        }
+        let stats = store.stats();
+        assert_eq!(stats.batches as usize, endpoint.batches().len());
+        let carried: usize = endpoint.sizes().iter().sum();
+        assert_eq!(stats.retried as usize, carried - 1_000);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn bodies_that_double_on_the_wire_go_in_batches_of_less_than_16_mb() {
+    in_time(async {
+        let endpoint = Endpoint::start([]).await;
+        let store = brisk(endpoint.store()).attempt_timeout(TIME_LIMIT).start().await.unwrap();
+        let mut puts = Vec::new();
+        for _ in 0..25 {
+            let quotes = "\\\"".repeat(204_000);
+            puts.push(put_body(&store, format!("\"{quotes}\"")).await);
+        }
+        let answers = settle(&store, &endpoint, puts).await;
+        assert_eq!(attempts(&answers), [1; 25]);
+        // The endpoint itself refuses more than 16 MB. Two requests are enough.
+        assert_eq!(endpoint.sizes().iter().sum::<usize>(), 25);
+        assert_eq!(endpoint.sizes().len(), 2);
+    })
+    .await;
+}
+
+// One retry loop, the store's own.
+
+/// A configuration that tells the SDK to make up to five attempts, without much of a wait.
+fn eager_sdk(endpoint: &Endpoint) -> aws_config::SdkConfig {
+    let retries =
+        RetryConfig::standard().with_max_attempts(5).with_initial_backoff(Duration::from_millis(1));
+    let credentials = Credentials::new("test", "test", None, None, "edge");
+    aws_config::SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::from_static("us-east-1"))
+        .credentials_provider(aws_sdk_dynamodb::config::SharedCredentialsProvider::new(credentials))
+        .endpoint_url(endpoint.url())
+        .retry_config(retries)
+        .build()
+}
+
+#[tokio::test]
+async fn one_attempt_is_one_request_however_the_client_is_set_up() {
+    in_time(async {
+        for way in ["configuration", "sdk_config", "client"] {
+            let endpoint = Endpoint::start([
+                Reply::error(500, "InternalServerError"),
+                Reply::error(400, "ThrottlingException"),
+                Reply::HangUp,
+            ])
+            .await;
+            let store = match way {
+                "configuration" => endpoint.store(),
+                "sdk_config" => {
+                    EventStore::builder().table(TABLE).sdk_config(&eager_sdk(&endpoint))
+                }
+                _ => EventStore::builder().table(TABLE).client(&Client::new(&eager_sdk(&endpoint))),
+            };
+            let store = brisk(store).start().await.unwrap();
+            let stored = settle_one(&store, &endpoint).await.unwrap();
+            assert_eq!(stored.attempts, 4, "{way}");
+            assert_eq!(endpoint.sizes(), [1, 1, 1, 1], "{way}");
+            assert_eq!(store.stats().batches, 4, "{way}");
+        }
+    })
+    .await;
+}
+
+// What must not be told.
+
+thread_local! {
+    /// What was logged in this thread since [`log`] began, by whatever crate, down to DEBUG.
+    static LOGGED: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+}
+
+/// Begins a new log of this thread, in which a test's runtime runs all of its tasks.
+///
+/// One subscriber serves all threads for good: with one per test, tracing may decide that nobody
+/// is interested in an event because the first test to come across it was not.
+fn log() {
+    static SUBSCRIBED: Once = Once::new();
+    SUBSCRIBED.call_once(|| {
+        tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_writer(|| Logger)
+            .init();
+    });
+    LOGGED.set(Some(Vec::new()));
+}
+
+fn logged() -> String {
+    String::from_utf8(LOGGED.take().unwrap()).unwrap()
+}
+
+struct Logger;
+
+impl io::Write for Logger {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        LOGGED.with_borrow_mut(|log| log.as_mut().map(|log| log.extend_from_slice(bytes)));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An error and everything underneath it, in all the ways in which it can be printed.
+fn all_that_it_says(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(|error| format!("{error}\n{error:#}\n{error:?}\n{error:#?}\n")).collect()
+}
+
+/// Puts two events with the marker, one an object and one a bare string, each in a call of its own
+/// that is answered with `reply`; and looks for the marker in all that is said and logged.
+async fn keeps_the_marker_to_itself(reply: Reply) {
+    for body in [format!(r#"{{"secret":"{MARKER}"}}"#), format!(r#""{MARKER}""#)] {
+        log();
+        let endpoint = Endpoint::start(Script::always(reply.clone())).await;
+        let store = brisk(endpoint.store()).max_attempts(2).start().await.unwrap();
+        let puts = vec![put_body(&store, body).await];
+        let ticket_in_words = format!("{:?}", puts[0].ticket);
+        let error = settle(&store, &endpoint, puts).await.remove(0).unwrap_err();
+        let store_in_words = format!("{store:?}");
+        let report = store.close(TIME_LIMIT).await.unwrap();
+
+        let logged = logged();
+        for logger in ["dynamodb_eventstore", "aws_smithy_runtime"] {
+            assert!(logged.contains(logger), "the log of {logger} was not captured");
+        }
+        for said in [
+            all_that_it_says(&error),
+            ticket_in_words,
+            store_in_words,
+            format!("{report:?}"),
+            logged,
+        ] {
+            assert!(!said.contains(MARKER), "after {reply:?}: {said}");
+        }
+    }
+}
+
+fn echoing(message: &'static str) -> Reply {
+    assert!(message.contains(ECHO));
+    Reply::Error { status: 400, code: "ValidationException", message }
+}
+
+#[tokio::test]
+async fn an_echo_of_the_request_in_the_words_of_dynamodb_is_not_passed_on() {
+    in_time(keeps_the_marker_to_itself(echoing(
+        "1 validation error detected: Value '{events=[com.amazonaws.dynamodb.v20120810.WriteRequest\
+         (PutRequest=PutRequest(Item={body=AttributeValue: {S:<body>}}))]}' at 'requestItems' \
+         failed to satisfy constraint: Map value must satisfy constraint",
+    )))
+    .await;
+}
+
+#[tokio::test]
+async fn an_echo_in_braces_before_a_quoted_value_is_not_passed_on() {
+    in_time(keeps_the_marker_to_itself(echoing(
+        "The item {body=<body>} is not valid: Value 'S' is not one of these",
+    )))
+    .await;
+}
+
+#[tokio::test]
+async fn an_echo_in_single_quotes_is_not_passed_on() {
+    in_time(keeps_the_marker_to_itself(echoing(
+        "One or more parameter values were invalid: the attribute '<body>' is not valid",
+    )))
+    .await;
+}
+
+#[tokio::test]
+async fn an_echo_without_any_quotes_is_not_passed_on() {
+    in_time(keeps_the_marker_to_itself(echoing("Supplied AttributeValue is not valid: <body>")))
+        .await;
+}
+
+#[tokio::test]
+async fn an_answer_that_holds_the_event_is_not_passed_on() {
+    in_time(async {
+        for (status, body) in [
+            (200, "w0nt-be-t0ld"),
+            (200, r#"{"UnprocessedItems":"w0nt-be-t0ld"}"#),
+            (200, r#"{"UnprocessedItems":{"w0nt-be-t0ld":[{}]}}"#),
+            (
+                200,
+                r#"{"UnprocessedItems":{"events":[{"PutRequest":{"Item":{"w0nt-be-t0ld":1}}}]}}"#,
+            ),
+            (500, "w0nt-be-t0ld"),
+            (502, "<html>w0nt-be-t0ld</html>"),
+            (400, "w0nt-be-t0ld"),
+        ] {
+            assert!(body.contains(MARKER));
+            keeps_the_marker_to_itself(Reply::raw(status, body)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn neither_success_nor_a_lost_call_tells_what_was_in_it() {
+    in_time(async {
+        for reply in [
+            Reply::Unprocessed(Selector::All),
+            Reply::Unprocessed(Selector::Stranger),
+            Reply::error(500, "InternalServerError"),
+            Reply::HangUp,
+            Reply::CutShort,
+            Reply::Hang,
+        ] {
+            keeps_the_marker_to_itself(reply).await;
+        }
+
+        log();
+        let endpoint = Endpoint::start([]).await;
+        let store = store_at(&endpoint).await;
+        let puts = vec![put_body(&store, format!(r#""{MARKER}""#)).await];
+        let key = puts[0].ticket.key().to_string();
+        settle(&store, &endpoint, puts).await.remove(0).unwrap();
+        let logged = logged();
+        assert!(logged.contains(&key), "the log was not captured");
+        assert!(!logged.contains(MARKER), "{logged}");
+    })
+    .await;
+}
+
+// The start.
+
+async fn start_error(script: Script) -> StartError {
+    let endpoint = Endpoint::start(script).await;
+    brisk(endpoint.store()).start().await.unwrap_err()
+}
+
+#[tokio::test]
+async fn a_table_with_another_key_is_refused_in_words_that_say_what_it_has_and_should_have() {
+    in_time(async {
+        let id = KeyPart { name: "id", ..EVENT_KEY };
+        let number = KeyPart { of_type: "N", ..EVENT_KEY };
+        let range = KeyPart { name: "at", role: "RANGE", of_type: "S" };
+        for (key, found) in [
+            (vec![id], "hash key `id` of type S"),
+            (vec![number], "hash key `key` of type N"),
+            (vec![EVENT_KEY, range], "hash key `key` of type S and range key `at` of type S"),
+        ] {
+            let script = Script::of([]).describing(Described::with_key(key));
+            let error = start_error(script).await;
+            assert!(matches!(&error, StartError::Table(TableError::WrongKey { .. })), "{error:?}");
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "table `events` has the key {found}, but events need a table whose only key is \
+                     the hash key `key` of type S (String): choose another table, or create one"
+                )
+            );
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_missing_table_is_named_with_its_region_and_how_to_create_it() {
+    in_time(async {
+        let endpoint = Endpoint::start([]).await;
+        let error = endpoint.store().table("evnets").start().await.unwrap_err();
+        let said = error.to_string();
+        for part in ["no table `evnets`", "region us-east-1", "create-table --table evnets"] {
+            assert!(said.contains(part), "{said}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_table_that_is_being_created_is_not_written_to_yet() {
+    in_time(async {
+        let creating = Described::Table { key: vec![EVENT_KEY], status: "CREATING" };
+        let error = start_error(Script::of([]).describing(creating)).await;
+        assert!(error.to_string().contains("CREATING"), "{error}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_describe_the_table_may_still_write() {
+    in_time(async {
+        let denied = Described::Error { status: 400, code: "AccessDeniedException" };
+        let endpoint = Endpoint::start(Script::of([]).describing(denied)).await;
+        let store = store_at(&endpoint).await;
+        settle_one(&store, &endpoint).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_hiccup_while_the_table_is_described_does_not_stop_the_start() {
+    in_time(async {
+        let hiccup = Described::Error { status: 500, code: "InternalServerError" };
+        let endpoint = Endpoint::start(Script::of([]).first_describing([hiccup])).await;
+        let store = store_at(&endpoint).await;
+        settle_one(&store, &endpoint).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_service_that_cannot_be_asked_about_the_table_is_an_error_with_its_cause() {
+    in_time(async {
+        let failure = Described::Error { status: 500, code: "InternalServerError" };
+        let said = start_error(Script::of([]).describing(failure)).await.to_string();
+        assert!(
+            said.starts_with("DescribeTable of table `events` failed: InternalServerError: "),
+            "{said}"
+        );
+
+        let (_socket, url) = deaf_port();
+        let store = store_without_endpoint().endpoint_url(url);
+        let said = store.start().await.unwrap_err().to_string();
+        assert!(said.contains("no connection to the service: "), "{said}");
+    })
+    .await;
+}
+
+// What the environment is to provide.
+
+/// Set where a test runs by itself in [`bare_environment`].
+const BARE: &str = "EDGE_TEST_IN_A_BARE_ENVIRONMENT";
+
+/// Runs the test of this name once more, in a process whose environment says nothing of AWS, and
+/// fails if it fails there. True in that process: a process cannot change its own environment
+/// while it has threads.
+async fn bare_environment(test: &str) -> bool {
+    if std::env::var_os(BARE).is_some() {
+        return true;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env_clear()
+        .env("HOME", home.path())
+        // Where there is no network the SDK would wait for an instance's metadata.
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .env(BARE, "1")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    false
+}
+
+#[tokio::test]
+async fn without_a_region_the_start_says_where_to_give_one() {
+    in_time(async {
+        if bare_environment("without_a_region_the_start_says_where_to_give_one").await {
+            let store = EventStore::builder().table(TABLE).credentials("test", "test");
+            let error = store.start().await.unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "setting `region` is missing; it must be given, here or as AWS_REGION or in the \
+                 AWS profile"
+            );
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_credentials_the_start_says_where_to_give_them() {
+    in_time(async {
+        if bare_environment("without_credentials_the_start_says_where_to_give_them").await {
+            let endpoint = Endpoint::start([]).await;
+            let store =
+                EventStore::builder().table(TABLE).region("us-east-1").endpoint_url(endpoint.url());
+            let said = store.start().await.unwrap_err().to_string();
+            for part in [
+                "DescribeTable of table `events` failed: no AWS credentials",
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+                "AWS_PROFILE",
+                "give the builder credentials",
+            ] {
+                assert!(said.contains(part), "{said}");
+            }
+            assert!(endpoint.requests().is_empty());
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_credentials_an_event_is_not_stored_and_says_why() {
+    in_time(async {
+        if bare_environment("without_credentials_an_event_is_not_stored_and_says_why").await {
+            let endpoint = Endpoint::start([]).await;
+            let store = EventStore::builder()
+                .table(TABLE)
+                .region("us-east-1")
+                .endpoint_url(endpoint.url())
+                .check_table(false);
+            let store = brisk(store).start().await.unwrap();
+            let error = settle_one(&store, &endpoint).await.unwrap_err();
+            assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 1));
+            assert_eq!(error.reason(), GiveUp::NotRetryable);
+            assert!(error.to_string().contains("no AWS credentials"), "{error}");
+            assert!(endpoint.requests().is_empty());
+        }
+    })
+    .await;
+}

@@ -1,0 +1,564 @@
+//! The store's worker, on virtual time and with a fake writer: what it sends, when, and what it
+//! says.
+
+mod support;
+
+use std::time::Duration;
+
+use dynamodb_eventstore::{
+    Backoff, Certainty, EventStore, FailureClass, FlushReport, GiveUp, PutError, PutTicket,
+    WriteError,
+};
+use futures::FutureExt;
+use futures::future::join_all;
+use serde_json::json;
+
+use support::clock::{self, wait_milliseconds};
+use support::fake::{Answer, FakeWriter};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A backoff without luck: each wait is this long.
+fn constant_backoff(milliseconds: u64) -> Backoff {
+    let wait = Duration::from_millis(milliseconds);
+    Backoff { floor: wait, base: wait, ceiling: wait }
+}
+
+async fn put_many(store: &EventStore, count: usize) -> Vec<PutTicket> {
+    let mut tickets = Vec::new();
+    for number in 0..count {
+        tickets.push(store.put(&json!({ "number": number })).await.unwrap());
+    }
+    tickets
+}
+
+async fn failure(ticket: PutTicket) -> WriteError {
+    ticket.await.unwrap_err()
+}
+
+/// Milliseconds of virtual time that `future` takes.
+async fn took<T>(future: impl Future<Output = T>) -> (T, u128) {
+    let start = clock::now();
+    let output = future.await;
+    (output, (clock::now() - start).as_millis())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lone_event_is_sent_when_its_linger_is_over() {
+    let writer = FakeWriter::new();
+    let store = writer.store().start().await.unwrap();
+    let ticket = store.put(&json!({ "foo": "bar" })).await.unwrap();
+    let key = *ticket.key();
+
+    let (stored, milliseconds) = took(ticket).await;
+    let stored = stored.unwrap();
+    assert_eq!((stored.key, stored.attempts), (key, 1));
+    assert_eq!(milliseconds, 5);
+    assert_eq!(writer.table()[key.as_str()], r#"{"foo":"bar"}"#);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_batch_is_sent_at_once() {
+    let writer = FakeWriter::new();
+    let store = writer.store().linger(SECOND * 60).start().await.unwrap();
+    let tickets = put_many(&store, 25).await;
+    let (_, milliseconds) = took(join_all(tickets)).await;
+    assert_eq!(milliseconds, 0);
+    assert_eq!(writer.sizes(), [25]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_load_every_batch_is_full_and_as_many_are_in_flight_as_allowed() {
+    let writer = FakeWriter::always(Answer::Store.after(10));
+    let store = writer.store().max_batches_in_flight(4).start().await.unwrap();
+    let tickets = put_many(&store, 1_000).await;
+    let (answers, milliseconds) = took(join_all(tickets)).await;
+
+    assert!(answers.iter().all(Result::is_ok));
+    assert_eq!(writer.sizes(), [25; 40]);
+    assert_eq!(writer.calls().iter().map(|call| call.in_flight).max(), Some(4));
+    // 40 batches, 4 at a time, 10 ms each.
+    assert_eq!(milliseconds, 100);
+    assert!((store.stats().fill_ratio - 1.0).abs() < f64::EPSILON);
+    writer.assert_all_legal();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_handed_back_is_matched_by_key_and_sent_again() {
+    let writer = FakeWriter::scripted([Answer::HandBack(vec![7, 0, 3])]);
+    let store = writer.store().start().await.unwrap();
+    let tickets = put_many(&store, 10).await;
+    let keys: Vec<String> = tickets.iter().map(|ticket| ticket.key().to_string()).collect();
+
+    let answers = join_all(tickets).await;
+    for (place, answer) in answers.into_iter().enumerate() {
+        let attempts = if [0, 3, 7].contains(&place) { 2 } else { 1 };
+        assert_eq!(answer.unwrap().attempts, attempts, "event {place}");
+    }
+    let calls = writer.calls();
+    assert_eq!(calls.len(), 2);
+    assert_eq!(calls[1].keys, [keys[0].clone(), keys[3].clone(), keys[7].clone()]);
+    assert_eq!(writer.table().len(), 10);
+    assert_eq!(store.stats().retried, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_is_refilled_with_new_events() {
+    let writer = FakeWriter::scripted([Answer::HandBack(vec![0, 1, 2])]);
+    let builder = writer.store().linger(SECOND * 60).backoff(constant_backoff(100));
+    let store = builder.start().await.unwrap();
+    let mut tickets = put_many(&store, 25).await;
+    wait_milliseconds(50).await;
+    tickets.extend(put_many(&store, 22).await);
+
+    let (_, milliseconds) = took(join_all(tickets)).await;
+    assert_eq!(writer.sizes(), [25, 25]);
+    assert_eq!(milliseconds, 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_retry_does_not_hold_fresh_events_up() {
+    let writer = FakeWriter::scripted([Answer::throttle()]);
+    let builder = writer.store().max_batches_in_flight(1).backoff(constant_backoff(1_000));
+    let store = builder.start().await.unwrap();
+    let throttled = put_many(&store, 25).await;
+    wait_milliseconds(1).await;
+
+    let (_, milliseconds) = took(join_all(put_many(&store, 25).await)).await;
+    assert_eq!(milliseconds, 0);
+    let (_, milliseconds) = took(join_all(throttled)).await;
+    assert_eq!(milliseconds, 999);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_batch_is_sent_again_under_the_same_keys_until_it_is_stored() {
+    for (answer, certainty) in [
+        (Answer::throttle(), "not stored"),
+        (Answer::server_error(), "not known"),
+        (Answer::StoreThenFail, "stored"),
+    ] {
+        let writer = FakeWriter::scripted([answer.clone(), answer]);
+        let store = writer.store().start().await.unwrap();
+        let tickets = put_many(&store, 3).await;
+        for answer in join_all(tickets).await {
+            assert_eq!(answer.unwrap().attempts, 3, "after two attempts that {certainty}");
+        }
+        let calls = writer.calls();
+        assert_eq!(calls[0].keys, calls[1].keys);
+        assert_eq!(calls[0].keys, calls[2].keys);
+        assert_eq!(writer.table().len(), 3);
+        writer.assert_all_legal();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_back_off_further_and_further() {
+    let writer = FakeWriter::scripted(vec![Answer::throttle(); 8]);
+    let (floor, base) = (Duration::from_millis(10), Duration::from_millis(100));
+    let backoff = Backoff { floor, base, ceiling: SECOND };
+    let store = writer.store().backoff(backoff).start().await.unwrap();
+    store.put(&1).await.unwrap().await.unwrap();
+
+    let calls = writer.calls();
+    for (attempt, pair) in (1_u32..).zip(calls.windows(2)) {
+        let wait = pair[1].at - pair[0].at;
+        let longest = SECOND.min(base * 2_u32.pow(attempt - 1));
+        // The timer is good to a millisecond.
+        let longest = longest + Duration::from_millis(1);
+        assert!(floor <= wait && wait <= longest, "wait {attempt} is {wait:?} of {longest:?}");
+    }
+    assert_eq!(calls.len(), 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_never_applied_is_not_stored_when_its_deadline_passes() {
+    let writer = FakeWriter::always(Answer::throttle());
+    let store = writer.store().event_deadline(SECOND * 5).start().await.unwrap();
+    let ticket = store.put(&json!({ "foo": "bar" })).await.unwrap();
+    let key = *ticket.key();
+
+    let (error, milliseconds) = took(failure(ticket)).await;
+    assert!(milliseconds <= 5_000, "{milliseconds}");
+    assert_eq!(*error.key(), key);
+    assert_eq!(error.certainty(), Certainty::NotStored);
+    assert_eq!(error.reason(), GiveUp::Deadline);
+    assert_eq!(error.attempts() as usize, writer.calls().len());
+    assert_eq!(error.last_cause().unwrap().code(), Some("FakeException"));
+    assert_eq!(error.event().unwrap().body(), r#"{"foo":"bar"}"#);
+    assert!(error.to_string().contains("not stored"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn once_maybe_an_event_stays_maybe() {
+    let writer = FakeWriter::scripted([Answer::StoreThenFail]);
+    writer.from_now_on(Answer::throttle());
+    let store = writer.store().event_deadline(SECOND * 5).start().await.unwrap();
+    let error = failure(store.put(&1).await.unwrap()).await;
+    assert_eq!(error.certainty(), Certainty::MaybeStored);
+    assert_eq!(error.last_cause().unwrap().class(), FailureClass::Throttled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_writer_costs_one_attempt_time_out_and_leaves_a_maybe() {
+    let writer = FakeWriter::scripted([Answer::StoreThenHang]);
+    let builder = writer.store().attempt_timeout(SECOND).linger(Duration::ZERO);
+    let store = builder.backoff(constant_backoff(100)).start().await.unwrap();
+    let (stored, milliseconds) = took(store.put(&1).await.unwrap()).await;
+    assert_eq!(stored.unwrap().attempts, 2);
+    assert_eq!(milliseconds, 1_100);
+
+    writer.from_now_on(Answer::Hang);
+    let (error, milliseconds) = took(failure(store.put(&2).await.unwrap())).await;
+    assert_eq!(error.certainty(), Certainty::MaybeStored);
+    assert!(milliseconds <= 60_000 + 1_000, "{milliseconds}");
+    assert!(error.to_string().contains("no answer within 1s"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_that_never_get_a_turn_are_given_up_at_their_deadline() {
+    let writer = FakeWriter::always(Answer::Hang);
+    let builder = writer.store().max_batches_in_flight(1).attempt_timeout(SECOND * 3_600);
+    let store = builder.start().await.unwrap();
+    let mut tickets = put_many(&store, 26).await;
+    let waiting = tickets.pop().unwrap();
+    let (error, milliseconds) = took(failure(waiting)).await;
+    assert_eq!((error.attempts(), error.certainty()), (0, Certainty::NotStored));
+    assert_eq!(milliseconds, 60_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn as_many_attempts_are_made_as_are_allowed() {
+    let writer = FakeWriter::always(Answer::throttle());
+    let store = writer.store().max_attempts(3).start().await.unwrap();
+    let error = failure(store.put(&1).await.unwrap()).await;
+    assert_eq!((error.attempts(), error.reason()), (3, GiveUp::Attempts));
+    assert_eq!(writer.calls().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_retry_would_only_repeat_is_told_at_once() {
+    for class in [FailureClass::Fatal, FailureClass::Poison] {
+        let writer = FakeWriter::scripted([Answer::Fail(class, Certainty::NotStored)]);
+        let store = writer.store().linger(Duration::ZERO).start().await.unwrap();
+        let (error, milliseconds) = took(failure(store.put(&1).await.unwrap())).await;
+        assert_eq!(error.reason(), GiveUp::NotRetryable);
+        assert_eq!(error.certainty(), Certainty::NotStored);
+        assert_eq!(milliseconds, 0);
+        assert_eq!(writer.calls().len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_hands_back_a_stranger_is_not_believed() {
+    let writer = FakeWriter::scripted([Answer::HandBackStranger]);
+    let store = writer.store().start().await.unwrap();
+    assert_eq!(store.put(&1).await.unwrap().await.unwrap().attempts, 2);
+
+    writer.from_now_on(Answer::HandBackStranger);
+    let error = failure(store.put(&2).await.unwrap()).await;
+    assert_eq!(error.certainty(), Certainty::MaybeStored);
+    assert!(error.to_string().contains("1 keys that were not sent"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn flush_sends_what_lingers_and_counts_each_event_once() {
+    let writer = FakeWriter::scripted([Answer::HandBack(vec![0])]);
+    let builder = writer.store().linger(SECOND * 60).backoff(constant_backoff(100));
+    let store = builder.start().await.unwrap();
+    let tickets = put_many(&store, 3).await;
+
+    let (report, milliseconds) = took(store.flush()).await;
+    let FlushReport { stored, failed, .. } = report.unwrap();
+    assert_eq!((stored, failed), (3, 0));
+    assert_eq!(milliseconds, 100);
+    assert!(tickets.into_iter().all(|ticket| ticket.now_or_never().unwrap().is_ok()));
+
+    writer.from_now_on(Answer::Fail(FailureClass::Fatal, Certainty::NotStored));
+    let error = store.put(&1).await.unwrap();
+    let FlushReport { stored, failed, .. } = store.flush().await.unwrap();
+    assert_eq!((stored, failed), (0, 1));
+    assert!(error.await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn flush_waits_for_nothing_that_comes_after_it() {
+    let writer = FakeWriter::scripted([Answer::Store.after(10)]);
+    let store = writer.store().linger(SECOND * 60).start().await.unwrap();
+    let before = store.put(&1).await.unwrap();
+    let flush = store.flush();
+    tokio::pin!(flush);
+    assert!(flush.as_mut().now_or_never().is_none());
+    wait_milliseconds(1).await;
+    let after = store.put(&2).await.unwrap();
+    let (_, milliseconds) = took(flush).await;
+    assert_eq!(milliseconds, 9);
+    assert!(before.now_or_never().is_some());
+    assert!(after.now_or_never().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_drains_reports_and_refuses_what_comes_later() {
+    let writer = FakeWriter::scripted([Answer::HandBack(vec![1]).after(10)]);
+    let builder = writer.store().linger(SECOND * 60).backoff(constant_backoff(100));
+    let store = builder.start().await.unwrap();
+    let tickets = put_many(&store, 5).await;
+    let clone = store.clone();
+
+    let (report, milliseconds) = took(store.close(SECOND * 10)).await;
+    let report = report.unwrap();
+    assert_eq!((report.stored, report.failed), (5, 0));
+    assert!(report.is_complete() && report.not_stored.is_empty());
+    assert_eq!(milliseconds, 110);
+    assert!(join_all(tickets).await.iter().all(Result::is_ok));
+
+    assert!(matches!(clone.put(&1).await, Err(PutError::Closed)));
+    assert!(matches!(clone.try_put(&1), Err(PutError::Closed)));
+    assert!(clone.flush().await.is_err());
+    assert_eq!(clone.close(SECOND).await.unwrap().stored, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_gives_up_at_its_deadline_and_knows_what_it_does_not_know() {
+    let writer = FakeWriter::always(Answer::Hang);
+    let builder = writer.store().max_batches_in_flight(1).attempt_timeout(SECOND * 3_600);
+    let store = builder.start().await.unwrap();
+    let tickets = put_many(&store, 27).await;
+    wait_milliseconds(1).await;
+
+    let (report, milliseconds) = took(store.close(SECOND * 3)).await;
+    let report = report.unwrap();
+    assert_eq!(milliseconds, 3_000);
+    assert_eq!((report.stored, report.failed, report.not_stored.len()), (0, 27, 27));
+    for (place, ticket) in tickets.into_iter().enumerate() {
+        let error = ticket.now_or_never().unwrap().unwrap_err();
+        let (certainty, attempts) =
+            if place < 25 { (Certainty::MaybeStored, 1) } else { (Certainty::NotStored, 0) };
+        assert_eq!((error.certainty(), error.attempts()), (certainty, attempts), "event {place}");
+        assert_eq!(error.reason(), GiveUp::CloseDeadline);
+        assert!(report.not_stored.iter().any(|listed| listed.key() == error.key()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_earliest_deadline_of_close_counts() {
+    let writer = FakeWriter::always(Answer::Hang);
+    let store = writer.store().start().await.unwrap();
+    let _ticket = store.put(&1).await.unwrap();
+    let patient = store.clone();
+    let both = async { tokio::join!(patient.close(Duration::MAX), store.close(SECOND)) };
+    let ((first, second), milliseconds) = took(both).await;
+    assert_eq!(milliseconds, 1_000);
+    assert_eq!((first.unwrap().failed, second.unwrap().failed), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_no_ticket_heard_of_is_in_the_close_report() {
+    let writer = FakeWriter::always(Answer::Fail(FailureClass::Fatal, Certainty::NotStored));
+    let store = writer.store().max_buffered_events(30).start().await.unwrap();
+    let heard = store.put(&"heard").await.unwrap();
+    drop(store.put(&"unheard").await.unwrap());
+    assert!(heard.await.is_err());
+    for number in 0..30 {
+        drop(store.put(&number).await.unwrap());
+    }
+    store.flush().await.unwrap();
+
+    let report = store.close(SECOND).await.unwrap();
+    assert_eq!(report.failed, 32);
+    assert_eq!(report.not_stored.len(), 30);
+    assert_eq!(report.not_listed, 1);
+    assert_eq!(report.not_stored[0].event().unwrap().body(), r#""unheard""#);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_a_ticket_does_not_cancel_the_write() {
+    let writer = FakeWriter::new();
+    let store = writer.store().start().await.unwrap();
+    drop(store.put(&1).await.unwrap());
+    assert_eq!(store.flush().await.unwrap().stored, 1);
+    assert_eq!(writer.table().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_last_handle_is_dropped_the_worker_drains_by_itself() {
+    let writer = FakeWriter::scripted([Answer::HandBack(vec![0])]);
+    let builder = writer.store().linger(SECOND * 60).backoff(constant_backoff(100));
+    let store = builder.start().await.unwrap();
+    let tickets = put_many(&store, 3).await;
+    drop(store.clone());
+    drop(store);
+    let (answers, milliseconds) = took(join_all(tickets)).await;
+    assert!(answers.iter().all(Result::is_ok));
+    assert_eq!(milliseconds, 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_buffer_refuses_try_put_and_makes_put_wait() {
+    let writer = FakeWriter::always(Answer::Store.after(10));
+    let builder = writer.store().max_buffered_events(2).linger(SECOND * 60);
+    let store = builder.start().await.unwrap();
+    let tickets = put_many(&store, 2).await;
+    let refused = store.try_put(&3).unwrap_err();
+    assert!(matches!(refused, PutError::Full { .. }), "{refused}");
+    assert_eq!(store.stats().accepted, 2);
+
+    // The waiting put sends the others at once: nobody sits out a linger of a minute.
+    let (third, milliseconds) = took(store.put(&3)).await;
+    assert_eq!(milliseconds, 10);
+    assert!(join_all(tickets).await.iter().all(Result::is_ok));
+    drop(third.unwrap());
+    let fourth = store.try_put(&4).unwrap();
+    store.flush().await.unwrap();
+    assert!(fourth.await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_bound_the_buffer_as_events_do() {
+    let writer = FakeWriter::always(Answer::Store.after(10));
+    let store = writer.store().max_buffered_bytes(409_600).start().await.unwrap();
+    let half = "x".repeat(204_000);
+    let tickets = [store.put(&half).await.unwrap(), store.put(&half).await.unwrap()];
+    assert!(matches!(store.try_put(&half), Err(PutError::Full { .. })));
+    assert!(join_all(tickets).await.iter().all(Result::is_ok));
+    assert!(store.try_put(&half).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_put_leaves_nothing_behind() {
+    let writer = FakeWriter::always(Answer::Store.after(10));
+    let store = writer.store().max_buffered_events(1).linger(SECOND).start().await.unwrap();
+    let first = store.put(&1).await.unwrap();
+    assert!(store.put(&2).now_or_never().is_none());
+    assert!(store.put(&3).now_or_never().is_none());
+    assert!(first.await.is_ok());
+    let fourth = store.try_put(&4).unwrap();
+    assert!(fourth.await.is_ok());
+    assert_eq!(store.close(SECOND).await.unwrap().stored, 2);
+    assert_eq!(writer.table().into_values().collect::<Vec<_>>(), ["1", "4"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_an_event_is_refused_and_takes_no_room() {
+    let writer = FakeWriter::new();
+    let store = writer.store().max_buffered_events(1).start().await.unwrap();
+
+    let too_large = "x".repeat(409_565);
+    assert!(matches!(store.put(&too_large).await, Err(PutError::TooLarge(_))));
+    assert!(matches!(store.try_put(&too_large), Err(PutError::TooLarge(_))));
+    for text in ["", "{", "{} {}", "nonsense", "{'foo': 1}", "\u{feff}{}"] {
+        assert!(matches!(store.put_json(text).await, Err(PutError::NotJson(_))), "{text}");
+    }
+    let no_json = std::collections::HashMap::from([((1, 2), 3)]);
+    assert!(matches!(store.put(&no_json).await, Err(PutError::NotSerializable(_))));
+
+    assert_eq!(store.stats().accepted, 0);
+    assert!(store.try_put(&1).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn json_text_is_stored_as_it_is() {
+    let writer = FakeWriter::new();
+    let store = writer.store().start().await.unwrap();
+    let deep = "[".repeat(5_000) + &"]".repeat(5_000);
+    for text in ["{ \"foo\":\n 1e3 }", "null", "\"\\ud800 é \\u00e9\"", &deep] {
+        let stored = store.put_json(text).await.unwrap().await.unwrap();
+        assert_eq!(writer.table()[stored.key.as_str()], text);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_counters_add_up_at_every_moment() {
+    let writer = FakeWriter::scripted([
+        Answer::HandBack(vec![0, 1]).after(3),
+        Answer::Fail(FailureClass::Fatal, Certainty::NotStored).after(3),
+        Answer::throttle().after(3),
+    ]);
+    let store = writer.store().start().await.unwrap();
+    let tickets = put_many(&store, 100).await;
+    let mut last = store.stats();
+    while last.pending > 0 {
+        wait_milliseconds(1).await;
+        let stats = store.stats();
+        assert_eq!(stats.accepted, stats.stored + stats.failed + stats.pending);
+        assert!(stats.stored >= last.stored && stats.failed >= last.failed);
+        last = stats;
+    }
+    let answers = join_all(tickets).await;
+    let stored = answers.iter().filter(|answer| answer.is_ok()).count();
+    assert_eq!((last.stored, last.failed), (stored as u64, (100 - stored) as u64));
+    assert_eq!(last.failed, 25);
+    assert_eq!(last.retried, 27);
+    assert_eq!(last.batches as usize, writer.calls().len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_that_panics_fails_its_batch_and_nothing_else() {
+    let writer = FakeWriter::scripted([Answer::Panic]);
+    let store = writer.store().start().await.unwrap();
+    let error = failure(store.put(&1).await.unwrap()).await;
+    assert_eq!(error.certainty(), Certainty::MaybeStored);
+    assert!(error.to_string().contains("panicked"), "{error}");
+    assert!(store.put(&2).await.unwrap().await.is_ok());
+}
+
+#[test]
+fn tickets_are_answered_when_the_runtime_is_shut_down_under_the_worker() {
+    for runtime in [
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap(),
+    ] {
+        let (store, tickets) = runtime.block_on(async {
+            let writer = FakeWriter::always(Answer::Hang);
+            let store = writer.store().max_batches_in_flight(1).start().await.unwrap();
+            let tickets = put_many(&store, 26).await;
+            while writer.calls().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            (store, tickets)
+        });
+        runtime.shutdown_timeout(SECOND * 10);
+
+        for (place, ticket) in tickets.into_iter().enumerate() {
+            let error = ticket.now_or_never().expect("an answer").unwrap_err();
+            assert!(matches!(error.reason(), GiveUp::WorkerLost(_)), "{error}");
+            let certainty = if place < 25 { Certainty::MaybeStored } else { Certainty::NotStored };
+            assert_eq!(error.certainty(), certainty, "event {place}");
+        }
+        let refused = store.try_put(&1).unwrap_err();
+        assert!(matches!(refused, PutError::WorkerLost(_)), "{refused}");
+        let refused = store.put(&1).now_or_never().unwrap().unwrap_err();
+        assert!(matches!(refused, PutError::WorkerLost(_)), "{refused}");
+        assert!(store.flush().now_or_never().unwrap().is_err());
+        assert!(store.close(SECOND).now_or_never().unwrap().is_err());
+        let stats = store.stats();
+        assert_eq!((stats.accepted, stats.failed, stats.pending), (26, 26, 0));
+    }
+}
+
+#[test]
+fn several_threads_put_at_the_same_time() {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let writer = FakeWriter::new();
+        let store = writer.store().max_buffered_events(100).start().await.unwrap();
+        let producers: Vec<_> = (0..4)
+            .map(|_| {
+                let store = store.clone();
+                tokio::spawn(async move {
+                    let mut keys = Vec::new();
+                    for ticket in put_many(&store, 500).await {
+                        keys.push(ticket.await.unwrap().key);
+                    }
+                    keys
+                })
+            })
+            .collect();
+        for keys in join_all(producers).await {
+            assert!(keys.unwrap().is_sorted_by(|a, b| a < b));
+        }
+        assert_eq!(writer.table().len(), 2_000);
+        assert_eq!(store.close(SECOND * 10).await.unwrap().stored, 2_000);
+        writer.assert_all_legal();
+    });
+}
