@@ -65,10 +65,7 @@ fn batches(criterion: &mut Criterion) {
 
 fn reconcile(criterion: &mut Criterion) {
     let sent = events(MAX_BATCH_EVENTS as u64, now());
-    let keys: Vec<String> = sent
-        .iter()
-        .map(|(event, _)| event.key().to_string())
-        .collect();
+    let keys: Vec<String> = sent.iter().map(|(event, _)| event.key().to_string()).collect();
     let mut group = criterion.benchmark_group("reconcile");
     group.throughput(Throughput::Elements(MAX_BATCH_EVENTS as u64));
     for (name, left) in [("all stored", 0), ("5 unprocessed", 5), ("none stored", 25)] {

@@ -16,8 +16,7 @@ use serde_json::json;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
-    let (id, secret) =
-        ("DYNAMODB_ES_TEST_ACCESS_KEY_ID", "DYNAMODB_ES_TEST_SECRET_ACCESS_KEY");
+    let (id, secret) = ("DYNAMODB_ES_TEST_ACCESS_KEY_ID", "DYNAMODB_ES_TEST_SECRET_ACCESS_KEY");
     let (Ok(access_key_id), Ok(secret_access_key)) = (env::var(id), env::var(secret)) else {
         println!("set {id} and {secret} in the environment to run this check");
         return;

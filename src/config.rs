@@ -8,7 +8,7 @@ use crate::event::{MAX_BATCH_EVENTS, MAX_ITEM_BYTES};
 use crate::key::WriterId;
 use crate::policy::batch::BatchLimits;
 use crate::policy::retry::{Backoff, RetryPolicy};
-use crate::worker::WorkerPolicy;
+use crate::worker::WorkerSettings;
 
 /// A setting is out of range, missing, or contradicts another. Nothing is clamped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -100,8 +100,8 @@ impl Config {
         Ok(())
     }
 
-    pub(crate) fn worker_policy(&self) -> WorkerPolicy {
-        WorkerPolicy {
+    pub(crate) fn worker_settings(&self) -> WorkerSettings {
+        WorkerSettings {
             limits: BatchLimits::new(self.max_batch_events),
             linger: self.linger,
             max_batches_in_flight: self.max_batches_in_flight,

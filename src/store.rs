@@ -97,7 +97,7 @@ impl EventStore {
             room: Arc::clone(&room),
             counters: Arc::clone(&counters),
         };
-        runtime.spawn(Worker::new(links, writer, config.worker_policy(), jitter).run());
+        runtime.spawn(Worker::new(links, writer, &config.worker_settings(), jitter).run());
         Self {
             shared: Arc::new(Shared {
                 commands,

@@ -194,9 +194,7 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         if self.reply.is_some() {
-            let lost =
-                if std::thread::panicking() { WorkerLost::Panicked } else { WorkerLost::Stopped };
-            self.settle_error(GiveUp::WorkerLost(lost), Duration::ZERO);
+            self.settle_error(GiveUp::WorkerLost(WorkerLost::now()), Duration::ZERO);
         }
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use dynamodb_eventstore::{
     Backoff, Certainty, EventStore, EventStoreBuilder, FailureClass, GiveUp, PutTicket, StartError,
@@ -235,12 +236,14 @@ async fn an_unprocessed_key_that_was_never_sent_makes_the_whole_answer_worthless
 // Errors that pass.
 
 #[tokio::test]
-async fn a_throttled_batch_is_stored_when_the_throttling_ends() {
+async fn a_batch_refused_for_now_is_stored_when_the_refusals_end() {
     in_time(async {
         for code in [
             "ProvisionedThroughputExceededException",
             "ThrottlingException",
             "RequestLimitExceeded",
+            // Not throttling, but like it: nothing was written, and a later call may succeed.
+            "ExpiredTokenException",
         ] {
             stored_after([Reply::error(400, code), Reply::error(400, code)]).await;
         }
@@ -436,6 +439,48 @@ async fn a_service_that_throttles_until_the_deadline_leaves_the_event_not_stored
     .await;
 }
 
+#[tokio::test]
+async fn a_call_that_hangs_past_the_deadline_is_waited_for_and_not_repeated() {
+    in_time(async {
+        let endpoint = Endpoint::start(Script::always(Reply::Hang)).await;
+        let store = brisk(endpoint.store()).event_deadline(SHORT_DEADLINE).start().await.unwrap();
+        let error = settle_one(&store, &endpoint).await.unwrap_err();
+        assert_eq!((error.certainty(), error.attempts()), (Certainty::MaybeStored, 1));
+        assert_eq!(error.reason(), GiveUp::Deadline);
+        assert!(error.elapsed() >= ATTEMPT_TIMEOUT, "{error}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_close_in_the_middle_of_a_call_that_hangs_reports_its_events_as_maybe_stored() {
+    in_time(async {
+        let endpoint = Endpoint::start(Script::always(Reply::Hang.once_applied())).await;
+        let store = brisk(endpoint.store()).attempt_timeout(TIME_LIMIT).start().await.unwrap();
+        let mut keys = Vec::new();
+        let mut tickets = Vec::new();
+        for put in put_many(&store, 3).await {
+            keys.push(put.ticket.key().to_string());
+            tickets.push(put.ticket);
+        }
+        let report = store.close(Duration::from_millis(200)).await.unwrap();
+        assert_eq!((report.stored, report.failed), (0, 3));
+        let mut told = Vec::new();
+        for error in &report.not_stored {
+            told.push(error.key().to_string());
+            assert_eq!((error.certainty(), error.attempts()), (Certainty::MaybeStored, 1));
+            assert_eq!(error.reason(), GiveUp::CloseDeadline);
+        }
+        told.sort();
+        assert_eq!(told, keys);
+        for ticket in tickets {
+            assert_eq!(ticket.await.unwrap_err().certainty(), Certainty::MaybeStored);
+        }
+        assert!(endpoint.table().into_keys().eq(keys));
+    })
+    .await;
+}
+
 /// A port on which nothing listens, for as long as the socket is held.
 fn deaf_port() -> (TcpSocket, String) {
     let socket = TcpSocket::new_v4().unwrap();
@@ -591,6 +636,22 @@ async fn one_attempt_is_one_request_however_the_client_is_set_up() {
             assert_eq!(endpoint.sizes(), [1, 1, 1, 1], "{way}");
             assert_eq!(store.stats().batches, 4, "{way}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_time_out_of_the_sdk_itself_leaves_the_event_maybe_stored() {
+    in_time(async {
+        let endpoint = Endpoint::start([Reply::Hang.once_applied()]).await;
+        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build();
+        let sdk_config = eager_sdk(&endpoint).into_builder().timeout_config(timeouts).build();
+        let store = EventStore::builder().table(TABLE).sdk_config(&sdk_config);
+        let store = brisk(store).attempt_timeout(TIME_LIMIT).max_attempts(1).start().await.unwrap();
+        let error = settle_one(&store, &endpoint).await.unwrap_err();
+        assert_eq!(error.certainty(), Certainty::MaybeStored);
+        assert!(error.elapsed() < TIME_LIMIT);
+        assert_eq!(endpoint.table().len(), 1);
     })
     .await;
 }

@@ -70,6 +70,13 @@ pub enum WorkerLost {
     Stopped,
 }
 
+impl WorkerLost {
+    /// The cause, as seen from within a `Drop` that runs because of it.
+    pub(crate) fn now() -> Self {
+        if std::thread::panicking() { Self::Panicked } else { Self::Stopped }
+    }
+}
+
 /// Why a flush did not run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

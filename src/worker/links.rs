@@ -1,0 +1,61 @@
+//! What the worker shares with the handles, and its last word to them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::error::WorkerLost;
+use crate::report::{CloseReport, FlushReport};
+use crate::room::Room;
+use crate::stats::Counters;
+use crate::ticket::Pending;
+
+/// What a handle asks of the worker. Puts and flushes share a queue, so that a flush stands behind
+/// the puts that came before it.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Put(Pending),
+    Flush(oneshot::Sender<FlushReport>),
+}
+
+/// How the worker ended.
+#[derive(Debug, Clone)]
+pub(crate) enum Ending {
+    Closed(Arc<CloseReport>),
+    Lost(WorkerLost),
+}
+
+/// The worker's ends of what it shares with the handles.
+#[derive(Debug)]
+pub(crate) struct WorkerLinks {
+    pub(crate) commands: mpsc::UnboundedReceiver<Command>,
+    /// When to give up what is left, once close was called.
+    pub(crate) close_at: watch::Receiver<Option<Instant>>,
+    pub(crate) ending: watch::Sender<Option<Ending>>,
+    pub(crate) room: Arc<Room>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// Says how the worker ended, if the worker does not come to say so itself.
+#[derive(Debug)]
+pub(super) struct Epitaph {
+    pub(super) room: Arc<Room>,
+    pub(super) ending: watch::Sender<Option<Ending>>,
+}
+
+impl Epitaph {
+    pub(super) fn publish(&self, ending: Ending) {
+        // The cause first, then the door: whoever is refused finds the cause.
+        self.ending.send_replace(Some(ending));
+        self.room.close();
+    }
+}
+
+impl Drop for Epitaph {
+    fn drop(&mut self) {
+        if self.ending.borrow().is_none() {
+            self.publish(Ending::Lost(WorkerLost::now()));
+        }
+    }
+}

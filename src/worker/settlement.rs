@@ -1,0 +1,117 @@
+//! Accepted events and how they end: which flush hears of them, and which report.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use crate::error::GiveUp;
+use crate::event::Event;
+use crate::policy::Waiting;
+use crate::policy::barrier::{Barrier, Epoch};
+use crate::report::{CloseReport, FlushReport};
+use crate::stats::Counters;
+use crate::ticket::{Answered, Pending};
+
+/// An accepted event in the worker's hands.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) pending: Pending,
+    epoch: Epoch,
+    expires_at: Instant,
+}
+
+impl Waiting for Held {
+    fn event(&self) -> &Event {
+        self.pending.event()
+    }
+
+    fn expires_at(&self) -> Instant {
+        self.expires_at
+    }
+}
+
+/// Settles events, answers flushes, and keeps what the close report will say.
+#[derive(Debug)]
+pub(super) struct Settlement {
+    counters: Arc<Counters>,
+    barrier: Barrier<oneshot::Sender<FlushReport>>,
+    report: CloseReport,
+    /// Failed events whose tickets were dropped are kept for the report up to these bounds.
+    max_unheard_events: usize,
+    max_unheard_bytes: usize,
+    unheard_bytes: usize,
+}
+
+impl Settlement {
+    pub(super) fn new(
+        counters: Arc<Counters>,
+        max_unheard_events: usize,
+        max_unheard_bytes: usize,
+    ) -> Self {
+        Self {
+            counters,
+            barrier: Barrier::new(),
+            report: CloseReport::default(),
+            max_unheard_events,
+            max_unheard_bytes,
+            unheard_bytes: 0,
+        }
+    }
+
+    /// Takes an event over, to be given up at `expires_at`.
+    pub(super) fn hold(&mut self, mut pending: Pending, now: Instant, expires_at: Instant) -> Held {
+        pending.arrive(now);
+        Held { pending, epoch: self.barrier.accept(), expires_at }
+    }
+
+    pub(super) fn stored(&mut self, held: Held) {
+        held.pending.stored();
+        self.barrier.settle(held.epoch, true);
+    }
+
+    /// Gives an event up. While the store is closing, the report lists every one; before that, those
+    /// of which no ticket heard.
+    pub(super) fn give_up(&mut self, held: Held, reason: GiveUp, now: Instant, closing: bool) {
+        let item_bytes = held.event().item_bytes();
+        let Answered { error, heard } = held.pending.give_up(reason, now);
+        self.barrier.settle(held.epoch, false);
+        if closing {
+            self.report.not_stored.push(error);
+        } else if !heard {
+            let has_room = self.report.not_stored.len() < self.max_unheard_events
+                && self.unheard_bytes + item_bytes <= self.max_unheard_bytes;
+            if has_room {
+                self.unheard_bytes += item_bytes;
+                self.report.not_stored.push(error);
+            } else {
+                self.report.not_listed += 1;
+            }
+        }
+    }
+
+    /// Begins a flush of everything held until now.
+    pub(super) fn flush(&mut self, reply: oneshot::Sender<FlushReport>) {
+        self.barrier.flush(reply);
+    }
+
+    /// Answers the flushes that wait for nothing any more.
+    pub(super) fn answer_flushes(&mut self) {
+        while let Some((reply, report)) = self.barrier.pop_done() {
+            // Whoever asked may have gone.
+            let _ = reply.send(report);
+        }
+    }
+
+    /// The report, once everything is settled.
+    pub(super) fn report(&mut self) -> Arc<CloseReport> {
+        let (stored, failed) = self.counters.settled();
+        // Also where the last handle is gone and nobody will read it: the log has it then.
+        if failed > 0 {
+            tracing::warn!(stored, failed, "closed with events that were not stored");
+        } else {
+            tracing::debug!(stored, "closed");
+        }
+        Arc::new(CloseReport { stored, failed, ..std::mem::take(&mut self.report) })
+    }
+}

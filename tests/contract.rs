@@ -1,0 +1,486 @@
+//! The store's contract against real engines: the embedded one, in every run, and Amazon's
+//! DynamoDB Local, where `.ci/dynamodb-local` starts it. Each case is written once.
+
+mod support;
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+};
+use dynamodb_eventstore::{
+    Capacity, Certainty, EventStore, EventStoreBuilder, FailureClass, GiveUp, LocalTable,
+    MAX_BODY_BYTES, PutError, StartError, Table, TableError,
+};
+use futures::future::try_join_all;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use support::table::{body, rows};
+
+/// No case may take longer, not even the largest batches on a busy machine.
+const TIME_LIMIT: Duration = Duration::from_secs(120);
+
+/// Where DynamoDB Local listens, for example `http://127.0.0.1:8000`.
+const DYNAMODB_LOCAL_URL: &str = "DYNAMODB_LOCAL_URL";
+
+/// An engine with a table for events, and room for others beside it.
+struct Engine {
+    client: Client,
+    table: String,
+    /// Held so that it goes on.
+    _embedded: Option<LocalTable>,
+}
+
+impl Engine {
+    async fn embedded(case: &str) -> Self {
+        let local = LocalTable::builder().table(case).start().await.unwrap();
+        Self { client: local.client().clone(), table: case.to_owned(), _embedded: Some(local) }
+    }
+
+    async fn dynamodb_local(case: &str) -> Self {
+        let url = std::env::var(DYNAMODB_LOCAL_URL)
+            .unwrap_or_else(|_| panic!("{DYNAMODB_LOCAL_URL} is to say where DynamoDB Local is"));
+        let config = aws_sdk_dynamodb::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::from_static("us-east-1"))
+            .credentials_provider(Credentials::new("local", "local", None, None, "contract"))
+            .endpoint_url(url)
+            .build();
+        // All cases share the server, and maybe earlier runs do.
+        let table = format!("{case}-{}", std::process::id());
+        let engine = Self { client: Client::from_conf(config), table, _embedded: None };
+        let table = engine.table();
+        table.create(Capacity::OnDemand).await.unwrap();
+        table.wait_until_active(TIME_LIMIT).await.unwrap();
+        engine
+    }
+
+    fn store(&self) -> EventStoreBuilder {
+        EventStore::builder().client(&self.client).table(&self.table)
+    }
+
+    fn table(&self) -> Table {
+        Table::new(&self.client, &self.table)
+    }
+
+    /// The name of another table, of which nothing is there yet.
+    fn other_table(&self, suffix: &str) -> String {
+        format!("{}.{suffix}", self.table)
+    }
+
+    /// Makes a table with this key: name, role and type of each attribute.
+    async fn create_table(
+        &self,
+        name: &str,
+        key: &[(&str, KeyType, ScalarAttributeType)],
+    ) -> EventStoreBuilder {
+        let mut call =
+            self.client.create_table().table_name(name).billing_mode(BillingMode::PayPerRequest);
+        for (attribute, role, of_type) in key {
+            let schema = KeySchemaElement::builder()
+                .attribute_name(*attribute)
+                .key_type(role.clone())
+                .build();
+            let definition = AttributeDefinition::builder()
+                .attribute_name(*attribute)
+                .attribute_type(of_type.clone())
+                .build();
+            call = call.key_schema(schema.unwrap()).attribute_definitions(definition.unwrap());
+        }
+        call.send().await.unwrap();
+        EventStore::builder().client(&self.client).table(name)
+    }
+
+    async fn rows(&self) -> BTreeMap<String, String> {
+        rows(&self.client, &self.table).await
+    }
+
+    async fn body(&self, key: impl AsRef<str>) -> Option<String> {
+        body(&self.client, &self.table, key.as_ref()).await
+    }
+}
+
+/// Runs each case on both engines.
+macro_rules! contract {
+    ($($case:ident)*) => {
+        mod embedded {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    let case = async {
+                        let engine = super::Engine::embedded(stringify!($case)).await;
+                        super::$case(&engine).await;
+                    };
+                    super::in_time(case).await;
+                }
+            )*
+        }
+
+        mod dynamodb_local {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                #[ignore = "needs DynamoDB Local: .ci/dynamodb-local runs it"]
+                async fn $case() {
+                    let case = async {
+                        let engine = super::Engine::dynamodb_local(stringify!($case)).await;
+                        super::$case(&engine).await;
+                    };
+                    super::in_time(case).await;
+                }
+            )*
+        }
+    };
+}
+
+contract! {
+    a_key_is_a_time_and_twelve_digits
+    a_body_is_the_text_that_serde_json_makes
+    success_reaches_the_caller
+    an_error_reaches_the_caller
+    a_thousand_events_of_four_tasks_are_stored_once_each
+    a_json_text_is_stored_byte_for_byte
+    every_character_survives
+    the_largest_body_is_stored_and_a_larger_one_refused
+    twenty_five_of_the_largest_bodies_are_stored_at_once
+    the_largest_bodies_that_double_on_the_wire_are_stored
+    a_table_with_another_key_is_refused
+    a_missing_table_is_refused
+    a_table_is_created_once
+    a_flushed_event_is_seen_by_a_scan
+    a_close_reports_what_was_stored
+    two_writers_in_the_same_table_never_overwrite_each_other
+}
+
+async fn in_time(case: impl Future<Output = ()>) {
+    timeout(TIME_LIMIT, Box::pin(case)).await.expect("the case to end within its time limit");
+}
+
+// The tests of the npm module had these four.
+
+async fn a_key_is_a_time_and_twelve_digits(engine: &Engine) {
+    let store = engine.store().writer_id(50_885).start().await.unwrap();
+    let stored = store.put(&json!({ "foo": "bar" })).await.unwrap().await.unwrap();
+
+    let rows = engine.rows().await;
+    let (key, _) = rows.first_key_value().unwrap();
+    assert_eq!(key, stored.key.as_str());
+    assert_eq!(key.len(), 27);
+    for (place, character) in key.char_indices() {
+        let fits = if place == 8 { character == 'T' } else { character.is_ascii_digit() };
+        assert!(fits, "{key}");
+    }
+    // The day, the milliseconds and the writer: 2013-09-27T00:52:40.652 is 20130927T005240652.
+    assert_eq!(stored.key.timestamp().format("%Y%m%dT%H%M%S%3f").to_string(), key[..18]);
+    assert_eq!(&key[18..23], "50885");
+}
+
+async fn a_body_is_the_text_that_serde_json_makes(engine: &Engine) {
+    let store = engine.store().start().await.unwrap();
+    let event = json!({ "foo": "bar", "list": [1, 2.5, null, true], "nested": { "a": {} } });
+    let stored = store.put(&event).await.unwrap().await.unwrap();
+    let text = engine.body(stored.key).await.unwrap();
+    assert_eq!(text, serde_json::to_string(&event).unwrap());
+}
+
+async fn success_reaches_the_caller(engine: &Engine) {
+    let store = engine.store().start().await.unwrap();
+    let ticket = store.put(&json!({ "foo": "bar" })).await.unwrap();
+    let key = *ticket.key();
+    let stored = ticket.await.unwrap();
+    assert_eq!((stored.key, stored.attempts), (key, 1));
+    assert_eq!(engine.body(key).await.unwrap(), r#"{"foo":"bar"}"#);
+}
+
+async fn an_error_reaches_the_caller(engine: &Engine) {
+    let store = engine.store().start().await.unwrap();
+    engine.client.delete_table().table_name(&engine.table).send().await.unwrap();
+    let ticket = store.put(&json!({ "foo": "bar" })).await.unwrap();
+    let key = *ticket.key();
+    let error = ticket.await.unwrap_err();
+    assert_eq!((*error.key(), error.attempts()), (key, 1));
+    assert_eq!(error.certainty(), Certainty::NotStored);
+    assert_eq!(error.reason(), GiveUp::NotRetryable);
+    let cause = error.last_cause().unwrap();
+    assert_eq!(cause.class(), FailureClass::Fatal);
+    assert_eq!(cause.code(), Some("ResourceNotFoundException"));
+}
+
+// Every event, once, and as it was.
+
+async fn a_thousand_events_of_four_tasks_are_stored_once_each(engine: &Engine) {
+    let store = engine.store().start().await.unwrap();
+    let tasks = (0..4).map(|task| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let mut puts = Vec::new();
+            for number in 0..250 {
+                let event = json!({ "task": task, "number": number, "text": "é".repeat(number) });
+                puts.push((event.to_string(), store.put(&event).await.unwrap()));
+            }
+            let mut stored = BTreeMap::new();
+            for (text, ticket) in puts {
+                stored.insert(ticket.await.unwrap().key.to_string(), text);
+            }
+            stored
+        })
+    });
+    let stored: Vec<_> = try_join_all(tasks).await.unwrap();
+    let stored: BTreeMap<_, _> = stored.into_iter().flatten().collect();
+    assert_eq!(stored.len(), 1_000);
+    assert_eq!(engine.rows().await, stored);
+}
+
+async fn a_json_text_is_stored_byte_for_byte(engine: &Engine) {
+    let store = engine.store().start().await.unwrap();
+    for text in [
+        "{ \"foo\" :\t\"bar\",\r\n  \"foo\": 1.0 }",
+        "  [ 1e2, -0, 0.10, 12345678901234567890123 ]\n",
+        r#""\u00e9\/\ud83d\ude00""#,
+        "null",
+        "\"\"",
+    ] {
+        let stored = store.put_json(text).await.unwrap().await.unwrap();
+        assert_eq!(engine.body(stored.key).await.unwrap(), text);
+    }
+    for text in ["", "{", "{} {}", "'foo'", "\u{feff}{}"] {
+        assert!(matches!(store.put_json(text).await, Err(PutError::NotJson(_))), "{text}");
+    }
+    assert_eq!(engine.rows().await.len(), 5);
+}
+
+async fn every_character_survives(engine: &Engine) {
+    let store = engine.store().start().await.unwrap();
+    let ascii: String = (0..128).map(char::from).collect();
+    let texts = [
+        ascii.as_str(),
+        "\\ \\\\ \" \\\" \\u0000 \\n",
+        "Füße, Ελληνικά, 漢字, العربية",
+        "👩‍👩‍👧‍👦 🏳️‍🌈 é (one) é (two)",
+        "\u{0}\u{7f}\u{80}\u{2028}\u{2029}\u{feff}\u{fffd}\u{ffff}\u{10ffff}",
+        "<script>alert('&amp;')</script> ${jndi:x} %00 +",
+    ];
+    for text in texts {
+        let event = json!({ text: text });
+        let stored = store.put(&event).await.unwrap().await.unwrap();
+        let body = engine.body(stored.key).await.unwrap();
+        assert_eq!(body, event.to_string());
+        let read: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(read[text], text);
+    }
+}
+
+// The limits.
+
+/// A text whose JSON has so many bytes, its quotes included.
+fn text_of(json_bytes: usize) -> String {
+    "a".repeat(json_bytes - 2)
+}
+
+async fn the_largest_body_is_stored_and_a_larger_one_refused(engine: &Engine) {
+    assert_eq!(MAX_BODY_BYTES, 409_566);
+    let store = engine.store().start().await.unwrap();
+    let too_large = text_of(409_567);
+    assert!(matches!(store.put(&too_large).await, Err(PutError::TooLarge(_))));
+    let json = format!("\"{too_large}\"");
+    assert!(matches!(store.put_json(&json).await, Err(PutError::TooLarge(_))));
+    assert!(matches!(store.try_put(&too_large), Err(PutError::TooLarge(_))));
+    let report = store.flush().await.unwrap();
+    assert_eq!((report.stored, report.failed), (0, 0));
+    assert_eq!((store.stats().accepted, store.stats().batches), (0, 0));
+
+    let largest = text_of(409_566);
+    let stored = store.put(&largest).await.unwrap().await.unwrap();
+    let body = engine.body(stored.key).await.unwrap();
+    assert_eq!(body.len(), 409_566);
+    assert_eq!(body, format!("\"{largest}\""));
+    assert_eq!(engine.rows().await.len(), 1);
+}
+
+/// Puts the same text as often as a batch has places, all at once, and finds it as often.
+async fn store_a_batch_of(engine: &Engine, text: &str) -> u64 {
+    let store = engine.store().attempt_timeout(TIME_LIMIT).start().await.unwrap();
+    let mut tickets = Vec::new();
+    for _ in 0..25 {
+        tickets.push(store.put(text).await.unwrap());
+    }
+    let stored = try_join_all(tickets).await.unwrap();
+    assert!(stored.iter().all(|stored| stored.attempts == 1));
+    let json = serde_json::to_string(text).unwrap();
+    let rows = engine.rows().await;
+    assert_eq!(rows.len(), 25);
+    assert!(rows.values().all(|body| *body == json));
+    store.stats().batches
+}
+
+async fn twenty_five_of_the_largest_bodies_are_stored_at_once(engine: &Engine) {
+    store_a_batch_of(engine, &text_of(409_566)).await;
+}
+
+async fn the_largest_bodies_that_double_on_the_wire_are_stored(engine: &Engine) {
+    // Two bytes each as JSON, four each as JSON in JSON: 20 MB, which no single call takes.
+    let quotes = "\"".repeat((409_566 - 2) / 2);
+    let batches = store_a_batch_of(engine, &quotes).await;
+    assert!(batches > 1);
+}
+
+// The table.
+
+async fn a_table_with_another_key_is_refused(engine: &Engine) {
+    use KeyType::{Hash, Range};
+    use ScalarAttributeType::{B, N, S};
+    let cases: [(&str, &[_], _); 5] = [
+        (
+            "range-key",
+            &[("key", Hash, S), ("at", Range, N)],
+            "hash key `key` of type S and range key `at` of type N",
+        ),
+        ("number-key", &[("key", Hash, N)], "hash key `key` of type N"),
+        ("binary-key", &[("key", Hash, B)], "hash key `key` of type B"),
+        ("other-name", &[("id", Hash, S)], "hash key `id` of type S"),
+        (
+            "other-name-and-range-key",
+            &[("id", Hash, S), ("key", Range, S)],
+            "hash key `id` of type S and range key `key` of type S",
+        ),
+    ];
+    for (name, key, in_words) in cases {
+        let name = engine.other_table(name);
+        let store = engine.create_table(&name, key).await;
+        match store.start().await.unwrap_err() {
+            StartError::Table(TableError::WrongKey { table, found }) => {
+                assert_eq!((table, found.as_str()), (name, in_words));
+            }
+            error => panic!("{name}: {error}"),
+        }
+    }
+}
+
+async fn a_missing_table_is_refused(engine: &Engine) {
+    let missing = engine.other_table("missing");
+    let error = engine.store().table(&missing).start().await.unwrap_err();
+    assert!(
+        matches!(&error, StartError::Table(TableError::Missing { table, .. }) if *table == missing),
+        "{error}"
+    );
+}
+
+async fn a_table_is_created_once(engine: &Engine) {
+    for (suffix, capacity) in [
+        ("on-demand", Capacity::OnDemand),
+        ("provisioned", Capacity::Provisioned { read_units: 5, write_units: 7 }),
+    ] {
+        let name = engine.other_table(suffix);
+        let table = Table::new(&engine.client, &name);
+        let missing = table.check().await.unwrap_err();
+        assert!(matches!(missing, TableError::Missing { .. }), "{missing}");
+        let none = table.wait_until_active(Duration::from_millis(1)).await.unwrap_err();
+        assert!(matches!(none, TableError::Missing { .. }), "{none}");
+
+        table.create(capacity).await.unwrap();
+        table.wait_until_active(TIME_LIMIT).await.unwrap();
+        table.check().await.unwrap();
+        let exists = table.create(capacity).await.unwrap_err();
+        assert!(matches!(&exists, TableError::Exists { table } if *table == name), "{exists}");
+
+        let described = engine.client.describe_table().table_name(&name).send().await.unwrap();
+        let units = described
+            .table()
+            .and_then(|table| table.provisioned_throughput())
+            .and_then(|throughput| throughput.write_capacity_units());
+        let expected = match capacity {
+            Capacity::Provisioned { write_units, .. } => i64::from(write_units),
+            _ => 0,
+        };
+        assert_eq!(units.unwrap_or(0), expected);
+
+        let store = engine.store().table(&name).start().await.unwrap();
+        store.put(&json!({ "foo": "bar" })).await.unwrap().await.unwrap();
+        assert_eq!(rows(&engine.client, &name).await.len(), 1);
+    }
+}
+
+// The ends.
+
+async fn a_flushed_event_is_seen_by_a_scan(engine: &Engine) {
+    // So long a linger that only the flush can be the reason why an event is sent.
+    let store = engine.store().linger(Duration::from_secs(3_600)).start().await.unwrap();
+    for round in 1..=3 {
+        for number in 0..60 {
+            // Tickets may be dropped: the flush answers for their events.
+            drop(store.put(&json!({ "number": number })).await.unwrap());
+        }
+        let report = store.flush().await.unwrap();
+        assert_eq!((report.stored, report.failed), (60, 0));
+        assert_eq!(engine.rows().await.len(), round * 60);
+    }
+}
+
+async fn a_close_reports_what_was_stored(engine: &Engine) {
+    let store = engine.store().linger(Duration::from_secs(3_600)).start().await.unwrap();
+    for number in 0..310 {
+        drop(store.put(&json!({ "number": number })).await.unwrap());
+    }
+    let report = store.close(TIME_LIMIT).await.unwrap();
+    assert!(report.is_complete());
+    assert_eq!((report.stored, report.failed, report.not_listed), (310, 0, 0));
+    assert!(report.not_stored.is_empty());
+    assert_eq!(engine.rows().await.len(), 310);
+    assert!(matches!(store.put(&1).await, Err(PutError::Closed)));
+    assert_eq!(engine.rows().await.len(), 310);
+}
+
+async fn two_writers_in_the_same_table_never_overwrite_each_other(engine: &Engine) {
+    let writers = [1, 2].map(|writer| async move {
+        let store = engine.store().writer_id(writer).start().await.unwrap();
+        let mut puts = Vec::new();
+        for number in 0..500 {
+            let event = json!({ "writer": writer, "number": number });
+            puts.push((event.to_string(), store.put(&event).await.unwrap()));
+            // Gives the other its turn, so that they share their milliseconds.
+            tokio::task::yield_now().await;
+        }
+        let mut stored = BTreeMap::new();
+        for (text, ticket) in puts {
+            stored.insert(ticket.await.unwrap().key.to_string(), text);
+        }
+        stored
+    });
+    let [first, second] = writers;
+    let (first, second) = tokio::join!(first, second);
+    let milliseconds = |stored: &BTreeMap<String, String>| -> HashSet<String> {
+        stored.keys().map(|key| key[..18].to_owned()).collect()
+    };
+    assert!(!milliseconds(&first).is_disjoint(&milliseconds(&second)), "they never met");
+    let mut both = first;
+    both.extend(second);
+    assert_eq!(both.len(), 1_000);
+    assert_eq!(engine.rows().await, both);
+}
+
+// What only the embedded engine can do.
+
+#[tokio::test]
+async fn a_table_in_a_file_is_there_when_it_is_opened_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("events.sqlite");
+    let mut stored = BTreeMap::new();
+    for round in 0..3 {
+        let table = LocalTable::open(&file).await.unwrap();
+        assert_eq!(rows(table.client(), table.name()).await, stored, "before round {round}");
+        let store = table.store_builder().start().await.unwrap();
+        for number in 0..40 {
+            let event = json!({ "round": round, "number": number });
+            let ticket = store.put(&event).await.unwrap();
+            stored.insert(ticket.key().to_string(), event.to_string());
+        }
+        assert!(store.close(TIME_LIMIT).await.unwrap().is_complete());
+        table.stop().await.unwrap();
+    }
+    let table = LocalTable::open(&file).await.unwrap();
+    assert_eq!(rows(table.client(), table.name()).await, stored);
+    assert_eq!(stored.len(), 120);
+}
