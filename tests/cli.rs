@@ -10,6 +10,7 @@ use dynamodb_eventstore::LocalTable;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use support::endpoint::{Endpoint, Reply, Script, TABLE};
 use support::table::rows;
 
 /// The tool, in a folder of its own, with no AWS configuration but what the test gives it.
@@ -215,26 +216,31 @@ fn verbose_tells_what_the_npm_module_told() {
     assert!(stderr(&twice).contains(r#"body="{\"secret\":\"body\"}""#), "{twice:?}");
 }
 
-/// Feeds lines until `signal` has ended the tool, and says how it ended.
+/// Feeds lines until the tool has ended, sends it `signal` once it is `ready`, and says how it ended.
 #[cfg(unix)]
-fn feed_until_stopped(mut command: Command, signal: &str, after_lines: usize) -> Output {
+fn feed_and_stop(
+    mut command: Command,
+    signal: &'static str,
+    ready: impl Fn() -> bool + Send + 'static,
+) -> Output {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut input = std::io::BufWriter::new(child.stdin.take().unwrap());
-    for number in 0.. {
-        // The pipe closes when the tool has ended.
-        if writeln!(input, "{{\"number\":{number}}}").and_then(|()| input.flush()).is_err() {
-            break;
+    let process = child.id();
+    let stopper = std::thread::spawn(move || {
+        while !ready() {
+            std::thread::yield_now();
         }
-        if number == after_lines {
-            send_signal(child.id(), signal);
-        }
-    }
-    drop(input.into_parts());
+        send_signal(process, signal);
+    });
+    let mut input = child.stdin.take().unwrap();
+    let mut lines = (0..).map(|number| format!("{{\"number\":{number}}}\n"));
+    // The pipe closes when the tool has ended.
+    while input.write_all(lines.next().unwrap().as_bytes()).is_ok() {}
+    stopper.join().unwrap();
     child.wait_with_output().unwrap()
 }
 
@@ -252,7 +258,10 @@ async fn a_signal_in_the_middle_of_a_long_put_loses_no_accepted_event() {
         let (folder, server) = (folder(), LocalTable::in_memory().await.unwrap());
         let mut put = tool_for(&folder, &server.endpoint_url());
         put.args(["put", "--table", server.name(), "--failed", "failed.ndjson"]);
-        let output = tokio::task::spawn_blocking(move || feed_until_stopped(put, signal, 5_000))
+        let (client, table) = (server.client().clone(), server.name().to_owned());
+        let runtime = tokio::runtime::Handle::current();
+        let is_under_way = move || !runtime.block_on(rows(&client, &table)).is_empty();
+        let output = tokio::task::spawn_blocking(move || feed_and_stop(put, signal, is_under_way))
             .await
             .unwrap();
 
@@ -274,6 +283,60 @@ async fn a_signal_in_the_middle_of_a_long_put_loses_no_accepted_event() {
         assert!(counted.starts_with(&format!("stored {last_line} events ")), "{output:?}");
         assert_eq!(std::fs::read(folder.path().join("failed.ndjson")).unwrap(), b"");
     }
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_that_the_grace_period_does_not_settle_are_in_the_failed_file() {
+    // The first call is answered; what comes after is applied, and no answer ever comes.
+    let script = Script::of([Reply::Ok]).then(Reply::Hang.once_applied());
+    let (folder, endpoint) = (folder(), Endpoint::start(script).await);
+    let mut put = tool_for(&folder, &endpoint.url());
+    put.args(["put", "--table", TABLE, "--failed", "failed.ndjson", "--grace", "1"]);
+    let endpoint = std::sync::Arc::new(endpoint);
+    let seen = std::sync::Arc::clone(&endpoint);
+    let all_hang = move || seen.batches().len() == 9;
+    let output =
+        tokio::task::spawn_blocking(move || feed_and_stop(put, "TERM", all_hang)).await.unwrap();
+
+    assert_eq!(output.status.code(), Some(143), "{output:?}");
+    let table = endpoint.table();
+    let failed = std::fs::read_to_string(folder.path().join("failed.ndjson")).unwrap();
+    let failed: Vec<Value> =
+        failed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let stored = endpoint.batches()[0].keys.len();
+    assert!(stdout(&output).starts_with(&format!("stored {stored} events, ")), "{output:?}");
+    let last_line = stderr(&output).split_once("stopped by SIGTERM after line ").unwrap().1;
+    let last_line: usize = last_line.split(' ').next().unwrap().parse().unwrap();
+    assert_eq!(failed.len(), last_line - stored, "{output:?}");
+    for failure in &failed {
+        let (key, text) = (failure["key"].as_str().unwrap(), failure["text"].as_str().unwrap());
+        let number = failure["line"].as_u64().unwrap() - 1;
+        assert_eq!(text, format!("{{\"number\":{number}}}"));
+        match failure["certainty"].as_str().unwrap() {
+            "maybe stored" => assert_eq!(table[key], text),
+            certainty => assert_eq!((certainty, table.get(key)), ("not stored", None)),
+        }
+    }
+    assert_eq!(table.len() - stored, 8 * 25, "eight full batches hang");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_no_event_can_be_stored_put_stops_and_says_why() {
+    let script = Script::always(Reply::error(400, "AccessDeniedException"));
+    let (folder, endpoint) = (folder(), Endpoint::start(script).await);
+    write(&folder, "many.ndjson", "{}\n".repeat(100_000));
+    let mut put = tool_for(&folder, &endpoint.url());
+    put.args(["put", "many.ndjson", "--table", TABLE, "--failed", "failed.ndjson"]);
+    let output = tokio::task::spawn_blocking(move || put.output().unwrap()).await.unwrap();
+
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("as every event would fail: AccessDeniedException"));
+    let failed = std::fs::read_to_string(folder.path().join("failed.ndjson")).unwrap();
+    let last_line = stderr(&output).split_once("error: stopped after line ").unwrap().1;
+    let last_line: usize = last_line.split(',').next().unwrap().parse().unwrap();
+    assert_eq!(failed.lines().count(), last_line);
+    assert!(last_line < 100_000, "{output:?}");
 }
 
 #[cfg(unix)]

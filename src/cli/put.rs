@@ -90,7 +90,7 @@ pub(crate) async fn run(arguments: Arguments, verbose: bool) -> Result<ExitCode,
     drop(reading);
 
     let grace = Duration::from_secs(arguments.grace);
-    let report = close(&store, &mut signals, &end, grace).await?;
+    let report = close(&store, &mut signals, &end, grace, &progress.voice()).await?;
     let mut collection = collector.await?;
     let elapsed = progress.finish();
     target.close().await?;
@@ -347,20 +347,42 @@ async fn close(
     signals: &mut Signals,
     end: &End,
     grace: Duration,
+    voice: &Voice,
 ) -> Result<dynamodb_eventstore::CloseReport, Box<dyn Error>> {
-    let mut signalled = matches!(end, End::Signal(_));
-    let closing = store.close(if signalled { grace } else { Duration::MAX });
+    let mut signalled = None;
+    if let End::Signal(signal) = end {
+        wait_within(*signal, store, grace, voice);
+        signalled = Some(*signal);
+    }
+    let closing = store.close(if signalled.is_some() { grace } else { Duration::MAX });
     tokio::pin!(closing);
     loop {
         tokio::select! {
             report = &mut closing => return Ok(report?),
-            _signal = signals.next() => {
-                let sooner = if signalled { Duration::ZERO } else { grace };
-                signalled = true;
+            signal = signals.next() => {
+                let sooner = if signalled.replace(signal).is_some() {
+                    voice.say(&format!("{} again: not waiting any longer", signal.name));
+                    Duration::ZERO
+                } else {
+                    wait_within(signal, store, grace, voice);
+                    grace
+                };
                 let store = store.clone();
                 // The earliest deadline counts; the report comes to `closing`.
                 tokio::spawn(async move { store.close(sooner).await });
             }
         }
+    }
+}
+
+fn wait_within(signal: Signal, store: &EventStore, grace: Duration, voice: &Voice) {
+    let pending = store.stats().pending;
+    if pending > 0 {
+        voice.say(&format!(
+            "{}: waiting up to {} s for {} accepted events; a second signal ends the wait",
+            signal.name,
+            grace.as_secs(),
+            HumanCount(pending),
+        ));
     }
 }
