@@ -127,7 +127,8 @@ impl EventStoreBuilder {
         self
     }
 
-    /// How long an event waits for others to share its call, 0 to 1 hour. Default: 5 ms. That is
+    /// How long an event waits for others to share its call, 0 to 1 hour, and at most half of the
+    /// event's deadline. Default: 5 ms. That is
     /// little beside a call's own time, and enough to fill batches from 5,000 events/s on; under
     /// load batches fill up before it ends.
     pub fn linger(mut self, linger: Duration) -> Self {

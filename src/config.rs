@@ -89,6 +89,11 @@ impl Config {
         )?;
         duration_in_range("attempt_timeout", self.attempt_timeout, SHORTEST_TIMEOUT, HOUR)?;
         duration_in_range("event_deadline", self.event_deadline, SHORTEST_TIMEOUT, DAY)?;
+        // An event that lingers past its deadline would be given up without an attempt.
+        if self.linger > self.event_deadline / 2 {
+            let limit = "be at most half of `event_deadline`, which leaves time for an attempt";
+            return Err(ConfigError::new("linger", format_args!("{:?}", self.linger), limit));
+        }
         in_range("max_attempts", self.max_attempts, 1, 1_000_000)?;
         let Backoff { floor, base, ceiling } = self.backoff;
         duration_in_range("backoff.ceiling", ceiling, SHORTEST_TIMEOUT, HOUR)?;
@@ -187,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_value_out_of_range_is_refused_with_its_field_its_value_and_its_limit() {
-        let cases: [(Change, &str); 14] = [
+        let cases: [(Change, &str); 15] = [
             (|c| c.max_batch_events = 0, "setting `max_batch_events` is 0; it must be 1 to 25"),
             (|c| c.max_batch_events = 26, "setting `max_batch_events` is 26; it must be 1 to 25"),
             (|c| c.linger = HOUR * 2, "setting `linger` is 7200s; it must be 0ns to 3600s"),
@@ -209,6 +214,10 @@ mod tests {
             ),
             (|c| c.event_deadline = Duration::ZERO, "setting `event_deadline` is 0ns; it must be"),
             (|c| c.event_deadline = DAY * 2, "setting `event_deadline` is 172800s; it must be"),
+            (
+                |c| c.event_deadline = Duration::from_millis(9),
+                "setting `linger` is 5ms; it must be at most half of `event_deadline`",
+            ),
             (|c| c.max_attempts = 0, "setting `max_attempts` is 0; it must be 1 to 1000000"),
             (
                 |c| c.backoff.floor = HOUR,

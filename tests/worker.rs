@@ -60,7 +60,7 @@ async fn a_lone_event_is_sent_when_its_linger_is_over() {
 #[tokio::test(start_paused = true)]
 async fn a_full_batch_is_sent_at_once() {
     let writer = FakeWriter::new();
-    let store = writer.store().linger(SECOND * 60).start().await.unwrap();
+    let store = writer.store().linger(SECOND * 30).start().await.unwrap();
     let tickets = put_many(&store, 25).await;
     let (_, milliseconds) = took(join_all(tickets)).await;
     assert_eq!(milliseconds, 0);
@@ -105,7 +105,7 @@ async fn what_is_handed_back_is_matched_by_key_and_sent_again() {
 #[tokio::test(start_paused = true)]
 async fn a_retry_is_refilled_with_new_events() {
     let writer = FakeWriter::scripted([Answer::HandBack(vec![0, 1, 2])]);
-    let builder = writer.store().linger(SECOND * 60).backoff(constant_backoff(100));
+    let builder = writer.store().linger(SECOND * 30).backoff(constant_backoff(100));
     let store = builder.start().await.unwrap();
     let mut tickets = put_many(&store, 25).await;
     wait_milliseconds(50).await;
@@ -249,6 +249,64 @@ async fn what_a_retry_would_only_repeat_is_told_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_poisonous_event_is_found_and_its_neighbours_are_stored() {
+    for culprit in 0..25 {
+        let writer = FakeWriter::new();
+        let store = writer.store().start().await.unwrap();
+        writer.poison(format!("{{\"number\":{culprit}}}"));
+        let tickets = put_many(&store, 25).await;
+        for (place, answer) in join_all(tickets).await.into_iter().enumerate() {
+            if place == culprit {
+                let error = answer.unwrap_err();
+                assert_eq!(error.reason(), GiveUp::NotRetryable);
+                assert_eq!(error.certainty(), Certainty::NotStored);
+                assert_eq!(error.event().unwrap().body(), format!("{{\"number\":{culprit}}}"));
+            } else {
+                assert!(answer.is_ok(), "event {place}: {answer:?}");
+            }
+        }
+        // The whole, and two halves for each of the five steps that part 25.
+        assert!(writer.calls().len() <= 11, "{} calls", writer.calls().len());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_poisonous_events_cost_a_few_calls_each_and_join_no_other_batch() {
+    let writer = FakeWriter::new();
+    let store = writer.store().start().await.unwrap();
+    for culprit in [3, 11, 12, 24, 30] {
+        writer.poison(format!("{{\"number\":{culprit}}}"));
+    }
+    let tickets = put_many(&store, 50).await;
+    let answers = join_all(tickets).await;
+    let failed: Vec<usize> = (0..50).filter(|&place| answers[place].is_err()).collect();
+    assert_eq!(failed, [3, 11, 12, 24, 30]);
+    assert!(writer.calls().len() <= 5 * 11, "{} calls", writer.calls().len());
+    assert_eq!(writer.table().len(), 45);
+    writer.assert_all_legal();
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_nothing_can_be_stored_every_waiting_ticket_is_told_at_once() {
+    let fatal = Answer::Fail(FailureClass::Fatal, Certainty::NotStored);
+    let writer = FakeWriter::scripted([Answer::throttle(), fatal.after(20)]);
+    let builder = writer.store().max_batches_in_flight(1).backoff(constant_backoff(10));
+    let store = builder.start().await.unwrap();
+    let tickets = put_many(&store, 1_000).await;
+    let (answers, milliseconds) = took(join_all(tickets)).await;
+    assert_eq!(milliseconds, 20);
+    assert_eq!(writer.calls().len(), 2);
+    for answer in answers {
+        let error = answer.unwrap_err();
+        assert_eq!(error.reason(), GiveUp::NotRetryable);
+        assert_eq!(error.last_cause().unwrap().class(), FailureClass::Fatal);
+        assert_eq!(error.certainty(), Certainty::NotStored);
+    }
+    // It is for the next event to find out whether that has changed.
+    assert!(store.put(&1).await.unwrap().await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_hands_back_a_stranger_is_not_believed() {
     let writer = FakeWriter::scripted([Answer::HandBackStranger]);
     let store = writer.store().start().await.unwrap();
@@ -263,7 +321,7 @@ async fn an_answer_that_hands_back_a_stranger_is_not_believed() {
 #[tokio::test(start_paused = true)]
 async fn flush_sends_what_lingers_and_counts_each_event_once() {
     let writer = FakeWriter::scripted([Answer::HandBack(vec![0])]);
-    let builder = writer.store().linger(SECOND * 60).backoff(constant_backoff(100));
+    let builder = writer.store().linger(SECOND * 30).backoff(constant_backoff(100));
     let store = builder.start().await.unwrap();
     let tickets = put_many(&store, 3).await;
 
@@ -283,7 +341,7 @@ async fn flush_sends_what_lingers_and_counts_each_event_once() {
 #[tokio::test(start_paused = true)]
 async fn flush_waits_for_nothing_that_comes_after_it() {
     let writer = FakeWriter::scripted([Answer::Store.after(10)]);
-    let store = writer.store().linger(SECOND * 60).start().await.unwrap();
+    let store = writer.store().linger(SECOND * 30).start().await.unwrap();
     let before = store.put(&1).await.unwrap();
     let flush = store.flush();
     tokio::pin!(flush);
@@ -299,7 +357,7 @@ async fn flush_waits_for_nothing_that_comes_after_it() {
 #[tokio::test(start_paused = true)]
 async fn close_drains_reports_and_refuses_what_comes_later() {
     let writer = FakeWriter::scripted([Answer::HandBack(vec![1]).after(10)]);
-    let builder = writer.store().linger(SECOND * 60).backoff(constant_backoff(100));
+    let builder = writer.store().linger(SECOND * 30).backoff(constant_backoff(100));
     let store = builder.start().await.unwrap();
     let tickets = put_many(&store, 5).await;
     let clone = store.clone();
@@ -382,7 +440,7 @@ async fn dropping_a_ticket_does_not_cancel_the_write() {
 #[tokio::test(start_paused = true)]
 async fn when_the_last_handle_is_dropped_the_worker_drains_by_itself() {
     let writer = FakeWriter::scripted([Answer::HandBack(vec![0])]);
-    let builder = writer.store().linger(SECOND * 60).backoff(constant_backoff(100));
+    let builder = writer.store().linger(SECOND * 30).backoff(constant_backoff(100));
     let store = builder.start().await.unwrap();
     let tickets = put_many(&store, 3).await;
     drop(store.clone());
@@ -395,14 +453,14 @@ async fn when_the_last_handle_is_dropped_the_worker_drains_by_itself() {
 #[tokio::test(start_paused = true)]
 async fn a_full_buffer_refuses_try_put_and_makes_put_wait() {
     let writer = FakeWriter::always(Answer::Store.after(10));
-    let builder = writer.store().max_buffered_events(2).linger(SECOND * 60);
+    let builder = writer.store().max_buffered_events(2).linger(SECOND * 30);
     let store = builder.start().await.unwrap();
     let tickets = put_many(&store, 2).await;
     let refused = store.try_put(&3).unwrap_err();
     assert!(matches!(refused, PutError::Full { .. }), "{refused}");
     assert_eq!(store.stats().accepted, 2);
 
-    // The waiting put sends the others at once: nobody sits out a linger of a minute.
+    // The waiting put sends the others at once: nobody sits out a linger of half a minute.
     let (third, milliseconds) = took(store.put(&3)).await;
     assert_eq!(milliseconds, 10);
     assert!(join_all(tickets).await.iter().all(Result::is_ok));
@@ -470,7 +528,7 @@ async fn json_text_is_stored_as_it_is() {
 async fn the_counters_add_up_at_every_moment() {
     let writer = FakeWriter::scripted([
         Answer::HandBack(vec![0, 1]).after(3),
-        Answer::Fail(FailureClass::Fatal, Certainty::NotStored).after(3),
+        Answer::Panic.after(3),
         Answer::throttle().after(3),
     ]);
     let store = writer.store().start().await.unwrap();

@@ -36,10 +36,14 @@ pub enum FailureClass {
     /// The signature was refused because this machine's clock is off. Retried: the SDK corrects
     /// its clock by what the service answers.
     ClockSkew,
-    /// The service calls the request invalid. Not retried.
+    /// The service calls the request invalid, which one event of the batch can be at fault for. The
+    /// batch is sent again in halves until the guilty event is alone; that one is not retried.
     Poison,
-    /// Nothing that time mends: no such table, access denied, unknown credentials. Not retried.
+    /// Nothing that time mends, for any event: no such table, access denied, unknown credentials.
+    /// Not retried, and the events that wait are given up with it.
     Fatal,
+    /// The [`BatchWriter`](crate::BatchWriter) panicked. Not retried.
+    Panicked,
 }
 
 impl FailureClass {
@@ -52,7 +56,7 @@ impl FailureClass {
             | Self::Transient
             | Self::ExpiredCredentials
             | Self::ClockSkew => true,
-            Self::Poison | Self::Fatal => false,
+            Self::Poison | Self::Fatal | Self::Panicked => false,
         }
     }
 }

@@ -10,7 +10,7 @@ use super::batch::{Batch, BatchLimits, Refused};
 ///
 /// Fresh events wait for company, at most `linger`. Events to be retried wait out their backoff
 /// and then go first; what room they leave in their batch, fresh events fill. A waiting retry holds
-/// nobody up.
+/// nobody up. Suspects of a refused batch go in batches of their own, so that the guilty one is found.
 #[derive(Debug)]
 pub(crate) struct Buffer<T> {
     limits: BatchLimits,
@@ -20,17 +20,26 @@ pub(crate) struct Buffer<T> {
     fresh_wire_bytes: usize,
     /// How many events at the front of `fresh` are due whatever their linger says.
     rushed: usize,
-    retries: BTreeMap<RetryPlace, T>,
+    retries: BTreeMap<RetryPlace, Retry<T>>,
     /// Deadlines of `retries`: they are not in the order of their turns.
     retry_expiries: BTreeSet<(Instant, RetryPlace)>,
     /// Keeps retries apart that are ready at the same instant.
     next_retry: u64,
+    next_group: u64,
 }
 
 #[derive(Debug)]
 struct Fresh<T> {
     item: T,
     due_at: Instant,
+}
+
+#[derive(Debug)]
+struct Retry<T> {
+    item: T,
+    /// Whom the event is to share its batch with, and nobody else; `None` for anyone. A group has
+    /// its places one after the other.
+    group: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,6 +59,7 @@ impl<T: Waiting> Buffer<T> {
             retries: BTreeMap::new(),
             retry_expiries: BTreeSet::new(),
             next_retry: 0,
+            next_group: 0,
         }
     }
 
@@ -61,9 +71,22 @@ impl<T: Waiting> Buffer<T> {
 
     /// Adds an event whose next attempt is not before `ready_at`.
     pub(crate) fn requeue(&mut self, item: T, ready_at: Instant) {
-        let place = RetryPlace { ready_at, number: self.next_retry };
-        self.next_retry += 1;
-        self.insert_retry(item, place);
+        let place = self.next_place(ready_at);
+        self.insert_retry(Retry { item, group: None }, place);
+    }
+
+    /// Adds the events of a batch that was refused for one of them, as two batches of half its size
+    /// that nothing else joins. Halving finds one culprit among 25 in five steps.
+    pub(crate) fn isolate(&mut self, mut suspects: Vec<T>, now: Instant) {
+        let second_half = suspects.split_off(suspects.len() / 2);
+        for half in [suspects, second_half] {
+            let group = Some(self.next_group);
+            self.next_group += 1;
+            for item in half {
+                let place = self.next_place(now);
+                self.insert_retry(Retry { item, group }, place);
+            }
+        }
     }
 
     /// Makes every fresh event due that is here now: somebody waits for it, or for its room.
@@ -107,14 +130,14 @@ impl<T: Waiting> Buffer<T> {
         if expires_at > now {
             return None;
         }
-        self.remove_retry(place)
+        self.remove_retry(place).map(|retry| retry.item)
     }
 
     /// Removes any event: the store gives up all of them.
     pub(crate) fn pop(&mut self) -> Option<T> {
         self.pop_fresh().or_else(|| {
             let place = *self.retries.keys().next()?;
-            self.remove_retry(place)
+            self.remove_retry(place).map(|retry| retry.item)
         })
     }
 
@@ -129,29 +152,32 @@ impl<T: Waiting> Buffer<T> {
             || self.next_due().is_some_and(|due_at| due_at <= now)
     }
 
-    /// Moves ready retries into `batch`. False when it has no room for more.
+    /// Moves ready retries into `batch`. False when nothing else is to join them.
     fn fill_from_retries(&mut self, batch: &mut Batch<T>, now: Instant) -> bool {
         let mut same_key = Vec::new();
-        let mut has_room = true;
-        while let Some(place) = self.retries.keys().next().copied() {
-            if place.ready_at > now {
+        let mut is_open = true;
+        let mut group = None;
+        while let Some((&place, retry)) = self.retries.first_key_value() {
+            // The first one says whose batch it is.
+            if place.ready_at > now || *group.get_or_insert(retry.group) != retry.group {
                 break;
             }
-            let Some(item) = self.remove_retry(place) else {
+            let Some(Retry { item, group }) = self.remove_retry(place) else {
                 break;
             };
+            is_open = group.is_none();
             match batch.try_push(item) {
                 Ok(()) => {}
                 Err(Refused::SameKey(item)) => same_key.push(item),
                 Err(Refused::Full(item)) => {
-                    self.insert_retry(item, place);
-                    has_room = false;
+                    self.insert_retry(Retry { item, group }, place);
+                    is_open = false;
                     break;
                 }
             }
         }
         self.set_aside(same_key, now);
-        has_room
+        is_open
     }
 
     fn fill_from_fresh(&mut self, batch: &mut Batch<T>, now: Instant) {
@@ -187,15 +213,21 @@ impl<T: Waiting> Buffer<T> {
         Some(item)
     }
 
-    fn insert_retry(&mut self, item: T, place: RetryPlace) {
-        self.retry_expiries.insert((item.expires_at(), place));
-        self.retries.insert(place, item);
+    fn next_place(&mut self, ready_at: Instant) -> RetryPlace {
+        let number = self.next_retry;
+        self.next_retry += 1;
+        RetryPlace { ready_at, number }
     }
 
-    fn remove_retry(&mut self, place: RetryPlace) -> Option<T> {
-        let item = self.retries.remove(&place)?;
-        self.retry_expiries.remove(&(item.expires_at(), place));
-        Some(item)
+    fn insert_retry(&mut self, retry: Retry<T>, place: RetryPlace) {
+        self.retry_expiries.insert((retry.item.expires_at(), place));
+        self.retries.insert(place, retry);
+    }
+
+    fn remove_retry(&mut self, place: RetryPlace) -> Option<Retry<T>> {
+        let retry = self.retries.remove(&place)?;
+        self.retry_expiries.remove(&(retry.item.expires_at(), place));
+        Some(retry)
     }
 }
 
@@ -282,6 +314,27 @@ mod tests {
     }
 
     #[test]
+    fn suspects_go_in_halves_that_nothing_joins() {
+        let (mut items, mut buffer) = (Items::new(), buffer());
+        let suspects: Vec<Item> = (0..5).map(|_| items.item()).collect();
+        buffer.requeue(items.item(), items.at(0));
+        buffer.isolate(suspects.clone(), items.at(0));
+        buffer.requeue(items.item(), items.at(0));
+        for _ in 0..25 {
+            buffer.push(items.item(), items.at(0));
+        }
+        let key = |item: &Item| item.event.key().to_string();
+        assert_eq!(keys(buffer.take_ready(items.at(0))).len(), 25);
+        let halves = [&suspects[..2], &suspects[2..]];
+        for half in halves {
+            let expected: Vec<String> = half.iter().map(key).collect();
+            assert_eq!(keys(buffer.take_ready(items.at(0))), expected);
+        }
+        assert_eq!(keys(buffer.take_ready(items.at(0))).len(), 2);
+        assert!(buffer.is_empty());
+    }
+
+    #[test]
     fn two_events_of_one_key_go_in_two_batches() {
         let (mut items, mut buffer) = (Items::new(), buffer());
         let item = items.item();
@@ -318,6 +371,7 @@ mod tests {
     enum Step {
         Push,
         Requeue { after: u64 },
+        Isolate { count: usize },
         Rush,
         Wait { milliseconds: u64 },
         Take,
@@ -328,6 +382,7 @@ mod tests {
         prop_oneof![
             8 => Just(Step::Push),
             4 => (0..50_u64).prop_map(|after| Step::Requeue { after }),
+            1 => (2..=25_usize).prop_map(|count| Step::Isolate { count }),
             1 => Just(Step::Rush),
             2 => (1..20_u64).prop_map(|milliseconds| Step::Wait { milliseconds }),
             3 => Just(Step::Take),
@@ -356,6 +411,16 @@ mod tests {
                             _ => buffer.push(item, now),
                         }
                     }
+                    Step::Isolate { count } => {
+                        let suspects = (0..count).map(|_| {
+                            let mut item = items.item();
+                            item.expires_at = now + Duration::from_millis(40);
+                            item
+                        });
+                        let suspects: Vec<Item> = suspects.collect();
+                        came += suspects.len();
+                        buffer.isolate(suspects, now);
+                    }
                     Step::Rush => buffer.rush(),
                     Step::Wait { milliseconds } => clock += milliseconds,
                     Step::Take => {
@@ -363,9 +428,9 @@ mod tests {
                         let taken = keys(buffer.take_ready(now));
                         prop_assert!(taken.len() <= 25);
                         prop_assert_eq!(before - taken.len(), buffer.fresh.len() + buffer.retries.len());
-                        // What is due has been taken, unless the batch was full.
+                        // What is due is taken, batch by batch.
                         prop_assert!(
-                            taken.len() == 25
+                            !taken.is_empty()
                                 || buffer.next_due().is_none_or(|due_at| due_at > now)
                         );
                         left.extend(taken);

@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn what_a_retry_would_only_repeat_is_given_up_at_once() {
-        for class in [FailureClass::Poison, FailureClass::Fatal] {
+        for class in [FailureClass::Poison, FailureClass::Fatal, FailureClass::Panicked] {
             let decision = POLICY.decide(1, Duration::ZERO, class, 0.0);
             assert_eq!(decision, Decision::GiveUp(GiveUp::NotRetryable));
         }

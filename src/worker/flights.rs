@@ -82,7 +82,7 @@ impl Flights {
 
 fn panicked() -> BatchError {
     BatchError::new(
-        FailureClass::Fatal,
+        FailureClass::Panicked,
         Certainty::MaybeStored,
         "the batch writer panicked; the panic's message is on standard error",
     )

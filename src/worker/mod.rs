@@ -224,18 +224,37 @@ impl Worker {
     }
 
     /// Sends events again, or gives them up, after a failed attempt.
-    fn fail(&mut self, batch: Vec<Held>, cause: BatchError, now: Instant) {
+    fn fail(&mut self, mut batch: Vec<Held>, cause: BatchError, now: Instant) {
         tracing::warn!(events = batch.len(), class = ?cause.class(), error = %cause, "attempt failed");
+        let class = cause.class();
         let cause = Arc::new(cause);
+        for held in &mut batch {
+            held.pending.fail(&cause);
+        }
+        if class == FailureClass::Poison && batch.len() > 1 {
+            // One event can be at fault for all; those that are not are stored with fewer suspects.
+            return self.buffer.isolate(batch, now);
+        }
         // One draw for all: what failed together may go together again.
         let jitter = self.jitter.random::<f64>();
-        for mut held in batch {
-            held.pending.fail(&cause);
+        for held in batch {
             let (attempts, elapsed) = (held.pending.attempts(), held.pending.elapsed(now));
-            match self.retry.decide(attempts, elapsed, cause.class(), jitter) {
+            match self.retry.decide(attempts, elapsed, class, jitter) {
                 Decision::After(delay) => self.buffer.requeue(held, now + delay),
                 Decision::GiveUp(reason) => self.give_up(held, reason, now),
             }
+        }
+        if class == FailureClass::Fatal {
+            self.give_up_waiting(&cause, now);
+        }
+    }
+
+    /// Gives up what waits to be sent: it would fail as the last batch did. What is in flight gets
+    /// its own answer.
+    fn give_up_waiting(&mut self, cause: &Arc<BatchError>, now: Instant) {
+        while let Some(mut held) = self.buffer.pop() {
+            held.pending.fail(cause);
+            self.give_up(held, GiveUp::NotRetryable, now);
         }
     }
 

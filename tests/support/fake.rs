@@ -71,6 +71,8 @@ struct State {
     script: VecDeque<Answer>,
     /// When the script is at its end.
     otherwise: Answer,
+    /// A batch with one of these bodies is refused as a whole.
+    poisonous: HashSet<String>,
     calls: Vec<Call>,
     in_flight: usize,
     table: BTreeMap<String, String>,
@@ -90,6 +92,7 @@ impl FakeWriter {
                 start: clock::now(),
                 script: script.into_iter().collect(),
                 otherwise: Answer::Store,
+                poisonous: HashSet::new(),
                 calls: Vec::new(),
                 in_flight: 0,
                 table: BTreeMap::new(),
@@ -108,6 +111,11 @@ impl FakeWriter {
     /// What to answer from now on when the script is at its end.
     pub(crate) fn from_now_on(&self, answer: Answer) {
         self.lock().otherwise = answer;
+    }
+
+    /// Refuses every batch that has an event of this body, as the service does with an invalid one.
+    pub(crate) fn poison(&self, body: impl Into<String>) {
+        self.lock().poisonous.insert(body.into());
     }
 
     /// A builder of a store that writes here.
@@ -151,6 +159,9 @@ impl FakeWriter {
             state.violations.push(violation);
         }
         state.calls.push(call);
+        if events.iter().any(|event| state.poisonous.contains(event.body())) {
+            return Answer::Fail(FailureClass::Poison, Certainty::NotStored);
+        }
         state.script.pop_front().unwrap_or_else(|| state.otherwise.clone())
     }
 
