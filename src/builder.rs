@@ -11,11 +11,13 @@ use aws_sdk_dynamodb::config::retry::RetryConfig;
 use rand::rngs::{StdRng, SysRng};
 use rand::{Rng, SeedableRng};
 use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep_until};
 
 use crate::config::{Config, ConfigError};
 use crate::policy::retry::Backoff;
 use crate::store::EventStore;
 use crate::table::{Table, TableError};
+use crate::worker::now;
 use crate::writer::{BatchWriter, SdkBatchWriter};
 
 /// Why a store did not start.
@@ -238,8 +240,10 @@ impl EventStoreBuilder {
                 Arc::new(SdkBatchWriter::new(&client, table))
             }
         };
-        let mut random = seeded_from_the_system();
+        let mut random = random(config.writer_id)?;
         let writer_id = config.writer_id(random.next_u64());
+        // Panics here, where the reason can be seen, if the runtime has no timer.
+        drop(sleep_until(Instant::from_std(now())));
         Ok(EventStore::spawn(&runtime, writer, config, writer_id, random))
     }
 
@@ -333,8 +337,16 @@ enum Target {
     Writer(Arc<dyn BatchWriter>),
 }
 
-/// The worker's jitter, and the writer id if none is set.
-fn seeded_from_the_system() -> StdRng {
-    // Without entropy from the system a fixed seed still gives jitter, if the same to everyone.
-    StdRng::try_from_rng(&mut SysRng).unwrap_or_else(|_| StdRng::seed_from_u64(0))
+/// Where the worker's jitter comes from, and the writer id if none is set. Without randomness from the
+/// system a given writer id will do for the jitter; to draw an id that others draw as well will not.
+fn random(writer_id: Option<u32>) -> Result<StdRng, ConfigError> {
+    match (StdRng::try_from_rng(&mut SysRng), writer_id) {
+        (Ok(random), _) => Ok(random),
+        (Err(_), Some(writer_id)) => Ok(StdRng::seed_from_u64(writer_id.into())),
+        (Err(error), None) => {
+            let limit =
+                format!("be given, as the system has no randomness to draw it from ({error})");
+            Err(ConfigError::new("writer_id", "missing", limit))
+        }
+    }
 }

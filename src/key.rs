@@ -157,6 +157,9 @@ fn parse_timestamp(text: &str) -> Option<NaiveDateTime> {
 /// same key. Two writers of *r* events a second each, sharing an id, overwrite about *r*²/1,000
 /// events a second while *r* is well below 1,000, and nearly every millisecond above that. With
 /// 100 writers or more, give out the ids.
+///
+/// A process that is started again under the same id makes new keys as long as the clock has not been
+/// set back in between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WriterId(u32);
 

@@ -6,19 +6,26 @@ use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use dynoxide::Database;
+use futures::FutureExt;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
 
 use crate::builder::EventStoreBuilder;
 use crate::store::EventStore;
 use crate::table::{Capacity, Table, TableError};
+use crate::worker::now;
 
 /// Region that a local table's client names. The engine takes any.
 const REGION: &str = "us-east-1";
+
+/// How long a stopping engine waits for requests that have begun.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a local table did not start, or did not stop well.
 #[derive(Debug, thiserror::Error)]
@@ -63,8 +70,8 @@ pub enum LocalError {
 /// It never throttles and never hands an item back, so it shows that a program works, not how it
 /// fares under load.
 ///
-/// The engine runs in a thread of its own until the handle is dropped; then it finishes what it is
-/// doing and closes the file. [`stop`](Self::stop) waits for that.
+/// The engine runs in a thread of its own until the handle is dropped; then it finishes the requests
+/// that have begun, within five seconds, and closes the file. [`stop`](Self::stop) waits for that.
 ///
 /// Each write to a file is on disk before it is acknowledged. One process at a time should have a
 /// file open.
@@ -94,7 +101,8 @@ pub struct LocalTable {
     name: String,
     /// Dropped to stop the engine.
     running: Option<oneshot::Sender<()>>,
-    stopped: oneshot::Receiver<Result<(), LocalError>>,
+    /// `None` once it has told.
+    stopped: Option<oneshot::Receiver<Result<(), LocalError>>>,
 }
 
 impl LocalTable {
@@ -165,9 +173,12 @@ impl LocalTable {
     ///
     /// Dropping the future stops nothing but the waiting.
     pub async fn wait(&mut self) -> Result<(), LocalError> {
-        (&mut self.stopped)
-            .await
-            .unwrap_or_else(|_| Err(LocalError::Stopped("its thread panicked".to_owned())))
+        let Some(stopped) = &mut self.stopped else {
+            return Ok(());
+        };
+        let ended = stopped.await;
+        self.stopped = None;
+        ended.unwrap_or_else(|_| Err(LocalError::Stopped("its thread panicked".to_owned())))
     }
 }
 
@@ -234,7 +245,8 @@ impl LocalTableBuilder {
             }));
         };
         let client = client_for(address);
-        let local = LocalTable { address, client, name, running: Some(running), stopped };
+        let local =
+            LocalTable { address, client, name, running: Some(running), stopped: Some(stopped) };
         let table = Table::new(&local.client, &local.name);
         match table.create(Capacity::OnDemand).await {
             Ok(()) | Err(TableError::Exists { .. }) => table.check().await?,
@@ -265,13 +277,18 @@ fn run_engine(
         if started.send(bound).is_err() {
             return Ok(());
         }
-        let stop = async move {
-            // An error means that the handle was dropped, which stops the engine as well.
-            let _ = stop.await;
+        // An error means that the handle was dropped, which stops the engine as well.
+        let stop = stop.map(|_| ()).shared();
+        let serve = dynoxide::server::serve_with_shutdown(listener, database, stop.clone());
+        // A client that is half-way through a request is waited for, but not for ever.
+        let patience = async {
+            stop.await;
+            sleep_until(Instant::from_std(now() + STOP_PATIENCE)).await;
         };
-        dynoxide::server::serve_with_shutdown(listener, database, stop)
-            .await
-            .map_err(LocalError::Stopped)
+        tokio::select! {
+            served = serve => served.map_err(LocalError::Stopped),
+            () = patience => Ok(()),
+        }
     })
 }
 

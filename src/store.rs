@@ -20,11 +20,8 @@ use crate::report::{CloseReport, FlushReport};
 use crate::room::{NoRoom, Permit, Room};
 use crate::stats::{Counters, Stats};
 use crate::ticket::{Pending, PutTicket};
-use crate::worker::{Command, Ending, Worker, WorkerLinks, now};
+use crate::worker::{Command, Ending, FAR_OFF, Worker, WorkerLinks, now};
 use crate::writer::BatchWriter;
-
-/// How far off a deadline is that no clock will reach.
-const FAR_OFF: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 /// Stores events in a DynamoDB table and says of each what became of it.
 ///
@@ -284,8 +281,8 @@ impl EventStore {
         let mut ending = self.shared.ending.clone();
         match ending.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(Ending::Closed(report))) => Ok(CloseReport::clone(report)),
-            Ok(Some(Ending::Lost(lost))) => Err(CloseError(*lost)),
-            Ok(None) | Err(_) => Err(CloseError(WorkerLost::Stopped)),
+            Ok(Some(Ending::Lost(lost))) => Err(CloseError::from(*lost)),
+            Ok(None) | Err(_) => Err(CloseError::from(WorkerLost::Stopped)),
         }
     }
 

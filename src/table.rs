@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::error::BatchError;
 use crate::event::KEY_ATTRIBUTE;
-use crate::worker::now;
+use crate::worker::{FAR_OFF, now};
 use crate::writer::{classify, unix_seconds};
 
 /// How long one call about the table may take. The SDK by itself would wait for ever.
@@ -165,7 +165,8 @@ impl Table {
     /// [`TableError::NotActive`] when the time is up, and what [`check`](Self::check) says of a table
     /// that is missing or has another key.
     pub async fn wait_until_active(&self, limit: Duration) -> Result<(), TableError> {
-        let deadline = now() + limit;
+        let start = now();
+        let deadline = start.checked_add(limit).unwrap_or(start + FAR_OFF);
         loop {
             match self.check().await {
                 // A table that was just created can be unknown for a moment.
@@ -187,7 +188,7 @@ impl Table {
         let call = self.client.describe_table().table_name(&self.name);
         let described = self.call("DescribeTable", call.send()).await?;
         let Some(description) = described.table() else {
-            return Err(self.missing());
+            return Err(self.service("DescribeTable", BatchError::unreadable("it names no table")));
         };
         if !has_right_key(description) {
             let (table, found) = (self.name.clone(), key_in_words(description));
@@ -232,7 +233,11 @@ impl Table {
         if cause.code() == Some(NOT_FOUND) {
             return Err(self.missing());
         }
-        Err(TableError::Service { operation, table: self.name.clone(), cause: Box::new(cause) })
+        Err(self.service(operation, cause))
+    }
+
+    fn service(&self, operation: &'static str, cause: BatchError) -> TableError {
+        TableError::Service { operation, table: self.name.clone(), cause: Box::new(cause) }
     }
 
     fn missing(&self) -> TableError {

@@ -83,7 +83,8 @@ pub(crate) struct Pending {
     counters: Arc<Counters>,
     /// `None` once settled.
     reply: Option<oneshot::Sender<Result<Stored, WriteError>>>,
-    _room: Permit,
+    /// Given back before the answer, so that whoever hears it finds the room.
+    room: Option<Permit>,
 }
 
 impl Pending {
@@ -105,7 +106,7 @@ impl Pending {
             accepted_at: None,
             counters: Arc::clone(counters),
             reply: Some(reply),
-            _room: room,
+            room: Some(room),
         };
         (pending, ticket)
     }
@@ -152,6 +153,7 @@ impl Pending {
         let stored = Stored { key: *self.event.key(), attempts: self.attempts };
         tracing::debug!(key = %stored.key, attempts = stored.attempts, "ok");
         self.counters.settle(true);
+        drop(self.room.take());
         if let Some(reply) = self.reply.take() {
             // The caller may have dropped the ticket; the event is stored all the same.
             let _ = reply.send(Ok(stored));
@@ -186,6 +188,7 @@ impl Pending {
             "error"
         );
         self.counters.settle(false);
+        drop(self.room.take());
         let heard = self.reply.take().is_some_and(|reply| reply.send(Err(error.clone())).is_ok());
         Answered { error, heard }
     }

@@ -1,5 +1,11 @@
 //! The whole store against a model: whatever is put, awaited, flushed, dropped or closed in
 //! whatever order, with whatever answers from the service, the promises hold.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on panics"
+)]
 
 mod support;
 
@@ -243,9 +249,20 @@ async fn run(steps: Vec<Step>, answers: Vec<Answer>, settings: (usize, usize, u6
     if let Some(left) = end.checked_duration_since(clock::now()) {
         clock::wait(left).await;
     }
+    judge(&writer, &watched, &mut puts.lock().unwrap());
+
+    // All room is back: as many events as at the start fit at once.
+    if !run_is_closed(&watched).await {
+        let refilled = (0..max_buffered_events).filter(|_| watched.try_put(&0).is_ok()).count();
+        assert_eq!(refilled, max_buffered_events);
+        assert!(matches!(watched.try_put(&0), Err(PutError::Full { .. })));
+    }
+}
+
+/// Compares what the tickets said with what the table holds.
+fn judge(writer: &FakeWriter, store: &EventStore, puts: &mut [Put]) {
     writer.assert_all_legal();
     let table = writer.table();
-    let mut puts = puts.lock().unwrap();
     for put in puts.iter_mut() {
         assert!(put.is_settled(), "{} has no answer", put.key);
         match &put.answer {
@@ -261,16 +278,8 @@ async fn run(steps: Vec<Step>, answers: Vec<Answer>, settings: (usize, usize, u6
         }
     }
     assert!(table.keys().all(|key| puts.iter().any(|put| put.key == *key)));
-    let stats = watched.stats();
+    let stats = store.stats();
     assert_eq!((stats.accepted, stats.pending), (puts.len() as u64, 0));
-
-    // All room is back: as many events as at the start fit at once.
-    drop(puts);
-    if !run_is_closed(&watched).await {
-        let refilled = (0..max_buffered_events).filter(|_| watched.try_put(&0).is_ok()).count();
-        assert_eq!(refilled, max_buffered_events);
-        assert!(matches!(watched.try_put(&0), Err(PutError::Full { .. })));
-    }
 }
 
 async fn run_is_closed(store: &EventStore) -> bool {

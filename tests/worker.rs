@@ -1,5 +1,6 @@
 //! The store's worker, on virtual time and with a fake writer: what it sends, when, and what it
 //! says.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod support;
 
@@ -191,7 +192,7 @@ async fn an_event_never_applied_is_not_stored_when_its_deadline_passes() {
 #[tokio::test(start_paused = true)]
 async fn once_maybe_an_event_stays_maybe() {
     let writer = FakeWriter::scripted([Answer::StoreThenFail]);
-    writer.from_now_on(Answer::throttle());
+    writer.answer_from_now_on(Answer::throttle());
     let store = writer.store().event_deadline(SECOND * 5).start().await.unwrap();
     let error = failure(store.put(&1).await.unwrap()).await;
     assert_eq!(error.certainty(), Certainty::MaybeStored);
@@ -207,7 +208,7 @@ async fn a_silent_writer_costs_one_attempt_time_out_and_leaves_a_maybe() {
     assert_eq!(stored.unwrap().attempts, 2);
     assert_eq!(milliseconds, 1_100);
 
-    writer.from_now_on(Answer::Hang);
+    writer.answer_from_now_on(Answer::Hang);
     let (error, milliseconds) = took(failure(store.put(&2).await.unwrap())).await;
     assert_eq!(error.certainty(), Certainty::MaybeStored);
     assert!(milliseconds <= 60_000 + 1_000, "{milliseconds}");
@@ -312,7 +313,7 @@ async fn an_answer_that_hands_back_a_stranger_is_not_believed() {
     let store = writer.store().start().await.unwrap();
     assert_eq!(store.put(&1).await.unwrap().await.unwrap().attempts, 2);
 
-    writer.from_now_on(Answer::HandBackStranger);
+    writer.answer_from_now_on(Answer::HandBackStranger);
     let error = failure(store.put(&2).await.unwrap()).await;
     assert_eq!(error.certainty(), Certainty::MaybeStored);
     assert!(error.to_string().contains("1 keys that were not sent"), "{error}");
@@ -331,7 +332,7 @@ async fn flush_sends_what_lingers_and_counts_each_event_once() {
     assert_eq!(milliseconds, 100);
     assert!(tickets.into_iter().all(|ticket| ticket.now_or_never().unwrap().is_ok()));
 
-    writer.from_now_on(Answer::Fail(FailureClass::Fatal, Certainty::NotStored));
+    writer.answer_from_now_on(Answer::Fail(FailureClass::Fatal, Certainty::NotStored));
     let error = store.put(&1).await.unwrap();
     let FlushReport { stored, failed, .. } = store.flush().await.unwrap();
     assert_eq!((stored, failed), (0, 1));
@@ -591,6 +592,135 @@ fn tickets_are_answered_when_the_runtime_is_shut_down_under_the_worker() {
         let stats = store.stats();
         assert_eq!((stats.accepted, stats.failed, stats.pending), (26, 26, 0));
     }
+}
+
+/// Puts from several threads as fast as they can until the store refuses, and returns the tickets.
+fn put_from_threads(store: &EventStore) -> Vec<std::thread::JoinHandle<Vec<PutTicket>>> {
+    let put_until_refused = |store: EventStore| {
+        move || {
+            let mut tickets = Vec::new();
+            while let Ok(ticket) = store.try_put(&1) {
+                tickets.push(ticket);
+            }
+            tickets
+        }
+    };
+    (0..6).map(|_| std::thread::spawn(put_until_refused(store.clone()))).collect()
+}
+
+/// How often to try what goes wrong once in a few thousand times on a bad day.
+const RACES: usize = 300;
+
+#[test]
+fn no_ticket_is_forgotten_when_the_runtime_goes_while_others_put() {
+    for _ in 0..RACES {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.unwrap();
+        let store = runtime.block_on(FakeWriter::new().store().start()).unwrap();
+        let threads = put_from_threads(&store);
+        runtime.shutdown_background();
+        for thread in threads {
+            for ticket in thread.join().unwrap() {
+                // Blocks until there is an answer; the watchdog sees to it that it is not for ever.
+                let _ = futures::executor::block_on(ticket);
+            }
+        }
+        let stats = store.stats();
+        assert_eq!((stats.pending, stats.accepted), (0, stats.stored + stats.failed));
+    }
+}
+
+#[test]
+fn close_hears_of_every_event_that_was_accepted_before_it() {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    for _ in 0..RACES {
+        runtime.block_on(async {
+            let store = FakeWriter::new().store().start().await.unwrap();
+            let threads = put_from_threads(&store);
+            let report = store.close(Duration::ZERO).await.unwrap();
+            let mut accepted = 0;
+            for thread in threads {
+                for ticket in thread.join().unwrap() {
+                    accepted += 1;
+                    if let Err(error) = ticket.await {
+                        assert_eq!(error.reason(), GiveUp::CloseDeadline, "{error}");
+                    }
+                }
+            }
+            assert_eq!(report.stored + report.failed, accepted);
+        });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_without_time_gives_up_what_the_worker_has_not_even_seen() {
+    let store = FakeWriter::new().store().start().await.unwrap();
+    let tickets = put_many(&store, 30).await;
+    let report = store.close(Duration::ZERO).await.unwrap();
+    assert_eq!((report.failed, report.not_stored.len()), (30, 30));
+    for ticket in tickets {
+        assert_eq!(failure(ticket).await.reason(), GiveUp::CloseDeadline);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_sends_the_event_that_the_full_batch_had_no_room_for() {
+    let writer = FakeWriter::new();
+    let store = writer.store().linger(SECOND * 30).start().await.unwrap();
+    let _tickets = put_many(&store, 26).await;
+    let (report, milliseconds) = took(store.flush()).await;
+    assert_eq!((report.unwrap().stored, milliseconds), (26, 0));
+    assert_eq!(writer.sizes(), [25, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_retried_events_count_as_retries_and_only_events_fill_batches() {
+    let writer = FakeWriter::scripted([Answer::HandBack(vec![0])]);
+    let store = writer.store().backoff(constant_backoff(20)).start().await.unwrap();
+    let first = store.put(&1).await.unwrap();
+    wait_milliseconds(20).await;
+    let second = store.put(&2).await.unwrap();
+    assert!(first.await.is_ok() && second.await.is_ok());
+    assert_eq!(writer.sizes(), [1, 2]);
+    let stats = store.stats();
+    assert_eq!((stats.retried, stats.batches), (1, 2));
+    assert!((stats.fill_ratio - 3.0 / 50.0).abs() < f64::EPSILON, "{stats:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn stores_that_were_throttled_together_do_not_retry_together() {
+    let mut waits = std::collections::HashSet::new();
+    for _ in 0..10 {
+        let writer = FakeWriter::scripted([Answer::throttle()]);
+        let backoff = Backoff { floor: Duration::ZERO, base: SECOND, ceiling: SECOND };
+        let store = writer.store().backoff(backoff).start().await.unwrap();
+        store.put(&1).await.unwrap().await.unwrap();
+        let calls = writer.calls();
+        waits.insert(calls[1].at - calls[0].at);
+    }
+    assert!(waits.len() >= 5, "{waits:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_small_buffer_fills_its_batches_as_room_comes_back() {
+    let writer = FakeWriter::always(Answer::Store.after(20));
+    let store = writer.store().max_buffered_events(50).start().await.unwrap();
+    let producers: Vec<_> = (0..200)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                for ticket in put_many(&store, 5).await {
+                    ticket.await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for producer in join_all(producers).await {
+        producer.unwrap();
+    }
+    assert!(store.stats().fill_ratio > 0.9, "{:?}", store.stats());
 }
 
 #[test]

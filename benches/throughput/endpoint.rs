@@ -15,6 +15,8 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
+use super::cores::Cores;
+
 /// Set in the process that is to be the endpoint.
 const ROLE: &str = "EVENTSTORE_BENCH_ENDPOINT";
 
@@ -64,7 +66,7 @@ pub(crate) fn serve() {
         let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
         std::process::exit(0);
     });
-    // One thread: the other core is for the process that is measured.
+    Cores::given().keep_to_last();
     tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap().block_on(async {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         println!("{}", listener.local_addr().unwrap().port());

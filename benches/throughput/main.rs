@@ -10,25 +10,31 @@
 //! milliseconds and the calls in flight decide.
 //!
 //! Two ways of looking at it. Criterion measures each way of writing by itself, for the figures
-//! that are compared from one commit to the next. Then all of them take turns, round by round, and
+//! that are compared from one commit to the next; a further argument, such as a filter, is for
+//! criterion, and then it is all that runs. Otherwise all ways then take turns, round by round, and
 //! the table at the end gives medians over the rounds: a machine that is busy for a while is busy
 //! for all, so the ratios hold where the figures themselves do not.
 //!
-//! The process that is measured runs on one thread, where its CPU time is free of what threads do
-//! to each other; the same on two worker threads comes second.
+//! All ways share the runtime, the client's configuration (the SDK's retries are off, as the store
+//! has them) and the number of calls in flight. The process that is measured runs on one thread,
+//! where its CPU time is free of what threads do to each other; the same on two worker threads comes
+//! second.
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run may panic")]
 
+mod cores;
 mod endpoint;
 mod measure;
 mod table;
+mod value;
 mod ways;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
+use criterion::{Criterion, SamplingMode, Throughput};
 use tokio::runtime::{Builder, Runtime};
 
+use self::cores::Cores;
 use self::endpoint::Endpoint;
 use self::measure::Sample;
 use self::table::Table;
@@ -72,6 +78,8 @@ fn main() {
     if !has("--bench") || has("--test") {
         return try_each_way(&endpoint);
     }
+    let cores = Cores::given();
+    cores.keep_off_last();
     measure_with_criterion(&endpoint);
     // Further arguments are criterion's: a filter, a baseline, a profiler's minute.
     if arguments.iter().skip(1).any(|argument| argument != "--bench") {
@@ -79,6 +87,9 @@ fn main() {
     }
     let mut table = Table::new();
     for flavour in [Flavour::OneThread, Flavour::TwoWorkers] {
+        if let Flavour::TwoWorkers = flavour {
+            cores.keep_to_none();
+        }
         for body_bytes in BODY_BYTES {
             measure_in_turns(&endpoint, flavour, body_bytes, &mut table);
         }
@@ -103,13 +114,12 @@ fn measure_with_criterion(endpoint: &Endpoint) {
     let runtime = Flavour::OneThread.runtime();
     for body_bytes in BODY_BYTES {
         let stage = stage(&runtime, endpoint, body_bytes);
-        let mut group = criterion.benchmark_group("throughput");
+        let mut group = criterion.benchmark_group(format!("{body_bytes} byte events"));
         group.sampling_mode(SamplingMode::Flat);
         for way in Way::ALL {
             let events = way.events();
             group.throughput(Throughput::Elements(events as u64));
-            let id = BenchmarkId::new(way.name(), format_args!("{body_bytes} bytes"));
-            group.bench_function(id, |bencher| {
+            group.bench_function(way.name(), |bencher| {
                 bencher.iter_custom(|times| {
                     (0..times).map(|_| run(&runtime, &stage, way, events).wall).sum()
                 });

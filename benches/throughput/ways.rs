@@ -14,11 +14,11 @@ use dynamodb_eventstore::{
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use serde::Serialize;
 use tokio::task::JoinSet;
 
 use super::endpoint::Endpoint;
 use super::measure::{Sample, Watch};
+use super::value::Value;
 
 const TABLE: &str = "events";
 
@@ -36,7 +36,10 @@ pub(crate) enum Way {
     /// The SDK's `PutItem`, as many at a time as the store has batches.
     PutItemInFlight,
     /// The SDK's `BatchWriteItem` with full batches that lie ready.
-    FullBatches,
+    ReadyBatches,
+    /// The SDK's `BatchWriteItem` with full batches that are yet to be made of values, as the store
+    /// has to.
+    BuiltBatches,
     /// The store with its default settings, from a value to an answered ticket.
     Store,
     /// The store over a writer that does nothing: what the store itself costs.
@@ -44,16 +47,23 @@ pub(crate) enum Way {
 }
 
 impl Way {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::PutItem, Self::PutItemInFlight, Self::FullBatches, Self::Store, Self::StoreAlone];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::PutItem,
+        Self::PutItemInFlight,
+        Self::ReadyBatches,
+        Self::BuiltBatches,
+        Self::Store,
+        Self::StoreAlone,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::PutItem => "SDK, PutItem one by one",
-            Self::PutItemInFlight => "SDK, PutItem, 8 in flight",
-            Self::FullBatches => "SDK, full batches, 8 in flight",
+            Self::PutItem => "SDK PutItem, one by one",
+            Self::PutItemInFlight => "SDK PutItem, 8 in flight",
+            Self::ReadyBatches => "SDK BatchWriteItem, ready batches, 8 in flight",
+            Self::BuiltBatches => "SDK BatchWriteItem, from values, 8 in flight",
             Self::Store => "EventStore",
-            Self::StoreAlone => "EventStore, writer does nothing",
+            Self::StoreAlone => "EventStore, its writer does nothing",
         }
     }
 
@@ -63,19 +73,19 @@ impl Way {
         match self {
             Self::PutItem => 1_000,
             Self::PutItemInFlight => 2_000,
-            Self::FullBatches | Self::Store | Self::StoreAlone => 10_000,
+            _ => 10_000,
         }
     }
 }
 
-/// Everything that is made once and used for every run: values of one size, a client, and the
-/// stores. Runs of all ways share it, connections included.
+/// Everything that is made once and used for every run: values of one size, a client, two stores,
+/// and the connections that they hold open.
 pub(crate) struct Stage {
-    values: Vec<Value>,
+    values: Arc<[Value]>,
     client: Client,
     store: EventStore,
     store_alone: EventStore,
-    next_key: AtomicU64,
+    next_key: Arc<AtomicU64>,
 }
 
 impl Stage {
@@ -101,18 +111,26 @@ impl Stage {
             client,
             store,
             store_alone,
-            next_key: AtomicU64::new(0),
+            next_key: Arc::default(),
         }
     }
 
-    /// Writes events in one way, and says what that took. What the SDK by itself is to send is
-    /// made before the watch starts and handed over without a copy; the store begins with values
-    /// that are yet to be serialised.
+    /// Writes events in one way, and says what that took.
     pub(crate) async fn run(&self, way: Way, events: usize) -> Sample {
         match way {
             Way::PutItem => self.put_items(1, events).await,
             Way::PutItemInFlight => self.put_items(IN_FLIGHT, events).await,
-            Way::FullBatches => self.full_batches(events).await,
+            Way::ReadyBatches => {
+                let batches: Vec<_> = self.batches(events).collect();
+                let watch = Watch::start();
+                self.send_batches(batches.into_iter()).await;
+                watch.stop(events)
+            }
+            Way::BuiltBatches => {
+                let watch = Watch::start();
+                self.send_batches(self.batches(events)).await;
+                watch.stop(events)
+            }
             Way::Store => self.put(&self.store, events).await,
             Way::StoreAlone => self.put(&self.store_alone, events).await,
         }
@@ -123,6 +141,7 @@ impl Stage {
         self.store.stats()
     }
 
+    /// The items lie ready before the watch starts, and are sent without a copy.
     async fn put_items(&self, in_flight: usize, events: usize) -> Sample {
         let client = self.client.clone();
         let send = move |item| {
@@ -133,11 +152,14 @@ impl Stage {
         };
         let items: Vec<Item> = self.items().take(events).collect();
         let watch = Watch::start();
-        send_all(in_flight, items, send).await;
+        send_all(in_flight, items.into_iter(), send).await;
         watch.stop(events)
     }
 
-    async fn full_batches(&self, events: usize) -> Sample {
+    async fn send_batches(
+        &self,
+        batches: impl Iterator<Item = Vec<WriteRequest>> + Send + 'static,
+    ) {
         let client = self.client.clone();
         let send = move |batch| {
             let call = client.batch_write_item().request_items(TABLE, batch);
@@ -146,13 +168,7 @@ impl Stage {
                 assert!(output.unprocessed_items.is_some_and(|left| left.is_empty()));
             }
         };
-        let mut requests = self.items().map(write_request);
-        let batches: Vec<Vec<WriteRequest>> = (0..events / MAX_BATCH_EVENTS)
-            .map(|_| requests.by_ref().take(MAX_BATCH_EVENTS).collect())
-            .collect();
-        let watch = Watch::start();
         send_all(IN_FLIGHT, batches, send).await;
-        watch.stop(events)
     }
 
     async fn put(&self, store: &EventStore, events: usize) -> Sample {
@@ -167,18 +183,27 @@ impl Stage {
         watch.stop(events)
     }
 
+    /// Full batches of items, each made when it is asked for.
+    fn batches(&self, events: usize) -> impl Iterator<Item = Vec<WriteRequest>> + Send + use<> {
+        let mut requests = self.items().map(write_request);
+        (0..events / MAX_BATCH_EVENTS)
+            .map(move |_| requests.by_ref().take(MAX_BATCH_EVENTS).collect())
+    }
+
     /// Items as the store would write them, each with a key of its own.
-    fn items(&self) -> impl Iterator<Item = Item> {
-        self.values.iter().cycle().map(|value| {
-            let key = self.next_key.fetch_add(1, Ordering::Relaxed);
+    fn items(&self) -> impl Iterator<Item = Item> + Send + use<> {
+        let (values, next_key) = (Arc::clone(&self.values), Arc::clone(&self.next_key));
+        (0..).map_while(move |number| {
+            let value = values.get(number % values.len())?;
+            let key = next_key.fetch_add(1, Ordering::Relaxed);
             let body = serde_json::to_string(value).unwrap();
-            HashMap::from([
+            Some(HashMap::from([
                 (
                     KEY_ATTRIBUTE.to_owned(),
                     AttributeValue::S(format!("20130927T005240652{key:09}")),
                 ),
                 (BODY_ATTRIBUTE.to_owned(), AttributeValue::S(body)),
-            ])
+            ]))
         })
     }
 }
@@ -191,14 +216,14 @@ fn write_request(item: Item) -> WriteRequest {
 }
 
 /// Sends every piece of `work`, `in_flight` at a time: as many tasks, which fetch their next piece
-/// when they are done with one. Nothing a program of one's own could do is cheaper.
-async fn send_all<W, S, F>(in_flight: usize, work: Vec<W>, send: S)
+/// when they are done with one, so that none is spawned for it.
+async fn send_all<W, S, F>(in_flight: usize, work: W, send: S)
 where
-    W: Send + 'static,
-    S: Fn(W) -> F + Clone + Send + 'static,
+    W: Iterator<Item: Send> + Send + 'static,
+    S: Fn(W::Item) -> F + Clone + Send + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
-    let work = Arc::new(Mutex::new(work.into_iter()));
+    let work = Arc::new(Mutex::new(work));
     let mut senders = JoinSet::new();
     for _ in 0..in_flight {
         let (work, send) = (Arc::clone(&work), send.clone());
@@ -214,38 +239,6 @@ where
     }
     while let Some(done) = senders.join_next().await {
         done.unwrap();
-    }
-}
-
-/// What is put: something like a line of an application's log.
-#[derive(Debug, Serialize)]
-struct Value {
-    number: u64,
-    kind: &'static str,
-    visitor: &'static str,
-    milliseconds: f64,
-    returning: bool,
-    note: String,
-}
-
-impl Value {
-    /// A value whose JSON text has `body_bytes` bytes.
-    fn new(number: usize, body_bytes: usize) -> Self {
-        let mut value = Self {
-            number: 100_000 + number as u64,
-            kind: "page.visited",
-            visitor: "198.51.100.7",
-            milliseconds: 12.5,
-            returning: number.is_multiple_of(2),
-            note: String::new(),
-        };
-        let empty = serde_json::to_string(&value).unwrap().len();
-        value.note = "the quick brown fox jumps over the lazy dog; "
-            .chars()
-            .cycle()
-            .take(body_bytes - empty)
-            .collect();
-        value
     }
 }
 

@@ -74,6 +74,8 @@ impl FailureLog {
             self.broken = Some(error);
         }
         match self.total() {
+            // With a file that cannot be written, this is where the line is kept.
+            _ if self.broken.is_some() => serde_json::to_string(failure).ok(),
             ..=SHOWN => Some(format!("line {}: {}", failure.line, failure.reason)),
             total if total == SHOWN + 1 => {
                 Some("… and more; --failed FILE keeps every line that was not stored".to_owned())
@@ -93,7 +95,7 @@ impl FailureLog {
         };
         let finished = match self.broken.take() {
             Some(error) => Err(error),
-            None => file.flush().and_then(|()| file.get_ref().sync_all()),
+            None => file.flush().and_then(|()| sync(file.get_ref())),
         };
         finished.map_err(|error| {
             format!("{} does not hold all lines that were not stored: {error}", path.display())
@@ -114,6 +116,11 @@ fn open_empty(path: &Path) -> io::Result<(PathBuf, BufWriter<File>)> {
         )));
     }
     Ok((path.to_owned(), BufWriter::new(file)))
+}
+
+/// Waits until a file is on disk. Pipes and devices have no such thing, and say that it is an error.
+fn sync(file: &File) -> io::Result<()> {
+    if file.metadata()?.is_file() { file.sync_all() } else { Ok(()) }
 }
 
 fn write_line(file: &mut impl Write, failure: &Failure) -> io::Result<()> {

@@ -5,14 +5,14 @@ use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Longest line that is kept whole, in bytes. Far above what an event may have, so that a line
 /// that is too large for an event can still be handed back.
-const LONGEST_KEPT: usize = 64 * 1024 * 1024;
+const LONGEST_KEPT: usize = 16 * 1024 * 1024;
 
-/// Lines read ahead of the one that is being put.
-const READ_AHEAD: usize = 64;
+/// Lines read ahead of the one that is being put: few, as each may be of the longest.
+const READ_AHEAD: usize = 16;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -93,6 +93,19 @@ pub(crate) fn lines(input: Box<dyn Read + Send>) -> io::Result<mpsc::Receiver<io
         }
     })?;
     Ok(receiver)
+}
+
+/// Runs what may block for ever, and what no task could therefore be made to wait for: a program's
+/// end waits for tokio's blocking tasks, but not for this thread.
+pub(crate) async fn in_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    let (done, result) = oneshot::channel();
+    thread::Builder::new().spawn(move || {
+        // Whoever waited may have gone.
+        let _ = done.send(work());
+    })?;
+    result.await.map_err(|_| io::Error::other("a thread panicked"))
 }
 
 #[derive(Debug)]

@@ -2,12 +2,14 @@
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod collecting;
 mod create_table;
 mod failures;
 mod input;
 mod local;
 mod progress;
 mod put;
+mod reading;
 mod say;
 mod signals;
 mod target;
@@ -60,7 +62,7 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     log_to_stderr(arguments.verbose);
     let ended = match arguments.command {
-        Command::Put(put) => put::run(put, arguments.verbose > 0).await,
+        Command::Put(put) => Box::pin(put::run(put, arguments.verbose > 0)).await,
         Command::CreateTable(create_table) => create_table::run(create_table).await,
         Command::Local(local) => local::run(local).await,
     };

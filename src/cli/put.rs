@@ -1,24 +1,26 @@
 //! `put`: stores each line of a file or of standard input.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use dynamodb_eventstore::{
-    Certainty, EventStore, FailureClass, GiveUp, PutError, PutTicket, WriteError,
-};
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
+use dynamodb_eventstore::{CloseError, CloseReport, EventStore};
 use indicatif::HumanCount;
 use tokio::sync::{mpsc, watch};
 
-use crate::failures::{Content, Failure, FailureLog};
-use crate::input::{self, Line, Source};
+use crate::collecting::{Collection, collect};
+use crate::failures::FailureLog;
+use crate::input::{self, Source, in_a_thread};
 use crate::progress::{Progress, Voice, rate};
+use crate::reading::{End, Reading};
 use crate::say;
 use crate::signals::{Signal, Signals};
 use crate::target::{Aws, DEFAULT_FILE, Target};
+
+/// Lines whose outcome waits to be recorded. A refused line is kept with its text, so they are few.
+const OUTCOMES: usize = 16;
 
 /// Store each line of newline-delimited JSON as an event
 ///
@@ -64,75 +66,74 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: Arguments, verbose: bool) -> Result<ExitCode, Box<dyn Error>> {
     // First of all: from here on no signal ends the process before the report.
     let mut signals = Signals::listen()?;
-    let source = Source::new(arguments.file.clone());
-    let (input, length) =
-        source.open().map_err(|error| format!("cannot read {}: {error}", source.in_words()))?;
-    let failures = FailureLog::create(arguments.failed.as_deref())?;
-    let target = open_target(&arguments).await?;
-    let store = start(&arguments, &target).await?;
+    let ready = tokio::select! {
+        biased;
+        signal = signals.next() => {
+            say::note(format_args!("stopped by {} before the first line", signal.name));
+            return Ok(ExitCode::from(signal.exit_code()));
+        }
+        ready = Box::pin(Ready::prepare(&arguments)) => ready?,
+    };
+    let Ready { source, input, length, failures, target, store } = ready;
     if source.is_terminal() {
         say::note("type one JSON text a line; Ctrl-D ends the input");
     }
 
     let progress = Progress::start(&store, length, verbose);
-    let (outcomes, collected) = mpsc::unbounded_channel();
+    let (outcomes, collected) = mpsc::channel(OUTCOMES);
     let (hopeless, stop) = watch::channel(None);
     let collector = tokio::spawn(collect(collected, failures, progress.voice(), hopeless));
-    let mut reading = Reading {
-        store: &store,
-        lines: input::lines(input)?,
-        outcomes,
-        progress: &progress,
-        last_line: 0,
-    };
+    let lines = input::lines(input)?;
+    let mut reading = Reading { store: &store, lines, outcomes, progress: &progress, last_line: 0 };
     let end = reading.run(&mut signals, stop).await;
     let last_line = reading.last_line;
     drop(reading);
 
+    // Whatever goes wrong from here on, the report comes first.
     let grace = Duration::from_secs(arguments.grace);
-    let report = close(&store, &mut signals, &end, grace, &progress.voice()).await?;
-    let mut collection = collector.await?;
+    let closed = close(&store, &mut signals, &end, grace, &progress.voice()).await;
+    let collection = collector.await;
     let elapsed = progress.finish();
-    target.close().await?;
+    let target_closed = target.close().await;
 
     let stats = store.stats();
+    let stored_bytes = collection.as_ref().map_or(0, |collection| collection.stored_bytes);
     say::result(format_args!(
         "stored {} events, {} bytes, in {:.2} s ({}), {} retries",
-        HumanCount(report.stored),
-        HumanCount(collection.stored_bytes),
+        HumanCount(stats.stored),
+        HumanCount(stored_bytes),
         elapsed.as_secs_f64(),
-        rate(report.stored, elapsed),
+        rate(stats.stored, elapsed),
         HumanCount(stats.retried),
     ));
-    let failures = &mut collection.failures;
-    if failures.total() > 0 {
-        say::note(format_args!(
-            "NOT STORED: {} lines ({} refused, {} not stored, {} maybe stored){}",
-            HumanCount(failures.total()),
-            HumanCount(failures.refused),
-            HumanCount(failures.not_stored),
-            HumanCount(failures.maybe_stored),
-            arguments.failed.map(|file| format!("; see {}", file.display())).unwrap_or_default(),
-        ));
+    let mut errors: Vec<String> = Vec::new();
+    let mut failed = 0;
+    match collection {
+        Ok(Collection { failures, .. }) => {
+            failed = failures.total();
+            errors.extend(report_failures(failures, arguments.failed.as_deref()).err());
+        }
+        Err(error) => errors.push(error.to_string()),
     }
-    let kept = failures.finish();
-    if let Err(error) = &kept {
+    errors.extend(closed.err().map(|error| error.to_string()));
+    errors.extend(target_closed.err().map(|error| error.to_string()));
+    for error in &errors {
         say::note(format_args!("error: {error}"));
     }
+    let all_stored = failed == 0 && errors.is_empty();
+    let source = source.in_words();
     Ok(match end {
+        End::AllRead if all_stored => ExitCode::SUCCESS,
+        End::AllRead => ExitCode::FAILURE,
         End::Signal(signal) => {
             say::note(format_args!(
-                "stopped by {} after line {last_line} of {}: later lines were not put",
+                "stopped by {} after line {last_line} of {source}: later lines were not put",
                 signal.name,
-                source.in_words()
             ));
             ExitCode::from(signal.exit_code())
         }
         End::ReadError(error) => {
-            say::note(format_args!(
-                "error: cannot read {} beyond line {last_line}: {error}",
-                source.in_words()
-            ));
+            say::note(format_args!("error: cannot read {source} beyond line {last_line}: {error}"));
             ExitCode::FAILURE
         }
         End::Hopeless(cause) => {
@@ -141,9 +142,52 @@ pub(crate) async fn run(arguments: Arguments, verbose: bool) -> Result<ExitCode,
             ));
             ExitCode::FAILURE
         }
-        End::AllRead if failures.total() == 0 && kept.is_ok() => ExitCode::SUCCESS,
-        End::AllRead => ExitCode::FAILURE,
     })
+}
+
+/// Counts the lines that were not stored, and says where they are.
+fn report_failures(mut failures: FailureLog, file: Option<&Path>) -> Result<(), String> {
+    if failures.total() > 0 {
+        say::note(format_args!(
+            "NOT STORED: {} lines ({} refused, {} not stored, {} maybe stored){}",
+            HumanCount(failures.total()),
+            HumanCount(failures.refused),
+            HumanCount(failures.not_stored),
+            HumanCount(failures.maybe_stored),
+            file.map(|file| format!("; see {}", file.display())).unwrap_or_default(),
+        ));
+    }
+    failures.finish()
+}
+
+/// What there has to be before the first line is put.
+struct Ready {
+    source: Source,
+    input: Box<dyn Read + Send>,
+    length: Option<u64>,
+    failures: FailureLog,
+    target: Target,
+    store: EventStore,
+}
+
+impl Ready {
+    async fn prepare(arguments: &Arguments) -> Result<Self, Box<dyn Error>> {
+        let source = Source::new(arguments.file.clone());
+        let (opened, failed) = (source.clone(), arguments.failed.clone());
+        // In a thread, as to open a pipe can take until somebody opens its other end.
+        let files = in_a_thread(move || {
+            let (input, length) = opened
+                .open()
+                .map_err(|error| format!("cannot read {}: {error}", opened.in_words()))?;
+            let failures =
+                FailureLog::create(failed.as_deref()).map_err(|error| error.to_string())?;
+            Ok::<_, String>((input, length, failures))
+        });
+        let (input, length, failures) = files.await??;
+        let target = open_target(arguments).await?;
+        let store = start(arguments, &target).await?;
+        Ok(Self { source, input, length, failures, target, store })
+    }
 }
 
 async fn open_target(arguments: &Arguments) -> Result<Target, Box<dyn Error>> {
@@ -180,166 +224,6 @@ async fn start(arguments: &Arguments, target: &Target) -> Result<EventStore, Box
         .map_err(|error| format!("cannot store in {}: {error}", target.in_words()))?)
 }
 
-/// Why no more lines are put.
-enum End {
-    AllRead,
-    Signal(Signal),
-    ReadError(String),
-    /// The service refuses in a way that no later event would escape.
-    Hopeless(String),
-}
-
-/// What became of one line when it was put.
-enum Outcome {
-    Accepted { line: u64, bytes: u64, ticket: PutTicket },
-    Refused(Failure),
-}
-
-/// The way of the lines from the input into the store.
-struct Reading<'a> {
-    store: &'a EventStore,
-    lines: mpsc::Receiver<std::io::Result<Line>>,
-    outcomes: mpsc::UnboundedSender<Outcome>,
-    progress: &'a Progress,
-    /// Number of the last line that was accepted or refused.
-    last_line: u64,
-}
-
-impl Reading<'_> {
-    /// Puts lines until there are no more, or until something says stop. A line whose put is
-    /// interrupted was not accepted, and does not count as put.
-    async fn run(
-        &mut self,
-        signals: &mut Signals,
-        mut stop: watch::Receiver<Option<String>>,
-    ) -> End {
-        loop {
-            let step = async {
-                match self.lines.recv().await {
-                    Some(Ok(line)) => self.put(line).await,
-                    Some(Err(error)) => Some(End::ReadError(error.to_string())),
-                    None => Some(End::AllRead),
-                }
-            };
-            // A put is cancel safe: dropped here, it leaves nothing behind.
-            tokio::select! {
-                biased;
-                signal = signals.next() => return End::Signal(signal),
-                Ok(cause) = stop.wait_for(Option::is_some) => {
-                    return End::Hopeless(cause.clone().unwrap_or_default());
-                }
-                end = step => if let Some(end) = end { return end },
-            }
-        }
-    }
-
-    async fn put(&mut self, line: Line) -> Option<End> {
-        let (number, bytes) = (line.number, line.length);
-        let refused = |reason: String, content| {
-            let (line, key, certainty) = (number, None, Certainty::NotStored);
-            Outcome::Refused(Failure { line, key, certainty, reason, content })
-        };
-        let is_whole = line.is_whole();
-        let outcome = match String::from_utf8(line.text) {
-            _ if !is_whole => refused(
-                format!("the line has {} bytes, far too many for an event", HumanCount(bytes)),
-                Content::OmittedBytes(bytes),
-            ),
-            Err(error) => {
-                let place = error.utf8_error().valid_up_to() + 1;
-                let hex = error.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-                refused(format!("not UTF-8 (byte {place} of the line)"), Content::Hex(hex))
-            }
-            Ok(text) => match self.store.put_json(&text).await {
-                Ok(ticket) => Outcome::Accepted { line: number, bytes, ticket },
-                Err(PutError::NotJson(error)) => refused(not_json(&error), Content::Text(text)),
-                Err(error @ PutError::TooLarge(_)) => {
-                    refused(error.to_string(), Content::Text(text))
-                }
-                Err(error) => return Some(End::Hopeless(error.to_string())),
-            },
-        };
-        self.last_line = number;
-        self.progress.advance(line.end);
-        // The collector lives as long as this sender does.
-        let _ = self.outcomes.send(outcome);
-        None
-    }
-}
-
-/// serde_json's words without its line number: it counts within the text, which is one line here.
-fn not_json(error: &serde_json::Error) -> String {
-    let said = error.to_string();
-    let (what, _place) = said.rsplit_once(" at line ").unwrap_or((&said, ""));
-    format!("not JSON: {what} at column {}", error.column())
-}
-
-/// What the tickets said.
-struct Collection {
-    failures: FailureLog,
-    stored_bytes: u64,
-}
-
-/// Awaits every ticket and records every line that was not stored.
-async fn collect(
-    mut outcomes: mpsc::UnboundedReceiver<Outcome>,
-    mut failures: FailureLog,
-    voice: Voice,
-    hopeless: watch::Sender<Option<String>>,
-) -> Collection {
-    let mut stored_bytes = 0;
-    let mut tickets = FuturesUnordered::new();
-    let mut open = true;
-    while open || !tickets.is_empty() {
-        let failure = tokio::select! {
-            Some((line, bytes, answer)) = tickets.next() => match answer {
-                Ok(_stored) => {
-                    stored_bytes += bytes;
-                    continue;
-                }
-                Err(error) => {
-                    if is_hopeless(&error) {
-                        hopeless.send_replace(error.last_cause().map(ToString::to_string));
-                    }
-                    not_stored(line, &error)
-                }
-            },
-            outcome = outcomes.recv(), if open => match outcome {
-                Some(Outcome::Accepted { line, bytes, ticket }) => {
-                    tickets.push(async move { (line, bytes, ticket.await) });
-                    continue;
-                }
-                Some(Outcome::Refused(failure)) => failure,
-                None => {
-                    open = false;
-                    continue;
-                }
-            },
-        };
-        if let Some(said) = failures.record(&failure) {
-            voice.say(&said);
-        }
-    }
-    Collection { failures, stored_bytes }
-}
-
-/// Whether the events to come would fail the same way.
-fn is_hopeless(error: &WriteError) -> bool {
-    error.reason() == GiveUp::NotRetryable
-        && error.last_cause().is_some_and(|cause| cause.class() == FailureClass::Fatal)
-}
-
-fn not_stored(line: u64, error: &WriteError) -> Failure {
-    let body = error.event().map(|event| event.body().to_owned());
-    Failure {
-        line,
-        key: Some(error.key().to_string()),
-        certainty: error.certainty(),
-        reason: error.to_string(),
-        content: body.map_or(Content::OmittedBytes(0), Content::Text),
-    }
-}
-
 /// Closes the store. After the end of the input each event has its whole deadline; after a signal
 /// there is the grace period, and after one more there is no time left.
 async fn close(
@@ -348,7 +232,7 @@ async fn close(
     end: &End,
     grace: Duration,
     voice: &Voice,
-) -> Result<dynamodb_eventstore::CloseReport, Box<dyn Error>> {
+) -> Result<CloseReport, CloseError> {
     let mut signalled = None;
     if let End::Signal(signal) = end {
         wait_within(*signal, store, grace, voice);
@@ -358,7 +242,7 @@ async fn close(
     tokio::pin!(closing);
     loop {
         tokio::select! {
-            report = &mut closing => return Ok(report?),
+            report = &mut closing => return report,
             signal = signals.next() => {
                 let sooner = if signalled.replace(signal).is_some() {
                     voice.say(&format!("{} again: not waiting any longer", signal.name));

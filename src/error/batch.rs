@@ -132,6 +132,15 @@ impl BatchError {
         )
     }
 
+    /// The attempt was answered, but not with an answer to it.
+    pub(crate) fn unreadable(what: &str) -> Self {
+        Self::new(
+            FailureClass::Transient,
+            Certainty::MaybeStored,
+            format!("the answer makes no sense: {what}"),
+        )
+    }
+
     /// The failure's class.
     #[must_use]
     pub fn class(&self) -> FailureClass {

@@ -93,4 +93,12 @@ pub enum FlushError {
 /// Why there is no close report: the worker was gone, or went, before it could make one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no close report: {0}")]
-pub struct CloseError(#[from] pub WorkerLost);
+pub struct CloseError(#[from] WorkerLost);
+
+impl CloseError {
+    /// Why the worker ended.
+    #[must_use]
+    pub fn cause(&self) -> WorkerLost {
+        self.0
+    }
+}

@@ -10,19 +10,21 @@ pub(crate) struct Epoch(u64);
 
 /// Tells when everything accepted before a flush is settled.
 ///
-/// Each flush ends an epoch and waits until no event of it, or of an earlier one, is pending: a
-/// counter per epoch, so that settling costs the same however many flushes wait. `R` is what the
-/// answer is given to.
+/// Each flush ends an epoch and waits until no event of it, or of an earlier one, is pending. There is
+/// a counter per epoch and a running total of the epochs that are over, so that settling an event and
+/// answering a flush cost the same however many flushes wait. `R` is what the answer is given to.
 #[derive(Debug)]
 pub(crate) struct Barrier<R> {
-    /// The last one is the current epoch; there is always one.
+    /// From the first epoch that is not over to the current one, which is always there.
     epochs: VecDeque<Tally>,
     /// Number of the first in `epochs`.
     first: u64,
+    /// What became of the events of all epochs before `first`.
+    over: FlushReport,
+    /// What of `over` the flushes have reported that were answered.
+    reported: FlushReport,
     /// In the order of their epochs, which is the order in which they can be answered.
     flushes: VecDeque<Flush<R>>,
-    /// Epochs below this one were counted by a flush that was answered.
-    reported: u64,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -33,8 +35,10 @@ struct Tally {
 
 #[derive(Debug)]
 struct Flush<R> {
-    from: u64,
-    to: u64,
+    /// The last epoch that it waits for.
+    epoch: u64,
+    /// What had been reported when it was called.
+    reported: FlushReport,
     reply: R,
 }
 
@@ -43,8 +47,9 @@ impl<R> Barrier<R> {
         Self {
             epochs: VecDeque::from([Tally::default()]),
             first: 0,
+            over: FlushReport::default(),
+            reported: FlushReport::default(),
             flushes: VecDeque::new(),
-            reported: 0,
         }
     }
 
@@ -53,14 +58,14 @@ impl<R> Barrier<R> {
         if let Some(current) = self.epochs.back_mut() {
             current.pending += 1;
         }
-        Epoch(self.first + self.epochs.len() as u64 - 1)
+        Epoch(self.current())
     }
 
     /// Counts out an event that was accepted in `epoch`.
     pub(crate) fn settle(&mut self, epoch: Epoch, stored: bool) {
         let place = epoch.0.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
         let Some(tally) = place.and_then(|place| self.epochs.get_mut(place)) else {
-            debug_assert!(false, "an event was settled after its epoch had ended");
+            debug_assert!(false, "an event was settled after its epoch was over");
             return;
         };
         tally.pending -= 1;
@@ -73,37 +78,32 @@ impl<R> Barrier<R> {
 
     /// Begins a flush: it waits for all that was accepted until now.
     pub(crate) fn flush(&mut self, reply: R) {
-        let to = self.first + self.epochs.len() as u64 - 1;
-        self.flushes.push_back(Flush { from: self.reported, to, reply });
+        let (epoch, reported) = (self.current(), self.reported);
+        self.flushes.push_back(Flush { epoch, reported, reply });
         self.epochs.push_back(Tally::default());
     }
 
     /// The first flush that waits for nothing any more, with its report.
     pub(crate) fn pop_done(&mut self) -> Option<(R, FlushReport)> {
-        let to = self.flushes.front()?.to;
-        let through = |epoch: u64| usize::try_from(epoch + 1 - self.first).unwrap_or(usize::MAX);
-        if self.epochs.iter().take(through(to)).any(|tally| tally.pending > 0) {
-            return None;
-        }
-        let Flush { from, to, reply } = self.flushes.pop_front()?;
-        let mut report = FlushReport::default();
-        let skipped = usize::try_from(from.saturating_sub(self.first)).unwrap_or(usize::MAX);
-        for tally in self.epochs.iter().take(through(to)).skip(skipped) {
-            report.stored += tally.settled.stored;
-            report.failed += tally.settled.failed;
-        }
-        self.reported = to + 1;
-        self.forget_reported();
-        Some((reply, report))
-    }
-
-    /// Drops the epochs that no flush, waiting or to come, will count.
-    fn forget_reported(&mut self) {
-        let needed = self.flushes.front().map_or(self.reported, |flush| flush.from);
-        while self.first < needed && self.epochs.len() > 1 {
+        let epoch = self.flushes.front()?.epoch;
+        while self.first <= epoch {
+            let tally = self.epochs.front().filter(|tally| tally.pending == 0)?;
+            self.over.stored += tally.settled.stored;
+            self.over.failed += tally.settled.failed;
             self.epochs.pop_front();
             self.first += 1;
         }
+        let flush = self.flushes.pop_front()?;
+        self.reported = self.over;
+        let report = FlushReport {
+            stored: self.over.stored - flush.reported.stored,
+            failed: self.over.failed - flush.reported.failed,
+        };
+        Some((flush.reply, report))
+    }
+
+    fn current(&self) -> u64 {
+        self.first + self.epochs.len() as u64 - 1
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::{Id, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::timeout;
 
 use super::settlement::Held;
@@ -65,11 +65,22 @@ impl Flights {
     ///
     /// Cancel safe: an attempt that has come back is not lost.
     pub(super) async fn next(&mut self) -> Option<(Vec<Held>, Attempt)> {
-        let (id, attempt) = match self.tasks.join_next_with_id().await? {
+        let done = self.tasks.join_next_with_id().await?;
+        Some(self.land(done))
+    }
+
+    /// The next batch that has come back already.
+    pub(super) fn next_done(&mut self) -> Option<(Vec<Held>, Attempt)> {
+        let done = self.tasks.try_join_next_with_id()?;
+        Some(self.land(done))
+    }
+
+    fn land(&mut self, done: Result<(Id, Attempt), JoinError>) -> (Vec<Held>, Attempt) {
+        let (id, attempt) = match done {
             Ok(done) => done,
             Err(error) => (error.id(), Err(panicked())),
         };
-        Some((self.batches.remove(&id).unwrap_or_default(), attempt))
+        (self.batches.remove(&id).unwrap_or_default(), attempt)
     }
 
     /// Drops every attempt where it is, and hands its events back.

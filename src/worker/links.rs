@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::WorkerLost;
@@ -35,6 +36,29 @@ pub(crate) struct WorkerLinks {
     pub(crate) ending: watch::Sender<Option<Ending>>,
     pub(crate) room: Arc<Room>,
     pub(crate) counters: Arc<Counters>,
+}
+
+/// The worker's end of the channel.
+///
+/// Dropping it answers whatever is still in it. tokio's own drop stops at a message whose sender is
+/// between claiming its place and filling it, and leaves those behind it to the last sender: a
+/// ticket whose holder also holds the store would wait for ever.
+#[derive(Debug)]
+pub(super) struct Inbox(pub(super) mpsc::UnboundedReceiver<Command>);
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.0.close();
+        loop {
+            match self.0.try_recv() {
+                // A put settles itself as it is dropped; a flush fails as its reply is.
+                Ok(command) => drop(command),
+                Err(TryRecvError::Disconnected) => break,
+                // A sender is between its two steps, a few instructions apart.
+                Err(TryRecvError::Empty) => std::thread::yield_now(),
+            }
+        }
+    }
 }
 
 /// Says how the worker ended, if the worker does not come to say so itself.

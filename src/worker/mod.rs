@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 use rand::rngs::StdRng;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::sleep_until;
 
 pub(crate) use links::{Command, Ending, WorkerLinks};
@@ -23,7 +23,7 @@ use crate::policy::retry::{Decision, RetryPolicy};
 use crate::stats::Counters;
 use crate::writer::{BatchReceipt, BatchWriter};
 use flights::{Attempt, Flights};
-use links::Epitaph;
+use links::{Epitaph, Inbox};
 use settlement::{Held, Settlement};
 
 /// Commands taken from the channel at one go.
@@ -48,7 +48,7 @@ pub(crate) struct WorkerSettings {
 /// the channel closed, or gets a lost event's answer, also finds the cause.
 pub(crate) struct Worker {
     epitaph: Epitaph,
-    commands: mpsc::UnboundedReceiver<Command>,
+    commands: Inbox,
     close_at: watch::Receiver<Option<Instant>>,
     counters: Arc<Counters>,
     retry: RetryPolicy,
@@ -91,7 +91,7 @@ impl Worker {
         } = settings;
         Self {
             epitaph: Epitaph { room, ending },
-            commands,
+            commands: Inbox(commands),
             close_at,
             settlement: Settlement::new(
                 Arc::clone(&counters),
@@ -139,7 +139,7 @@ impl Worker {
                 biased;
                 Some((batch, attempt)) = self.flights.next() => Wake::Attempt(batch, attempt),
                 changed = self.close_at.changed(), if self.handles_left => Wake::Close(changed),
-                count = self.commands.recv_many(&mut inbox, INBOX), if self.open => {
+                count = self.commands.0.recv_many(&mut inbox, INBOX), if self.open => {
                     Wake::Commands(count)
                 }
                 () = self.epitaph.room.pressed() => Wake::Pressed,
@@ -147,8 +147,7 @@ impl Worker {
             };
             let turn = now();
             match wake {
-                Wake::Attempt(batch, Ok(receipt)) => self.apply(batch, &receipt, turn),
-                Wake::Attempt(batch, Err(error)) => self.fail(batch, error, turn),
+                Wake::Attempt(batch, attempt) => self.conclude(batch, attempt, turn),
                 Wake::Close(changed) => self.close(changed.is_ok()),
                 Wake::Commands(count) => {
                     self.open = count > 0;
@@ -169,7 +168,11 @@ impl Worker {
     fn next_deadline(&self) -> Option<Instant> {
         // Without a place in flight nothing can be sent, however due it is.
         let send = if self.flights.has_place() { self.buffer.next_due() } else { None };
-        send.into_iter().chain(self.buffer.next_expiry()).chain(self.close_deadline).min()
+        // Past the deadline of close there is only the channel to wait for, which will say that it is
+        // empty.
+        let is_waiting = !(self.buffer.is_empty() && self.flights.is_empty());
+        let close = self.close_deadline.filter(|_| is_waiting);
+        send.into_iter().chain(self.buffer.next_expiry()).chain(close).min()
     }
 
     fn admit(&mut self, commands: impl Iterator<Item = Command>, now: Instant) {
@@ -189,9 +192,11 @@ impl Worker {
     }
 
     fn send_due(&mut self, now: Instant) {
-        // Nobody is to sit out the linger while others wait for its room, or when no company for
-        // it can come any more.
-        if self.epitaph.room.is_pressed() || !self.open {
+        // Nobody is to sit out the linger when no company can come any more, or while others wait
+        // for room that nothing else will give back. What is in flight gives room back as well, and
+        // rushing beside it would send each event by itself as soon as there is room for it.
+        let is_stuck = self.epitaph.room.is_pressed() && self.flights.is_empty();
+        if is_stuck || !self.open {
             self.buffer.rush();
         }
         while self.flights.has_place()
@@ -204,19 +209,28 @@ impl Worker {
         }
     }
 
+    fn conclude(&mut self, batch: Vec<Held>, attempt: Attempt, now: Instant) {
+        match attempt {
+            Ok(receipt) => self.apply(batch, &receipt, now),
+            Err(error) => self.fail(batch, error, now),
+        }
+    }
+
     fn apply(&mut self, batch: Vec<Held>, receipt: &BatchReceipt, now: Instant) {
         let reconciled = reconcile(batch, receipt.unprocessed());
         if reconciled.foreign > 0 {
+            // It is not the answer to this batch, so nothing in it counts.
+            let mut batch = reconciled.stored;
+            batch.extend(reconciled.remaining);
             let foreign = BatchError::new(
                 FailureClass::Transient,
                 Certainty::MaybeStored,
                 format!("the answer hands back {} keys that were not sent", reconciled.foreign),
             );
-            self.fail(reconciled.stored, foreign, now);
-        } else {
-            for held in reconciled.stored {
-                self.settlement.stored(held);
-            }
+            return self.fail(batch, foreign, now);
+        }
+        for held in reconciled.stored {
+            self.settlement.stored(held);
         }
         if !reconciled.remaining.is_empty() {
             self.fail(reconciled.remaining, BatchError::unprocessed(receipt.request_id()), now);
@@ -278,19 +292,18 @@ impl Worker {
             self.close_deadline = Some(deadline);
             self.epitaph.room.close();
             // What was sent before this is still received.
-            self.commands.close();
+            self.commands.0.close();
         }
     }
 
     /// The deadline of close has passed: everything is given up, and what is in flight may have
-    /// been stored.
+    /// been stored. What is still in the channel follows, as it comes out: that the channel is empty
+    /// is only known when it says so, for a sender can be half-way.
     fn abandon(&mut self, now: Instant) {
-        let mut left = Vec::new();
-        while let Ok(command) = self.commands.try_recv() {
-            left.push(command);
+        // What has come back by now is known.
+        while let Some((batch, attempt)) = self.flights.next_done() {
+            self.conclude(batch, attempt, now);
         }
-        self.admit(left.into_iter(), now);
-        self.open = false;
         for held in self.flights.abort() {
             self.give_up(held, GiveUp::CloseDeadline, now);
         }
@@ -299,6 +312,9 @@ impl Worker {
         }
     }
 }
+
+/// How far off a deadline is that no clock will reach.
+pub(crate) const FAR_OFF: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 /// The runtime's clock, which tests can stop.
 #[expect(clippy::disallowed_methods, reason = "the worker is the one who reads the clock")]

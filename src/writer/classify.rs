@@ -47,7 +47,7 @@ where
                 Some(code) => {
                     let (class, certainty) = by_code(code, status, skewed);
                     let message = service.err().message().unwrap_or("no message");
-                    BatchError::new(class, certainty, passable(message)).with_code(code)
+                    BatchError::new(class, certainty, passable(code, message)).with_code(code)
                 }
                 None => {
                     let (class, certainty) = by_status(status);
@@ -171,12 +171,17 @@ fn clock_skew(response: &HttpResponse, now: i64) -> Option<Duration> {
     Some(Duration::from_secs(theirs.abs_diff(now)))
 }
 
-/// The service's message as far as it cannot hold data: some of its messages echo the request,
-/// which is where a quoted value or a brace begins.
-fn passable(message: &str) -> String {
-    let end = message.find("Value '").or_else(|| message.find('{')).unwrap_or(message.len());
-    let mut passed: String =
-        message.get(..end).unwrap_or_default().chars().take(LONGEST_MESSAGE).collect();
+/// The service's message as far as it cannot hold data. Some of its messages echo the request or what
+/// was signed: behind a quote, a bracket or a new line, and in a `ValidationException` behind a colon.
+fn passable(code: &str, message: &str) -> String {
+    let echoes = |character| match character {
+        '\n' | '\'' | '"' | '`' | '{' | '[' | '<' => true,
+        ':' => code == "ValidationException",
+        _ => false,
+    };
+    let end = message.find(echoes).unwrap_or(message.len());
+    let kept = message.get(..end).unwrap_or_default();
+    let mut passed: String = kept.chars().take(LONGEST_MESSAGE).collect();
     if passed.len() < message.len() {
         passed.push_str("[…]");
     }
@@ -225,9 +230,27 @@ mod tests {
 
     #[test]
     fn an_echoed_request_is_cut_out_of_a_message() {
+        let invalid = |message| passable("ValidationException", message);
         let echo = "1 validation error detected: Value '{events=[{\"body\":\"secret\"}]}' at …";
-        assert_eq!(passable(echo), "1 validation error detected: […]");
-        assert_eq!(passable("Rate exceeded"), "Rate exceeded");
-        assert!(passable(&"é".repeat(1_000)).chars().count() < 310);
+        assert_eq!(invalid(echo), "1 validation error detected[…]");
+        assert_eq!(invalid("The item {body=secret} is no good"), "The item […]");
+        assert_eq!(invalid("The item 'secret' is no good"), "The item […]");
+        assert_eq!(invalid("No good: secret"), "No good[…]");
+        let whole = "The provided key element does not match the schema";
+        assert_eq!(invalid(whole), whole);
+    }
+
+    #[test]
+    fn what_was_signed_is_cut_out_of_a_message() {
+        let signature = "The signature does not match.\n\nThe Canonical String was\n'POST\ntoken'";
+        let passed = passable("InvalidSignatureException", signature);
+        assert_eq!(passed, "The signature does not match.[…]");
+    }
+
+    #[test]
+    fn a_message_without_data_is_passed_on_up_to_a_length() {
+        let denied = "User: arn:aws:iam::1:user/x is not authorized to perform: dynamodb:PutItem";
+        assert_eq!(passable("AccessDeniedException", denied), denied);
+        assert!(passable("ThrottlingException", &"é".repeat(1_000)).chars().count() < 310);
     }
 }

@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 
 use super::classify::classify;
 use super::{BatchReceipt, BatchWriter};
-use crate::error::{BatchError, Certainty, FailureClass};
+use crate::error::BatchError;
 use crate::event::{BODY_ATTRIBUTE, Event, KEY_ATTRIBUTE};
 
 /// Writes batches with the AWS SDK's `BatchWriteItem`.
@@ -94,11 +94,7 @@ fn write_request(event: &Event) -> WriteRequest {
 }
 
 fn unreadable(output: &BatchWriteItemOutput, what: &str) -> BatchError {
-    let error = BatchError::new(
-        FailureClass::Transient,
-        Certainty::MaybeStored,
-        format!("the answer makes no sense: {what}"),
-    );
+    let error = BatchError::unreadable(what);
     match output.request_id() {
         Some(request_id) => error.with_request_id(request_id),
         None => error,

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dynamodb_eventstore::{
     EventKey, EventStore, EventStoreBuilder, MAX_BATCH_EVENTS, MAX_BATCH_WIRE_BYTES, MAX_ITEM_BYTES,
 };
-use futures::stream;
+use futures::{FutureExt, StreamExt, stream};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
@@ -24,7 +24,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{JoinHandle, JoinSet, yield_now};
 
 /// The table that the endpoint has.
 pub(crate) const TABLE: &str = "events";
@@ -79,8 +79,8 @@ pub(crate) enum Selector {
     All,
     /// Those at these places of the request. The answer names them in this order.
     Places(Vec<usize>),
-    /// None of them, but one that was never sent.
-    Stranger,
+    /// Those at these places, and one that was never sent.
+    PlacesAndStranger(Vec<usize>),
 }
 
 /// What `DescribeTable` says.
@@ -407,8 +407,7 @@ impl Selector {
         match self {
             Self::All => (items, Vec::new()),
             Self::Places(places) => {
-                let back: Vec<Item> =
-                    places.iter().filter_map(|&place| items.get(place).cloned()).collect();
+                let back = places.iter().filter_map(|&place| items.get(place).cloned()).collect();
                 let applied = items
                     .into_iter()
                     .enumerate()
@@ -417,9 +416,10 @@ impl Selector {
                     .collect();
                 (back, applied)
             }
-            Self::Stranger => {
-                let stranger = Item { key: STRANGER.to_owned(), body: "{}".to_owned() };
-                (vec![stranger], items)
+            Self::PlacesAndStranger(places) => {
+                let (mut back, applied) = Self::Places(places.clone()).split(items);
+                back.push(Item { key: STRANGER.to_owned(), body: "{}".to_owned() });
+                (back, applied)
             }
         }
     }
@@ -543,8 +543,9 @@ fn response(number: usize, status: u16, body: String) -> Response {
 fn cut_short(number: usize, body: String) -> Response {
     let promised = body.len();
     let half = Bytes::from(body).slice(..promised / 2);
-    let broken = io::Error::other("cut short, as scripted");
-    let parts = stream::iter([Ok(Frame::data(half)), Err(broken)]);
+    // The pause lets hyper send what it has; it would keep it back otherwise.
+    let broken = yield_now().map(|()| Err(io::Error::other("cut short, as scripted")));
+    let parts = stream::iter([Ok(Frame::data(half))]).chain(stream::once(broken));
     head(number, 200)
         .header(CONTENT_LENGTH, promised)
         .body(StreamBody::new(parts).boxed_unsync())

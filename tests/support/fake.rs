@@ -10,7 +10,7 @@ use dynamodb_eventstore::{
 };
 use futures::future::BoxFuture;
 
-use super::clock;
+use super::{clock, watchdog};
 
 /// What becomes of one batch.
 #[derive(Debug, Clone)]
@@ -32,7 +32,7 @@ pub(crate) enum Answer {
     /// The writer panics.
     Panic,
     /// As the other, so much later. Applied at the end of the wait.
-    After(Duration, Box<Answer>),
+    After(Duration, Box<Self>),
 }
 
 impl Answer {
@@ -87,6 +87,7 @@ impl FakeWriter {
 
     /// A writer that gives these answers in turn, and then stores all it is given.
     pub(crate) fn scripted(script: impl IntoIterator<Item = Answer>) -> Self {
+        watchdog::start();
         Self {
             state: Arc::new(Mutex::new(State {
                 start: clock::now(),
@@ -109,7 +110,7 @@ impl FakeWriter {
     }
 
     /// What to answer from now on when the script is at its end.
-    pub(crate) fn from_now_on(&self, answer: Answer) {
+    pub(crate) fn answer_from_now_on(&self, answer: Answer) {
         self.lock().otherwise = answer;
     }
 

@@ -1,7 +1,14 @@
 //! What the tests share.
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "what cannot be had fails the test"
+)]
 
 pub(crate) mod clock;
 pub(crate) mod endpoint;
 pub(crate) mod fake;
 pub(crate) mod table;
+pub(crate) mod watchdog;
