@@ -78,10 +78,15 @@ async fn put_body(store: &EventStore, body: String) -> Put {
     Put { body, ticket }
 }
 
+/// The body of the event that [`put_many`] puts as the `number`th.
+fn body(number: usize) -> String {
+    json!({ "number": number }).to_string()
+}
+
 async fn put_many(store: &EventStore, count: usize) -> Vec<Put> {
     let mut puts = Vec::new();
     for number in 0..count {
-        puts.push(put_body(store, json!({ "number": number }).to_string()).await);
+        puts.push(put_body(store, body(number)).await);
     }
     puts
 }
@@ -429,6 +434,90 @@ async fn an_invalid_batch_is_taken_apart_until_each_event_was_refused_by_itself(
 }
 
 #[tokio::test]
+async fn what_no_event_would_escape_is_told_to_all_that_wait_and_to_none_that_come_later() {
+    in_time(async {
+        let denied = Reply::error(400, "AccessDeniedException");
+        let endpoint = Endpoint::start([denied]).await;
+        let store = brisk(endpoint.store()).max_batches_in_flight(1).start().await.unwrap();
+        let puts = put_many(&store, 60).await;
+        let answers = settle(&store, &endpoint, puts).await;
+        assert_eq!(endpoint.sizes(), [25]);
+        for (place, answer) in answers.into_iter().enumerate() {
+            let error = answer.unwrap_err();
+            assert_eq!(error.certainty(), Certainty::NotStored);
+            assert_eq!(error.attempts(), if place < 25 { 1 } else { 0 });
+            assert_eq!(error.last_cause().unwrap().code(), Some("AccessDeniedException"));
+        }
+
+        let ticket = store.put(&json!({ "number": 60 })).await.unwrap();
+        store.flush().await.unwrap();
+        ticket.await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_invalid_event_fails_alone_and_its_neighbours_are_stored() {
+    in_time(async {
+        for guilty in [vec![7], vec![0, 24], vec![3, 4, 5, 20]] {
+            let bodies = guilty.iter().map(|&number| body(number));
+            let endpoint = Endpoint::start(Script::of([]).poison(bodies)).await;
+            let store = store_at(&endpoint).await;
+            let puts = put_many(&store, 25).await;
+            let keys: Vec<String> = puts.iter().map(|put| put.ticket.key().to_string()).collect();
+            let answers = settle(&store, &endpoint, puts).await;
+
+            let batches = endpoint.batches();
+            for (number, answer) in answers.into_iter().enumerate() {
+                let attempts = match answer {
+                    Ok(stored) => {
+                        assert!(!guilty.contains(&number), "{number} of {guilty:?}");
+                        stored.attempts
+                    }
+                    Err(error) => {
+                        assert!(guilty.contains(&number), "{number} of {guilty:?}: {error}");
+                        assert_eq!(error.certainty(), Certainty::NotStored);
+                        assert_eq!(error.reason(), GiveUp::NotRetryable);
+                        let cause = error.last_cause().unwrap();
+                        assert_eq!(cause.code(), Some("ValidationException"));
+                        assert!(cause.request_id().is_some());
+                        error.attempts()
+                    }
+                };
+                let carried = batches.iter().filter(|batch| batch.keys.contains(&keys[number]));
+                assert_eq!(attempts as usize, carried.count());
+                // 25, 13, 7, 4, 2, 1.
+                assert!(attempts <= 6);
+            }
+            assert!(batches.len() <= 1 + 10 * guilty.len());
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_service_that_calls_everything_invalid_is_asked_about_each_event_alone() {
+    in_time(async {
+        let invalid = Reply::error(400, "ValidationException");
+        let endpoint = Endpoint::start(Script::always(invalid)).await;
+        let store = store_at(&endpoint).await;
+        let puts = put_many(&store, 25).await;
+        for answer in settle(&store, &endpoint, puts).await {
+            let error = answer.unwrap_err();
+            assert_eq!(error.certainty(), Certainty::NotStored);
+            let code = error.last_cause().unwrap().code();
+            assert_eq!(code, Some("ValidationException"));
+        }
+        let mut alone = endpoint.batches();
+        alone.retain(|batch| batch.keys.len() == 1);
+        assert_eq!(alone.len(), 25);
+        // A tree with 25 leaves.
+        assert_eq!(endpoint.batches().len(), 25 + 24);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn once_an_event_is_maybe_stored_a_later_refusal_does_not_unsay_it() {
     in_time(async {
         for lost in [
@@ -619,7 +708,6 @@ async fn whatever_goes_wrong_in_between_each_ticket_tells_the_truth() {
             Reply::CutShort,
             Reply::Hang,
             Reply::Unprocessed(Selector::PlacesAndStranger(vec![])),
-            Reply::error(400, "ValidationException"),
             Reply::error(503, "ServiceUnavailable"),
         ];
         let replies = trouble.iter().cycle().take(6 * trouble.len()).cloned();

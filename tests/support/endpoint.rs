@@ -120,6 +120,8 @@ pub(crate) struct Script {
     replies: VecDeque<Reply>,
     /// For those that come after.
     then: Reply,
+    /// A batch with one of these bodies is invalid, whatever its turn. It takes no reply's turn.
+    poisonous: HashSet<String>,
     described: VecDeque<Described>,
     /// For the calls after those.
     then_described: Described,
@@ -131,6 +133,7 @@ impl Script {
         Self {
             replies: replies.into_iter().collect(),
             then: Reply::Ok,
+            poisonous: HashSet::new(),
             described: VecDeque::new(),
             then_described: Described::with_key([EVENT_KEY]),
         }
@@ -144,6 +147,13 @@ impl Script {
     /// What to answer when the replies are used up.
     pub(crate) fn then(self, then: Reply) -> Self {
         Self { then, ..self }
+    }
+
+    /// Calls every batch invalid that has one of these bodies, as DynamoDB does with an item that
+    /// it does not like.
+    pub(crate) fn poison(mut self, bodies: impl IntoIterator<Item = String>) -> Self {
+        self.poisonous.extend(bodies);
+        self
     }
 
     /// What every `DescribeTable` is told, beyond those told otherwise.
@@ -335,6 +345,9 @@ impl State {
             }
         };
         self.log("BatchWriteItem", batch.keys(), bytes);
+        if batch.items.iter().any(|item| self.script.poisonous.contains(&item.body)) {
+            return Answer::error(400, "ValidationException", "One or more items are not valid.");
+        }
         let reply = self.script.replies.pop_front();
         let mut reply = reply.unwrap_or_else(|| self.script.then.clone());
         if let Reply::Applied(then) = reply {
