@@ -79,7 +79,7 @@ impl Event {
     /// Bytes the event takes in a request body, escaping and punctuation included.
     #[must_use]
     pub fn wire_bytes(&self) -> usize {
-        ITEM_ENVELOPE.len() + self.key.as_str().len() + self.escaped_body_bytes
+        ITEM_ENVELOPE.len() + self.key.len() + self.escaped_body_bytes
     }
 }
 
@@ -120,21 +120,23 @@ fn check_body_bytes(body_bytes: usize, limit: usize) -> Result<(), EventTooLarge
 }
 
 fn item_overhead(key: &EventKey) -> usize {
-    KEY_ATTRIBUTE.len() + key.as_str().len() + BODY_ATTRIBUTE.len()
+    KEY_ATTRIBUTE.len() + key.len() + BODY_ATTRIBUTE.len()
 }
 
 /// Length of `text` inside a JSON string, by the escaping rules of the SDK: two bytes for the
 /// characters that have a short form, six for the other control characters, all else as it is.
 fn escaped_bytes(text: &str) -> usize {
-    let extra: usize = text
-        .bytes()
-        .map(|byte| match byte {
-            b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 1,
-            0x00..=0x1f => 5,
-            _ => 0,
-        })
-        .sum();
-    text.len() + extra
+    // Sums of single bytes, which the compiler adds up many at a time; 32 of them add 160 at most.
+    let extra = |bytes: &[u8]| usize::from(bytes.iter().copied().map(extra_bytes).sum::<u8>());
+    let (chunks, rest) = text.as_bytes().as_chunks::<32>();
+    text.len() + chunks.iter().map(|chunk| extra(chunk)).sum::<usize>() + extra(rest)
+}
+
+/// Bytes that a byte of text takes on top of its own, inside a JSON string.
+fn extra_bytes(byte: u8) -> u8 {
+    let is_short = matches!(byte, b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c);
+    let is_long = (byte < 0x20) & !is_short;
+    u8::from(is_short) + 5 * u8::from(is_long)
 }
 
 #[cfg(test)]

@@ -53,6 +53,10 @@ impl EventKey {
         std::str::from_utf8(text).unwrap_or_default()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        usize::from(self.length)
+    }
+
     /// The time in the key. For a key made here it is the time of the put, or a little later where
     /// the clock stood still, stepped back, or could not keep up with the writer.
     #[must_use]

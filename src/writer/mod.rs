@@ -1,6 +1,7 @@
 //! The edge: performs one batch write and says what became of it.
 
 mod classify;
+mod request;
 mod sdk;
 
 use futures::future::BoxFuture;
