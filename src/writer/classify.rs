@@ -112,16 +112,21 @@ fn by_code(code: &str, status: u16, skewed: bool) -> (FailureClass, Certainty) {
 
         "ValidationException" => (FailureClass::Poison, NotStored),
 
+        // A refusal in the service's own words, if in new ones.
+        _ if matches!(status, 400..=499) && !matches!(status, 408 | 429) => {
+            (FailureClass::Fatal, NotStored)
+        }
         _ => by_status(status),
     }
 }
 
-/// The meaning of an answer that only its HTTP status tells.
+/// The meaning of an answer that only its HTTP status tells. A refusal without the service's code is
+/// somebody else's, a proxy's or a captive portal's, and says nothing of the next attempt.
 fn by_status(status: u16) -> (FailureClass, Certainty) {
     match status {
         408 => (FailureClass::Transient, Certainty::MaybeStored),
         429 => (FailureClass::Throttled, Certainty::NotStored),
-        400..=499 => (FailureClass::Fatal, Certainty::NotStored),
+        400..=499 => (FailureClass::Transient, Certainty::NotStored),
         // 5xx, and whatever has no business in an error: a 200 that is no answer, a redirect.
         _ => (FailureClass::Transient, Certainty::MaybeStored),
     }
@@ -137,7 +142,7 @@ fn dispatch_failure(connector: &ConnectorError) -> BatchError {
         let message = format!(
             "no AWS credentials could be had ({}): set AWS_ACCESS_KEY_ID and \
              AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the builder credentials",
-            innermost(credentials)
+            one_line(innermost(credentials))
         );
         return BatchError::new(class, Certainty::NotStored, message);
     }
@@ -155,6 +160,11 @@ fn dispatch_failure(connector: &ConnectorError) -> BatchError {
 /// `error`, what caused it, what caused that, and so on.
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| error.source())
+}
+
+/// The SDK tells a whole chain of providers in as many lines; a log has one.
+fn one_line(error: &dyn Error) -> String {
+    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
@@ -223,7 +233,7 @@ mod tests {
     #[test]
     fn a_status_alone_is_enough() {
         assert_eq!(by_status(429), (FailureClass::Throttled, Certainty::NotStored));
-        assert_eq!(by_status(404), (FailureClass::Fatal, Certainty::NotStored));
+        assert_eq!(by_status(404), (FailureClass::Transient, Certainty::NotStored));
         assert_eq!(by_status(502), (FailureClass::Transient, Certainty::MaybeStored));
         assert_eq!(by_status(200), (FailureClass::Transient, Certainty::MaybeStored));
     }

@@ -18,6 +18,9 @@ use crate::event::{Event, KEY_ATTRIBUTE};
 ///
 /// The client keeps its configuration, interceptors included, but for its retries: they are
 /// switched off. There is one retry loop, the store's, and it sees every attempt.
+///
+/// The items are put into the request's body just before it is signed. An interceptor finds them
+/// there, and not in the operation's input.
 #[derive(Debug, Clone)]
 pub struct SdkBatchWriter {
     client: Client,
