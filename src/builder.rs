@@ -102,7 +102,8 @@ impl EventStoreBuilder {
     }
 
     /// A ready client, with its interceptors and all. Only its retries are switched off, for this
-    /// store alone: the store has its own, and sees every attempt.
+    /// store alone: the store has its own, and sees every attempt. Interceptors find the items in the
+    /// request's body, not in the operation's input.
     pub fn client(mut self, client: &Client) -> Self {
         self.client = Some(client.clone());
         self

@@ -24,6 +24,7 @@ use support::fake::{Answer, FakeWriter};
 
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(500);
 const EVENT_DEADLINE: Duration = Duration::from_secs(3);
+const MAX_IN_FLIGHT: usize = 3;
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// The runtime's timer is good to a millisecond, and several waits add up.
@@ -215,7 +216,7 @@ async fn run(steps: Vec<Step>, answers: Vec<Answer>, settings: (usize, usize, u6
         .max_batch_events(max_batch_events)
         .max_buffered_events(max_buffered_events)
         .max_buffered_bytes(2_000_000)
-        .max_batches_in_flight(3)
+        .max_batches_in_flight(MAX_IN_FLIGHT)
         .linger(Duration::from_millis(linger))
         .attempt_timeout(ATTEMPT_TIMEOUT)
         .event_deadline(EVENT_DEADLINE)
@@ -262,6 +263,7 @@ async fn run(steps: Vec<Step>, answers: Vec<Answer>, settings: (usize, usize, u6
 /// Compares what the tickets said with what the table holds.
 fn judge(writer: &FakeWriter, store: &EventStore, puts: &mut [Put]) {
     writer.assert_all_legal();
+    assert!(writer.calls().iter().all(|call| call.in_flight <= MAX_IN_FLIGHT));
     let table = writer.table();
     for put in puts.iter_mut() {
         assert!(put.is_settled(), "{} has no answer", put.key);
