@@ -238,7 +238,11 @@ impl EventStore {
     }
 
     /// Takes no more events, goes on with those accepted until they are settled or `deadline` has
-    /// passed, and reports every event that was not stored.
+    /// passed, and reports.
+    ///
+    /// `Ok` means that every accepted event is settled, not that every one is stored:
+    /// [`CloseReport`] counts those of the store's whole life, and lists each that was given up since
+    /// the call or whose failure no ticket had heard of.
     ///
     /// At the deadline what is still waiting is given up as it stands: not stored, or maybe stored
     /// where a call with it was under way. Tickets get the same answers as the report. Every clone

@@ -145,6 +145,11 @@ impl Pending {
     pub(crate) fn fail(&mut self, cause: &Arc<BatchError>) {
         self.in_flight = false;
         self.maybe_stored |= cause.certainty() == Certainty::MaybeStored;
+        self.blame(cause);
+    }
+
+    /// Notes why the event will not be sent. Nothing was sent, so its certainty stays as it is.
+    pub(crate) fn blame(&mut self, cause: &Arc<BatchError>) {
         self.last_cause = Some(Arc::clone(cause));
     }
 

@@ -308,6 +308,19 @@ async fn when_nothing_can_be_stored_every_waiting_ticket_is_told_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_never_sent_is_not_stored_whatever_the_call_beside_it_leaves_open() {
+    let writer = FakeWriter::always(Answer::Fail(FailureClass::Fatal, Certainty::MaybeStored));
+    let store = writer.store().max_batches_in_flight(1).start().await.unwrap();
+    let tickets = put_many(&store, 26).await;
+    for (place, ticket) in tickets.into_iter().enumerate() {
+        let error = failure(ticket).await;
+        let (certainty, attempts) =
+            if place < 25 { (Certainty::MaybeStored, 1) } else { (Certainty::NotStored, 0) };
+        assert_eq!((error.certainty(), error.attempts()), (certainty, attempts), "event {place}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_hands_back_a_stranger_is_not_believed() {
     let writer = FakeWriter::scripted([Answer::HandBackStranger]);
     let store = writer.store().start().await.unwrap();

@@ -103,7 +103,7 @@ impl WriteError {
         self.0.attempts
     }
 
-    /// Time from acceptance to giving up.
+    /// Time from acceptance to giving up; zero where the worker was lost.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.0.elapsed
@@ -126,10 +126,12 @@ impl fmt::Display for WriteError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Inner { key, certainty, attempts, elapsed, reason, last_cause, .. } = &*self.0;
         let plural = if *attempts == 1 { "" } else { "s" };
-        write!(
-            formatter,
-            "event {key} is {certainty} after {attempts} attempt{plural} in {elapsed:.1?}: "
-        )?;
+        write!(formatter, "event {key} is {certainty} after {attempts} attempt{plural}")?;
+        // A lost worker does not come to look at the clock.
+        if !elapsed.is_zero() {
+            write!(formatter, " in {elapsed:.1?}")?;
+        }
+        formatter.write_str(": ")?;
         match reason {
             GiveUp::NotRetryable => formatter.write_str("a retry would fail the same way"),
             GiveUp::Deadline => formatter.write_str("its deadline passed"),

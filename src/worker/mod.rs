@@ -267,7 +267,7 @@ impl Worker {
     /// its own answer.
     fn give_up_waiting(&mut self, cause: &Arc<BatchError>, now: Instant) {
         while let Some(mut held) = self.buffer.pop() {
-            held.pending.fail(cause);
+            held.pending.blame(cause);
             self.give_up(held, GiveUp::NotRetryable, now);
         }
     }
