@@ -13,11 +13,11 @@ use rand::{Rng, SeedableRng};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep_until};
 
+use crate::clock::now;
 use crate::config::{Config, ConfigError};
 use crate::policy::retry::Backoff;
 use crate::store::EventStore;
 use crate::table::{Table, TableError};
-use crate::worker::now;
 use crate::writer::{BatchWriter, SdkBatchWriter};
 
 /// Why a store did not start.
@@ -190,10 +190,40 @@ impl EventStoreBuilder {
         self
     }
 
+    /// Whether an event that may be stored without an acknowledgement is read back, with a consistent
+    /// `BatchGetItem`, before it is given up. Default: yes. It costs a read only where the answer would
+    /// be *maybe*:
+    ///
+    /// - found with its body, the event is [`Stored`](crate::Stored) after all;
+    /// - not found, it is [`NotStored`](crate::Certainty::NotStored) if every call that may have stored
+    ///   it is known to be over: the service had begun to answer with 200 and its request id, and the
+    ///   rest of the answer was lost or makes no sense;
+    /// - not found after a call without an answer (a time-out, a broken connection) or with a 5xx, it
+    ///   stays [`MaybeStored`](crate::Certainty::MaybeStored), as the call may be applied after the
+    ///   read. [`read_back`](crate::WriteError::read_back) says that it was not there, and when.
+    ///
+    /// A read that fails is repeated while there is time: until one attempt time-out after the event's
+    /// deadline. Where the role lacks `dynamodb:BatchGetItem` the event stays maybe stored, and its error
+    /// says so. To leave time for it, a call that begins just before an event's deadline may take half
+    /// of the attempt time-out beyond the deadline, not the whole.
+    pub fn read_back(mut self, read_back: bool) -> Self {
+        self.config.read_back = read_back;
+        self
+    }
+
     /// The five digits that keep this store's keys apart from those of other writers to the table,
     /// 0 to 99,999. Default: drawn at random; [`WriterId`](crate::WriterId) has the odds.
     pub fn writer_id(mut self, writer_id: u32) -> Self {
         self.config.writer_id = Some(writer_id);
+        self
+    }
+
+    /// Feature `test-util`: a store that does the same every time. The writer id and the jitter of its
+    /// retries are drawn from `seed`, and the time in its keys is that of tokio's clock, which tests can
+    /// pause, from 2026-01-01 on. Not for production: two such stores make the same keys.
+    #[cfg(feature = "test-util")]
+    pub fn deterministic(mut self, seed: u64) -> Self {
+        self.config.seed = Some(seed);
         self
     }
 
@@ -241,7 +271,10 @@ impl EventStoreBuilder {
                 Arc::new(SdkBatchWriter::new(&client, table))
             }
         };
-        let mut random = random(config.writer_id)?;
+        let mut random = match config.seed {
+            Some(seed) => StdRng::seed_from_u64(seed),
+            None => random(config.writer_id)?,
+        };
         let writer_id = config.writer_id(random.next_u64());
         // Panics here, where the reason can be seen, if the runtime has no timer.
         drop(sleep_until(Instant::from_std(now())));

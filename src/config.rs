@@ -4,6 +4,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use crate::error::PutError;
 use crate::event::{MAX_BATCH_EVENTS, MAX_ITEM_BYTES};
 use crate::key::WriterId;
 use crate::policy::batch::BatchLimits;
@@ -46,7 +47,10 @@ pub(crate) struct Config {
     pub(crate) event_deadline: Duration,
     pub(crate) max_attempts: u32,
     pub(crate) backoff: Backoff,
+    pub(crate) read_back: bool,
     pub(crate) writer_id: Option<u32>,
+    /// Where all luck comes from, instead of from the system.
+    pub(crate) seed: Option<u64>,
 }
 
 impl Default for Config {
@@ -62,7 +66,9 @@ impl Default for Config {
             event_deadline: Duration::from_secs(60),
             max_attempts: 100,
             backoff: Backoff::default(),
+            read_back: true,
             writer_id: None,
+            seed: None,
         }
     }
 }
@@ -116,9 +122,16 @@ impl Config {
                 max_attempts: self.max_attempts,
                 event_deadline: self.event_deadline,
             },
+            read_back: self.read_back,
             max_unheard_events: self.max_buffered_events,
             max_unheard_bytes: self.max_buffered_bytes,
         }
+    }
+
+    /// How long after the deadline of a close that was given `patience` events in doubt may still be read
+    /// back: no longer than one attempt, and no longer than the close itself was to take.
+    pub(crate) fn time_to_read_back(&self, patience: Duration) -> Duration {
+        if self.read_back { self.attempt_timeout.min(patience) } else { Duration::ZERO }
     }
 
     /// The writer id that was set, or the one that 64 random bits draw.
@@ -127,8 +140,21 @@ impl Config {
     }
 
     pub(crate) fn batch_capacity(&self) -> NonZeroUsize {
-        NonZeroUsize::new(self.max_batch_events).unwrap_or(NonZeroUsize::MIN)
+        non_zero(self.max_batch_events)
     }
+
+    /// Why a put is refused that does not wait for room.
+    pub(crate) fn full(&self) -> PutError {
+        PutError::Full {
+            max_buffered_events: non_zero(self.max_buffered_events),
+            max_buffered_bytes: non_zero(self.max_buffered_bytes),
+        }
+    }
+}
+
+/// A limit that has been validated.
+fn non_zero(limit: usize) -> NonZeroUsize {
+    NonZeroUsize::new(limit).unwrap_or(NonZeroUsize::MIN)
 }
 
 fn in_range<T: PartialOrd + fmt::Display>(

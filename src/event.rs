@@ -37,7 +37,10 @@ const ITEM_ENVELOPE: &str = r#"{"PutRequest":{"Item":{"key":{"S":""},"body":{"S"
 /// An event as it stands in the table: a key and a JSON text.
 ///
 /// A clone shares the text. `Debug` shows the body's size and never the body.
-#[derive(Clone, PartialEq, Eq)]
+///
+/// It serialises to `{"key":"…","body":"…"}`, and is read from any JSON object that has these two.
+#[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "KeyAndBody", try_from = "KeyAndBody")]
 pub struct Event {
     key: EventKey,
     body: Arc<str>,
@@ -80,6 +83,27 @@ impl Event {
     #[must_use]
     pub fn wire_bytes(&self) -> usize {
         ITEM_ENVELOPE.len() + self.key.len() + self.escaped_body_bytes
+    }
+}
+
+/// An event as serde sees it.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct KeyAndBody {
+    key: EventKey,
+    body: String,
+}
+
+impl From<Event> for KeyAndBody {
+    fn from(event: Event) -> Self {
+        Self { key: event.key, body: event.body().to_owned() }
+    }
+}
+
+impl TryFrom<KeyAndBody> for Event {
+    type Error = EventTooLarge;
+
+    fn try_from(KeyAndBody { key, body }: KeyAndBody) -> Result<Self, Self::Error> {
+        Self::new(key, body)
     }
 }
 
@@ -171,6 +195,18 @@ mod tests {
         let key: EventKey = "20130927T0052406525".parse().unwrap();
         assert!(Event::new(key, "x".repeat(MAX_BODY_BYTES + 8)).is_ok());
         assert!(Event::new(key, "x".repeat(MAX_BODY_BYTES + 9)).is_err());
+    }
+
+    #[test]
+    fn an_event_is_read_from_any_object_with_a_key_and_a_body() {
+        let event = Event::new(key(), r#"{"foo":"bar"}"#).unwrap();
+        let written = serde_json::to_string(&event).unwrap();
+        assert_eq!(written, format!(r#"{{"key":"{KEY}","body":"{{\"foo\":\"bar\"}}"}}"#));
+        let more = format!(r#"{{"line":7,{}"#, &written[1..]);
+        assert_eq!(serde_json::from_str::<Event>(&more).unwrap(), event);
+        for broken in [r#"{"body":"{}"}"#.to_owned(), written.replace(KEY, "yesterday")] {
+            assert!(serde_json::from_str::<Event>(&broken).is_err(), "{broken}");
+        }
     }
 
     #[test]

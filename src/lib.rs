@@ -85,13 +85,16 @@
 //! | feature | adds |
 //! |---|---|
 //! | none, the default | the library |
+//! | `test-util` | `test_util::FakeTable`: a table that fails as it is told, for your tests |
 //! | `local` | `LocalTable`: an embedded table, in memory or in a SQLite file |
 //! | `cli` | the command-line tool `dynamodb-eventstore`, and `local` |
 
 mod builder;
+mod clock;
 mod config;
 mod error;
 mod event;
+mod history;
 #[cfg(feature = "bench-internals")]
 pub mod internals;
 mod key;
@@ -103,6 +106,8 @@ mod room;
 mod stats;
 mod store;
 mod table;
+#[cfg(feature = "test-util")]
+pub mod test_util;
 mod ticket;
 mod worker;
 mod writer;
@@ -110,13 +115,14 @@ mod writer;
 pub use builder::{EventStoreBuilder, StartError};
 pub use config::ConfigError;
 pub use error::{
-    BatchError, Certainty, CloseError, FailureClass, FlushError, GiveUp, PutError, WorkerLost,
-    WriteError,
+    BatchError, Certainty, CloseError, FailureClass, FlushError, GiveUp, PutError, ReadBack,
+    WorkerLost, WriteError,
 };
 pub use event::{
     BODY_ATTRIBUTE, Event, EventTooLarge, KEY_ATTRIBUTE, MAX_BATCH_EVENTS, MAX_BATCH_WIRE_BYTES,
     MAX_BODY_BYTES, MAX_ITEM_BYTES,
 };
+pub use history::Attempt;
 pub use key::{EventKey, ParseKeyError, WriterId};
 #[cfg(feature = "local")]
 pub use local::{LocalError, LocalTable, LocalTableBuilder};
@@ -125,8 +131,8 @@ pub use report::{CloseReport, FlushReport};
 pub use stats::Stats;
 pub use store::EventStore;
 pub use table::{Capacity, Table, TableError};
-pub use ticket::{PutTicket, Stored};
-pub use writer::{BatchReceipt, BatchWriter, SdkBatchWriter};
+pub use ticket::{Proof, PutTicket, Stored};
+pub use writer::{BatchReading, BatchReceipt, BatchWriter, SdkBatchWriter};
 
 /// The snippets of the README, run as doc tests.
 #[cfg(all(doctest, feature = "local"))]

@@ -17,9 +17,9 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use crate::builder::EventStoreBuilder;
+use crate::clock::now;
 use crate::store::EventStore;
 use crate::table::{Capacity, Table, TableError};
-use crate::worker::now;
 
 /// Region that a local table's client names. The engine takes any.
 const REGION: &str = "us-east-1";

@@ -1,5 +1,7 @@
 //! What flush and close say when they are done.
 
+use std::io;
+
 use crate::error::WriteError;
 
 /// What became of the events that a [`flush`](crate::EventStore::flush) waited for.
@@ -26,7 +28,7 @@ pub struct CloseReport {
     pub failed: u64,
     /// Every event that was given up since close was called, and every earlier one whose ticket
     /// had been dropped, so that nobody has heard of its failure; each with its key, body, attempts,
-    /// certainty and last cause.
+    /// certainty and last cause. [`write_ndjson`](Self::write_ndjson) keeps them.
     pub not_stored: Vec<WriteError>,
     /// Failed events with a dropped ticket that are missing from `not_stored`, because as many as
     /// the buffer may hold were kept already.
@@ -38,5 +40,38 @@ impl CloseReport {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.failed == 0
+    }
+
+    /// Writes every event of [`not_stored`](Self::not_stored) as one line of JSON: its key and body,
+    /// certainty, attempts and causes.
+    ///
+    /// `dynamodb-eventstore resume FILE` puts the events of such lines again, under the same keys. A
+    /// program reads each line as an [`Event`](crate::Event) and hands it to
+    /// [`put_event`](crate::EventStore::put_event).
+    ///
+    /// # Errors
+    ///
+    /// Those of `writer`. Lines before the error are whole.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # async fn example(store: dynamodb_eventstore::EventStore) -> Result<(), Box<dyn std::error::Error>> {
+    /// let report = store.close(std::time::Duration::from_secs(20)).await?;
+    /// if !report.is_complete() {
+    ///     let mut file = std::fs::File::create_new("not-stored.ndjson")?;
+    ///     report.write_ndjson(&mut file)?;
+    ///     file.sync_all()?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn write_ndjson(&self, mut writer: impl io::Write) -> io::Result<()> {
+        for error in &self.not_stored {
+            let mut line = serde_json::to_vec(error)?;
+            line.push(b'\n');
+            writer.write_all(&line)?;
+        }
+        writer.flush()
     }
 }

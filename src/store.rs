@@ -1,9 +1,8 @@
 //! The face of the crate.
 
 use std::fmt;
-use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use serde::Serialize;
@@ -12,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::builder::EventStoreBuilder;
+use crate::clock::{FAR_OFF, KeyClock, now};
 use crate::config::Config;
 use crate::error::{CloseError, FlushError, PutError, WorkerLost};
 use crate::event::{Event, MAX_BODY_BYTES, MAX_ITEM_BYTES, check_body};
@@ -20,7 +20,7 @@ use crate::report::{CloseReport, FlushReport};
 use crate::room::{NoRoom, Permit, Room};
 use crate::stats::{Counters, Stats};
 use crate::ticket::{Pending, PutTicket};
-use crate::worker::{Command, Ending, FAR_OFF, Worker, WorkerLinks, now};
+use crate::worker::{CloseOrder, Command, Ending, Worker, WorkerLinks};
 use crate::writer::BatchWriter;
 
 /// Stores events in a DynamoDB table and says of each what became of it.
@@ -60,11 +60,12 @@ pub struct EventStore {
 /// of the channel with it.
 struct Shared {
     commands: mpsc::UnboundedSender<Command>,
-    close_at: watch::Sender<Option<std::time::Instant>>,
+    close_order: watch::Sender<Option<CloseOrder>>,
     ending: watch::Receiver<Option<Ending>>,
     room: Arc<Room>,
     counters: Arc<Counters>,
     keys: Mutex<KeyGenerator>,
+    key_clock: KeyClock,
     config: Config,
 }
 
@@ -83,13 +84,13 @@ impl EventStore {
     ) -> Self {
         // Unbounded, because room is taken before anything is sent: the bounds are the room's.
         let (commands, received) = mpsc::unbounded_channel();
-        let (close_at, close_at_seen) = watch::channel(None);
+        let (close_order, close_order_seen) = watch::channel(None);
         let (ending, ending_seen) = watch::channel(None);
         let room = Room::new(config.max_buffered_events, config.max_buffered_bytes);
         let counters = Arc::new(Counters::default());
         let links = WorkerLinks {
             commands: received,
-            close_at: close_at_seen,
+            close_order: close_order_seen,
             ending,
             room: Arc::clone(&room),
             counters: Arc::clone(&counters),
@@ -98,11 +99,12 @@ impl EventStore {
         Self {
             shared: Arc::new(Shared {
                 commands,
-                close_at,
+                close_order,
                 ending: ending_seen,
                 room,
                 counters,
                 keys: Mutex::new(KeyGenerator::new(writer_id)),
+                key_clock: config.seed.map_or(KeyClock::Wall, |_| KeyClock::Runtime(now())),
                 config,
             }),
         }
@@ -177,6 +179,39 @@ impl EventStore {
         self.put_body(json).await
     }
 
+    /// Puts an event that has its key already: one that an earlier store could not store, or not say
+    /// for sure that it did.
+    ///
+    /// Under the same key an event cannot be stored twice, however often it is put. The key of an event
+    /// that differs must differ as well: `BatchWriteItem` overwrites in silence. Do not make up keys;
+    /// take them from [`WriteError::event`](crate::WriteError::event), or from the lines that
+    /// [`CloseReport::write_ndjson`] has written.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put), except that the event has been measured already.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`put`](Self::put).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use dynamodb_eventstore::EventStore;
+    /// # async fn example(store: EventStore, lines: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
+    /// for line in lines {
+    ///     store.put_event(serde_json::from_str(&line)?).await?.await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn put_event(&self, event: Event) -> Result<PutTicket, PutError> {
+        let bytes = u32::try_from(event.item_bytes()).unwrap_or(u32::MAX);
+        let room = self.shared.room.enter(bytes).await.map_err(|no| self.refusal(no))?;
+        self.hand_over(event, room)
+    }
+
     /// Puts an event if there is room for it now.
     ///
     /// # Errors
@@ -245,11 +280,14 @@ impl EventStore {
     /// the call or whose failure no ticket had heard of.
     ///
     /// At the deadline what is still waiting is given up as it stands: not stored, or maybe stored
-    /// where a call with it was under way. Tickets get the same answers as the report. Every clone
-    /// may call it; all get the same report, and the earliest deadline counts.
+    /// where a call with it was under way. The latter is read back first
+    /// ([`read_back`](EventStoreBuilder::read_back)), for which there is one attempt time-out more, or as
+    /// much as `deadline` if that is less: with a deadline of zero it comes back at once. Tickets get the
+    /// same answers as the report. Every clone may call it; all get the same report, and the earliest
+    /// deadline counts.
     ///
-    /// Choose a deadline shorter than the time your platform grants after `SIGTERM`: Kubernetes and
-    /// ECS wait 30 s unless told otherwise.
+    /// Choose a deadline that is shorter, by that time-out, than what your platform grants after
+    /// `SIGTERM`: Kubernetes and ECS wait 30 s unless told otherwise.
     ///
     /// # Errors
     ///
@@ -272,15 +310,14 @@ impl EventStore {
     /// # }
     /// ```
     pub async fn close(&self, deadline: Duration) -> Result<CloseReport, CloseError> {
-        let start = now();
-        let deadline = start.checked_add(deadline).unwrap_or(start + FAR_OFF);
+        let (start, patience) = (now(), deadline.min(FAR_OFF));
+        let give_up_at = start + patience;
+        let answer_by = give_up_at + self.shared.config.time_to_read_back(patience);
+        let order = CloseOrder { give_up_at, answer_by };
         self.shared.room.close();
-        self.shared.close_at.send_if_modified(|close_at| {
-            let is_earlier = close_at.is_none_or(|set| deadline < set);
-            if is_earlier {
-                *close_at = Some(deadline);
-            }
-            is_earlier
+        self.shared.close_order.send_if_modified(|set| {
+            let sooner = set.map_or(order, |set| set.sooner(order));
+            set.replace(sooner) != Some(sooner)
         });
         let mut ending = self.shared.ending.clone();
         match ending.wait_for(Option::is_some).await.as_deref() {
@@ -306,10 +343,13 @@ impl EventStore {
         let key = {
             // A generator is whole after each of its steps, so a poisoned lock does not matter.
             let mut keys = self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner);
-            keys.next(unix_milliseconds()).ok_or(PutError::NoKeyLeft)?
+            keys.next(self.shared.key_clock.unix_milliseconds()).ok_or(PutError::NoKeyLeft)?
         };
-        let event = Event::new(key, body)?;
-        tracing::trace!(%key, body, "put");
+        self.hand_over(Event::new(key, body)?, room)
+    }
+
+    fn hand_over(&self, event: Event, room: Permit) -> Result<PutTicket, PutError> {
+        tracing::trace!(key = %event.key(), body = event.body(), "put");
         let (pending, ticket) = Pending::accept(event, room, &self.shared.counters);
         match self.shared.commands.send(Command::Put(pending)) {
             Ok(()) => Ok(ticket),
@@ -324,10 +364,7 @@ impl EventStore {
 
     fn refusal(&self, no_room: NoRoom) -> PutError {
         match (no_room, self.lost()) {
-            (NoRoom::Full, _) => PutError::Full {
-                max_buffered_events: non_zero(self.shared.config.max_buffered_events),
-                max_buffered_bytes: non_zero(self.shared.config.max_buffered_bytes),
-            },
+            (NoRoom::Full, _) => self.shared.config.full(),
             (NoRoom::Closed, Some(lost)) => PutError::WorkerLost(lost),
             (NoRoom::Closed, None) => PutError::Closed,
         }
@@ -357,18 +394,4 @@ fn serialise<E: Serialize + ?Sized>(event: &E) -> Result<String, PutError> {
 fn room_of(body: &str) -> u32 {
     const OVERHEAD: usize = MAX_ITEM_BYTES - MAX_BODY_BYTES;
     u32::try_from(body.len() + OVERHEAD).unwrap_or(u32::MAX)
-}
-
-fn non_zero(limit: usize) -> NonZeroUsize {
-    NonZeroUsize::new(limit).unwrap_or(NonZeroUsize::MIN)
-}
-
-#[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock, for keys")]
-fn unix_milliseconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .ok()
-        .and_then(|since| u64::try_from(since.as_millis()).ok())
-        // A clock before 1970: keys increase from there all the same.
-        .unwrap_or_default()
 }

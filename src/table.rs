@@ -12,9 +12,9 @@ use aws_sdk_dynamodb::types::{
 };
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::clock::{FAR_OFF, now};
 use crate::error::BatchError;
 use crate::event::KEY_ATTRIBUTE;
-use crate::worker::{FAR_OFF, now};
 use crate::writer::{classify, unix_seconds};
 
 /// How long one call about the table may take. The SDK by itself would wait for ever.

@@ -8,24 +8,50 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::error::{BatchError, Certainty, GiveUp, WorkerLost, WriteError};
+use crate::error::{BatchError, Certainty, GiveUp, GivenUp, ReadBack, WorkerLost, WriteError};
 use crate::event::Event;
+use crate::history::{Attempt, Doubt, History};
 use crate::key::EventKey;
 use crate::room::Permit;
 use crate::stats::Counters;
 
-/// The service acknowledged an event.
+/// An event is in the table.
 ///
-/// A call carried the event's key, the service answered it, and did not list the key as
-/// unprocessed. It does not mean that a reader sees the event at once: a read that is not
-/// consistent may be a moment late.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Either a call carried the event's key, the service answered it, and did not list the key as
+/// unprocessed; or the answers of its calls were lost, and a consistent read then found the event.
+/// It does not mean that every reader sees the event at once: a read that is not consistent may be a
+/// moment late.
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Stored {
     /// Key of the event in the table.
     pub key: EventKey,
     /// How many calls carried the event, the acknowledged one included.
     pub attempts: u32,
+    /// How the store knows.
+    pub proof: Proof,
+    history: Vec<Attempt>,
+}
+
+impl Stored {
+    /// The attempts, oldest first, of an event that was not stored at the first try: when, how long, and
+    /// how each but the acknowledged one failed. Of more than 16 the first and the last eight.
+    ///
+    /// Empty for an event that was stored at the first try.
+    #[must_use]
+    pub fn history(&self) -> &[Attempt] {
+        &self.history
+    }
+}
+
+/// How the store knows that an event is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Proof {
+    /// The service acknowledged a call that carried the event.
+    Acknowledged,
+    /// A consistent read found the event, with its body.
+    ReadBack,
 }
 
 /// The answer to one put, to be awaited: what became of the event.
@@ -74,12 +100,11 @@ impl Future for PutTicket {
 pub(crate) struct Pending {
     event: Event,
     attempts: u32,
-    /// Once an attempt may have been applied, that stays so until one is acknowledged.
-    maybe_stored: bool,
-    /// The current attempt's answer is still out.
-    in_flight: bool,
-    last_cause: Option<Arc<BatchError>>,
+    /// When the current attempt began, while its answer is out.
+    in_flight_since: Option<Instant>,
     accepted_at: Option<Instant>,
+    /// `None` until something goes wrong: an event that is stored at the first try pays nothing.
+    history: Option<Box<History>>,
     counters: Arc<Counters>,
     /// `None` once settled.
     reply: Option<oneshot::Sender<Result<Stored, WriteError>>>,
@@ -100,10 +125,9 @@ impl Pending {
         let pending = Self {
             event,
             attempts: 0,
-            maybe_stored: false,
-            in_flight: false,
-            last_cause: None,
+            in_flight_since: None,
             accepted_at: None,
+            history: None,
             counters: Arc::clone(counters),
             reply: Some(reply),
             room: Some(room),
@@ -125,6 +149,14 @@ impl Pending {
         self.attempts
     }
 
+    /// Whether, and for how long yet, the event may come to be stored without an acknowledgement.
+    pub(crate) fn doubt(&self) -> Doubt {
+        if self.in_flight_since.is_some() {
+            return Doubt::Open;
+        }
+        self.history.as_ref().map_or(Doubt::None, |history| history.doubt)
+    }
+
     /// Notes when the worker took the event over; its deadline counts from here.
     pub(crate) fn arrive(&mut self, now: Instant) {
         self.accepted_at = Some(now);
@@ -136,27 +168,42 @@ impl Pending {
     }
 
     /// Notes that a call now carries the event.
-    pub(crate) fn attempt(&mut self) {
+    pub(crate) fn attempt(&mut self, now: Instant) {
         self.attempts = self.attempts.saturating_add(1);
-        self.in_flight = true;
+        self.in_flight_since = Some(now);
     }
 
-    /// Notes that the last attempt failed, and how.
-    pub(crate) fn fail(&mut self, cause: &Arc<BatchError>) {
-        self.in_flight = false;
-        self.maybe_stored |= cause.certainty() == Certainty::MaybeStored;
+    /// Notes that the attempt under way failed, and how.
+    pub(crate) fn fail(&mut self, cause: &Arc<BatchError>, now: Instant) {
+        self.conclude(Some(cause), now);
         self.blame(cause);
+    }
+
+    /// Notes that the attempt under way was dropped. That is no cause to name, if there is a real one.
+    pub(crate) fn abandon(&mut self, cause: &Arc<BatchError>, now: Instant) {
+        self.conclude(Some(cause), now);
+        self.history.get_or_insert_default().last_cause.get_or_insert_with(|| Arc::clone(cause));
     }
 
     /// Notes why the event will not be sent. Nothing was sent, so its certainty stays as it is.
     pub(crate) fn blame(&mut self, cause: &Arc<BatchError>) {
-        self.last_cause = Some(Arc::clone(cause));
+        self.history.get_or_insert_default().last_cause = Some(Arc::clone(cause));
+    }
+
+    fn conclude(&mut self, failure: Option<&Arc<BatchError>>, now: Instant) {
+        let Some(since) = self.in_flight_since.take() else { return };
+        let began = self.elapsed(since);
+        self.history.get_or_insert_default().add(began, now.duration_since(since), failure);
     }
 
     /// Settles with yes.
-    pub(crate) fn stored(mut self) {
-        let stored = Stored { key: *self.event.key(), attempts: self.attempts };
-        tracing::debug!(key = %stored.key, attempts = stored.attempts, "ok");
+    pub(crate) fn stored(mut self, proof: Proof, now: Instant) {
+        if self.history.is_some() {
+            self.conclude(None, now);
+        }
+        let history = self.history.take().map(|history| history.attempts).unwrap_or_default();
+        let stored = Stored { key: *self.event.key(), attempts: self.attempts, proof, history };
+        tracing::debug!(key = %stored.key, attempts = stored.attempts, ?proof, "ok");
         self.counters.settle(true);
         drop(self.room.take());
         if let Some(reply) = self.reply.take() {
@@ -167,24 +214,49 @@ impl Pending {
 
     /// Settles with no, or with maybe. Hands the error back where the ticket was dropped.
     pub(crate) fn give_up(mut self, reason: GiveUp, now: Instant) -> Answered {
-        let elapsed = self.elapsed(now);
-        self.settle_error(reason, elapsed)
+        let (certainty, elapsed) = (self.certainty(), self.elapsed(now));
+        self.settle_error(certainty, reason, elapsed, None)
     }
 
-    fn settle_error(&mut self, reason: GiveUp, elapsed: Duration) -> Answered {
-        let certainty = if self.maybe_stored || self.in_flight {
-            Certainty::MaybeStored
-        } else {
-            Certainty::NotStored
-        };
-        let error = WriteError::new(
-            self.event.clone(),
+    /// Settles with what a read, or the lack of one, has left of the doubt.
+    pub(crate) fn give_up_after_reading(
+        mut self,
+        certainty: Certainty,
+        read_back: ReadBack,
+        reason: GiveUp,
+        now: Instant,
+    ) -> Answered {
+        let elapsed = self.elapsed(now);
+        self.settle_error(certainty, reason, elapsed, Some(read_back))
+    }
+
+    fn certainty(&self) -> Certainty {
+        match self.doubt() {
+            Doubt::None => Certainty::NotStored,
+            Doubt::Past | Doubt::Open => Certainty::MaybeStored,
+        }
+    }
+
+    fn settle_error(
+        &mut self,
+        certainty: Certainty,
+        reason: GiveUp,
+        elapsed: Duration,
+        read_back: Option<ReadBack>,
+    ) -> Answered {
+        let History { attempts, last_cause, .. } =
+            self.history.take().map(|history| *history).unwrap_or_default();
+        let error = WriteError::from(GivenUp {
+            key: *self.event.key(),
+            event: Some(self.event.clone()),
             certainty,
-            self.attempts,
+            attempts: self.attempts,
             elapsed,
             reason,
-            self.last_cause.take(),
-        );
+            last_cause,
+            history: attempts,
+            read_back,
+        });
         tracing::error!(
             key = %error.key(),
             attempts = error.attempts(),
@@ -202,7 +274,8 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         if self.reply.is_some() {
-            self.settle_error(GiveUp::WorkerLost(WorkerLost::now()), Duration::ZERO);
+            let (certainty, reason) = (self.certainty(), GiveUp::WorkerLost(WorkerLost::now()));
+            self.settle_error(certainty, reason, Duration::ZERO, None);
         }
     }
 }

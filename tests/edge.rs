@@ -316,7 +316,7 @@ async fn a_call_that_hangs_after_it_was_applied_leads_to_one_row() {
 async fn an_answer_that_breaks_off_is_still_known_by_its_request_id() {
     in_time(async {
         let endpoint = Endpoint::start([Reply::CutShort]).await;
-        let store = brisk(endpoint.store()).max_attempts(1).start().await.unwrap();
+        let store = brisk(endpoint.store()).read_back(false).max_attempts(1).start().await.unwrap();
         let error = settle_one(&store, &endpoint).await.unwrap_err();
         let id = request_id(endpoint.requests().len());
         assert_eq!(error.last_cause().unwrap().request_id(), Some(id.as_str()));
@@ -546,6 +546,7 @@ async fn once_an_event_is_maybe_stored_a_later_refusal_does_not_unsay_it() {
 async fn told_at_the_deadline(failure: Reply) -> (WriteError, Endpoint) {
     let endpoint = Endpoint::start(Script::always(failure)).await;
     let store = brisk(endpoint.store())
+        .read_back(false)
         .linger(SHORT_DEADLINE / 2)
         .event_deadline(SHORT_DEADLINE)
         .max_attempts(1_000)

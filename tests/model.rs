@@ -19,8 +19,8 @@ use futures::FutureExt;
 use proptest::prelude::*;
 use tokio::task::unconstrained;
 
-use support::clock;
-use support::fake::{Answer, FakeWriter};
+use dynamodb_eventstore::test_util::{FakeTable, Reply};
+use support::{clock, watchdog};
 
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(500);
 const EVENT_DEADLINE: Duration = Duration::from_secs(3);
@@ -62,21 +62,22 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn answer() -> impl Strategy<Value = Answer> {
+fn answer() -> impl Strategy<Value = Reply> {
     let at_once = prop_oneof![
-        4 => Just(Answer::Store),
-        4 => prop::collection::vec(0..25_usize, 0..25).prop_map(Answer::HandBack),
-        1 => Just(Answer::HandBackStranger),
-        2 => Just(Answer::throttle()),
-        2 => Just(Answer::server_error()),
-        1 => Just(Answer::Fail(FailureClass::Fatal, Certainty::NotStored)),
-        1 => Just(Answer::Fail(FailureClass::Poison, Certainty::NotStored)),
-        2 => Just(Answer::StoreThenFail),
-        1 => Just(Answer::Hang),
-        1 => Just(Answer::StoreThenHang),
-        1 => Just(Answer::Panic),
+        4 => Just(Reply::Store),
+        4 => prop::collection::vec(0..25_usize, 0..25).prop_map(Reply::HandBack),
+        1 => Just(Reply::HandBackStranger),
+        2 => Just(Reply::throttle()),
+        2 => Just(Reply::server_error()),
+        1 => Just(Reply::Fail(FailureClass::Fatal, Certainty::NotStored)),
+        1 => Just(Reply::Fail(FailureClass::Poison, Certainty::NotStored)),
+        2 => Just(Reply::StoreThenFail),
+        1 => Just(Reply::Hang),
+        1 => Just(Reply::StoreThenHang),
+        1 => Just(Reply::Panic),
     ];
-    (at_once, 0..100_u64).prop_map(|(answer, milliseconds)| answer.after(milliseconds))
+    (at_once, 0..100_u64)
+        .prop_map(|(answer, milliseconds)| answer.after(Duration::from_millis(milliseconds)))
 }
 
 /// An accepted event as the caller knows it.
@@ -208,11 +209,12 @@ impl Run {
     }
 }
 
-async fn run(steps: Vec<Step>, answers: Vec<Answer>, settings: (usize, usize, u64)) {
+async fn run(steps: Vec<Step>, answers: Vec<Reply>, settings: (usize, usize, u64)) {
     let (max_batch_events, max_buffered_events, linger) = settings;
-    let writer = FakeWriter::scripted(answers);
+    watchdog::start();
+    let writer = FakeTable::scripted(answers);
     let store = writer
-        .store()
+        .store_builder()
         .max_batch_events(max_batch_events)
         .max_buffered_events(max_buffered_events)
         .max_buffered_bytes(2_000_000)
@@ -261,10 +263,10 @@ async fn run(steps: Vec<Step>, answers: Vec<Answer>, settings: (usize, usize, u6
 }
 
 /// Compares what the tickets said with what the table holds.
-fn judge(writer: &FakeWriter, store: &EventStore, puts: &mut [Put]) {
-    writer.assert_all_legal();
+fn judge(writer: &FakeTable, store: &EventStore, puts: &mut [Put]) {
+    assert_eq!(writer.violations(), Vec::<String>::new());
     assert!(writer.calls().iter().all(|call| call.in_flight <= MAX_IN_FLIGHT));
-    let table = writer.table();
+    let table = writer.rows();
     for put in puts.iter_mut() {
         assert!(put.is_settled(), "{} has no answer", put.key);
         match &put.answer {

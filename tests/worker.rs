@@ -14,8 +14,9 @@ use futures::FutureExt;
 use futures::future::join_all;
 use serde_json::json;
 
+use dynamodb_eventstore::test_util::{FakeTable, Reply};
 use support::clock::{self, wait_milliseconds};
-use support::fake::{Answer, FakeWriter};
+use support::watchdog;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -26,6 +27,7 @@ fn constant_backoff(milliseconds: u64) -> Backoff {
 }
 
 async fn put_many(store: &EventStore, count: usize) -> Vec<PutTicket> {
+    watchdog::start();
     let mut tickets = Vec::new();
     for number in 0..count {
         tickets.push(store.put(&json!({ "number": number })).await.unwrap());
@@ -34,6 +36,7 @@ async fn put_many(store: &EventStore, count: usize) -> Vec<PutTicket> {
 }
 
 async fn failure(ticket: PutTicket) -> WriteError {
+    watchdog::start();
     ticket.await.unwrap_err()
 }
 
@@ -46,8 +49,8 @@ async fn took<T>(future: impl Future<Output = T>) -> (T, u128) {
 
 #[tokio::test(start_paused = true)]
 async fn a_lone_event_is_sent_when_its_linger_is_over() {
-    let writer = FakeWriter::new();
-    let store = writer.store().start().await.unwrap();
+    let writer = FakeTable::new();
+    let store = writer.store_builder().start().await.unwrap();
     let ticket = store.put(&json!({ "foo": "bar" })).await.unwrap();
     let key = *ticket.key();
 
@@ -55,13 +58,13 @@ async fn a_lone_event_is_sent_when_its_linger_is_over() {
     let stored = stored.unwrap();
     assert_eq!((stored.key, stored.attempts), (key, 1));
     assert_eq!(milliseconds, 5);
-    assert_eq!(writer.table()[key.as_str()], r#"{"foo":"bar"}"#);
+    assert_eq!(writer.rows()[key.as_str()], r#"{"foo":"bar"}"#);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_full_batch_is_sent_at_once() {
-    let writer = FakeWriter::new();
-    let store = writer.store().linger(SECOND * 30).start().await.unwrap();
+    let writer = FakeTable::new();
+    let store = writer.store_builder().linger(SECOND * 30).start().await.unwrap();
     let tickets = put_many(&store, 25).await;
     let (_, milliseconds) = took(join_all(tickets)).await;
     assert_eq!(milliseconds, 0);
@@ -70,8 +73,8 @@ async fn a_full_batch_is_sent_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn under_load_every_batch_is_full_and_as_many_are_in_flight_as_allowed() {
-    let writer = FakeWriter::always(Answer::Store.after(10));
-    let store = writer.store().max_batches_in_flight(4).start().await.unwrap();
+    let writer = FakeTable::always(Reply::Store.after(Duration::from_millis(10)));
+    let store = writer.store_builder().max_batches_in_flight(4).start().await.unwrap();
     let tickets = put_many(&store, 1_000).await;
     let (answers, milliseconds) = took(join_all(tickets)).await;
 
@@ -81,13 +84,13 @@ async fn under_load_every_batch_is_full_and_as_many_are_in_flight_as_allowed() {
     // 40 batches, 4 at a time, 10 ms each.
     assert_eq!(milliseconds, 100);
     assert!((store.stats().fill_ratio - 1.0).abs() < f64::EPSILON);
-    writer.assert_all_legal();
+    assert_eq!(writer.violations(), Vec::<String>::new());
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_handed_back_is_matched_by_key_and_sent_again() {
-    let writer = FakeWriter::scripted([Answer::HandBack(vec![7, 0, 3])]);
-    let store = writer.store().start().await.unwrap();
+    let writer = FakeTable::scripted([Reply::HandBack(vec![7, 0, 3])]);
+    let store = writer.store_builder().start().await.unwrap();
     let tickets = put_many(&store, 10).await;
     let keys: Vec<String> = tickets.iter().map(|ticket| ticket.key().to_string()).collect();
 
@@ -99,14 +102,14 @@ async fn what_is_handed_back_is_matched_by_key_and_sent_again() {
     let calls = writer.calls();
     assert_eq!(calls.len(), 2);
     assert_eq!(calls[1].keys, [keys[0].clone(), keys[3].clone(), keys[7].clone()]);
-    assert_eq!(writer.table().len(), 10);
+    assert_eq!(writer.rows().len(), 10);
     assert_eq!(store.stats().retried, 3);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_retry_is_refilled_with_new_events() {
-    let writer = FakeWriter::scripted([Answer::HandBack(vec![0, 1, 2])]);
-    let builder = writer.store().linger(SECOND * 30).backoff(constant_backoff(100));
+    let writer = FakeTable::scripted([Reply::HandBack(vec![0, 1, 2])]);
+    let builder = writer.store_builder().linger(SECOND * 30).backoff(constant_backoff(100));
     let store = builder.start().await.unwrap();
     let mut tickets = put_many(&store, 25).await;
     wait_milliseconds(50).await;
@@ -119,8 +122,8 @@ async fn a_retry_is_refilled_with_new_events() {
 
 #[tokio::test(start_paused = true)]
 async fn a_waiting_retry_does_not_hold_fresh_events_up() {
-    let writer = FakeWriter::scripted([Answer::throttle()]);
-    let builder = writer.store().max_batches_in_flight(1).backoff(constant_backoff(1_000));
+    let writer = FakeTable::scripted([Reply::throttle()]);
+    let builder = writer.store_builder().max_batches_in_flight(1).backoff(constant_backoff(1_000));
     let store = builder.start().await.unwrap();
     let throttled = put_many(&store, 25).await;
     wait_milliseconds(1).await;
@@ -134,12 +137,12 @@ async fn a_waiting_retry_does_not_hold_fresh_events_up() {
 #[tokio::test(start_paused = true)]
 async fn a_failed_batch_is_sent_again_under_the_same_keys_until_it_is_stored() {
     for (answer, certainty) in [
-        (Answer::throttle(), "not stored"),
-        (Answer::server_error(), "not known"),
-        (Answer::StoreThenFail, "stored"),
+        (Reply::throttle(), "not stored"),
+        (Reply::server_error(), "not known"),
+        (Reply::StoreThenFail, "stored"),
     ] {
-        let writer = FakeWriter::scripted([answer.clone(), answer]);
-        let store = writer.store().start().await.unwrap();
+        let writer = FakeTable::scripted([answer.clone(), answer]);
+        let store = writer.store_builder().start().await.unwrap();
         let tickets = put_many(&store, 3).await;
         for answer in join_all(tickets).await {
             assert_eq!(answer.unwrap().attempts, 3, "after two attempts that {certainty}");
@@ -147,17 +150,17 @@ async fn a_failed_batch_is_sent_again_under_the_same_keys_until_it_is_stored() {
         let calls = writer.calls();
         assert_eq!(calls[0].keys, calls[1].keys);
         assert_eq!(calls[0].keys, calls[2].keys);
-        assert_eq!(writer.table().len(), 3);
-        writer.assert_all_legal();
+        assert_eq!(writer.rows().len(), 3);
+        assert_eq!(writer.violations(), Vec::<String>::new());
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn retries_back_off_further_and_further() {
-    let writer = FakeWriter::scripted(vec![Answer::throttle(); 8]);
+    let writer = FakeTable::scripted(vec![Reply::throttle(); 8]);
     let (floor, base) = (Duration::from_millis(10), Duration::from_millis(100));
     let backoff = Backoff { floor, base, ceiling: SECOND };
-    let store = writer.store().backoff(backoff).start().await.unwrap();
+    let store = writer.store_builder().backoff(backoff).start().await.unwrap();
     store.put(&1).await.unwrap().await.unwrap();
 
     let calls = writer.calls();
@@ -173,8 +176,8 @@ async fn retries_back_off_further_and_further() {
 
 #[tokio::test(start_paused = true)]
 async fn an_event_never_applied_is_not_stored_when_its_deadline_passes() {
-    let writer = FakeWriter::always(Answer::throttle());
-    let store = writer.store().event_deadline(SECOND * 5).start().await.unwrap();
+    let writer = FakeTable::always(Reply::throttle());
+    let store = writer.store_builder().event_deadline(SECOND * 5).start().await.unwrap();
     let ticket = store.put(&json!({ "foo": "bar" })).await.unwrap();
     let key = *ticket.key();
 
@@ -191,24 +194,26 @@ async fn an_event_never_applied_is_not_stored_when_its_deadline_passes() {
 
 #[tokio::test(start_paused = true)]
 async fn once_maybe_an_event_stays_maybe() {
-    let writer = FakeWriter::scripted([Answer::StoreThenFail]);
-    writer.answer_from_now_on(Answer::throttle());
-    let store = writer.store().event_deadline(SECOND * 5).start().await.unwrap();
+    let writer = FakeTable::scripted([Reply::StoreThenFail]);
+    writer.reply_from_now_on(Reply::throttle());
+    let builder = writer.store_builder().event_deadline(SECOND * 5).read_back(false);
+    let store = builder.start().await.unwrap();
     let error = failure(store.put(&1).await.unwrap()).await;
     assert_eq!(error.certainty(), Certainty::MaybeStored);
     assert_eq!(error.last_cause().unwrap().class(), FailureClass::Throttled);
+    assert!(error.read_back().is_none() && writer.reads().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_writer_costs_one_attempt_time_out_and_leaves_a_maybe() {
-    let writer = FakeWriter::scripted([Answer::StoreThenHang]);
-    let builder = writer.store().attempt_timeout(SECOND).linger(Duration::ZERO);
+    let writer = FakeTable::scripted([Reply::StoreThenHang]);
+    let builder = writer.store_builder().attempt_timeout(SECOND).linger(Duration::ZERO);
     let store = builder.backoff(constant_backoff(100)).start().await.unwrap();
     let (stored, milliseconds) = took(store.put(&1).await.unwrap()).await;
     assert_eq!(stored.unwrap().attempts, 2);
     assert_eq!(milliseconds, 1_100);
 
-    writer.answer_from_now_on(Answer::Hang);
+    writer.reply_from_now_on(Reply::Hang);
     let (error, milliseconds) = took(failure(store.put(&2).await.unwrap())).await;
     assert_eq!(error.certainty(), Certainty::MaybeStored);
     assert!(milliseconds <= 60_000 + 1_000, "{milliseconds}");
@@ -217,8 +222,8 @@ async fn a_silent_writer_costs_one_attempt_time_out_and_leaves_a_maybe() {
 
 #[tokio::test(start_paused = true)]
 async fn events_that_never_get_a_turn_are_given_up_at_their_deadline() {
-    let writer = FakeWriter::always(Answer::Hang);
-    let builder = writer.store().max_batches_in_flight(1).attempt_timeout(SECOND * 3_600);
+    let writer = FakeTable::always(Reply::Hang);
+    let builder = writer.store_builder().max_batches_in_flight(1).attempt_timeout(SECOND * 3_600);
     let store = builder.start().await.unwrap();
     let mut tickets = put_many(&store, 26).await;
     let waiting = tickets.pop().unwrap();
@@ -229,8 +234,8 @@ async fn events_that_never_get_a_turn_are_given_up_at_their_deadline() {
 
 #[tokio::test(start_paused = true)]
 async fn as_many_attempts_are_made_as_are_allowed() {
-    let writer = FakeWriter::always(Answer::throttle());
-    let store = writer.store().max_attempts(3).start().await.unwrap();
+    let writer = FakeTable::always(Reply::throttle());
+    let store = writer.store_builder().max_attempts(3).start().await.unwrap();
     let error = failure(store.put(&1).await.unwrap()).await;
     assert_eq!((error.attempts(), error.reason()), (3, GiveUp::Attempts));
     assert_eq!(writer.calls().len(), 3);
@@ -239,8 +244,8 @@ async fn as_many_attempts_are_made_as_are_allowed() {
 #[tokio::test(start_paused = true)]
 async fn what_a_retry_would_only_repeat_is_told_at_once() {
     for class in [FailureClass::Fatal, FailureClass::Poison] {
-        let writer = FakeWriter::scripted([Answer::Fail(class, Certainty::NotStored)]);
-        let store = writer.store().linger(Duration::ZERO).start().await.unwrap();
+        let writer = FakeTable::scripted([Reply::Fail(class, Certainty::NotStored)]);
+        let store = writer.store_builder().linger(Duration::ZERO).start().await.unwrap();
         let (error, milliseconds) = took(failure(store.put(&1).await.unwrap())).await;
         assert_eq!(error.reason(), GiveUp::NotRetryable);
         assert_eq!(error.certainty(), Certainty::NotStored);
@@ -252,8 +257,8 @@ async fn what_a_retry_would_only_repeat_is_told_at_once() {
 #[tokio::test(start_paused = true)]
 async fn one_poisonous_event_is_found_and_its_neighbours_are_stored() {
     for culprit in 0..25 {
-        let writer = FakeWriter::new();
-        let store = writer.store().start().await.unwrap();
+        let writer = FakeTable::new();
+        let store = writer.store_builder().start().await.unwrap();
         writer.poison(format!("{{\"number\":{culprit}}}"));
         let tickets = put_many(&store, 25).await;
         for (place, answer) in join_all(tickets).await.into_iter().enumerate() {
@@ -273,8 +278,8 @@ async fn one_poisonous_event_is_found_and_its_neighbours_are_stored() {
 
 #[tokio::test(start_paused = true)]
 async fn several_poisonous_events_cost_a_few_calls_each_and_join_no_other_batch() {
-    let writer = FakeWriter::new();
-    let store = writer.store().start().await.unwrap();
+    let writer = FakeTable::new();
+    let store = writer.store_builder().start().await.unwrap();
     for culprit in [3, 11, 12, 24, 30] {
         writer.poison(format!("{{\"number\":{culprit}}}"));
     }
@@ -283,15 +288,15 @@ async fn several_poisonous_events_cost_a_few_calls_each_and_join_no_other_batch(
     let failed: Vec<usize> = (0..50).filter(|&place| answers[place].is_err()).collect();
     assert_eq!(failed, [3, 11, 12, 24, 30]);
     assert!(writer.calls().len() <= 5 * 11, "{} calls", writer.calls().len());
-    assert_eq!(writer.table().len(), 45);
-    writer.assert_all_legal();
+    assert_eq!(writer.rows().len(), 45);
+    assert_eq!(writer.violations(), Vec::<String>::new());
 }
 
 #[tokio::test(start_paused = true)]
 async fn when_nothing_can_be_stored_every_waiting_ticket_is_told_at_once() {
-    let fatal = Answer::Fail(FailureClass::Fatal, Certainty::NotStored);
-    let writer = FakeWriter::scripted([Answer::throttle(), fatal.after(20)]);
-    let builder = writer.store().max_batches_in_flight(1).backoff(constant_backoff(10));
+    let fatal = Reply::Fail(FailureClass::Fatal, Certainty::NotStored);
+    let writer = FakeTable::scripted([Reply::throttle(), fatal.after(Duration::from_millis(20))]);
+    let builder = writer.store_builder().max_batches_in_flight(1).backoff(constant_backoff(10));
     let store = builder.start().await.unwrap();
     let tickets = put_many(&store, 1_000).await;
     let (answers, milliseconds) = took(join_all(tickets)).await;
@@ -309,8 +314,8 @@ async fn when_nothing_can_be_stored_every_waiting_ticket_is_told_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_never_sent_is_not_stored_whatever_the_call_beside_it_leaves_open() {
-    let writer = FakeWriter::always(Answer::Fail(FailureClass::Fatal, Certainty::MaybeStored));
-    let store = writer.store().max_batches_in_flight(1).start().await.unwrap();
+    let writer = FakeTable::always(Reply::Fail(FailureClass::Fatal, Certainty::MaybeStored));
+    let store = writer.store_builder().max_batches_in_flight(1).start().await.unwrap();
     let tickets = put_many(&store, 26).await;
     for (place, ticket) in tickets.into_iter().enumerate() {
         let error = failure(ticket).await;
@@ -322,11 +327,11 @@ async fn what_was_never_sent_is_not_stored_whatever_the_call_beside_it_leaves_op
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_hands_back_a_stranger_is_not_believed() {
-    let writer = FakeWriter::scripted([Answer::HandBackStranger]);
-    let store = writer.store().start().await.unwrap();
+    let writer = FakeTable::scripted([Reply::HandBackStranger]);
+    let store = writer.store_builder().read_back(false).start().await.unwrap();
     assert_eq!(store.put(&1).await.unwrap().await.unwrap().attempts, 2);
 
-    writer.answer_from_now_on(Answer::HandBackStranger);
+    writer.reply_from_now_on(Reply::HandBackStranger);
     let error = failure(store.put(&2).await.unwrap()).await;
     assert_eq!(error.certainty(), Certainty::MaybeStored);
     assert!(error.to_string().contains("1 keys that were not sent"), "{error}");
@@ -334,8 +339,8 @@ async fn an_answer_that_hands_back_a_stranger_is_not_believed() {
 
 #[tokio::test(start_paused = true)]
 async fn flush_sends_what_lingers_and_counts_each_event_once() {
-    let writer = FakeWriter::scripted([Answer::HandBack(vec![0])]);
-    let builder = writer.store().linger(SECOND * 30).backoff(constant_backoff(100));
+    let writer = FakeTable::scripted([Reply::HandBack(vec![0])]);
+    let builder = writer.store_builder().linger(SECOND * 30).backoff(constant_backoff(100));
     let store = builder.start().await.unwrap();
     let tickets = put_many(&store, 3).await;
 
@@ -345,7 +350,7 @@ async fn flush_sends_what_lingers_and_counts_each_event_once() {
     assert_eq!(milliseconds, 100);
     assert!(tickets.into_iter().all(|ticket| ticket.now_or_never().unwrap().is_ok()));
 
-    writer.answer_from_now_on(Answer::Fail(FailureClass::Fatal, Certainty::NotStored));
+    writer.reply_from_now_on(Reply::Fail(FailureClass::Fatal, Certainty::NotStored));
     let error = store.put(&1).await.unwrap();
     let FlushReport { stored, failed, .. } = store.flush().await.unwrap();
     assert_eq!((stored, failed), (0, 1));
@@ -354,8 +359,8 @@ async fn flush_sends_what_lingers_and_counts_each_event_once() {
 
 #[tokio::test(start_paused = true)]
 async fn flush_waits_for_nothing_that_comes_after_it() {
-    let writer = FakeWriter::scripted([Answer::Store.after(10)]);
-    let store = writer.store().linger(SECOND * 30).start().await.unwrap();
+    let writer = FakeTable::scripted([Reply::Store.after(Duration::from_millis(10))]);
+    let store = writer.store_builder().linger(SECOND * 30).start().await.unwrap();
     let before = store.put(&1).await.unwrap();
     let flush = store.flush();
     tokio::pin!(flush);
@@ -370,8 +375,8 @@ async fn flush_waits_for_nothing_that_comes_after_it() {
 
 #[tokio::test(start_paused = true)]
 async fn close_drains_reports_and_refuses_what_comes_later() {
-    let writer = FakeWriter::scripted([Answer::HandBack(vec![1]).after(10)]);
-    let builder = writer.store().linger(SECOND * 30).backoff(constant_backoff(100));
+    let writer = FakeTable::scripted([Reply::HandBack(vec![1]).after(Duration::from_millis(10))]);
+    let builder = writer.store_builder().linger(SECOND * 30).backoff(constant_backoff(100));
     let store = builder.start().await.unwrap();
     let tickets = put_many(&store, 5).await;
     let clone = store.clone();
@@ -391,8 +396,8 @@ async fn close_drains_reports_and_refuses_what_comes_later() {
 
 #[tokio::test(start_paused = true)]
 async fn close_gives_up_at_its_deadline_and_knows_what_it_does_not_know() {
-    let writer = FakeWriter::always(Answer::Hang);
-    let builder = writer.store().max_batches_in_flight(1).attempt_timeout(SECOND * 3_600);
+    let writer = FakeTable::always(Reply::Hang);
+    let builder = writer.store_builder().max_batches_in_flight(1).attempt_timeout(SECOND * 3_600);
     let store = builder.start().await.unwrap();
     let tickets = put_many(&store, 27).await;
     wait_milliseconds(1).await;
@@ -413,8 +418,8 @@ async fn close_gives_up_at_its_deadline_and_knows_what_it_does_not_know() {
 
 #[tokio::test(start_paused = true)]
 async fn the_earliest_deadline_of_close_counts() {
-    let writer = FakeWriter::always(Answer::Hang);
-    let store = writer.store().start().await.unwrap();
+    let writer = FakeTable::always(Reply::Hang);
+    let store = writer.store_builder().start().await.unwrap();
     let _ticket = store.put(&1).await.unwrap();
     let patient = store.clone();
     let both = async { tokio::join!(patient.close(Duration::MAX), store.close(SECOND)) };
@@ -425,8 +430,8 @@ async fn the_earliest_deadline_of_close_counts() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_that_no_ticket_heard_of_is_in_the_close_report() {
-    let writer = FakeWriter::always(Answer::Fail(FailureClass::Fatal, Certainty::NotStored));
-    let store = writer.store().max_buffered_events(30).start().await.unwrap();
+    let writer = FakeTable::always(Reply::Fail(FailureClass::Fatal, Certainty::NotStored));
+    let store = writer.store_builder().max_buffered_events(30).start().await.unwrap();
     let heard = store.put(&"heard").await.unwrap();
     drop(store.put(&"unheard").await.unwrap());
     assert!(heard.await.is_err());
@@ -444,17 +449,17 @@ async fn a_failure_that_no_ticket_heard_of_is_in_the_close_report() {
 
 #[tokio::test(start_paused = true)]
 async fn dropping_a_ticket_does_not_cancel_the_write() {
-    let writer = FakeWriter::new();
-    let store = writer.store().start().await.unwrap();
+    let writer = FakeTable::new();
+    let store = writer.store_builder().start().await.unwrap();
     drop(store.put(&1).await.unwrap());
     assert_eq!(store.flush().await.unwrap().stored, 1);
-    assert_eq!(writer.table().len(), 1);
+    assert_eq!(writer.rows().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn when_the_last_handle_is_dropped_the_worker_drains_by_itself() {
-    let writer = FakeWriter::scripted([Answer::HandBack(vec![0])]);
-    let builder = writer.store().linger(SECOND * 30).backoff(constant_backoff(100));
+    let writer = FakeTable::scripted([Reply::HandBack(vec![0])]);
+    let builder = writer.store_builder().linger(SECOND * 30).backoff(constant_backoff(100));
     let store = builder.start().await.unwrap();
     let tickets = put_many(&store, 3).await;
     drop(store.clone());
@@ -466,8 +471,8 @@ async fn when_the_last_handle_is_dropped_the_worker_drains_by_itself() {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_buffer_refuses_try_put_and_makes_put_wait() {
-    let writer = FakeWriter::always(Answer::Store.after(10));
-    let builder = writer.store().max_buffered_events(2).linger(SECOND * 30);
+    let writer = FakeTable::always(Reply::Store.after(Duration::from_millis(10)));
+    let builder = writer.store_builder().max_buffered_events(2).linger(SECOND * 30);
     let store = builder.start().await.unwrap();
     let tickets = put_many(&store, 2).await;
     let refused = store.try_put(&3).unwrap_err();
@@ -486,8 +491,8 @@ async fn a_full_buffer_refuses_try_put_and_makes_put_wait() {
 
 #[tokio::test(start_paused = true)]
 async fn bytes_bound_the_buffer_as_events_do() {
-    let writer = FakeWriter::always(Answer::Store.after(10));
-    let store = writer.store().max_buffered_bytes(409_600).start().await.unwrap();
+    let writer = FakeTable::always(Reply::Store.after(Duration::from_millis(10)));
+    let store = writer.store_builder().max_buffered_bytes(409_600).start().await.unwrap();
     let half = "x".repeat(204_000);
     let tickets = [store.put(&half).await.unwrap(), store.put(&half).await.unwrap()];
     assert!(matches!(store.try_put(&half), Err(PutError::Full { .. })));
@@ -497,8 +502,8 @@ async fn bytes_bound_the_buffer_as_events_do() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_put_leaves_nothing_behind() {
-    let writer = FakeWriter::always(Answer::Store.after(10));
-    let store = writer.store().max_buffered_events(1).linger(SECOND).start().await.unwrap();
+    let writer = FakeTable::always(Reply::Store.after(Duration::from_millis(10)));
+    let store = writer.store_builder().max_buffered_events(1).linger(SECOND).start().await.unwrap();
     let first = store.put(&1).await.unwrap();
     assert!(store.put(&2).now_or_never().is_none());
     assert!(store.put(&3).now_or_never().is_none());
@@ -506,13 +511,13 @@ async fn a_cancelled_put_leaves_nothing_behind() {
     let fourth = store.try_put(&4).unwrap();
     assert!(fourth.await.is_ok());
     assert_eq!(store.close(SECOND).await.unwrap().stored, 2);
-    assert_eq!(writer.table().into_values().collect::<Vec<_>>(), ["1", "4"]);
+    assert_eq!(writer.rows().into_values().collect::<Vec<_>>(), ["1", "4"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_an_event_is_refused_and_takes_no_room() {
-    let writer = FakeWriter::new();
-    let store = writer.store().max_buffered_events(1).start().await.unwrap();
+    let writer = FakeTable::new();
+    let store = writer.store_builder().max_buffered_events(1).start().await.unwrap();
 
     let too_large = "x".repeat(409_565);
     assert!(matches!(store.put(&too_large).await, Err(PutError::TooLarge(_))));
@@ -529,23 +534,23 @@ async fn what_cannot_be_an_event_is_refused_and_takes_no_room() {
 
 #[tokio::test(start_paused = true)]
 async fn json_text_is_stored_as_it_is() {
-    let writer = FakeWriter::new();
-    let store = writer.store().start().await.unwrap();
+    let writer = FakeTable::new();
+    let store = writer.store_builder().start().await.unwrap();
     let deep = "[".repeat(5_000) + &"]".repeat(5_000);
     for text in ["{ \"foo\":\n 1e3 }", "null", "\"\\ud800 é \\u00e9\"", &deep] {
         let stored = store.put_json(text).await.unwrap().await.unwrap();
-        assert_eq!(writer.table()[stored.key.as_str()], text);
+        assert_eq!(writer.rows()[stored.key.as_str()], text);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_counters_add_up_at_every_moment() {
-    let writer = FakeWriter::scripted([
-        Answer::HandBack(vec![0, 1]).after(3),
-        Answer::Panic.after(3),
-        Answer::throttle().after(3),
+    let writer = FakeTable::scripted([
+        Reply::HandBack(vec![0, 1]).after(Duration::from_millis(3)),
+        Reply::Panic.after(Duration::from_millis(3)),
+        Reply::throttle().after(Duration::from_millis(3)),
     ]);
-    let store = writer.store().start().await.unwrap();
+    let store = writer.store_builder().start().await.unwrap();
     let tickets = put_many(&store, 100).await;
     let mut last = store.stats();
     while last.pending > 0 {
@@ -565,8 +570,8 @@ async fn the_counters_add_up_at_every_moment() {
 
 #[tokio::test(start_paused = true)]
 async fn a_writer_that_panics_fails_its_batch_and_nothing_else() {
-    let writer = FakeWriter::scripted([Answer::Panic]);
-    let store = writer.store().start().await.unwrap();
+    let writer = FakeTable::scripted([Reply::Panic]);
+    let store = writer.store_builder().start().await.unwrap();
     let error = failure(store.put(&1).await.unwrap()).await;
     assert_eq!(error.certainty(), Certainty::MaybeStored);
     assert!(error.to_string().contains("panicked"), "{error}");
@@ -580,8 +585,8 @@ fn tickets_are_answered_when_the_runtime_is_shut_down_under_the_worker() {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap(),
     ] {
         let (store, tickets) = runtime.block_on(async {
-            let writer = FakeWriter::always(Answer::Hang);
-            let store = writer.store().max_batches_in_flight(1).start().await.unwrap();
+            let writer = FakeTable::always(Reply::Hang);
+            let store = writer.store_builder().max_batches_in_flight(1).start().await.unwrap();
             let tickets = put_many(&store, 26).await;
             while writer.calls().is_empty() {
                 tokio::task::yield_now().await;
@@ -630,7 +635,7 @@ fn no_ticket_is_forgotten_when_the_runtime_goes_while_others_put() {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.unwrap();
-        let store = runtime.block_on(FakeWriter::new().store().start()).unwrap();
+        let store = runtime.block_on(FakeTable::new().store_builder().start()).unwrap();
         let threads = put_from_threads(&store);
         runtime.shutdown_background();
         for thread in threads {
@@ -650,7 +655,7 @@ fn close_hears_of_every_event_that_was_accepted_before_it() {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     for _ in 0..RACES {
         runtime.block_on(async {
-            let store = FakeWriter::new().store().start().await.unwrap();
+            let store = FakeTable::new().store_builder().start().await.unwrap();
             let threads = put_from_threads(&store);
             let report = store.close(Duration::ZERO).await.unwrap();
             let mut accepted = 0;
@@ -669,7 +674,7 @@ fn close_hears_of_every_event_that_was_accepted_before_it() {
 
 #[tokio::test(start_paused = true)]
 async fn close_without_time_gives_up_what_the_worker_has_not_even_seen() {
-    let store = FakeWriter::new().store().start().await.unwrap();
+    let store = FakeTable::new().store_builder().start().await.unwrap();
     let tickets = put_many(&store, 30).await;
     let report = store.close(Duration::ZERO).await.unwrap();
     assert_eq!((report.failed, report.not_stored.len()), (30, 30));
@@ -680,8 +685,8 @@ async fn close_without_time_gives_up_what_the_worker_has_not_even_seen() {
 
 #[tokio::test(start_paused = true)]
 async fn a_flush_sends_the_event_that_the_full_batch_had_no_room_for() {
-    let writer = FakeWriter::new();
-    let store = writer.store().linger(SECOND * 30).start().await.unwrap();
+    let writer = FakeTable::new();
+    let store = writer.store_builder().linger(SECOND * 30).start().await.unwrap();
     let _tickets = put_many(&store, 26).await;
     let (report, milliseconds) = took(store.flush()).await;
     assert_eq!((report.unwrap().stored, milliseconds), (26, 0));
@@ -690,8 +695,8 @@ async fn a_flush_sends_the_event_that_the_full_batch_had_no_room_for() {
 
 #[tokio::test(start_paused = true)]
 async fn only_retried_events_count_as_retries_and_only_events_fill_batches() {
-    let writer = FakeWriter::scripted([Answer::HandBack(vec![0])]);
-    let store = writer.store().backoff(constant_backoff(20)).start().await.unwrap();
+    let writer = FakeTable::scripted([Reply::HandBack(vec![0])]);
+    let store = writer.store_builder().backoff(constant_backoff(20)).start().await.unwrap();
     let first = store.put(&1).await.unwrap();
     wait_milliseconds(20).await;
     let second = store.put(&2).await.unwrap();
@@ -706,9 +711,9 @@ async fn only_retried_events_count_as_retries_and_only_events_fill_batches() {
 async fn stores_that_were_throttled_together_do_not_retry_together() {
     let mut waits = std::collections::HashSet::new();
     for _ in 0..10 {
-        let writer = FakeWriter::scripted([Answer::throttle()]);
+        let writer = FakeTable::scripted([Reply::throttle()]);
         let backoff = Backoff { floor: Duration::ZERO, base: SECOND, ceiling: SECOND };
-        let store = writer.store().backoff(backoff).start().await.unwrap();
+        let store = writer.store_builder().backoff(backoff).start().await.unwrap();
         store.put(&1).await.unwrap().await.unwrap();
         let calls = writer.calls();
         waits.insert(calls[1].at - calls[0].at);
@@ -718,8 +723,8 @@ async fn stores_that_were_throttled_together_do_not_retry_together() {
 
 #[tokio::test(start_paused = true)]
 async fn a_small_buffer_fills_its_batches_as_room_comes_back() {
-    let writer = FakeWriter::always(Answer::Store.after(20));
-    let store = writer.store().max_buffered_events(50).start().await.unwrap();
+    let writer = FakeTable::always(Reply::Store.after(Duration::from_millis(20)));
+    let store = writer.store_builder().max_buffered_events(50).start().await.unwrap();
     let producers: Vec<_> = (0..200)
         .map(|_| {
             let store = store.clone();
@@ -741,8 +746,8 @@ fn several_threads_put_at_the_same_time() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
     runtime.block_on(async {
-        let writer = FakeWriter::new();
-        let store = writer.store().max_buffered_events(100).start().await.unwrap();
+        let writer = FakeTable::new();
+        let store = writer.store_builder().max_buffered_events(100).start().await.unwrap();
         let producers: Vec<_> = (0..4)
             .map(|_| {
                 let store = store.clone();
@@ -758,8 +763,8 @@ fn several_threads_put_at_the_same_time() {
         for keys in join_all(producers).await {
             assert!(keys.unwrap().is_sorted_by(|a, b| a < b));
         }
-        assert_eq!(writer.table().len(), 2_000);
+        assert_eq!(writer.rows().len(), 2_000);
         assert_eq!(store.close(SECOND * 10).await.unwrap().stored, 2_000);
-        writer.assert_all_legal();
+        assert_eq!(writer.violations(), Vec::<String>::new());
     });
 }

@@ -3,8 +3,10 @@
 use std::error::Error;
 use std::fmt;
 
+use serde::ser::SerializeStruct;
+
 /// Whether an event that was not acknowledged may be in the table all the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Certainty {
     /// The event is not in the table: no attempt was applied.
     NotStored,
@@ -21,8 +23,16 @@ impl fmt::Display for Certainty {
     }
 }
 
+impl serde::Serialize for Certainty {
+    /// In the words of its `Display`.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// What kind of failure it was, which decides what happens next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum FailureClass {
     /// The service took the call and handed the item back. Retried.
@@ -72,6 +82,7 @@ pub struct BatchError {
     message: String,
     code: Option<String>,
     request_id: Option<String>,
+    is_call_over: bool,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -84,6 +95,7 @@ impl BatchError {
             message: message.into(),
             code: None,
             request_id: None,
+            is_call_over: false,
             source: None,
         }
     }
@@ -99,6 +111,17 @@ impl BatchError {
     #[must_use]
     pub fn with_request_id(mut self, request_id: impl Into<String>) -> Self {
         self.request_id = Some(request_id.into());
+        self
+    }
+
+    /// Says that the service is done with the call: what it has not applied by now it never will.
+    ///
+    /// It matters for a call that may have been applied. Where an event of it is not in the table when
+    /// it is read back, the event is then [`NotStored`](Certainty::NotStored); after a call that may
+    /// still be under way somewhere it stays [`MaybeStored`](Certainty::MaybeStored).
+    #[must_use]
+    pub fn with_call_over(mut self) -> Self {
+        self.is_call_over = true;
         self
     }
 
@@ -153,6 +176,12 @@ impl BatchError {
         self.certainty
     }
 
+    /// Whether the service is known to be done with the call.
+    #[must_use]
+    pub fn is_call_over(&self) -> bool {
+        self.is_call_over
+    }
+
     /// The service's error code, where the service answered with one.
     #[must_use]
     pub fn code(&self) -> Option<&str> {
@@ -190,5 +219,17 @@ impl fmt::Debug for BatchError {
             .field("message", &self.message)
             .field("request_id", &self.request_id)
             .finish_non_exhaustive()
+    }
+}
+
+impl serde::Serialize for BatchError {
+    /// Class, code, message and request id. The source is left out, as in `Debug`.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("BatchError", 4)?;
+        fields.serialize_field("class", &self.class)?;
+        fields.serialize_field("code", &self.code)?;
+        fields.serialize_field("message", &self.message)?;
+        fields.serialize_field("request_id", &self.request_id)?;
+        fields.end()
     }
 }

@@ -6,7 +6,8 @@ mod write;
 use std::num::NonZeroUsize;
 
 pub use batch::{BatchError, Certainty, FailureClass};
-pub use write::{GiveUp, WriteError};
+pub(crate) use write::GivenUp;
+pub use write::{GiveUp, ReadBack, WriteError};
 
 use crate::event::EventTooLarge;
 

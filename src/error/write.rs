@@ -5,8 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::ser::SerializeStruct;
+
 use super::{BatchError, Certainty, WorkerLost};
 use crate::event::Event;
+use crate::history::Attempt;
 use crate::key::EventKey;
 
 /// Why the store gave an event up.
@@ -25,49 +28,114 @@ pub enum GiveUp {
     WorkerLost(WorkerLost),
 }
 
+impl serde::Serialize for GiveUp {
+    /// One word: `not_retryable`, `deadline`, `attempts`, `close_deadline` or `worker_lost`.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(match self {
+            Self::NotRetryable => "not_retryable",
+            Self::Deadline => "deadline",
+            Self::Attempts => "attempts",
+            Self::CloseDeadline => "close_deadline",
+            Self::WorkerLost(_) => "worker_lost",
+        })
+    }
+}
+
+/// What reading an event back told, before the store gave it up: it might have been stored by an
+/// attempt that was not acknowledged.
+///
+/// An event that is found with its own body is [`Stored`](crate::Stored), and no error.
+#[derive(Debug, Clone, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ReadBack {
+    /// It was not in the table. With [`NotStored`](Certainty::NotStored) that is the last word; with
+    /// [`MaybeStored`](Certainty::MaybeStored) an attempt whose answer was lost may still be applied.
+    NotFound {
+        /// When it was read, counted from the moment at which the store accepted the event.
+        #[serde(rename = "after_seconds", serialize_with = "seconds")]
+        after: Duration,
+    },
+    /// Another event is in the table under its key: a second writer has the same
+    /// [`WriterId`](crate::WriterId). Neither overwrites the other any more, but one of them has.
+    OtherBody {
+        /// When it was read, counted from the moment at which the store accepted the event.
+        #[serde(rename = "after_seconds", serialize_with = "seconds")]
+        after: Duration,
+    },
+    /// It could not be read. With the code `AccessDeniedException` the role lacks
+    /// `dynamodb:BatchGetItem` on the table.
+    Failed(#[serde(serialize_with = "shared")] Arc<BatchError>),
+    /// There was no time left to read it.
+    NoTime,
+}
+
+fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
+}
+
+fn shared<S: serde::Serializer>(cause: &Arc<BatchError>, serializer: S) -> Result<S::Ok, S::Error> {
+    serde::Serialize::serialize(&**cause, serializer)
+}
+
+impl fmt::Display for ReadBack {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound { after } => {
+                write!(formatter, "read back {after:.1?} after the put, it was not in the table")
+            }
+            Self::OtherBody { after } => write!(
+                formatter,
+                "read back {after:.1?} after the put, another event was under its key: give each \
+                 writer an id of its own"
+            ),
+            Self::Failed(cause) if cause.code() == Some("AccessDeniedException") => write!(
+                formatter,
+                "it could not be read back, grant dynamodb:BatchGetItem to know more: {cause}"
+            ),
+            Self::Failed(cause) => write!(formatter, "it could not be read back: {cause}"),
+            Self::NoTime => formatter.write_str("no time was left to read it back"),
+        }
+    }
+}
+
 /// An accepted event was not acknowledged: it is [`NotStored`](Certainty::NotStored) or
 /// [`MaybeStored`](Certainty::MaybeStored).
 ///
-/// Putting it again makes a *second* event, with a key of its own. For a `MaybeStored` event that
-/// can mean it is in the table twice; read [`key`](Self::key) back to know.
+/// To put it again under the same key, so that it cannot be stored twice, hand
+/// [`event`](Self::event) to [`put_event`](crate::EventStore::put_event). Any other put makes a
+/// *second* event with a key of its own.
+///
+/// It serialises to one JSON object with the event's key and body, from which an
+/// [`Event`] can be read again; see [`CloseReport::write_ndjson`](crate::CloseReport::write_ndjson).
 #[derive(Debug, Clone)]
-pub struct WriteError(Box<Inner>);
+pub struct WriteError(Arc<GivenUp>);
 
-#[derive(Debug, Clone)]
-struct Inner {
-    key: EventKey,
-    event: Option<Event>,
-    certainty: Certainty,
-    attempts: u32,
-    elapsed: Duration,
-    reason: GiveUp,
+/// All that is known of an event that was given up. Shared by its ticket and the close report.
+#[derive(Debug)]
+pub(crate) struct GivenUp {
+    pub(crate) key: EventKey,
+    pub(crate) event: Option<Event>,
+    pub(crate) certainty: Certainty,
+    pub(crate) attempts: u32,
+    pub(crate) elapsed: Duration,
+    pub(crate) reason: GiveUp,
     /// Shared: one failed call fails up to 25 events.
-    last_cause: Option<Arc<BatchError>>,
+    pub(crate) last_cause: Option<Arc<BatchError>>,
+    pub(crate) history: Vec<Attempt>,
+    pub(crate) read_back: Option<ReadBack>,
+}
+
+impl From<GivenUp> for WriteError {
+    fn from(given_up: GivenUp) -> Self {
+        Self(Arc::new(given_up))
+    }
 }
 
 impl WriteError {
-    pub(crate) fn new(
-        event: Event,
-        certainty: Certainty,
-        attempts: u32,
-        elapsed: Duration,
-        reason: GiveUp,
-        last_cause: Option<Arc<BatchError>>,
-    ) -> Self {
-        Self(Box::new(Inner {
-            key: *event.key(),
-            event: Some(event),
-            certainty,
-            attempts,
-            elapsed,
-            reason,
-            last_cause,
-        }))
-    }
-
     /// The answer of a ticket whose other half vanished without a word.
     pub(crate) fn unanswered(key: EventKey) -> Self {
-        Self(Box::new(Inner {
+        Self::from(GivenUp {
             key,
             event: None,
             certainty: Certainty::MaybeStored,
@@ -75,7 +143,9 @@ impl WriteError {
             elapsed: Duration::ZERO,
             reason: GiveUp::WorkerLost(WorkerLost::Stopped),
             last_cause: None,
-        }))
+            history: Vec::new(),
+            read_back: None,
+        })
     }
 
     /// Key of the event. It was never used for another.
@@ -120,11 +190,27 @@ impl WriteError {
     pub fn last_cause(&self) -> Option<&BatchError> {
         self.0.last_cause.as_deref()
     }
+
+    /// The attempts, oldest first: when, how long, and how each failed. Of more than 16 the first
+    /// and the last eight; [`attempts`](Self::attempts) counts all.
+    #[must_use]
+    pub fn history(&self) -> &[Attempt] {
+        &self.0.history
+    }
+
+    /// What reading the event back told. `None` where nothing was in doubt, where
+    /// [`read_back`](crate::EventStoreBuilder::read_back) is switched off, and where the worker was
+    /// lost.
+    #[must_use]
+    pub fn read_back(&self) -> Option<&ReadBack> {
+        self.0.read_back.as_ref()
+    }
 }
 
 impl fmt::Display for WriteError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { key, certainty, attempts, elapsed, reason, last_cause, .. } = &*self.0;
+        let GivenUp { key, certainty, attempts, elapsed, reason, last_cause, read_back, .. } =
+            &*self.0;
         let plural = if *attempts == 1 { "" } else { "s" };
         write!(formatter, "event {key} is {certainty} after {attempts} attempt{plural}")?;
         // A lost worker does not come to look at the clock.
@@ -139,8 +225,11 @@ impl fmt::Display for WriteError {
             GiveUp::CloseDeadline => formatter.write_str("the store was closed before its turn"),
             GiveUp::WorkerLost(lost) => lost.fmt(formatter),
         }?;
-        match last_cause {
-            Some(cause) => write!(formatter, "; last cause: {cause}"),
+        if let Some(cause) = last_cause {
+            write!(formatter, "; last cause: {cause}")?;
+        }
+        match read_back {
+            Some(read_back) => write!(formatter, "; {read_back}"),
             None => Ok(()),
         }
     }
@@ -149,5 +238,23 @@ impl fmt::Display for WriteError {
 impl Error for WriteError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.0.last_cause.as_deref().map(|cause| cause as &(dyn Error + 'static))
+    }
+}
+
+impl serde::Serialize for WriteError {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let given_up = &*self.0;
+        let mut fields = serializer.serialize_struct("WriteError", 10)?;
+        fields.serialize_field("key", &given_up.key)?;
+        fields.serialize_field("certainty", &given_up.certainty)?;
+        fields.serialize_field("attempts", &given_up.attempts)?;
+        fields.serialize_field("elapsed_seconds", &given_up.elapsed.as_secs_f64())?;
+        fields.serialize_field("given_up", &given_up.reason)?;
+        fields.serialize_field("reason", &format_args!("{self}"))?;
+        fields.serialize_field("last_cause", &self.last_cause())?;
+        fields.serialize_field("history", &given_up.history)?;
+        fields.serialize_field("read_back", &given_up.read_back)?;
+        fields.serialize_field("body", &given_up.event.as_ref().map(Event::body))?;
+        fields.end()
     }
 }

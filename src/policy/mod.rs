@@ -8,6 +8,7 @@ pub(crate) mod barrier;
 pub(crate) mod batch;
 pub(crate) mod buffer;
 pub(crate) mod reconcile;
+pub(crate) mod resolve;
 pub(crate) mod retry;
 
 use std::time::Instant;

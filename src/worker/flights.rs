@@ -1,37 +1,29 @@
-//! The batches that are under way: one task each, their events kept on this side.
+//! The calls that are under way: one task each, their events kept on this side.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::future::Future;
 use std::time::Duration;
 
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::timeout;
 
-use super::settlement::Held;
 use crate::error::{BatchError, Certainty, FailureClass};
-use crate::event::Event;
-use crate::writer::{BatchReceipt, BatchWriter};
 
-/// What became of one attempt.
-pub(super) type Attempt = Result<BatchReceipt, BatchError>;
+/// How a call ended: with the edge's answer, in a time-out or in a panic.
+pub(super) type Landed<A> = Result<A, BatchError>;
 
-/// Attempts in flight. The tasks get copies that share the events' text; the events themselves,
-/// with the answers they owe, stay here, where neither a panic nor an abort can lose them.
-pub(super) struct Flights {
-    writer: Arc<dyn BatchWriter>,
-    attempt_timeout: Duration,
+/// Calls under way, each for a batch of `T` and to be answered with an `A`. The tasks get copies that
+/// share the events' text; the events themselves, with the answers they owe, stay here, where neither
+/// a panic nor an abort can lose them.
+pub(super) struct Flights<T, A> {
     most: usize,
-    tasks: JoinSet<Attempt>,
-    batches: HashMap<Id, Vec<Held>>,
+    tasks: JoinSet<Landed<A>>,
+    /// In the order in which they began; few enough to be searched.
+    batches: Vec<(Id, Vec<T>)>,
 }
 
-impl Flights {
-    pub(super) fn new(
-        writer: Arc<dyn BatchWriter>,
-        attempt_timeout: Duration,
-        most: usize,
-    ) -> Self {
-        Self { writer, attempt_timeout, most, tasks: JoinSet::new(), batches: HashMap::new() }
+impl<T, A: Send + 'static> Flights<T, A> {
+    pub(super) fn new(most: usize) -> Self {
+        Self { most, tasks: JoinSet::new(), batches: Vec::new() }
     }
 
     pub(super) fn has_place(&self) -> bool {
@@ -42,52 +34,48 @@ impl Flights {
         self.batches.is_empty()
     }
 
-    /// Sends a batch on its way.
-    pub(super) fn start(&mut self, mut batch: Vec<Held>) {
-        let events: Vec<Event> = batch
-            .iter_mut()
-            .map(|held| {
-                held.pending.attempt();
-                held.pending.event().clone()
-            })
-            .collect();
-        let writer = Arc::clone(&self.writer);
-        let limit = self.attempt_timeout;
+    /// Sends a batch on its way, with so much time to come back.
+    pub(super) fn start(
+        &mut self,
+        batch: Vec<T>,
+        limit: Duration,
+        call: impl Future<Output = Landed<A>> + Send + 'static,
+    ) {
         let task = self.tasks.spawn(async move {
-            timeout(limit, writer.write_batch(&events))
-                .await
-                .unwrap_or_else(|_| Err(BatchError::timed_out(limit)))
+            timeout(limit, call).await.unwrap_or_else(|_| Err(BatchError::timed_out(limit)))
         });
-        self.batches.insert(task.id(), batch);
+        self.batches.push((task.id(), batch));
     }
 
     /// Waits for the next batch to come back; `None` when none is under way.
     ///
-    /// Cancel safe: an attempt that has come back is not lost.
-    pub(super) async fn next(&mut self) -> Option<(Vec<Held>, Attempt)> {
+    /// Cancel safe: a batch that has come back is not lost.
+    pub(super) async fn next(&mut self) -> Option<(Vec<T>, Landed<A>)> {
         let done = self.tasks.join_next_with_id().await?;
         Some(self.land(done))
     }
 
     /// The next batch that has come back already.
-    pub(super) fn next_done(&mut self) -> Option<(Vec<Held>, Attempt)> {
+    pub(super) fn next_done(&mut self) -> Option<(Vec<T>, Landed<A>)> {
         let done = self.tasks.try_join_next_with_id()?;
         Some(self.land(done))
     }
 
-    fn land(&mut self, done: Result<(Id, Attempt), JoinError>) -> (Vec<Held>, Attempt) {
-        let (id, attempt) = match done {
+    fn land(&mut self, done: Result<(Id, Landed<A>), JoinError>) -> (Vec<T>, Landed<A>) {
+        let (id, landed) = match done {
             Ok(done) => done,
             Err(error) => (error.id(), Err(panicked())),
         };
-        (self.batches.remove(&id).unwrap_or_default(), attempt)
+        let place = self.batches.iter().position(|(task, _)| *task == id);
+        let batch = place.map(|place| self.batches.remove(place).1);
+        (batch.unwrap_or_default(), landed)
     }
 
-    /// Drops every attempt where it is, and hands its events back.
-    pub(super) fn abort(&mut self) -> impl Iterator<Item = Held> + use<> {
+    /// Drops every call where it is, and hands its events back, in the order of their calls.
+    pub(super) fn abort(&mut self) -> impl Iterator<Item = T> + use<T, A> {
         self.tasks.abort_all();
         self.tasks.detach_all();
-        std::mem::take(&mut self.batches).into_values().flatten()
+        std::mem::take(&mut self.batches).into_iter().flat_map(|(_, batch)| batch)
     }
 }
 

@@ -20,6 +20,25 @@ pub(crate) enum Command {
     Flush(oneshot::Sender<FlushReport>),
 }
 
+/// What close asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CloseOrder {
+    /// When to give up what is left.
+    pub(crate) give_up_at: Instant,
+    /// When to answer what is then still in doubt, read back or not.
+    pub(crate) answer_by: Instant,
+}
+
+impl CloseOrder {
+    /// The sooner of two orders, in each respect.
+    pub(crate) fn sooner(self, other: Self) -> Self {
+        Self {
+            give_up_at: self.give_up_at.min(other.give_up_at),
+            answer_by: self.answer_by.min(other.answer_by),
+        }
+    }
+}
+
 /// How the worker ended.
 #[derive(Debug, Clone)]
 pub(crate) enum Ending {
@@ -31,8 +50,8 @@ pub(crate) enum Ending {
 #[derive(Debug)]
 pub(crate) struct WorkerLinks {
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
-    /// When to give up what is left, once close was called.
-    pub(crate) close_at: watch::Receiver<Option<Instant>>,
+    /// `None` until close was called.
+    pub(crate) close_order: watch::Receiver<Option<CloseOrder>>,
     pub(crate) ending: watch::Sender<Option<Ending>>,
     pub(crate) room: Arc<Room>,
     pub(crate) counters: Arc<Counters>,

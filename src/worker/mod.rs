@@ -1,28 +1,30 @@
 //! The one task that waits: it moves events from the channel through the policies to the edge and
 //! settles them.
 
+mod doubts;
 mod flights;
 mod links;
+mod outcome;
 mod settlement;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::sync::watch;
 use tokio::time::sleep_until;
 
-pub(crate) use links::{Command, Ending, WorkerLinks};
+pub(crate) use links::{CloseOrder, Command, Ending, WorkerLinks};
 
-use crate::error::{BatchError, Certainty, FailureClass, GiveUp};
+use crate::clock::now;
+use crate::event::Event;
 use crate::policy::batch::BatchLimits;
 use crate::policy::buffer::Buffer;
-use crate::policy::reconcile::reconcile;
-use crate::policy::retry::{Decision, RetryPolicy};
+use crate::policy::retry::RetryPolicy;
 use crate::stats::Counters;
-use crate::writer::{BatchReceipt, BatchWriter};
-use flights::{Attempt, Flights};
+use crate::writer::{BatchReading, BatchReceipt, BatchWriter};
+use doubts::{Doubtful, Doubts};
+use flights::{Flights, Landed};
 use links::{Epitaph, Inbox};
 use settlement::{Held, Settlement};
 
@@ -37,6 +39,8 @@ pub(crate) struct WorkerSettings {
     pub(crate) max_batches_in_flight: usize,
     pub(crate) attempt_timeout: Duration,
     pub(crate) retry: RetryPolicy,
+    /// Whether events in doubt are read back before they are answered.
+    pub(crate) read_back: bool,
     /// How many failed events whose tickets were dropped are kept for the close report.
     pub(crate) max_unheard_events: usize,
     /// How many bytes of such events are kept for it.
@@ -49,23 +53,28 @@ pub(crate) struct WorkerSettings {
 pub(crate) struct Worker {
     epitaph: Epitaph,
     commands: Inbox,
-    close_at: watch::Receiver<Option<Instant>>,
+    close_order: watch::Receiver<Option<CloseOrder>>,
     counters: Arc<Counters>,
+    writer: Arc<dyn BatchWriter>,
+    attempt_timeout: Duration,
     retry: RetryPolicy,
+    read_back: bool,
     jitter: StdRng,
     buffer: Buffer<Held>,
-    flights: Flights,
+    flights: Flights<Held, BatchReceipt>,
+    doubts: Doubts,
     settlement: Settlement,
     /// False once the channel is closed and empty: nothing more will come.
     open: bool,
     /// False once the last handle is gone, and with it whoever could call close.
     handles_left: bool,
-    close_deadline: Option<Instant>,
+    closing: Option<CloseOrder>,
 }
 
 /// Why the loop woke up.
 enum Wake {
-    Attempt(Vec<Held>, Attempt),
+    Attempt(Vec<Held>, Landed<BatchReceipt>),
+    Read(Vec<Doubtful>, Landed<BatchReading>),
     Close(Result<(), watch::error::RecvError>),
     Commands(usize),
     Pressed,
@@ -79,33 +88,45 @@ impl Worker {
         settings: &WorkerSettings,
         jitter: StdRng,
     ) -> Self {
-        let WorkerLinks { commands, close_at, ending, room, counters } = links;
+        let WorkerLinks { commands, close_order, ending, room, counters } = links;
         let &WorkerSettings {
             limits,
             linger,
             max_batches_in_flight,
             attempt_timeout,
             retry,
+            read_back,
             max_unheard_events,
             max_unheard_bytes,
         } = settings;
         Self {
             epitaph: Epitaph { room, ending },
             commands: Inbox(commands),
-            close_at,
+            close_order,
             settlement: Settlement::new(
                 Arc::clone(&counters),
                 max_unheard_events,
                 max_unheard_bytes,
             ),
             counters,
+            attempt_timeout,
             retry,
+            read_back,
             jitter,
             buffer: Buffer::new(limits, linger),
-            flights: Flights::new(writer, attempt_timeout, max_batches_in_flight),
+            flights: Flights::new(max_batches_in_flight),
+            // As many reads as writes: calls that hang do not keep each other's places.
+            doubts: Doubts::new(
+                Arc::clone(&writer),
+                attempt_timeout,
+                retry.backoff,
+                limits,
+                max_batches_in_flight,
+            ),
+            writer,
             open: true,
             handles_left: true,
-            close_deadline: None,
+            closing: None,
         }
     }
 
@@ -122,6 +143,7 @@ impl Worker {
             let turn = now();
             self.give_up_expired(turn);
             self.send_due(turn);
+            self.doubts.read_due(turn);
             self.settlement.answer_flushes();
             if self.is_done() {
                 break;
@@ -138,7 +160,8 @@ impl Worker {
             let wake = tokio::select! {
                 biased;
                 Some((batch, attempt)) = self.flights.next() => Wake::Attempt(batch, attempt),
-                changed = self.close_at.changed(), if self.handles_left => Wake::Close(changed),
+                Some((batch, landed)) = self.doubts.reads.next() => Wake::Read(batch, landed),
+                changed = self.close_order.changed(), if self.handles_left => Wake::Close(changed),
                 count = self.commands.0.recv_many(&mut inbox, INBOX), if self.open => {
                     Wake::Commands(count)
                 }
@@ -148,6 +171,7 @@ impl Worker {
             let turn = now();
             match wake {
                 Wake::Attempt(batch, attempt) => self.conclude(batch, attempt, turn),
+                Wake::Read(batch, landed) => self.conclude_read(batch, landed, turn),
                 Wake::Close(changed) => self.close(changed.is_ok()),
                 Wake::Commands(count) => {
                     self.open = count > 0;
@@ -161,18 +185,25 @@ impl Worker {
     }
 
     fn is_done(&self) -> bool {
-        !self.open && self.buffer.is_empty() && self.flights.is_empty()
+        !self.open && self.buffer.is_empty() && self.flights.is_empty() && self.doubts.is_empty()
     }
 
     /// When the next turn is due if nothing happens before.
     fn next_deadline(&self) -> Option<Instant> {
         // Without a place in flight nothing can be sent, however due it is.
         let send = if self.flights.has_place() { self.buffer.next_due() } else { None };
-        // Past the deadline of close there is only the channel to wait for, which will say that it is
+        // Past the deadlines of close there is only the channel to wait for, which will say that it is
         // empty.
-        let is_waiting = !(self.buffer.is_empty() && self.flights.is_empty());
-        let close = self.close_deadline.filter(|_| is_waiting);
-        send.into_iter().chain(self.buffer.next_expiry()).chain(close).min()
+        let is_sending = !(self.buffer.is_empty() && self.flights.is_empty());
+        let give_up = self.closing.filter(|_| is_sending).map(|closing| closing.give_up_at);
+        let answer =
+            self.closing.filter(|_| !self.doubts.is_empty()).map(|closing| closing.answer_by);
+        send.into_iter()
+            .chain(self.buffer.next_expiry())
+            .chain(self.doubts.next_deadline())
+            .chain(give_up)
+            .chain(answer)
+            .min()
     }
 
     fn admit(&mut self, commands: impl Iterator<Item = Command>, now: Instant) {
@@ -202,124 +233,48 @@ impl Worker {
         while self.flights.has_place()
             && let Some(batch) = self.buffer.take_ready(now)
         {
-            let batch = batch.into_items();
-            let retried = batch.iter().filter(|held| held.pending.attempts() > 0).count();
-            self.counters.send(batch.len(), retried);
-            self.flights.start(batch);
+            self.send(batch.into_items(), now);
         }
     }
 
-    fn conclude(&mut self, batch: Vec<Held>, attempt: Attempt, now: Instant) {
-        match attempt {
-            Ok(receipt) => self.apply(batch, &receipt, now),
-            Err(error) => self.fail(batch, error, now),
-        }
+    fn send(&mut self, mut batch: Vec<Held>, now: Instant) {
+        let retried = batch.iter().filter(|held| held.pending.attempts() > 0).count();
+        self.counters.send(batch.len(), retried);
+        let limit = self.attempt_limit(&batch, now);
+        let events: Vec<Event> = batch
+            .iter_mut()
+            .map(|held| {
+                held.pending.attempt(now);
+                held.pending.event().clone()
+            })
+            .collect();
+        let writer = Arc::clone(&self.writer);
+        self.flights.start(batch, limit, async move { writer.write_batch(&events).await });
     }
 
-    fn apply(&mut self, batch: Vec<Held>, receipt: &BatchReceipt, now: Instant) {
-        let reconciled = reconcile(batch, receipt.unprocessed());
-        if reconciled.foreign > 0 {
-            // It is not the answer to this batch, so nothing in it counts.
-            let mut batch = reconciled.stored;
-            batch.extend(reconciled.remaining);
-            let foreign = BatchError::new(
-                FailureClass::Transient,
-                Certainty::MaybeStored,
-                format!("the answer hands back {} keys that were not sent", reconciled.foreign),
-            );
-            return self.fail(batch, foreign, now);
-        }
-        for held in reconciled.stored {
-            self.settlement.stored(held);
-        }
-        if !reconciled.remaining.is_empty() {
-            self.fail(reconciled.remaining, BatchError::unprocessed(receipt.request_id()), now);
-        }
-    }
-
-    /// Sends events again, or gives them up, after a failed attempt.
-    fn fail(&mut self, mut batch: Vec<Held>, cause: BatchError, now: Instant) {
-        tracing::warn!(events = batch.len(), class = ?cause.class(), error = %cause, "attempt failed");
-        let class = cause.class();
-        let cause = Arc::new(cause);
-        for held in &mut batch {
-            held.pending.fail(&cause);
-        }
-        if class == FailureClass::Poison && batch.len() > 1 {
-            // One event can be at fault for all; those that are not are stored with fewer suspects.
-            return self.buffer.isolate(batch, now);
-        }
-        // One draw for all: what failed together may go together again.
-        let jitter = self.jitter.random::<f64>();
-        for held in batch {
-            let (attempts, elapsed) = (held.pending.attempts(), held.pending.elapsed(now));
-            match self.retry.decide(attempts, elapsed, class, jitter) {
-                Decision::After(delay) => self.buffer.requeue(held, now + delay),
-                Decision::GiveUp(reason) => self.give_up(held, reason, now),
+    /// How long an attempt may take. One that begins just before an event's deadline leaves half of
+    /// the time after it to read the event back.
+    fn attempt_limit(&self, batch: &[Held], now: Instant) -> Duration {
+        let until_deadline =
+            batch.iter().map(|held| held.expires_at.saturating_duration_since(now)).min();
+        match until_deadline {
+            Some(until_deadline) if self.read_back => {
+                self.attempt_timeout.min(until_deadline + self.attempt_timeout / 2)
             }
+            _ => self.attempt_timeout,
         }
-        if class == FailureClass::Fatal {
-            self.give_up_waiting(&cause, now);
-        }
-    }
-
-    /// Gives up what waits to be sent: it would fail as the last batch did. What is in flight gets
-    /// its own answer.
-    fn give_up_waiting(&mut self, cause: &Arc<BatchError>, now: Instant) {
-        while let Some(mut held) = self.buffer.pop() {
-            held.pending.blame(cause);
-            self.give_up(held, GiveUp::NotRetryable, now);
-        }
-    }
-
-    fn give_up_expired(&mut self, now: Instant) {
-        while let Some(held) = self.buffer.pop_expired(now) {
-            self.give_up(held, GiveUp::Deadline, now);
-        }
-        if self.close_deadline.is_some_and(|deadline| deadline <= now) {
-            self.abandon(now);
-        }
-    }
-
-    fn give_up(&mut self, held: Held, reason: GiveUp, now: Instant) {
-        self.settlement.give_up(held, reason, now, self.close_deadline.is_some());
     }
 
     /// Takes no more from now on, and notes until when to go on with what there is.
     fn close(&mut self, handles_left: bool) {
         self.handles_left = handles_left;
-        if let Some(deadline) = *self.close_at.borrow_and_update() {
-            self.close_deadline = Some(deadline);
+        if let Some(order) = *self.close_order.borrow_and_update() {
+            self.closing = Some(order);
             self.epitaph.room.close();
             // What was sent before this is still received.
             self.commands.0.close();
         }
     }
-
-    /// The deadline of close has passed: everything is given up, and what is in flight may have
-    /// been stored. What is still in the channel follows, as it comes out: that the channel is empty
-    /// is only known when it says so, for a sender can be half-way.
-    fn abandon(&mut self, now: Instant) {
-        // What has come back by now is known.
-        while let Some((batch, attempt)) = self.flights.next_done() {
-            self.conclude(batch, attempt, now);
-        }
-        for held in self.flights.abort() {
-            self.give_up(held, GiveUp::CloseDeadline, now);
-        }
-        while let Some(held) = self.buffer.pop() {
-            self.give_up(held, GiveUp::CloseDeadline, now);
-        }
-    }
-}
-
-/// How far off a deadline is that no clock will reach.
-pub(crate) const FAR_OFF: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
-
-/// The runtime's clock, which tests can stop.
-#[expect(clippy::disallowed_methods, reason = "the worker is the one who reads the clock")]
-pub(crate) fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 fn tokio_instant(instant: Instant) -> tokio::time::Instant {

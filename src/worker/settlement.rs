@@ -5,20 +5,20 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use crate::error::GiveUp;
+use crate::error::{Certainty, GiveUp, ReadBack};
 use crate::event::Event;
 use crate::policy::Waiting;
 use crate::policy::barrier::{Barrier, Epoch};
 use crate::report::{CloseReport, FlushReport};
 use crate::stats::Counters;
-use crate::ticket::{Answered, Pending};
+use crate::ticket::{Answered, Pending, Proof};
 
 /// An accepted event in the worker's hands.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) pending: Pending,
     epoch: Epoch,
-    expires_at: Instant,
+    pub(super) expires_at: Instant,
 }
 
 impl Waiting for Held {
@@ -65,16 +65,28 @@ impl Settlement {
         Held { pending, epoch: self.barrier.accept(), expires_at }
     }
 
-    pub(super) fn stored(&mut self, held: Held) {
-        held.pending.stored();
+    pub(super) fn stored(&mut self, held: Held, proof: Proof, now: Instant) {
+        held.pending.stored(proof, now);
         self.barrier.settle(held.epoch, true);
     }
 
-    /// Gives an event up. While the store is closing, the report lists every one; before that, those
-    /// of which no ticket heard.
-    pub(super) fn give_up(&mut self, held: Held, reason: GiveUp, now: Instant, closing: bool) {
+    /// Gives an event up, with what reading it back has left of the doubt, if it was read back. While
+    /// the store is closing, the report lists every one; before that, those of which no ticket heard.
+    pub(super) fn give_up(
+        &mut self,
+        held: Held,
+        reason: GiveUp,
+        read_back: Option<(Certainty, ReadBack)>,
+        now: Instant,
+        closing: bool,
+    ) {
         let item_bytes = held.event().item_bytes();
-        let Answered { error, heard } = held.pending.give_up(reason, now);
+        let Answered { error, heard } = match read_back {
+            Some((certainty, read_back)) => {
+                held.pending.give_up_after_reading(certainty, read_back, reason, now)
+            }
+            None => held.pending.give_up(reason, now),
+        };
         self.barrier.settle(held.epoch, false);
         if closing {
             self.report.not_stored.push(error);

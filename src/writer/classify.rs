@@ -61,10 +61,15 @@ where
         }
         _ => transient(Certainty::MaybeStored, "the SDK failed in a way this crate does not know"),
     };
-    match error.request_id() {
-        Some(request_id) => classified.with_request_id(request_id),
-        None => classified,
-    }
+    let Some(request_id) = error.request_id() else { return classified };
+    let classified = classified.with_request_id(request_id);
+    // The service itself has begun to say that the call went well: whatever became of the rest of its
+    // answer, nothing of the call is still to come.
+    if is_success(error) { classified.with_call_over() } else { classified }
+}
+
+fn is_success<E>(error: &SdkError<E, HttpResponse>) -> bool {
+    error.raw_response().is_some_and(|response| response.status().is_success())
 }
 
 fn transient(certainty: Certainty, message: &str) -> BatchError {

@@ -4,16 +4,20 @@ mod classify;
 mod request;
 mod sdk;
 
+use std::collections::{HashMap, HashSet};
+
+use futures::FutureExt;
 use futures::future::BoxFuture;
 
 pub(crate) use classify::classify;
 pub use sdk::SdkBatchWriter;
 pub(crate) use sdk::unix_seconds;
 
-use crate::error::BatchError;
+use crate::error::{BatchError, Certainty, FailureClass};
 use crate::event::Event;
+use crate::key::EventKey;
 
-/// Writes one batch of events: the one seam between the store and the outside.
+/// Writes one batch of events, and reads it back: the one seam between the store and the outside.
 ///
 /// [`SdkBatchWriter`] is the real one. Implement it to wrap that one (to count, to pace, to inject
 /// faults) or to replace it.
@@ -66,6 +70,74 @@ pub trait BatchWriter: Send + Sync + 'static {
         &'a self,
         events: &'a [Event],
     ) -> BoxFuture<'a, Result<BatchReceipt, BatchError>>;
+
+    /// Makes one attempt to read what is stored under `keys`, 1 to 25 of them, all distinct.
+    ///
+    /// The store asks before it reports an event as maybe stored. The read is consistent: it sees
+    /// every write that was acknowledged before it began. The future is dropped when its time is up.
+    ///
+    /// Without an implementation of its own a writer cannot read, and what may be stored stays so.
+    fn read_batch<'a>(
+        &'a self,
+        keys: &'a [EventKey],
+    ) -> BoxFuture<'a, Result<BatchReading, BatchError>> {
+        let _ = keys;
+        let cannot = BatchError::new(
+            FailureClass::Fatal,
+            Certainty::NotStored,
+            "the batch writer does not read",
+        );
+        std::future::ready(Err(cannot)).boxed()
+    }
+}
+
+/// What is stored under the keys that were asked for.
+///
+/// A key that is neither found nor left unread is not in the table. Keys and bodies are plain text, as
+/// the answer gave them.
+#[derive(Debug, Clone, Default)]
+pub struct BatchReading {
+    bodies: HashMap<String, Option<String>>,
+    unread: HashSet<String>,
+}
+
+impl BatchReading {
+    /// None of the keys is in the table.
+    #[must_use]
+    pub fn nothing_found() -> Self {
+        Self::default()
+    }
+
+    /// Adds an item of the table: its key and its body, `None` where that is no text.
+    #[must_use]
+    pub fn with_item(mut self, key: impl Into<String>, body: Option<String>) -> Self {
+        self.bodies.insert(key.into(), body);
+        self
+    }
+
+    /// Adds a key that the answer left out: what is stored under it is not known.
+    #[must_use]
+    pub fn with_unread(mut self, key: impl Into<String>) -> Self {
+        self.unread.insert(key.into());
+        self
+    }
+
+    /// The item under this key: its body, in its turn `None` where that is no text.
+    #[must_use]
+    pub fn body(&self, key: &EventKey) -> Option<Option<&str>> {
+        self.bodies.get(key.as_str()).map(Option::as_deref)
+    }
+
+    /// Whether the answer left this key out.
+    #[must_use]
+    pub fn is_unread(&self, key: &EventKey) -> bool {
+        self.unread.contains(key.as_str())
+    }
+
+    /// Every key that the answer names.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.bodies.keys().chain(&self.unread).map(String::as_str)
+    }
 }
 
 /// The answer to a batch that was taken: which of its events were handed back.

@@ -1,20 +1,24 @@
 //! The edge through the AWS SDK.
 
+use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::operation::RequestId;
+use aws_sdk_dynamodb::operation::batch_get_item::BatchGetItemOutput;
 use aws_sdk_dynamodb::operation::batch_write_item::BatchWriteItemOutput;
+use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::classify::classify;
-use super::{BatchReceipt, BatchWriter, request};
-use crate::error::BatchError;
-use crate::event::{Event, KEY_ATTRIBUTE};
+use super::{BatchReading, BatchReceipt, BatchWriter, request};
+use crate::error::{BatchError, Certainty, FailureClass};
+use crate::event::{BODY_ATTRIBUTE, Event, KEY_ATTRIBUTE};
+use crate::key::EventKey;
 
-/// Writes batches with the AWS SDK's `BatchWriteItem`.
+/// Writes batches with the AWS SDK's `BatchWriteItem`, and reads them back with its `BatchGetItem`.
 ///
 /// The client keeps its configuration, interceptors included, but for its retries: they are
 /// switched off. There is one retry loop, the store's, and it sees every attempt.
@@ -65,6 +69,42 @@ impl SdkBatchWriter {
     }
 }
 
+impl SdkBatchWriter {
+    fn reading(&self, output: BatchGetItemOutput) -> Result<BatchReading, BatchError> {
+        // Both are always there in an answer of DynamoDB. Without them, what is not named might be
+        // taken for missing from the table.
+        let (Some(found), Some(unread)) = (&output.responses, &output.unprocessed_keys) else {
+            return Err(unreadable(&output, "a 200 without Responses or UnprocessedKeys"));
+        };
+        let unread = unread.get(&self.table).map(KeysAndAttributes::keys).unwrap_or_default();
+        let items = match found.get(&self.table) {
+            Some(items) => items.as_slice(),
+            None if unread.is_empty() => {
+                return Err(unreadable(&output, "a 200 without the table that was asked for"));
+            }
+            None => &[],
+        };
+        let mut reading = BatchReading::nothing_found();
+        for item in items {
+            let Some(key) = text(item, KEY_ATTRIBUTE) else {
+                return Err(unreadable(&output, "an item without a key"));
+            };
+            reading = reading.with_item(key, text(item, BODY_ATTRIBUTE).map(str::to_owned));
+        }
+        for key in unread {
+            let Some(key) = text(key, KEY_ATTRIBUTE) else {
+                return Err(unreadable(&output, "an unprocessed key that is none"));
+            };
+            reading = reading.with_unread(key);
+        }
+        Ok(reading)
+    }
+}
+
+fn text<'a>(item: &'a HashMap<String, AttributeValue>, attribute: &str) -> Option<&'a str> {
+    item.get(attribute)?.as_s().ok().map(String::as_str)
+}
+
 impl BatchWriter for SdkBatchWriter {
     fn write_batch<'a>(
         &'a self,
@@ -92,12 +132,38 @@ impl BatchWriter for SdkBatchWriter {
         }
         .boxed()
     }
+
+    fn read_batch<'a>(
+        &'a self,
+        keys: &'a [EventKey],
+    ) -> BoxFuture<'a, Result<BatchReading, BatchError>> {
+        async move {
+            let keys = keys.iter().map(|key| {
+                HashMap::from([(KEY_ATTRIBUTE.to_owned(), AttributeValue::S(key.to_string()))])
+            });
+            let asked = KeysAndAttributes::builder()
+                .set_keys(Some(keys.collect()))
+                .consistent_read(true)
+                .build()
+                .map_err(|error| {
+                    let message = format!("the read could not be built: {error}");
+                    BatchError::new(FailureClass::Fatal, Certainty::NotStored, message)
+                })?;
+            match self.client.batch_get_item().request_items(&self.table, asked).send().await {
+                Ok(output) => self.reading(output),
+                Err(error) => Err(classify(&error, unix_seconds())),
+            }
+        }
+        .boxed()
+    }
 }
 
-fn unreadable(output: &BatchWriteItemOutput, what: &str) -> BatchError {
+/// A 200 that is no answer. With a request id it is the service's own, so the call is over; without, it
+/// may be anybody's.
+fn unreadable(output: &impl RequestId, what: &str) -> BatchError {
     let error = BatchError::unreadable(what);
     match output.request_id() {
-        Some(request_id) => error.with_request_id(request_id),
+        Some(request_id) => error.with_request_id(request_id).with_call_over(),
         None => error,
     }
 }

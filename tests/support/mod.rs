@@ -9,6 +9,5 @@
 
 pub(crate) mod clock;
 pub(crate) mod endpoint;
-pub(crate) mod fake;
 pub(crate) mod table;
 pub(crate) mod watchdog;

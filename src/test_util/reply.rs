@@ -1,0 +1,183 @@
+//! What a fake table does with a call, told or drawn.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{Rng, RngExt};
+
+use crate::error::{Certainty, FailureClass};
+use crate::event::MAX_BATCH_EVENTS;
+
+/// What becomes of one batch.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Reply {
+    /// Every event is applied and acknowledged.
+    Store,
+    /// The events at these places of the batch are handed back, in this order; the others are applied.
+    HandBack(Vec<usize>),
+    /// All is applied, but the answer hands back a key that was never sent.
+    HandBackStranger,
+    /// Nothing is applied, and the call fails.
+    Fail(FailureClass, Certainty),
+    /// All is applied, and the call fails as *maybe*.
+    StoreThenFail,
+    /// Nothing is applied; the service had begun to say that the call went well, and the rest of its
+    /// answer was lost.
+    LoseAnswer,
+    /// All is applied; the service had begun to say so, and the rest of its answer was lost.
+    StoreThenLoseAnswer,
+    /// Nothing is applied and no answer ever comes.
+    Hang,
+    /// All is applied and no answer ever comes.
+    StoreThenHang,
+    /// No answer ever comes, and all is applied so much later: also when nobody waits for it any more.
+    HangThenStore(Duration),
+    /// The writer panics.
+    Panic,
+    /// As the other, so much later. Applied at the end of the wait.
+    After(Duration, Box<Self>),
+}
+
+impl Reply {
+    /// The call is refused for its rate.
+    #[must_use]
+    pub const fn throttle() -> Self {
+        Self::Fail(FailureClass::Throttled, Certainty::NotStored)
+    }
+
+    /// The service fails with a 5xx, and applies nothing.
+    #[must_use]
+    pub const fn server_error() -> Self {
+        Self::Fail(FailureClass::Transient, Certainty::MaybeStored)
+    }
+
+    /// The same, so much later.
+    #[must_use]
+    pub fn after(self, delay: Duration) -> Self {
+        Self::After(delay, Box::new(self))
+    }
+}
+
+/// What becomes of one read.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum ReadReply {
+    /// Every key is looked up.
+    Read,
+    /// The keys at these places are left unread.
+    LeaveOut(Vec<usize>),
+    /// The read fails.
+    Fail(FailureClass),
+    /// The role may not read: `AccessDeniedException`.
+    Deny,
+    /// The answer names a key that was not asked for.
+    NameStranger,
+    /// No answer ever comes.
+    Hang,
+    /// The writer panics.
+    Panic,
+    /// As the other, so much later.
+    After(Duration, Box<Self>),
+}
+
+/// How often a [`FakeTable`](super::FakeTable) fails at random, and how.
+///
+/// Of each number, 0.0 is never and 1.0 always. They are tried from the top to the bottom; what is left
+/// is stored and acknowledged. The default is a bad day with something of each.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FaultRates {
+    /// The whole call is refused for its rate.
+    pub throttled: f64,
+    /// Some events of the batch, or all, are handed back.
+    pub handed_back: f64,
+    /// The call fails, and nothing of it was applied.
+    pub failed_before: f64,
+    /// The call fails, and all of it was applied.
+    pub failed_after: f64,
+    /// The answer to a call that is over is lost, whether the call was applied or not.
+    pub answer_lost: f64,
+    /// No answer comes, and nothing is applied.
+    pub hanging_before: f64,
+    /// No answer comes, and all is applied: at once, or within ten seconds.
+    pub hanging_after: f64,
+    /// A read fails, hangs, or leaves keys out.
+    pub read_failed: f64,
+    /// How long an answer takes to come.
+    pub latency: Range<Duration>,
+}
+
+impl Default for FaultRates {
+    fn default() -> Self {
+        Self {
+            throttled: 0.1,
+            handed_back: 0.1,
+            failed_before: 0.05,
+            failed_after: 0.05,
+            answer_lost: 0.05,
+            hanging_before: 0.03,
+            hanging_after: 0.03,
+            read_failed: 0.2,
+            latency: Duration::from_millis(2)..Duration::from_millis(50),
+        }
+    }
+}
+
+impl FaultRates {
+    pub(super) fn draw(&self, random: &mut StdRng) -> Reply {
+        let latency = self.draw_latency(random);
+        let rates = [
+            self.throttled,
+            self.handed_back,
+            self.failed_before,
+            self.failed_after,
+            self.answer_lost,
+            self.hanging_before,
+            self.hanging_after,
+        ];
+        let hit = rates.iter().position(|&rate| random.random_bool(rate.clamp(0.0, 1.0)));
+        let reply = match hit {
+            Some(0) => Reply::throttle(),
+            Some(1) => Reply::HandBack(places(random)),
+            Some(2) => Reply::server_error(),
+            Some(3) => Reply::StoreThenFail,
+            Some(4) if random.random_bool(0.5) => Reply::LoseAnswer,
+            Some(4) => Reply::StoreThenLoseAnswer,
+            Some(5) => return Reply::Hang,
+            Some(6) if random.random_bool(0.5) => Reply::StoreThenHang,
+            Some(6) => Reply::HangThenStore(Duration::from_millis(random.random_range(0..10_000))),
+            _ => Reply::Store,
+        };
+        reply.after(latency)
+    }
+
+    pub(super) fn draw_read(&self, random: &mut StdRng) -> ReadReply {
+        let latency = self.draw_latency(random);
+        let reply = if random.random_bool(self.read_failed.clamp(0.0, 1.0)) {
+            match random.random_range(0..4) {
+                0 => ReadReply::Fail(FailureClass::Throttled),
+                1 => ReadReply::Fail(FailureClass::Transient),
+                2 => ReadReply::LeaveOut(places(random)),
+                _ => return ReadReply::Hang,
+            }
+        } else {
+            ReadReply::Read
+        };
+        ReadReply::After(latency, Box::new(reply))
+    }
+
+    fn draw_latency(&self, random: &mut StdRng) -> Duration {
+        let Range { start, end } = self.latency;
+        start + end.saturating_sub(start).mul_f64(random.random::<f64>())
+    }
+}
+
+/// Some places of a batch, at least one of them, in any order.
+fn places(random: &mut (impl Rng + ?Sized)) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..MAX_BATCH_EVENTS).collect();
+    places.shuffle(random);
+    places.truncate(random.random_range(1..=MAX_BATCH_EVENTS));
+    places
+}

@@ -1,0 +1,224 @@
+//! The events that are given up and may be stored all the same: read back before they are answered.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::flights::{Flights, Landed};
+use super::settlement::Held;
+use crate::error::{BatchError, Certainty, FailureClass, GiveUp, ReadBack};
+use crate::event::Event;
+use crate::key::EventKey;
+use crate::policy::Waiting;
+use crate::policy::batch::BatchLimits;
+use crate::policy::buffer::Buffer;
+use crate::policy::resolve::{Found, Resolution, resolve};
+use crate::policy::retry::Backoff;
+use crate::writer::{BatchReading, BatchWriter};
+
+/// An event that is given up for `reason` and waits for a read.
+#[derive(Debug)]
+pub(super) struct Doubtful {
+    held: Held,
+    reason: GiveUp,
+    answer_by: Instant,
+    reads: u32,
+    /// Why the last read told nothing.
+    failure: Option<Arc<BatchError>>,
+}
+
+impl Waiting for Doubtful {
+    fn event(&self) -> &Event {
+        self.held.event()
+    }
+
+    fn expires_at(&self) -> Instant {
+        self.answer_by
+    }
+}
+
+impl Doubtful {
+    /// What is left to say when there is no more time to read.
+    fn unread(self) -> Verdict {
+        let read_back = self.failure.map_or(ReadBack::NoTime, ReadBack::Failed);
+        let resolution = Resolution::GivenUp(Certainty::MaybeStored, read_back);
+        Verdict { held: self.held, reason: self.reason, resolution }
+    }
+}
+
+/// How an event in doubt ends.
+pub(super) struct Verdict {
+    pub(super) held: Held,
+    pub(super) reason: GiveUp,
+    pub(super) resolution: Resolution,
+}
+
+/// Reads, under way and to come.
+pub(super) struct Doubts {
+    writer: Arc<dyn BatchWriter>,
+    read_timeout: Duration,
+    backoff: Backoff,
+    /// Each waits for its turn to be read, first or again, and until its time is up.
+    waiting: Buffer<Doubtful>,
+    pub(super) reads: Flights<Doubtful, BatchReading>,
+}
+
+impl Doubts {
+    pub(super) fn new(
+        writer: Arc<dyn BatchWriter>,
+        read_timeout: Duration,
+        backoff: Backoff,
+        limits: BatchLimits,
+        most_reads: usize,
+    ) -> Self {
+        Self {
+            writer,
+            read_timeout,
+            backoff,
+            waiting: Buffer::new(limits, Duration::ZERO),
+            reads: Flights::new(most_reads),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.reads.is_empty()
+    }
+
+    /// Takes an event to be read back, and answered by `answer_by` at the latest.
+    pub(super) fn add(&mut self, held: Held, reason: GiveUp, answer_by: Instant, now: Instant) {
+        self.waiting.requeue(Doubtful { held, reason, answer_by, reads: 0, failure: None }, now);
+    }
+
+    /// When there is something to do, if nothing happens before.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let read = if self.reads.has_place() { self.waiting.next_due() } else { None };
+        read.into_iter().chain(self.waiting.next_expiry()).min()
+    }
+
+    /// Begins the reads that are due.
+    pub(super) fn read_due(&mut self, now: Instant) {
+        while self.reads.has_place()
+            && let Some(batch) = self.waiting.take_ready(now)
+        {
+            let mut batch = batch.into_items();
+            let keys: Vec<EventKey> =
+                batch.iter().map(|doubtful| *doubtful.event().key()).collect();
+            let answer_by = batch.iter().map(|doubtful| doubtful.answer_by).min().unwrap_or(now);
+            let limit = self.read_timeout.min(answer_by.saturating_duration_since(now));
+            for doubtful in &mut batch {
+                doubtful.reads += 1;
+            }
+            let writer = Arc::clone(&self.writer);
+            self.reads.start(batch, limit, async move { writer.read_batch(&keys).await });
+        }
+    }
+
+    /// The next event whose time is up before a read has told anything.
+    pub(super) fn pop_expired(&mut self, now: Instant) -> Option<Verdict> {
+        self.waiting.pop_expired(now).map(Doubtful::unread)
+    }
+
+    /// Sorts the events of a read that came back into those that are decided, handed back, and those
+    /// to be read again. `jitter` is a random number from 0 to 1.
+    pub(super) fn conclude(
+        &mut self,
+        batch: Vec<Doubtful>,
+        landed: Landed<BatchReading>,
+        now: Instant,
+        jitter: f64,
+    ) -> Vec<Verdict> {
+        match landed.and_then(|reading| asked_for(reading, &batch)) {
+            Ok(reading) => self.apply(batch, &reading, now, jitter),
+            Err(failure) => {
+                tracing::warn!(events = batch.len(), class = ?failure.class(), error = %failure, "read back failed");
+                let failure = Arc::new(failure);
+                if failure.class().is_retryable() {
+                    let again = batch.into_iter();
+                    return again
+                        .filter_map(|doubtful| self.again(doubtful, &failure, now, jitter))
+                        .collect();
+                }
+                // What waits would be refused as well.
+                let waiting = std::iter::from_fn(|| self.waiting.pop());
+                let refused = batch.into_iter().chain(waiting);
+                refused
+                    .map(|doubtful| Doubtful { failure: Some(Arc::clone(&failure)), ..doubtful })
+                    .map(Doubtful::unread)
+                    .collect()
+            }
+        }
+    }
+
+    /// Hands back everything, as undecided as it is. Reads under way are dropped.
+    pub(super) fn abandon(&mut self) -> Vec<Verdict> {
+        let under_way = self.reads.abort();
+        let waiting = std::iter::from_fn(|| self.waiting.pop());
+        under_way.chain(waiting).map(Doubtful::unread).collect()
+    }
+
+    fn apply(
+        &mut self,
+        batch: Vec<Doubtful>,
+        reading: &BatchReading,
+        now: Instant,
+        jitter: f64,
+    ) -> Vec<Verdict> {
+        let left_out = Arc::new(BatchError::new(
+            FailureClass::Unprocessed,
+            Certainty::NotStored,
+            "the service left the key in UnprocessedKeys: the table is short of read capacity",
+        ));
+        let mut verdicts = Vec::with_capacity(batch.len());
+        for doubtful in batch {
+            let (doubt, after) =
+                (doubtful.held.pending.doubt(), doubtful.held.pending.elapsed(now));
+            match resolve(doubt, found(doubtful.event(), reading), after) {
+                None => verdicts.extend(self.again(doubtful, &left_out, now, jitter)),
+                Some(resolution) => {
+                    let Doubtful { held, reason, .. } = doubtful;
+                    verdicts.push(Verdict { held, reason, resolution });
+                }
+            }
+        }
+        verdicts
+    }
+
+    /// Reads an event again after a wait, or decides without, where the wait would take too long.
+    fn again(
+        &mut self,
+        mut doubtful: Doubtful,
+        failure: &Arc<BatchError>,
+        now: Instant,
+        jitter: f64,
+    ) -> Option<Verdict> {
+        doubtful.failure = Some(Arc::clone(failure));
+        let ready_at = now + self.backoff.delay(doubtful.reads, jitter);
+        if ready_at >= doubtful.answer_by {
+            return Some(doubtful.unread());
+        }
+        self.waiting.requeue(doubtful, ready_at);
+        None
+    }
+}
+
+fn found(event: &Event, reading: &BatchReading) -> Found {
+    if reading.is_unread(event.key()) {
+        return Found::Unread;
+    }
+    match reading.body(event.key()) {
+        Some(Some(body)) if body == event.body() => Found::Event,
+        Some(_) => Found::Other,
+        None => Found::Nothing,
+    }
+}
+
+/// An answer that names keys which were not asked for is not one to this read, and nothing in it
+/// counts: least of all what it does not name.
+fn asked_for(reading: BatchReading, batch: &[Doubtful]) -> Landed<BatchReading> {
+    let is_asked_for =
+        |key: &str| batch.iter().any(|doubtful| doubtful.event().key().as_str() == key);
+    if reading.keys().all(is_asked_for) {
+        Ok(reading)
+    } else {
+        Err(BatchError::unreadable("it names keys that were not asked for"))
+    }
+}

@@ -1,0 +1,171 @@
+//! What follows from an attempt, a read or a deadline: events are settled, sent again or given up.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use rand::RngExt;
+
+use super::Worker;
+use super::doubts::{Doubtful, Verdict};
+use super::flights::Landed;
+use super::settlement::Held;
+use crate::error::{BatchError, Certainty, FailureClass, GiveUp};
+use crate::history::Doubt;
+use crate::policy::reconcile::reconcile;
+use crate::policy::resolve::Resolution;
+use crate::policy::retry::Decision;
+use crate::ticket::Proof;
+use crate::writer::{BatchReading, BatchReceipt};
+
+impl Worker {
+    pub(super) fn conclude(
+        &mut self,
+        batch: Vec<Held>,
+        attempt: Landed<BatchReceipt>,
+        now: Instant,
+    ) {
+        match attempt {
+            Ok(receipt) => self.apply(batch, &receipt, now),
+            Err(error) => self.fail(batch, error, now),
+        }
+    }
+
+    fn apply(&mut self, batch: Vec<Held>, receipt: &BatchReceipt, now: Instant) {
+        let reconciled = reconcile(batch, receipt.unprocessed());
+        if reconciled.foreign > 0 {
+            // It is not the answer to this batch, so nothing in it counts.
+            let mut batch = reconciled.stored;
+            batch.extend(reconciled.remaining);
+            let foreign = BatchError::new(
+                FailureClass::Transient,
+                Certainty::MaybeStored,
+                format!("the answer hands back {} keys that were not sent", reconciled.foreign),
+            );
+            return self.fail(batch, foreign, now);
+        }
+        for held in reconciled.stored {
+            self.settlement.stored(held, Proof::Acknowledged, now);
+        }
+        if !reconciled.remaining.is_empty() {
+            self.fail(reconciled.remaining, BatchError::unprocessed(receipt.request_id()), now);
+        }
+    }
+
+    /// Sends events again, or gives them up, after a failed attempt.
+    fn fail(&mut self, mut batch: Vec<Held>, cause: BatchError, now: Instant) {
+        tracing::warn!(events = batch.len(), class = ?cause.class(), error = %cause, "attempt failed");
+        let class = cause.class();
+        let cause = Arc::new(cause);
+        for held in &mut batch {
+            held.pending.fail(&cause, now);
+        }
+        if class == FailureClass::Poison && batch.len() > 1 {
+            // One event can be at fault for all; those that are not are stored with fewer suspects.
+            return self.buffer.isolate(batch, now);
+        }
+        // One draw for all: what failed together may go together again.
+        let jitter = self.jitter.random::<f64>();
+        for held in batch {
+            let (attempts, elapsed) = (held.pending.attempts(), held.pending.elapsed(now));
+            match self.retry.decide(attempts, elapsed, class, jitter) {
+                Decision::After(delay) => self.buffer.requeue(held, now + delay),
+                Decision::GiveUp(reason) => self.give_up(held, reason, now),
+            }
+        }
+        if class == FailureClass::Fatal {
+            self.give_up_waiting(&cause, now);
+        }
+    }
+
+    /// Gives up what waits to be sent: it would fail as the last batch did. What is in flight gets
+    /// its own answer.
+    fn give_up_waiting(&mut self, cause: &Arc<BatchError>, now: Instant) {
+        while let Some(mut held) = self.buffer.pop() {
+            held.pending.blame(cause);
+            self.give_up(held, GiveUp::NotRetryable, now);
+        }
+    }
+
+    pub(super) fn give_up_expired(&mut self, now: Instant) {
+        while let Some(held) = self.buffer.pop_expired(now) {
+            self.give_up(held, GiveUp::Deadline, now);
+        }
+        if let Some(closing) = self.closing {
+            if closing.give_up_at <= now {
+                self.abandon(now);
+            }
+            if closing.answer_by <= now {
+                self.abandon_doubts(now);
+            }
+        }
+        while let Some(verdict) = self.doubts.pop_expired(now) {
+            self.settle(verdict, now);
+        }
+    }
+
+    /// Gives an event up; first of all it is read back, if it may be stored and there is time.
+    fn give_up(&mut self, held: Held, reason: GiveUp, now: Instant) {
+        if !self.read_back || held.pending.doubt() == Doubt::None {
+            return self.settlement.give_up(held, reason, None, now, self.closing.is_some());
+        }
+        let soon = now + self.attempt_timeout;
+        let answer_by = soon.min(held.expires_at + self.attempt_timeout);
+        let answer_by = self.closing.map_or(answer_by, |closing| answer_by.min(closing.answer_by));
+        self.doubts.add(held, reason, answer_by, now);
+    }
+
+    pub(super) fn conclude_read(
+        &mut self,
+        batch: Vec<Doubtful>,
+        landed: Landed<BatchReading>,
+        now: Instant,
+    ) {
+        let jitter = self.jitter.random::<f64>();
+        for verdict in self.doubts.conclude(batch, landed, now, jitter) {
+            self.settle(verdict, now);
+        }
+    }
+
+    fn settle(&mut self, verdict: Verdict, now: Instant) {
+        let Verdict { held, reason, resolution } = verdict;
+        match resolution {
+            Resolution::Stored => self.settlement.stored(held, Proof::ReadBack, now),
+            Resolution::GivenUp(certainty, read_back) => {
+                let read_back = Some((certainty, read_back));
+                self.settlement.give_up(held, reason, read_back, now, self.closing.is_some());
+            }
+        }
+    }
+
+    /// The deadline of close has passed: everything is given up, and what is in flight may have
+    /// been stored. What is still in the channel follows, as it comes out: that the channel is empty
+    /// is only known when it says so, for a sender can be half-way.
+    fn abandon(&mut self, now: Instant) {
+        // What has come back by now is known.
+        while let Some((batch, attempt)) = self.flights.next_done() {
+            self.conclude(batch, attempt, now);
+        }
+        let dropped = Arc::new(BatchError::new(
+            FailureClass::Transient,
+            Certainty::MaybeStored,
+            "the deadline of close came before the answer",
+        ));
+        for mut held in self.flights.abort() {
+            held.pending.abandon(&dropped, now);
+            self.give_up(held, GiveUp::CloseDeadline, now);
+        }
+        while let Some(held) = self.buffer.pop() {
+            self.give_up(held, GiveUp::CloseDeadline, now);
+        }
+    }
+
+    /// The last moment for an answer has come.
+    fn abandon_doubts(&mut self, now: Instant) {
+        while let Some((batch, landed)) = self.doubts.reads.next_done() {
+            self.conclude_read(batch, landed, now);
+        }
+        for verdict in self.doubts.abandon() {
+            self.settle(verdict, now);
+        }
+    }
+}
