@@ -1,0 +1,399 @@
+//! Events in doubt are read back before they are answered: what the answers say then, and what they
+//! tell of the way there. On virtual time.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod support;
+
+use std::time::Duration;
+
+use dynamodb_eventstore::test_util::{FakeTable, ReadReply, Reply};
+use dynamodb_eventstore::{
+    BatchError, BatchReceipt, BatchWriter, Certainty, Event, EventStore, EventStoreBuilder,
+    FailureClass, GiveUp, Proof, ReadBack, Stored, WriteError,
+};
+use futures::FutureExt;
+use futures::future::{BoxFuture, join_all};
+
+use support::{clock, watchdog};
+
+const SECOND: Duration = Duration::from_secs(1);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
+const EVENT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A store that gives up soon, so that its virtual time is easy to follow.
+fn store_at(table: &FakeTable) -> EventStoreBuilder {
+    watchdog::start();
+    table.store_builder().attempt_timeout(ATTEMPT_TIMEOUT).event_deadline(EVENT_DEADLINE)
+}
+
+async fn answer_of_one(store: EventStoreBuilder) -> Result<Stored, WriteError> {
+    store.start().await.unwrap().put(&1).await.unwrap().await
+}
+
+/// What a read that worked is to have told.
+fn not_found(error: &WriteError) -> bool {
+    matches!(error.read_back(), Some(ReadBack::NotFound { .. }))
+}
+
+// What a read proves.
+
+#[tokio::test(start_paused = true)]
+async fn an_event_whose_answers_were_lost_is_stored_when_it_is_found() {
+    for lost in [Reply::StoreThenFail, Reply::StoreThenLoseAnswer, Reply::StoreThenHang] {
+        let table = FakeTable::always(lost);
+        let stored = answer_of_one(store_at(&table).max_attempts(2)).await.unwrap();
+        assert_eq!((stored.attempts, stored.proof), (2, Proof::ReadBack));
+        assert_eq!(table.body(&stored.key).unwrap(), "1");
+        assert_eq!(table.reads().len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_is_not_found_is_not_stored_when_all_its_calls_are_over() {
+    let table = FakeTable::always(Reply::LoseAnswer);
+    let error = answer_of_one(store_at(&table).max_attempts(3)).await.unwrap_err();
+    assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 3));
+    assert!(not_found(&error), "{error:?}");
+    assert!(table.rows().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_is_not_found_stays_maybe_stored_while_a_call_can_still_be_applied() {
+    for lost in [Reply::server_error(), Reply::Hang] {
+        let table = FakeTable::scripted([lost]);
+        // A call that is over does not unsay that the one before may not be.
+        table.reply_from_now_on(Reply::LoseAnswer);
+        let error = answer_of_one(store_at(&table).max_attempts(2)).await.unwrap_err();
+        assert_eq!(error.certainty(), Certainty::MaybeStored);
+        assert!(not_found(&error), "{error:?}");
+        assert!(error.to_string().contains("it was not in the table"), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_applied_after_the_read_does_not_make_the_answer_a_lie() {
+    let table = FakeTable::always(Reply::HangThenStore(SECOND * 6));
+    let error = answer_of_one(store_at(&table).max_attempts(1)).await.unwrap_err();
+    assert_eq!(error.certainty(), Certainty::MaybeStored);
+    assert!(not_found(&error) && table.rows().is_empty());
+    clock::wait(SECOND * 3).await;
+    assert_eq!(table.body(error.key()).unwrap(), "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_event_under_the_key_is_told_and_proves_nothing() {
+    let table = FakeTable::always(Reply::LoseAnswer.after(SECOND));
+    let store = store_at(&table).max_attempts(1).start().await.unwrap();
+    let ticket = store.put(&1).await.unwrap();
+    table.insert(ticket.key(), "2");
+    let error = ticket.await.unwrap_err();
+    assert_eq!(error.certainty(), Certainty::MaybeStored);
+    assert!(matches!(error.read_back(), Some(ReadBack::OtherBody { .. })), "{error:?}");
+    assert!(error.to_string().contains("give each writer an id of its own"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_certainly_not_stored_is_not_read() {
+    let table = FakeTable::always(Reply::throttle());
+    let error = answer_of_one(store_at(&table)).await.unwrap_err();
+    assert_eq!(error.certainty(), Certainty::NotStored);
+    assert!(error.read_back().is_none() && table.reads().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_after_it_may_have_been_stored_is_read() {
+    let refused = Reply::Fail(FailureClass::Fatal, Certainty::NotStored);
+    let table = FakeTable::scripted([Reply::StoreThenFail, refused]);
+    let stored = answer_of_one(store_at(&table)).await.unwrap();
+    assert_eq!((stored.attempts, stored.proof), (2, Proof::ReadBack));
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_that_fail_together_are_read_together() {
+    let table = FakeTable::scripted([Reply::StoreThenFail]);
+    let store = store_at(&table).max_attempts(1).start().await.unwrap();
+    let tickets = join_all((0..25).map(|number| {
+        let store = store.clone();
+        async move { store.put(&number).await.unwrap() }
+    }))
+    .await;
+    for answer in join_all(tickets).await {
+        assert_eq!(answer.unwrap().proof, Proof::ReadBack);
+    }
+    let keys: Vec<usize> = table.reads().iter().map(|read| read.keys.len()).collect();
+    assert_eq!(keys, [25]);
+}
+
+// Reads that fail.
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_fails_for_now_is_repeated() {
+    let table = FakeTable::always(Reply::StoreThenHang);
+    table.script_reads([
+        ReadReply::Fail(FailureClass::Throttled),
+        ReadReply::Fail(FailureClass::Transient),
+        ReadReply::LeaveOut(vec![0]),
+    ]);
+    let stored = answer_of_one(store_at(&table).max_attempts(1)).await.unwrap();
+    assert_eq!(stored.proof, Proof::ReadBack);
+    assert_eq!(table.reads().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_a_read_left_out_is_read_again() {
+    let table = FakeTable::scripted([Reply::StoreThenFail]);
+    table.script_reads([ReadReply::LeaveOut(vec![0, 2])]);
+    let store = store_at(&table).max_attempts(1).max_batch_events(3).start().await.unwrap();
+    let puts = [store.put(&0).await, store.put(&1).await, store.put(&2).await];
+    let tickets = puts.map(Result::unwrap);
+    let keys = tickets.each_ref().map(|ticket| ticket.key().to_string());
+    for answer in join_all(tickets).await {
+        assert_eq!(answer.unwrap().proof, Proof::ReadBack);
+    }
+    let again = table.reads().pop().unwrap().keys;
+    assert_eq!(again, [keys.first().unwrap().clone(), keys.last().unwrap().clone()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_permission_to_read_an_event_stays_maybe_stored_and_says_what_to_grant() {
+    let table = FakeTable::always(Reply::StoreThenFail);
+    table.reply_to_reads_from_now_on(ReadReply::Deny);
+    let error = answer_of_one(store_at(&table).max_attempts(2)).await.unwrap_err();
+    assert_eq!(error.certainty(), Certainty::MaybeStored);
+    assert!(error.to_string().contains("grant dynamodb:BatchGetItem"), "{error}");
+    // Asking again would not help.
+    assert_eq!(table.reads().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_about_other_keys_is_not_believed() {
+    let table = FakeTable::always(Reply::LoseAnswer);
+    table.script_reads([ReadReply::NameStranger]);
+    let error = answer_of_one(store_at(&table).max_attempts(1)).await.unwrap_err();
+    assert_eq!(error.certainty(), Certainty::NotStored);
+    assert_eq!(table.reads().len(), 2, "the first read told nothing");
+
+    table.reply_to_reads_from_now_on(ReadReply::NameStranger);
+    let error = answer_of_one(store_at(&table).max_attempts(1)).await.unwrap_err();
+    assert_eq!(error.certainty(), Certainty::MaybeStored);
+    assert!(matches!(error.read_back(), Some(ReadBack::Failed(_))), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_panics_leaves_the_event_maybe_stored() {
+    let table = FakeTable::always(Reply::StoreThenFail);
+    table.reply_to_reads_from_now_on(ReadReply::Panic);
+    let error = answer_of_one(store_at(&table).max_attempts(1)).await.unwrap_err();
+    assert_eq!(error.certainty(), Certainty::MaybeStored);
+    assert!(error.to_string().contains("panicked"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn switched_off_nothing_is_read() {
+    let table = FakeTable::always(Reply::StoreThenFail);
+    let error = answer_of_one(store_at(&table).max_attempts(1).read_back(false)).await.unwrap_err();
+    assert_eq!(error.certainty(), Certainty::MaybeStored);
+    assert!(error.read_back().is_none() && table.reads().is_empty());
+}
+
+/// Knows how to write and not how to read.
+struct WriteOnly(FakeTable);
+
+impl BatchWriter for WriteOnly {
+    fn write_batch<'a>(
+        &'a self,
+        events: &'a [Event],
+    ) -> BoxFuture<'a, Result<BatchReceipt, BatchError>> {
+        self.0.write_batch(events)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_that_does_not_read_leaves_the_event_maybe_stored_and_says_so() {
+    let writer = WriteOnly(FakeTable::always(Reply::StoreThenFail));
+    let store = EventStore::builder().batch_writer(writer).max_attempts(1);
+    let error = answer_of_one(store).await.unwrap_err();
+    assert_eq!(error.certainty(), Certainty::MaybeStored);
+    assert!(error.to_string().contains("does not read"), "{error}");
+}
+
+// The time that it takes.
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_never_answers_delays_no_ticket_beyond_its_deadline_and_one_time_out() {
+    let table = FakeTable::always(Reply::Hang);
+    table.reply_to_reads_from_now_on(ReadReply::Hang);
+    let store = store_at(&table).start().await.unwrap();
+    // Attempts of 4 s each: wherever in one the deadline comes, there is time to have read.
+    for _ in 0..8 {
+        let start = clock::now();
+        let error = store.put(&1).await.unwrap().await.unwrap_err();
+        let took = clock::now() - start;
+        assert!(took <= EVENT_DEADLINE + ATTEMPT_TIMEOUT + Duration::from_millis(5), "{took:?}");
+        assert!(matches!(error.read_back(), Some(ReadBack::Failed(_))), "{error:?}");
+        assert_eq!(error.reason(), GiveUp::Deadline);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_begins_at_the_deadline_leaves_time_for_a_read() {
+    // The first attempt is throttled just before the deadline; the second one hangs.
+    let table = FakeTable::scripted([Reply::throttle().after(SECOND * 3), Reply::StoreThenHang]);
+    let store = store_at(&table).event_deadline(Duration::from_millis(3_200));
+    let stored = answer_of_one(store).await.unwrap();
+    assert_eq!((stored.attempts, stored.proof), (2, Proof::ReadBack));
+    let read_at = table.reads().first().unwrap().at;
+    assert!(read_at <= Duration::from_millis(3_200) + ATTEMPT_TIMEOUT / 2 + SECOND / 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_waits_for_the_reads() {
+    let table = FakeTable::always(Reply::StoreThenFail);
+    table.script_reads([ReadReply::After(SECOND * 2, Box::new(ReadReply::Read))]);
+    let store = store_at(&table).max_attempts(1).start().await.unwrap();
+    let ticket = store.put(&1).await.unwrap();
+    let start = clock::now();
+    let report = store.flush().await.unwrap();
+    assert_eq!((report.stored, report.failed), (1, 0));
+    assert!(clock::now() - start >= SECOND * 2);
+    assert!(ticket.now_or_never().unwrap().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_reads_back_what_was_in_flight_at_its_deadline() {
+    let table = FakeTable::always(Reply::StoreThenHang);
+    let store = store_at(&table).attempt_timeout(SECOND * 60).event_deadline(SECOND * 600);
+    let store = store.start().await.unwrap();
+    let ticket = store.put(&1).await.unwrap();
+    let report = store.close(SECOND * 5).await.unwrap();
+    assert_eq!((report.stored, report.failed), (1, 0));
+    assert_eq!(ticket.await.unwrap().proof, Proof::ReadBack);
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_waits_for_reads_no_longer_than_one_time_out_nor_than_it_was_given_itself() {
+    let table = FakeTable::always(Reply::StoreThenHang);
+    table.reply_to_reads_from_now_on(ReadReply::Hang);
+    for (given, at_most) in [(0, 0), (3, 6), (20, 24)] {
+        let store = store_at(&table).event_deadline(SECOND * 600).start().await.unwrap();
+        let ticket = store.put(&1).await.unwrap();
+        clock::wait(SECOND).await;
+        let start = clock::now();
+        let report = store.close(SECOND * given).await.unwrap();
+        assert!(clock::now() - start <= SECOND * at_most + SECOND / 100);
+        assert_eq!((report.failed, report.not_stored.len()), (1, 1));
+        assert_eq!(ticket.await.unwrap_err().certainty(), Certainty::MaybeStored);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_that_is_not_to_wait_ends_the_reads_of_one_that_does() {
+    let table = FakeTable::always(Reply::StoreThenHang);
+    table.reply_to_reads_from_now_on(ReadReply::Hang);
+    let store = store_at(&table).event_deadline(SECOND * 600).start().await.unwrap();
+    let ticket = store.put(&1).await.unwrap();
+    let patient = tokio::spawn({
+        let store = store.clone();
+        async move { store.close(SECOND * 5).await.unwrap() }
+    });
+    clock::wait(SECOND * 6).await;
+    assert_eq!(table.reads().len(), 1, "close is reading");
+    let start = clock::now();
+    store.close(Duration::ZERO).await.unwrap();
+    assert!(clock::now() - start <= SECOND / 100);
+    assert_eq!(patient.await.unwrap().failed, 1);
+    let error = ticket.await.unwrap_err();
+    assert_eq!(
+        (error.certainty(), error.reason()),
+        (Certainty::MaybeStored, GiveUp::CloseDeadline)
+    );
+}
+
+// What an answer tells of its attempts.
+
+#[tokio::test(start_paused = true)]
+async fn an_event_stored_at_the_first_try_has_no_history() {
+    let stored = answer_of_one(store_at(&FakeTable::new())).await.unwrap();
+    assert!(stored.history().is_empty());
+    assert_eq!((stored.attempts, stored.proof), (1, Proof::Acknowledged));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retried_event_tells_when_each_attempt_was_how_long_it_took_and_how_it_failed() {
+    let table = FakeTable::scripted([
+        Reply::throttle().after(SECOND),
+        Reply::HandBack(vec![0]).after(SECOND * 2),
+        Reply::Store.after(SECOND * 3),
+    ]);
+    let stored = answer_of_one(store_at(&table).linger(Duration::ZERO)).await.unwrap();
+    let told: Vec<_> = stored
+        .history()
+        .iter()
+        .map(|attempt| (attempt.took(), attempt.failure().map(BatchError::class)))
+        .collect();
+    let (throttled, handed_back) = (FailureClass::Throttled, FailureClass::Unprocessed);
+    assert_eq!(
+        told,
+        [(SECOND, Some(throttled)), (SECOND * 2, Some(handed_back)), (SECOND * 3, None)]
+    );
+    let began: Vec<Duration> = stored.history().iter().map(|attempt| attempt.began()).collect();
+    let calls: Vec<Duration> = table.calls().iter().map(|call| call.at).collect();
+    assert_eq!(began, calls);
+    let ids = stored.history().iter().filter_map(|attempt| attempt.failure()?.request_id());
+    assert_eq!(ids.collect::<Vec<_>>(), ["FAKE"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_dropped_in_flight_by_close_still_names_the_last_real_cause() {
+    let table = FakeTable::scripted([Reply::throttle(), Reply::Hang]);
+    let store = store_at(&table).attempt_timeout(SECOND * 60).event_deadline(SECOND * 600);
+    let store = store.start().await.unwrap();
+    let ticket = store.put(&1).await.unwrap();
+    store.close(SECOND).await.unwrap();
+    let error = ticket.await.unwrap_err();
+    assert_eq!(error.last_cause().unwrap().class(), FailureClass::Throttled);
+    let last = error.history().last().unwrap().failure().unwrap().to_string();
+    assert!(last.contains("the deadline of close came before the answer"), "{last}");
+}
+
+// What is left behind.
+
+#[tokio::test(start_paused = true)]
+async fn the_lines_of_a_close_report_put_the_same_events_again_under_the_same_keys() {
+    let table = FakeTable::always(Reply::throttle());
+    let store = store_at(&table).start().await.unwrap();
+    for body in ["\"a\"", "{\"b\":\"line\\nbreak\"}"] {
+        drop(store.put_json(body).await.unwrap());
+    }
+    let report = store.close(SECOND).await.unwrap();
+    let mut written = Vec::new();
+    report.write_ndjson(&mut written).unwrap();
+    let lines: Vec<&str> = std::str::from_utf8(&written).unwrap().lines().collect();
+    assert_eq!(lines.len(), 2);
+    for (line, error) in lines.iter().zip(&report.not_stored) {
+        let told: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(told["certainty"], "not stored");
+        assert_eq!(told["given_up"], "close_deadline");
+        assert_eq!(told["attempts"], error.attempts());
+        assert_eq!(told["last_cause"]["class"], "throttled");
+        assert_eq!(told["last_cause"]["code"], "FakeException");
+        assert_eq!(told["history"].as_array().unwrap().len(), error.history().len());
+        assert_eq!(told["reason"], error.to_string());
+    }
+
+    table.reply_from_now_on(Reply::Store);
+    let store = store_at(&table).start().await.unwrap();
+    // Twice, as a shell user might.
+    for line in lines.iter().chain(&lines) {
+        let event: Event = serde_json::from_str(line).unwrap();
+        let stored = store.put_event(event.clone()).await.unwrap().await.unwrap();
+        assert_eq!(stored.key, *event.key());
+    }
+    let expected: Vec<(String, String)> = report
+        .not_stored
+        .iter()
+        .map(|error| (error.key().to_string(), error.event().unwrap().body().to_owned()))
+        .collect();
+    assert_eq!(table.rows().into_iter().collect::<Vec<_>>(), expected);
+    assert!(table.violations().is_empty());
+}
