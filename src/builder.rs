@@ -177,7 +177,8 @@ impl EventStoreBuilder {
     }
 
     /// Most calls that carry the same event, 1 to 1,000,000. Default: 100. With the default backoff
-    /// the deadline comes first; this is a bound for a backoff without much of a wait.
+    /// the deadline comes first; this is a bound for a backoff without much of a wait. The calls that
+    /// find the invalid one among an event's neighbours, five at most, come on top.
     pub fn max_attempts(mut self, max_attempts: u32) -> Self {
         self.config.max_attempts = max_attempts;
         self

@@ -31,7 +31,7 @@ pub struct Call {
     pub at: Duration,
     /// Keys of the batch.
     pub keys: Vec<String>,
-    /// Calls under way when it began, itself included.
+    /// Calls of its kind under way when it began, itself included.
     pub in_flight: usize,
 }
 
@@ -59,7 +59,8 @@ struct State {
     poisonous: HashSet<String>,
     calls: Vec<Call>,
     reads: Vec<Call>,
-    in_flight: usize,
+    writing: usize,
+    reading: usize,
     rows: BTreeMap<String, String>,
     /// Batches that are to be applied when their time comes, whoever waits.
     late: Vec<(Instant, Vec<Event>)>,
@@ -113,7 +114,8 @@ impl FakeTable {
                 poisonous: HashSet::new(),
                 calls: Vec::new(),
                 reads: Vec::new(),
-                in_flight: 0,
+                writing: 0,
+                reading: 0,
                 rows: BTreeMap::new(),
                 late: Vec::new(),
                 violations: Vec::new(),
@@ -297,8 +299,7 @@ impl FakeTable {
 impl State {
     fn begin(&mut self, events: &[Event]) -> Result<Reply, BatchError> {
         let keys = events.iter().map(|event| event.key().to_string()).collect();
-        let call = self.call(keys);
-        self.calls.push(call);
+        self.calls.push(self.call(keys, self.writing));
         let invalid = |message: String| {
             BatchError::new(FailureClass::Poison, Certainty::NotStored, message)
                 .with_code("ValidationException")
@@ -317,17 +318,16 @@ impl State {
     }
 
     fn begin_read(&mut self, keys: &[EventKey]) -> ReadReply {
-        let call = self.call(keys.iter().map(ToString::to_string).collect());
-        self.reads.push(call);
+        let asked = keys.iter().map(ToString::to_string).collect();
+        self.reads.push(self.call(asked, self.reading));
         self.read_script.pop_front().unwrap_or_else(|| match &mut self.then {
             Then::Reply(_, reads) => reads.clone(),
             Then::Draw(random, rates) => rates.draw_read(random),
         })
     }
 
-    fn call(&self, keys: Vec<String>) -> Call {
-        let at = now().saturating_duration_since(self.start);
-        Call { at, keys, in_flight: self.in_flight }
+    fn call(&self, keys: Vec<String>, in_flight: usize) -> Call {
+        Call { at: now().saturating_duration_since(self.start), keys, in_flight }
     }
 
     fn apply<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>) {
@@ -347,7 +347,7 @@ impl BatchWriter for FakeTable {
         events: &'a [Event],
     ) -> BoxFuture<'a, Result<BatchReceipt, BatchError>> {
         async move {
-            let _under_way = UnderWay::new(self);
+            let _under_way = UnderWay::new(self, |state| &mut state.writing);
             let reply = self.lock().begin(events)?;
             self.reply(reply, events).await
         }
@@ -359,6 +359,7 @@ impl BatchWriter for FakeTable {
         keys: &'a [EventKey],
     ) -> BoxFuture<'a, Result<BatchReading, BatchError>> {
         async move {
+            let _under_way = UnderWay::new(self, |state| &mut state.reading);
             let reply = self.lock().begin_read(keys);
             self.read(reply, keys).await
         }
@@ -367,18 +368,21 @@ impl BatchWriter for FakeTable {
 }
 
 /// One call, until it is answered or dropped.
-struct UnderWay<'a>(&'a FakeTable);
+struct UnderWay<'a> {
+    table: &'a FakeTable,
+    count: fn(&mut State) -> &mut usize,
+}
 
 impl<'a> UnderWay<'a> {
-    fn new(table: &'a FakeTable) -> Self {
-        table.lock().in_flight += 1;
-        Self(table)
+    fn new(table: &'a FakeTable, count: fn(&mut State) -> &mut usize) -> Self {
+        *count(&mut table.lock()) += 1;
+        Self { table, count }
     }
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.0.lock().in_flight -= 1;
+        *(self.count)(&mut self.table.lock()) -= 1;
     }
 }
 
