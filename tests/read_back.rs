@@ -112,11 +112,10 @@ async fn what_was_refused_after_it_may_have_been_stored_is_read() {
 async fn events_that_fail_together_are_read_together() {
     let table = FakeTable::scripted([Reply::StoreThenFail]);
     let store = store_at(&table).max_attempts(1).start().await.unwrap();
-    let tickets = join_all((0..25).map(|number| {
-        let store = store.clone();
-        async move { store.put(&number).await.unwrap() }
-    }))
-    .await;
+    let mut tickets = Vec::new();
+    for number in 0..25 {
+        tickets.push(store.put(&number).await.unwrap());
+    }
     for answer in join_all(tickets).await {
         assert_eq!(answer.unwrap().proof, Proof::ReadBack);
     }

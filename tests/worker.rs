@@ -741,6 +741,19 @@ async fn a_small_buffer_fills_its_batches_as_room_comes_back() {
     assert!(store.stats().fill_ratio > 0.9, "{:?}", store.stats());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_full_buffer_is_sent_at_once_also_beside_a_call_that_hangs() {
+    let writer = FakeTable::scripted([Reply::Hang]);
+    let builder = writer.store_builder().max_buffered_events(30).linger(SECOND * 20);
+    let store = builder.attempt_timeout(SECOND * 100).event_deadline(SECOND * 60);
+    let store = store.read_back(false).start().await.unwrap();
+    let (tickets, took) = took(put_many(&store, 40)).await;
+    // 25 hang, five wait for company; the next put has no room until those five are stored.
+    assert_eq!(took, 0);
+    assert_eq!(writer.sizes(), [25, 5, 5]);
+    drop(tickets);
+}
+
 #[test]
 fn several_threads_put_at_the_same_time() {
     let runtime =

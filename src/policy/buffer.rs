@@ -141,6 +141,11 @@ impl<T: Waiting> Buffer<T> {
         })
     }
 
+    /// Whether an event is here that was never sent.
+    pub(crate) fn has_fresh(&self) -> bool {
+        !self.fresh.is_empty()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.fresh.is_empty() && self.retries.is_empty()
     }

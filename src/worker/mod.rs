@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::sleep_until;
 
 pub(crate) use links::{CloseOrder, Command, Ending, WorkerLinks};
@@ -78,6 +79,7 @@ enum Wake {
     Close(Result<(), watch::error::RecvError>),
     Commands(usize),
     Pressed,
+    Full,
     Deadline,
 }
 
@@ -166,6 +168,9 @@ impl Worker {
                     Wake::Commands(count)
                 }
                 () = self.epitaph.room.pressed() => Wake::Pressed,
+                // A put that has just been given room needs a moment to hand its event over. When none
+                // has come after everyone had a turn, the buffer is as full as it will be.
+                () = yield_now(), if self.is_full() => Wake::Full,
                 () = &mut timer, if deadline.is_some() => Wake::Deadline,
             };
             let turn = now();
@@ -177,6 +182,7 @@ impl Worker {
                     self.open = count > 0;
                     self.admit(inbox.drain(..), turn);
                 }
+                Wake::Full => self.buffer.rush(),
                 // The next turn sees that the room is pressed, or that something is due.
                 Wake::Pressed | Wake::Deadline => {}
             }
@@ -223,11 +229,8 @@ impl Worker {
     }
 
     fn send_due(&mut self, now: Instant) {
-        // Nobody is to sit out the linger when no company can come any more, or while others wait
-        // for room that nothing else will give back. What is in flight gives room back as well, and
-        // rushing beside it would send each event by itself as soon as there is room for it.
-        let is_stuck = self.epitaph.room.is_pressed() && self.flights.is_empty();
-        if is_stuck || !self.open {
+        // Nobody is to sit out the linger when no company can come any more.
+        if !self.open {
             self.buffer.rush();
         }
         while self.flights.has_place()
@@ -235,6 +238,11 @@ impl Worker {
         {
             self.send(batch.into_items(), now);
         }
+    }
+
+    /// Whether puts wait for room while events wait for company, which may be all that can come.
+    fn is_full(&self) -> bool {
+        self.epitaph.room.is_pressed() && self.buffer.has_fresh() && self.flights.has_place()
     }
 
     fn send(&mut self, mut batch: Vec<Held>, now: Instant) {
