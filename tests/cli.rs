@@ -347,7 +347,7 @@ async fn events_that_the_grace_period_does_not_settle_are_in_the_failed_file() {
     let last_line: usize = last_line.split(' ').next().unwrap().parse().unwrap();
     assert_eq!(failed.len(), last_line - stored, "{output:?}");
     for failure in &failed {
-        let (key, text) = (failure["key"].as_str().unwrap(), failure["text"].as_str().unwrap());
+        let (key, text) = (failure["key"].as_str().unwrap(), failure["body"].as_str().unwrap());
         let number = failure["line"].as_u64().unwrap() - 1;
         assert_eq!(text, format!("{{\"number\":{number}}}"));
         match failure["certainty"].as_str().unwrap() {
@@ -357,6 +357,108 @@ async fn events_that_the_grace_period_does_not_settle_are_in_the_failed_file() {
     }
     // The first call and the eight that hang are all there are.
     assert_eq!(table.len(), endpoint.sizes().into_iter().sum::<usize>());
+}
+
+/// Puts three events where none can be stored, and leaves them in `failed.ndjson`, behind a line that
+/// was never accepted.
+async fn fail_to_put(folder: &TempDir) {
+    let script = Script::always(Reply::error(400, "AccessDeniedException"));
+    let endpoint = Endpoint::start(script).await;
+    write(folder, "events.ndjson", "nonsense\n{\"a\":1}\n{\"b\":2}\n{\"c\":3}\n");
+    let mut put = tool_for(folder, &endpoint.url());
+    put.args(["put", "events.ndjson", "--table", TABLE, "--failed", "failed.ndjson"]);
+    let output = tokio::task::spawn_blocking(move || put.output().unwrap()).await.unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+fn lines_of(folder: &TempDir, name: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(folder.path().join(name)).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resume_stores_what_put_could_not_under_the_same_keys_however_often_it_runs() {
+    let folder = folder();
+    fail_to_put(&folder).await;
+    let failed = lines_of(&folder, "failed.ndjson");
+    assert_eq!(failed.len(), 4);
+    let resume = |more: &[&str]| {
+        let arguments = ["resume", "failed.ndjson", "--local", "table.sqlite"];
+        tool(&folder).args(arguments).args(more).output().unwrap()
+    };
+
+    let output = resume(&["--failed", "left.ndjson"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stdout(&output).starts_with("stored 3 events, "), "{output:?}");
+    assert!(stderr(&output).contains("it has no key, as it was never accepted"), "{output:?}");
+    let left = lines_of(&folder, "left.ndjson");
+    assert_eq!(left.len(), 1);
+
+    // Once more, and without the line that is no event.
+    let events = std::fs::read_to_string(folder.path().join("failed.ndjson")).unwrap();
+    let events: Vec<&str> = events.lines().skip(1).collect();
+    write(&folder, "failed.ndjson", events.join("\n"));
+    for more in [&[][..], &["--unchecked"]] {
+        let output = resume(more);
+        assert_success(&output);
+        let said_already = stdout(&output).contains("3 events were stored already");
+        assert_eq!(said_already, more.is_empty(), "{output:?}");
+    }
+
+    let table = LocalTable::open(folder.path().join("table.sqlite")).await.unwrap();
+    let stored = rows(table.client(), table.name()).await;
+    table.stop().await.unwrap();
+    let expected: Vec<(String, String)> = failed
+        .iter()
+        .filter_map(|line| {
+            let text = |field: &str| line[field].as_str().map(str::to_owned);
+            Some((text("key")?, text("body")?))
+        })
+        .collect();
+    assert_eq!(expected.len(), 3);
+    assert_eq!(stored.into_iter().collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resume_overwrites_no_other_event() {
+    let folder = folder();
+    fail_to_put(&folder).await;
+    let resume = || {
+        let arguments = ["resume", "failed.ndjson", "--local", "table.sqlite"];
+        tool(&folder).args(arguments).args(["--failed", "left.ndjson"]).output().unwrap()
+    };
+    let events = std::fs::read_to_string(folder.path().join("failed.ndjson")).unwrap();
+    write(&folder, "failed.ndjson", events.lines().nth(1).unwrap());
+    assert_success(&resume());
+
+    // The same key, another event; and two that are not stored yet, under one key.
+    let changed = events.lines().nth(1).unwrap().replace("{\\\"a\\\":1}", "{\\\"a\\\":2}");
+    assert_ne!(changed, events.lines().nth(1).unwrap());
+    let twice = events.lines().nth(2).unwrap();
+    let differs = twice.replace("{\\\"b\\\":2}", "{\\\"b\\\":3}");
+    assert_ne!(differs, twice);
+    write(&folder, "failed.ndjson", [&changed, twice, &differs].join("\n"));
+    let output = resume();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("another event is stored under the key"), "{output:?}");
+    let left: Vec<Value> =
+        lines_of(&folder, "left.ndjson").into_iter().map(|line| line["body"].clone()).collect();
+    assert_eq!(left, ["{\"a\":2}", "{\"b\":3}"]);
+    let stored = bodies(&folder.path().join("table.sqlite")).await;
+    assert_eq!(stored, ["{\"a\":1}", "{\"b\":2}"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resume_without_the_permission_to_read_stops_before_it_stores_anything() {
+    let folder = folder();
+    fail_to_put(&folder).await;
+    let endpoint = Endpoint::start([]).await;
+    let mut resume = tool_for(&folder, &endpoint.url());
+    resume.args(["resume", "failed.ndjson", "--table", TABLE]);
+    let output = tokio::task::spawn_blocking(move || resume.output().unwrap()).await.unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("grant dynamodb:BatchGetItem"), "{output:?}");
+    assert!(endpoint.batches().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

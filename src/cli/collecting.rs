@@ -5,7 +5,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
 
-use crate::failures::{Content, Failure, FailureLog};
+use crate::failures::{Failure, FailureLog};
 use crate::progress::Voice;
 use crate::reading::Outcome;
 
@@ -13,6 +13,8 @@ use crate::reading::Outcome;
 pub(crate) struct Collection {
     pub(crate) failures: FailureLog,
     pub(crate) stored_bytes: u64,
+    /// Lines whose event was in the table before it was put.
+    pub(crate) already_there: u64,
 }
 
 /// Awaits every ticket and records every line that was not stored.
@@ -22,7 +24,7 @@ pub(crate) async fn collect(
     voice: Voice,
     hopeless: watch::Sender<Option<String>>,
 ) -> Collection {
-    let mut stored_bytes = 0;
+    let (mut stored_bytes, mut already_there) = (0, 0);
     let mut tickets = FuturesUnordered::new();
     let mut open = true;
     while open || !tickets.is_empty() {
@@ -36,12 +38,16 @@ pub(crate) async fn collect(
                     if is_hopeless(&error) {
                         hopeless.send_replace(error.last_cause().map(ToString::to_string));
                     }
-                    not_stored(line, &error)
+                    Failure::given_up(line, error)
                 }
             },
             outcome = outcomes.recv(), if open => match outcome {
                 Some(Outcome::Accepted { line, bytes, ticket }) => {
                     tickets.push(async move { (line, bytes, ticket.await) });
+                    continue;
+                }
+                Some(Outcome::AlreadyThere) => {
+                    already_there += 1;
                     continue;
                 }
                 Some(Outcome::Refused(failure)) => failure,
@@ -55,22 +61,11 @@ pub(crate) async fn collect(
             voice.say(&said);
         }
     }
-    Collection { failures, stored_bytes }
+    Collection { failures, stored_bytes, already_there }
 }
 
 /// Whether the events to come would fail the same way.
 fn is_hopeless(error: &WriteError) -> bool {
     error.reason() == GiveUp::NotRetryable
         && error.last_cause().is_some_and(|cause| cause.class() == FailureClass::Fatal)
-}
-
-fn not_stored(line: u64, error: &WriteError) -> Failure {
-    let body = error.event().map(|event| event.body().to_owned());
-    Failure {
-        line,
-        key: Some(error.key().to_string()),
-        certainty: error.certainty(),
-        reason: error.to_string(),
-        content: body.map_or(Content::OmittedBytes(0), Content::Text),
-    }
 }

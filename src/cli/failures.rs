@@ -4,8 +4,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use dynamodb_eventstore::Certainty;
+use dynamodb_eventstore::{Certainty, WriteError};
 use serde::Serialize;
+
+use crate::input::Line;
 
 /// Failures that are shown on standard error. The file has them all.
 const SHOWN: u64 = 10;
@@ -13,14 +15,23 @@ const SHOWN: u64 = 10;
 /// One line that was not stored.
 #[derive(Debug, Serialize)]
 pub(crate) struct Failure {
-    pub(crate) line: u64,
-    /// `None` where the line was never accepted.
-    pub(crate) key: Option<String>,
-    #[serde(serialize_with = "in_words")]
-    pub(crate) certainty: Certainty,
-    pub(crate) reason: String,
+    line: u64,
     #[serde(flatten)]
-    pub(crate) content: Content,
+    what: What,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum What {
+    Refused {
+        /// `None` where the line was never accepted.
+        key: Option<String>,
+        certainty: Certainty,
+        reason: String,
+        #[serde(flatten)]
+        content: Content,
+    },
+    GivenUp(WriteError),
 }
 
 /// The line itself, in a form that JSON can hold.
@@ -28,15 +39,49 @@ pub(crate) struct Failure {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Content {
     Text(String),
+    /// What the line says is the body of an event.
+    Body(String),
     /// The bytes of a line that is not UTF-8, two digits each.
     Hex(String),
     /// The line was too long to be kept.
     OmittedBytes(u64),
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn in_words<S: serde::Serializer>(certainty: &Certainty, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(certainty)
+impl Content {
+    pub(crate) fn of(line: &Line) -> Self {
+        if !line.is_whole() {
+            return Self::OmittedBytes(line.length);
+        }
+        match str::from_utf8(&line.text) {
+            Ok(text) => Self::Text(text.to_owned()),
+            Err(_) => Self::Hex(line.text.iter().map(|byte| format!("{byte:02x}")).collect()),
+        }
+    }
+}
+
+impl Failure {
+    /// A line that was not put. Where it names a key, it may be that of an event that was stored once.
+    pub(crate) fn refused(
+        line: u64,
+        key: Option<String>,
+        reason: String,
+        content: Content,
+    ) -> Self {
+        let certainty = if key.is_some() { Certainty::MaybeStored } else { Certainty::NotStored };
+        Self { line, what: What::Refused { key, certainty, reason, content } }
+    }
+
+    /// An event that was put, and not acknowledged.
+    pub(crate) fn given_up(line: u64, error: WriteError) -> Self {
+        Self { line, what: What::GivenUp(error) }
+    }
+
+    fn reason(&self) -> String {
+        match &self.what {
+            What::Refused { reason, .. } => reason.clone(),
+            What::GivenUp(error) => error.to_string(),
+        }
+    }
 }
 
 /// Counts failures, shows the first few, and writes all of them to the `--failed` file.
@@ -62,10 +107,12 @@ impl FailureLog {
     /// Records a failure, and returns what to show of it: of the first few their reason, then
     /// nothing.
     pub(crate) fn record(&mut self, failure: &Failure) -> Option<String> {
-        match (&failure.key, failure.certainty) {
-            (None, _) => self.refused += 1,
-            (Some(_), Certainty::NotStored) => self.not_stored += 1,
-            (Some(_), Certainty::MaybeStored) => self.maybe_stored += 1,
+        match &failure.what {
+            What::Refused { .. } => self.refused += 1,
+            What::GivenUp(error) => match error.certainty() {
+                Certainty::NotStored => self.not_stored += 1,
+                Certainty::MaybeStored => self.maybe_stored += 1,
+            },
         }
         if self.broken.is_none()
             && let Some((_, file)) = &mut self.file
@@ -76,7 +123,7 @@ impl FailureLog {
         match self.total() {
             // With a file that cannot be written, this is where the line is kept.
             _ if self.broken.is_some() => serde_json::to_string(failure).ok(),
-            ..=SHOWN => Some(format!("line {}: {}", failure.line, failure.reason)),
+            ..=SHOWN => Some(format!("line {}: {}", failure.line, failure.reason())),
             total if total == SHOWN + 1 => {
                 Some("… and more; --failed FILE keeps every line that was not stored".to_owned())
             }
@@ -135,13 +182,8 @@ mod tests {
     #[test]
     fn a_failure_is_one_line_of_json() {
         let mut written = Vec::new();
-        let failure = Failure {
-            line: 7,
-            key: None,
-            certainty: Certainty::NotStored,
-            reason: "not JSON".to_owned(),
-            content: Content::Text("a \"b\"\u{1}".to_owned()),
-        };
+        let content = Content::Text("a \"b\"\u{1}".to_owned());
+        let failure = Failure::refused(7, None, "not JSON".to_owned(), content);
         write_line(&mut written, &failure).unwrap();
         assert_eq!(
             String::from_utf8(written).unwrap(),

@@ -60,7 +60,7 @@ impl Source {
 }
 
 /// One line that is not blank.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Line {
     /// Counted from 1, blank lines included.
     pub(crate) number: u64,

@@ -10,8 +10,10 @@ mod local;
 mod progress;
 mod put;
 mod reading;
+mod resume;
 mod say;
 mod signals;
+mod storing;
 mod target;
 
 use std::error::Error;
@@ -47,12 +49,16 @@ Examples:
     dynamodb-eventstore create-table --table all-events
     dynamodb-eventstore put events.ndjson --table all-events --failed failed.ndjson
 
+  Put again what could not be stored, under the same keys
+    dynamodb-eventstore resume failed.ndjson --table all-events --failed failed-again.ndjson
+
   Store what another program prints
     journalctl -o json -f | dynamodb-eventstore put --table all-events";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     Put(put::Arguments),
+    Resume(resume::Arguments),
     CreateTable(create_table::Arguments),
     Local(local::Arguments),
 }
@@ -63,6 +69,7 @@ async fn main() -> ExitCode {
     log_to_stderr(arguments.verbose);
     let ended = match arguments.command {
         Command::Put(put) => Box::pin(put::run(put, arguments.verbose > 0)).await,
+        Command::Resume(resume) => Box::pin(resume::run(resume, arguments.verbose > 0)).await,
         Command::CreateTable(create_table) => create_table::run(create_table).await,
         Command::Local(local) => local::run(local).await,
     };

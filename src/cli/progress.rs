@@ -122,6 +122,6 @@ fn draw(length: Option<u64>) -> ProgressBar {
 }
 
 #[expect(clippy::disallowed_methods, reason = "progress is told by the clock on the wall")]
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }

@@ -1,12 +1,13 @@
 //! The way of the lines from the input into the store.
 
-use dynamodb_eventstore::{Certainty, EventStore, PutError, PutTicket};
+use dynamodb_eventstore::{EventStore, MAX_BATCH_EVENTS, PutError, PutTicket};
 use indicatif::HumanCount;
 use tokio::sync::{mpsc, watch};
 
 use crate::failures::{Content, Failure};
 use crate::input::Line;
 use crate::progress::Progress;
+use crate::resume::{Again, Step};
 use crate::signals::{Signal, Signals};
 
 /// Why no more lines are put.
@@ -20,13 +21,21 @@ pub(crate) enum End {
 
 /// What became of one line when it was put.
 pub(crate) enum Outcome {
-    Accepted { line: u64, bytes: u64, ticket: PutTicket },
+    Accepted {
+        line: u64,
+        bytes: u64,
+        ticket: PutTicket,
+    },
+    /// The event is in the table, and was not put.
+    AlreadyThere,
     Refused(Failure),
 }
 
 /// Puts lines, one after the other.
 pub(crate) struct Reading<'a> {
     pub(crate) store: &'a EventStore,
+    /// Where the lines are events to be put again; `None` where they are new.
+    pub(crate) again: Option<&'a Again>,
     pub(crate) lines: mpsc::Receiver<std::io::Result<Line>>,
     pub(crate) outcomes: mpsc::Sender<Outcome>,
     pub(crate) progress: &'a Progress,
@@ -44,10 +53,9 @@ impl Reading<'_> {
     ) -> End {
         loop {
             let step = async {
-                match self.lines.recv().await {
-                    Some(Ok(line)) => self.put(line).await,
-                    Some(Err(error)) => Some(End::ReadError(error.to_string())),
-                    None => Some(End::AllRead),
+                match self.again {
+                    Some(again) => self.put_some_again(again).await,
+                    None => self.put_next().await,
                 }
             };
             // A put is cancel safe: dropped here, it leaves nothing behind.
@@ -62,42 +70,91 @@ impl Reading<'_> {
         }
     }
 
-    async fn put(&mut self, line: Line) -> Option<End> {
+    async fn put_next(&mut self) -> Option<End> {
         // First the place for the outcome: behind an accepted put nothing is to wait, or it could be
         // dropped there.
-        let Ok(place) = self.outcomes.reserve().await else {
-            return Some(End::Hopeless("nobody records what becomes of the lines".to_owned()));
+        let Ok(place) = self.outcomes.clone().reserve_owned().await else {
+            return Some(nobody_records());
         };
-        let (number, bytes) = (line.number, line.length);
-        let refused = |reason: String, content| {
-            let (line, key, certainty) = (number, None, Certainty::NotStored);
-            Outcome::Refused(Failure { line, key, certainty, reason, content })
+        let line = match self.lines.recv().await {
+            Some(Ok(line)) => line,
+            Some(Err(error)) => return Some(End::ReadError(error.to_string())),
+            None => return Some(End::AllRead),
         };
-        let is_whole = line.is_whole();
-        let outcome = match String::from_utf8(line.text) {
-            _ if !is_whole => refused(
-                format!("the line has {} bytes, far too many for an event", HumanCount(bytes)),
-                Content::OmittedBytes(bytes),
-            ),
+        let refused = |reason| {
+            let content = Content::of(&line);
+            Outcome::Refused(Failure::refused(line.number, None, reason, content))
+        };
+        let outcome = match str::from_utf8(&line.text) {
+            _ if !line.is_whole() => refused(format!(
+                "the line has {} bytes, far too many for an event",
+                HumanCount(line.length)
+            )),
             Err(error) => {
-                let place = error.utf8_error().valid_up_to() + 1;
-                let hex = error.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-                refused(format!("not UTF-8 (byte {place} of the line)"), Content::Hex(hex))
+                refused(format!("not UTF-8 (byte {} of the line)", error.valid_up_to() + 1))
             }
-            Ok(text) => match self.store.put_json(&text).await {
-                Ok(ticket) => Outcome::Accepted { line: number, bytes, ticket },
-                Err(PutError::NotJson(error)) => refused(not_json(&error), Content::Text(text)),
-                Err(error @ PutError::TooLarge(_)) => {
-                    refused(error.to_string(), Content::Text(text))
-                }
+            Ok(text) => match self.store.put_json(text).await {
+                Ok(ticket) => Outcome::Accepted { line: line.number, bytes: line.length, ticket },
+                Err(PutError::NotJson(error)) => refused(not_json(&error)),
+                Err(error @ PutError::TooLarge(_)) => refused(error.to_string()),
                 Err(error) => return Some(End::Hopeless(error.to_string())),
             },
         };
-        self.last_line = number;
-        self.progress.advance(line.end);
+        self.done_with(&line);
         place.send(outcome);
         None
     }
+
+    /// Puts as many lines again as one read takes.
+    async fn put_some_again(&mut self, again: &Again) -> Option<End> {
+        let mut received = Vec::new();
+        if self.lines.recv_many(&mut received, MAX_BATCH_EVENTS).await == 0 {
+            return Some(End::AllRead);
+        }
+        let mut lines = Vec::new();
+        let mut end = None;
+        for line in received {
+            match line {
+                Ok(line) => lines.push(line),
+                Err(error) => end = Some(End::ReadError(error.to_string())),
+            }
+        }
+        let steps = match again.sort(lines).await {
+            Ok(steps) => steps,
+            Err(error) => return Some(End::Hopeless(error)),
+        };
+        for step in steps {
+            let Ok(place) = self.outcomes.clone().reserve_owned().await else {
+                return Some(nobody_records());
+            };
+            let (line, outcome) = match step {
+                Step::Put(line, event) => {
+                    let bytes = event.body().len() as u64;
+                    match self.store.put_event(event).await {
+                        Ok(ticket) => {
+                            let number = line.number;
+                            (line, Outcome::Accepted { line: number, bytes, ticket })
+                        }
+                        Err(error) => return Some(End::Hopeless(error.to_string())),
+                    }
+                }
+                Step::AlreadyThere(line) => (line, Outcome::AlreadyThere),
+                Step::Refuse(line, failure) => (line, Outcome::Refused(failure)),
+            };
+            self.done_with(&line);
+            place.send(outcome);
+        }
+        end
+    }
+
+    fn done_with(&mut self, line: &Line) {
+        self.last_line = line.number;
+        self.progress.advance(line.end);
+    }
+}
+
+fn nobody_records() -> End {
+    End::Hopeless("nobody records what becomes of the lines".to_owned())
 }
 
 /// serde_json's words without its line number: it counts within the text, which is one line here.

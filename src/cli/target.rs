@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_dynamodb::Client;
-use dynamodb_eventstore::{EventStoreBuilder, LocalTable};
+use dynamodb_eventstore::{EventStoreBuilder, LocalTable, SdkBatchWriter};
 
 /// File of the local table when none is named.
 pub(crate) const DEFAULT_FILE: &str = "events.sqlite";
@@ -71,6 +71,14 @@ impl Target {
                 dynamodb_eventstore::EventStore::builder().client(client).table(table)
             }
             Self::Local { table, .. } => table.store_builder(),
+        }
+    }
+
+    /// What reads events back, outside of a store.
+    pub(crate) fn batch_writer(&self) -> SdkBatchWriter {
+        match self {
+            Self::Aws { client, table } => SdkBatchWriter::new(client, table),
+            Self::Local { table, .. } => SdkBatchWriter::new(table.client(), table.name()),
         }
     }
 
