@@ -112,6 +112,7 @@ impl Drop for Permit {
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -161,5 +162,86 @@ mod tests {
         room.close();
         assert_eq!(waits.await.unwrap_err(), NoRoom::Closed);
         assert_eq!(room.try_enter(1).unwrap_err(), NoRoom::Closed);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// Asks for room for an event of so many bytes, and waits if there is none.
+        Enter {
+            bytes: u32,
+        },
+        /// Cancels the wait at this place.
+        Cancel {
+            place: usize,
+        },
+        /// Settles the event at this place.
+        Leave {
+            place: usize,
+        },
+        Close,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => (0..60_u32).prop_map(|bytes| Step::Enter { bytes }),
+            2 => (0..100_usize).prop_map(|place| Step::Cancel { place }),
+            4 => (0..100_usize).prop_map(|place| Step::Leave { place }),
+            1 => Just(Step::Close),
+        ]
+    }
+
+    proptest! {
+        /// Permits out are those of the events inside, whatever else waits, was cancelled or refused.
+        #[test]
+        fn all_room_is_held_by_the_events_inside_or_free(
+            steps in prop::collection::vec(step(), 1..200),
+        ) {
+            const EVENTS: usize = 5;
+            const BYTES: usize = 100;
+            let room = Room::new(EVENTS, BYTES);
+            let mut inside: Vec<Permit> = Vec::new();
+            let mut waiting = Vec::new();
+            let mut closed = false;
+            for step in steps {
+                match step {
+                    Step::Enter { bytes } => {
+                        let room = Arc::clone(&room);
+                        waiting.push(Box::pin(async move { room.enter(bytes).await }));
+                    }
+                    Step::Cancel { place } if !waiting.is_empty() => {
+                        drop(waiting.remove(place % waiting.len()));
+                    }
+                    Step::Leave { place } if !inside.is_empty() => {
+                        drop(inside.remove(place % inside.len()));
+                    }
+                    Step::Cancel { .. } | Step::Leave { .. } => {}
+                    Step::Close => {
+                        room.close();
+                        closed = true;
+                    }
+                }
+                // Everyone who has got room comes in; nobody does after the close.
+                let mut still_waiting = Vec::new();
+                for mut waits in waiting {
+                    match waits.as_mut().now_or_never() {
+                        Some(Ok(permit)) => {
+                            prop_assert!(!closed);
+                            inside.push(permit);
+                        }
+                        Some(Err(no_room)) => prop_assert!(closed && no_room == NoRoom::Closed),
+                        None => still_waiting.push(waits),
+                    }
+                }
+                waiting = still_waiting;
+                let bytes: usize = inside.iter().map(|permit| permit.bytes as usize).sum();
+                prop_assert!(inside.len() <= EVENTS && bytes <= BYTES);
+                prop_assert_eq!(room.is_pressed(), !waiting.is_empty());
+                if waiting.is_empty() {
+                    prop_assert_eq!(free(&room), (EVENTS - inside.len(), BYTES - bytes));
+                }
+            }
+            drop((waiting, inside));
+            prop_assert_eq!(free(&room), (EVENTS, BYTES));
+        }
     }
 }
