@@ -55,8 +55,8 @@
 //! | promise | what it rests on |
 //! |---|---|
 //! | Every accepted event gets one answer, at the latest one attempt time-out after its deadline. | A pending event can only be consumed by settling it, and settles itself when dropped. |
-//! | `Ok(Stored)`: a call carried the key, the service answered it and did not hand the key back. | Answers are matched by key. A 200 that is empty, unreadable or about other keys is no answer. |
-//! | [`NotStored`](Certainty::NotStored): no attempt was applied. [`MaybeStored`](Certainty::MaybeStored): one may have been. | Once maybe, an event stays maybe until an attempt is acknowledged. |
+//! | `Ok(Stored)`: the service acknowledged a call that carried the event, or a consistent read found it. | Answers are matched by key. A 200 that is empty, unreadable or about other keys is no answer. |
+//! | [`NotStored`](Certainty::NotStored): no attempt was applied, and none can be any more. [`MaybeStored`](Certainty::MaybeStored): one may have been, or may yet be. | Once maybe, an event stays maybe until an attempt is acknowledged or a [read](EventStoreBuilder::read_back) settles it. |
 //! | A retry changes nothing that is stored. | Same key, same body; a key is never changed and never used again. |
 //! | Keys of one store are in the order of its puts, whatever the clock does. | The generator never repeats or steps back. |
 //! | Memory is bounded, in events and in bytes. | Room is taken before an event is accepted and given back when it is settled. |
@@ -135,6 +135,6 @@ pub use ticket::{Proof, PutTicket, Stored};
 pub use writer::{BatchReading, BatchReceipt, BatchWriter, SdkBatchWriter};
 
 /// The snippets of the README, run as doc tests.
-#[cfg(all(doctest, feature = "local"))]
+#[cfg(all(doctest, feature = "local", feature = "test-util"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
