@@ -1,6 +1,7 @@
 //! The edge: performs one batch write and says what became of it.
 
 mod classify;
+mod client;
 mod request;
 mod sdk;
 

@@ -1,10 +1,12 @@
 //! The edge through the AWS SDK.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::config::http::HttpResponse;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::RequestId;
 use aws_sdk_dynamodb::operation::batch_get_item::BatchGetItemOutput;
 use aws_sdk_dynamodb::operation::batch_write_item::BatchWriteItemOutput;
@@ -13,6 +15,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::classify::classify;
+use super::client::RefreshableClient;
 use super::{BatchReading, BatchReceipt, BatchWriter, request};
 use crate::error::{BatchError, Certainty, FailureClass};
 use crate::event::{BODY_ATTRIBUTE, Event, KEY_ATTRIBUTE};
@@ -21,13 +24,14 @@ use crate::key::EventKey;
 /// Writes batches with the AWS SDK's `BatchWriteItem`, and reads them back with its `BatchGetItem`.
 ///
 /// The client keeps its configuration, interceptors included, but for its retries: they are
-/// switched off. There is one retry loop, the store's, and it sees every attempt.
+/// switched off. There is one retry loop, the store's, and it sees every attempt. Credentials that the
+/// service calls expired are fetched again from their provider.
 ///
 /// The items are put into the request's body just before it is signed. An interceptor finds them
 /// there, and not in the operation's input.
 #[derive(Debug, Clone)]
 pub struct SdkBatchWriter {
-    client: Client,
+    client: RefreshableClient,
     table: String,
 }
 
@@ -35,8 +39,19 @@ impl SdkBatchWriter {
     /// A writer to `table`: a table's name or its ARN.
     #[must_use]
     pub fn new(client: &Client, table: impl Into<String>) -> Self {
-        let config = client.config().to_builder().retry_config(RetryConfig::disabled()).build();
-        Self { client: Client::from_conf(config), table: table.into() }
+        Self { client: RefreshableClient::new(client), table: table.into() }
+    }
+
+    /// What a failed call means. Credentials that the service calls expired are not used again.
+    fn failure<E>(&self, error: &SdkError<E, HttpResponse>, generation: u64) -> BatchError
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let failure = classify(error, unix_seconds());
+        if failure.class() == FailureClass::ExpiredCredentials {
+            self.client.refresh(generation);
+        }
+        failure
     }
 
     fn receipt(&self, output: &BatchWriteItemOutput) -> Result<BatchReceipt, BatchError> {
@@ -114,8 +129,8 @@ impl BatchWriter for SdkBatchWriter {
             // The SDK is asked for a call without items, which it routes, signs and sends; just
             // before it signs, the body takes the place of the empty one.
             let (table, events) = (self.table.clone(), events.to_vec());
-            let call = self
-                .client
+            let (client, generation) = self.client.current();
+            let call = client
                 .batch_write_item()
                 .request_items(&self.table, Vec::new())
                 .customize()
@@ -127,7 +142,7 @@ impl BatchWriter for SdkBatchWriter {
                 });
             match call.send().await {
                 Ok(output) => self.receipt(&output),
-                Err(error) => Err(classify(&error, unix_seconds())),
+                Err(error) => Err(self.failure(&error, generation)),
             }
         }
         .boxed()
@@ -149,9 +164,10 @@ impl BatchWriter for SdkBatchWriter {
                     let message = format!("the read could not be built: {error}");
                     BatchError::new(FailureClass::Fatal, Certainty::NotStored, message)
                 })?;
-            match self.client.batch_get_item().request_items(&self.table, asked).send().await {
+            let (client, generation) = self.client.current();
+            match client.batch_get_item().request_items(&self.table, asked).send().await {
                 Ok(output) => self.reading(output),
-                Err(error) => Err(classify(&error, unix_seconds())),
+                Err(error) => Err(self.failure(&error, generation)),
             }
         }
         .boxed()
