@@ -337,7 +337,7 @@ async fn events_that_the_grace_period_does_not_settle_are_in_the_failed_file() {
         tokio::task::spawn_blocking(move || feed_and_stop(put, "TERM", all_hang)).await.unwrap();
 
     assert_eq!(output.status.code(), Some(143), "{output:?}");
-    let table = endpoint.table();
+    let table = endpoint.table().await;
     let failed = std::fs::read_to_string(folder.path().join("failed.ndjson")).unwrap();
     let failed: Vec<Value> =
         failed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

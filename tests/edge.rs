@@ -11,7 +11,6 @@
 mod support;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::io;
 use std::process::Stdio;
 use std::sync::Once;
@@ -20,135 +19,27 @@ use std::time::Duration;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
-use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use dynamodb_eventstore::{
-    Backoff, Certainty, EventStore, EventStoreBuilder, FailureClass, GiveUp, PutTicket, StartError,
-    Stored, TableError, WriteError,
+    Certainty, EventStore, EventStoreBuilder, FailureClass, GiveUp, StartError, TableError,
+    WriteError,
 };
 use serde_json::json;
 use tokio::net::TcpSocket;
 use tokio::process::Command;
-use tokio::time::timeout;
 
 use support::endpoint::{
-    Described, ECHO, EVENT_KEY, Endpoint, KeyPart, Reply, Script, Selector, TABLE, request_id,
+    Described, ECHO, EVENT_KEY, Endpoint, KeyPart, Reply, Script, Selector, TABLE, Transport,
 };
-
-/// No test may take longer. What it guards against is a ticket that is never answered.
-const TIME_LIMIT: Duration = Duration::from_secs(30);
-
-/// Long beside an answer over loopback, so that only a call that hangs takes so long.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(500);
+use support::puts::{
+    ATTEMPT_TIMEOUT, TIME_LIMIT, attempts, body, brisk, in_time, keys, put_body, put_many, settle,
+    settle_one, store_at, stored_after,
+};
 
 /// A deadline that a persistent failure is to reach.
 const SHORT_DEADLINE: Duration = Duration::from_millis(300);
 
 /// Stands in the body of an event, and must not stand in any error nor in the log.
 const MARKER: &str = "w0nt-be-t0ld";
-
-async fn in_time<T>(test: impl Future<Output = T>) -> T {
-    timeout(TIME_LIMIT, Box::pin(test)).await.expect("the test to end within its time limit")
-}
-
-/// Short waits between attempts; and nothing goes out before [`settle`] asks for it, so that what
-/// was put stands in one batch.
-fn brisk(store: EventStoreBuilder) -> EventStoreBuilder {
-    let milliseconds = Duration::from_millis;
-    store.linger(Duration::from_secs(30)).attempt_timeout(ATTEMPT_TIMEOUT).backoff(Backoff {
-        floor: milliseconds(1),
-        base: milliseconds(2),
-        ceiling: milliseconds(10),
-    })
-}
-
-async fn store_at(endpoint: &Endpoint) -> EventStore {
-    brisk(endpoint.store()).start().await.unwrap()
-}
-
-/// An event on its way.
-struct Put {
-    body: String,
-    ticket: PutTicket,
-}
-
-type Answer = Result<Stored, WriteError>;
-
-async fn put_body(store: &EventStore, body: String) -> Put {
-    let ticket = store.put_json(&body).await.unwrap();
-    Put { body, ticket }
-}
-
-/// The body of the event that [`put_many`] puts as the `number`th.
-fn body(number: usize) -> String {
-    json!({ "number": number }).to_string()
-}
-
-async fn put_many(store: &EventStore, count: usize) -> Vec<Put> {
-    let mut puts = Vec::new();
-    for number in 0..count {
-        puts.push(put_body(store, body(number)).await);
-    }
-    puts
-}
-
-/// Waits for all answers and holds them against the table: what is called stored is there, what is
-/// called not stored is not, and nothing else is there.
-async fn settle(store: &EventStore, endpoint: &Endpoint, puts: Vec<Put>) -> Vec<Answer> {
-    let report = store.flush().await.unwrap();
-    let mut table = endpoint.table();
-    let mut answers = Vec::new();
-    for Put { body, ticket } in puts {
-        let key = ticket.key().to_string();
-        let answer = ticket.await;
-        let row = table.remove(&key);
-        match &answer {
-            Ok(stored) => {
-                assert_eq!(stored.key.as_str(), key);
-                assert_eq!(row, Some(body), "{key} is called stored");
-            }
-            Err(error) => {
-                assert_eq!(error.key().as_str(), key);
-                match error.certainty() {
-                    Certainty::NotStored => assert_eq!(row, None, "{key} is called not stored"),
-                    Certainty::MaybeStored => assert!(row.is_none_or(|row| row == body)),
-                }
-            }
-        }
-        answers.push(answer);
-    }
-    assert_eq!(table, BTreeMap::new(), "nobody put this");
-    let stored = answers.iter().filter(|answer| answer.is_ok()).count();
-    let told = (report.stored as usize, report.failed as usize);
-    assert_eq!(told, (stored, answers.len() - stored));
-    answers
-}
-
-/// Puts one event and says what became of it.
-async fn settle_one(store: &EventStore, endpoint: &Endpoint) -> Answer {
-    let puts = put_many(store, 1).await;
-    settle(store, endpoint, puts).await.remove(0)
-}
-
-fn attempts(answers: &[Answer]) -> Vec<u32> {
-    answers.iter().map(|answer| answer.as_ref().unwrap().attempts).collect()
-}
-
-/// Runs `replies` past a batch of three, which must be stored at the last of them: each event in
-/// as many calls as there are replies, always under its own key.
-async fn stored_after(replies: impl IntoIterator<Item = Reply>) {
-    let endpoint = Endpoint::start(Script::of(replies)).await;
-    let store = store_at(&endpoint).await;
-    let puts = put_many(&store, 3).await;
-    let keys: Vec<String> = puts.iter().map(|put| put.ticket.key().to_string()).collect();
-
-    let answers = settle(&store, &endpoint, puts).await;
-    let batches = endpoint.batches();
-    assert_eq!(attempts(&answers), [batches.len() as u32; 3]);
-    assert!(batches.len() > 1, "nothing was retried");
-    for batch in batches {
-        assert_eq!(batch.keys, keys);
-    }
-}
 
 // What comes back unprocessed.
 
@@ -163,7 +54,7 @@ async fn an_unprocessed_part_is_sent_again_until_it_is_stored_and_nothing_else_i
         .await;
         let store = store_at(&endpoint).await;
         let puts = put_many(&store, 25).await;
-        let keys: Vec<String> = puts.iter().map(|put| put.ticket.key().to_string()).collect();
+        let keys = keys(&puts);
         let answers = settle(&store, &endpoint, puts).await;
 
         let batches = endpoint.batches();
@@ -224,8 +115,7 @@ async fn what_always_comes_back_is_given_up_as_not_stored() {
         assert_eq!(error.reason(), GiveUp::Attempts);
         let cause = error.last_cause().unwrap();
         assert_eq!(cause.class(), FailureClass::Unprocessed);
-        let last = endpoint.requests().len();
-        assert_eq!(cause.request_id(), Some(request_id(last).as_str()));
+        assert_eq!(cause.request_id(), Some(endpoint.last_batch_id().as_str()));
     })
     .await;
 }
@@ -234,7 +124,7 @@ async fn what_always_comes_back_is_given_up_as_not_stored() {
 async fn an_unprocessed_key_that_was_never_sent_makes_the_whole_answer_worthless() {
     in_time(async {
         let stranger = || Reply::Unprocessed(Selector::PlacesAndStranger(vec![]));
-        stored_after([stranger(), stranger()]).await;
+        stored_after(Transport::Http, [stranger(), stranger()]).await;
 
         let endpoint = Endpoint::start(Script::always(stranger())).await;
         let store = brisk(endpoint.store()).max_attempts(2).start().await.unwrap();
@@ -269,7 +159,7 @@ async fn a_batch_refused_for_now_is_stored_when_the_refusals_end() {
             // Not throttling, but like it: nothing was written, and a later call may succeed.
             "ExpiredTokenException",
         ] {
-            stored_after([Reply::error(400, code), Reply::error(400, code)]).await;
+            stored_after(Transport::Http, [Reply::error(400, code), Reply::error(400, code)]).await;
         }
     })
     .await;
@@ -284,7 +174,7 @@ async fn a_batch_is_stored_when_the_service_is_well_again() {
             Reply::raw(502, "<html><body>Bad gateway</body></html>"),
             Reply::raw(503, ""),
         ] {
-            stored_after([failed.clone(), failed.once_applied()]).await;
+            stored_after(Transport::Http, [failed.clone(), failed.once_applied()]).await;
         }
     })
     .await;
@@ -294,9 +184,10 @@ async fn a_batch_is_stored_when_the_service_is_well_again() {
 async fn a_broken_connection_leads_to_one_row_under_the_same_key() {
     in_time(async {
         for broken in [Reply::HangUp, Reply::CutShort] {
-            stored_after([broken.clone()]).await;
-            stored_after([broken.clone().once_applied()]).await;
-            stored_after([broken.clone().once_applied(), broken.once_applied()]).await;
+            stored_after(Transport::Http, [broken.clone()]).await;
+            stored_after(Transport::Http, [broken.clone().once_applied()]).await;
+            stored_after(Transport::Http, [broken.clone().once_applied(), broken.once_applied()])
+                .await;
         }
     })
     .await;
@@ -304,12 +195,12 @@ async fn a_broken_connection_leads_to_one_row_under_the_same_key() {
 
 #[tokio::test]
 async fn a_call_that_hangs_is_dropped_and_its_events_are_sent_again() {
-    in_time(stored_after([Reply::Hang])).await;
+    in_time(stored_after(Transport::Http, [Reply::Hang])).await;
 }
 
 #[tokio::test]
 async fn a_call_that_hangs_after_it_was_applied_leads_to_one_row() {
-    in_time(stored_after([Reply::Hang.once_applied()])).await;
+    in_time(stored_after(Transport::Http, [Reply::Hang.once_applied()])).await;
 }
 
 #[tokio::test]
@@ -318,7 +209,7 @@ async fn an_answer_that_breaks_off_is_still_known_by_its_request_id() {
         let endpoint = Endpoint::start([Reply::CutShort]).await;
         let store = brisk(endpoint.store()).read_back(false).max_attempts(1).start().await.unwrap();
         let error = settle_one(&store, &endpoint).await.unwrap_err();
-        let id = request_id(endpoint.requests().len());
+        let id = endpoint.last_batch_id();
         assert_eq!(error.last_cause().unwrap().request_id(), Some(id.as_str()));
     })
     .await;
@@ -347,7 +238,7 @@ async fn an_answer_without_an_acknowledgement_is_asked_for_again() {
     in_time(async {
         for (status, body) in NO_ACKNOWLEDGEMENTS {
             let unreadable = Reply::raw(status, body);
-            stored_after([unreadable.clone(), unreadable.once_applied()]).await;
+            stored_after(Transport::Http, [unreadable.clone(), unreadable.once_applied()]).await;
         }
     })
     .await;
@@ -399,7 +290,7 @@ async fn what_a_retry_cannot_mend_is_told_at_once() {
             let puts = put_many(&store, 3).await;
             let answers = settle(&store, &endpoint, puts).await;
             assert_eq!(endpoint.sizes(), [3], "{code} was retried");
-            let id = request_id(endpoint.requests().len());
+            let id = endpoint.last_batch_id();
             for answer in answers {
                 let error = answer.unwrap_err();
                 assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 1));
@@ -464,7 +355,7 @@ async fn an_invalid_event_fails_alone_and_its_neighbours_are_stored() {
             let endpoint = Endpoint::start(Script::of([]).poison(bodies)).await;
             let store = store_at(&endpoint).await;
             let puts = put_many(&store, 25).await;
-            let keys: Vec<String> = puts.iter().map(|put| put.ticket.key().to_string()).collect();
+            let keys = keys(&puts);
             let answers = settle(&store, &endpoint, puts).await;
 
             let batches = endpoint.batches();
@@ -536,7 +427,7 @@ async fn once_an_event_is_maybe_stored_a_later_refusal_does_not_unsay_it() {
             assert_eq!((error.certainty(), error.attempts()), (Certainty::MaybeStored, 2));
             let code = error.last_cause().unwrap().code();
             assert_eq!(code, Some("AccessDeniedException"));
-            assert_eq!(endpoint.table().len(), 1);
+            assert_eq!(endpoint.table().await.len(), 1);
         }
     })
     .await;
@@ -569,7 +460,7 @@ async fn a_service_that_fails_until_the_deadline_leaves_the_event_maybe_stored()
         assert_eq!(error.certainty(), Certainty::MaybeStored);
         let cause = error.last_cause().unwrap();
         assert_eq!(cause.code(), Some("InternalServerError"));
-        let last = request_id(endpoint.requests().len());
+        let last = endpoint.last_batch_id();
         assert_eq!(cause.request_id(), Some(last.as_str()));
     })
     .await;
@@ -628,7 +519,7 @@ async fn a_close_in_the_middle_of_a_call_that_hangs_reports_its_events_as_maybe_
         for ticket in tickets {
             assert_eq!(ticket.await.unwrap_err().certainty(), Certainty::MaybeStored);
         }
-        assert!(endpoint.table().into_keys().eq(keys));
+        assert!(endpoint.table().await.into_keys().eq(keys));
     })
     .await;
 }
@@ -757,14 +648,7 @@ async fn bodies_that_double_on_the_wire_go_in_batches_of_less_than_16_mb() {
 fn eager_sdk(endpoint: &Endpoint) -> aws_config::SdkConfig {
     let retries =
         RetryConfig::standard().with_max_attempts(5).with_initial_backoff(Duration::from_millis(1));
-    let credentials = Credentials::new("test", "test", None, None, "edge");
-    aws_config::SdkConfig::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::from_static("us-east-1"))
-        .credentials_provider(aws_sdk_dynamodb::config::SharedCredentialsProvider::new(credentials))
-        .endpoint_url(endpoint.url())
-        .retry_config(retries)
-        .build()
+    endpoint.sdk_config().into_builder().retry_config(retries).build()
 }
 
 #[tokio::test]
@@ -805,7 +689,7 @@ async fn a_time_out_of_the_sdk_itself_leaves_the_event_maybe_stored() {
         let error = settle_one(&store, &endpoint).await.unwrap_err();
         assert_eq!(error.certainty(), Certainty::MaybeStored);
         assert!(error.elapsed() < TIME_LIMIT);
-        assert_eq!(endpoint.table().len(), 1);
+        assert_eq!(endpoint.table().await.len(), 1);
     })
     .await;
 }
@@ -1019,7 +903,7 @@ async fn a_missing_table_is_named_with_its_region_and_how_to_create_it() {
 #[tokio::test]
 async fn a_table_that_is_being_created_is_not_written_to_yet() {
     in_time(async {
-        let creating = Described::Table { key: vec![EVENT_KEY], status: "CREATING" };
+        let creating = Described::creating();
         let error = start_error(Script::of([]).describing(creating)).await;
         assert!(error.to_string().contains("CREATING"), "{error}");
     })

@@ -1,5 +1,5 @@
 //! What the tests share.
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,6 +8,9 @@
 )]
 
 pub(crate) mod clock;
+#[cfg(feature = "local")]
 pub(crate) mod endpoint;
+#[cfg(feature = "local")]
+pub(crate) mod puts;
 pub(crate) mod table;
 pub(crate) mod watchdog;

@@ -1,0 +1,167 @@
+//! The connections: plain or secret, and how they end.
+
+use std::future::{pending, poll_fn};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures::FutureExt;
+use futures::future::{Either, select};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Map, Value, json};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::server::TlsStream;
+
+use super::answer::{Answer, Response};
+use super::batch::{Read, STRANGER};
+use super::script::Selector;
+use super::{Inner, TABLE, Transport, tls};
+
+/// Asks for the end of all connections there are; answered when they are closed.
+pub(super) type Close = oneshot::Sender<()>;
+
+/// Takes connections until it is aborted, which ends them as well.
+pub(super) async fn serve(
+    listener: TcpListener,
+    transport: Transport,
+    inner: Arc<Inner>,
+    mut closes: mpsc::UnboundedReceiver<Close>,
+) {
+    let mut connections = JoinSet::new();
+    let (mut open, mut open_until) = watch::channel(());
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let (stream, _) = accepted.unwrap();
+                while connections.try_join_next().is_some() {}
+                inner.lock().connections += 1;
+                let (inner, open) = (Arc::clone(&inner), open_until.clone());
+                connections.spawn(async move {
+                    match transport {
+                        Transport::Http => converse(stream, &inner, open).await,
+                        // An error is a client that does not trust the endpoint, or went away.
+                        Transport::Https => if let Ok(stream) = tls::acceptor().accept(stream).await {
+                            converse(stream, &inner, open).await;
+                        },
+                    }
+                });
+            }
+            Some(closed) = closes.recv() => {
+                drop(std::mem::replace(&mut open, watch::Sender::new(())));
+                open_until = open.subscribe();
+                while connections.join_next().await.is_some() {}
+                let _ = closed.send(());
+            }
+        }
+    }
+}
+
+trait Socket: AsyncRead + AsyncWrite + Unpin {
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Socket for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Socket for TlsStream<TcpStream> {
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
+/// Answers the requests of one connection, for as long as it may be open.
+async fn converse(stream: impl Socket, inner: &Inner, mut open: watch::Receiver<()>) {
+    let reset = AtomicBool::new(false);
+    let service = service_fn(|request| answer(request, inner, &reset).boxed());
+    let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    let talk = poll_fn(|context| connection.poll_without_shutdown(context));
+    // An error is a client that went away, or a reply that breaks the connection.
+    match select(talk, Box::pin(open.changed())).await {
+        Either::Left(_) | Either::Right(_) => {}
+    }
+    let mut stream = connection.into_parts().io.into_inner();
+    if reset.into_inner() {
+        // What is closed without lingering is reset.
+        stream.tcp().set_zero_linger().unwrap();
+    } else {
+        // The client may have been the first to close it.
+        let _ = stream.shutdown().await;
+    }
+}
+
+async fn answer(
+    request: hyper::Request<Incoming>,
+    inner: &Inner,
+    reset: &AtomicBool,
+) -> Result<Response, io::Error> {
+    let (head, mut body) = request.into_parts();
+    let operation = operation(&head.headers);
+    if operation == "BatchWriteItem" && inner.lock().takes_reset_in_request() {
+        let read = body.frame().await.and_then(|frame| frame.ok()?.into_data().ok());
+        inner.lock().log(&operation, Vec::new(), read.map_or(0, |data| data.len()));
+        reset.store(true, Ordering::Relaxed);
+        return Err(io::Error::other("reset in the middle of the request, as scripted"));
+    }
+    let bytes = match body.collect().await {
+        Ok(body) => body.to_bytes(),
+        // The client broke off: there is nobody to answer.
+        Err(error) => return Err(io::Error::other(error)),
+    };
+    let decision = inner.lock().decide(&operation, &head.headers, &bytes);
+    if !decision.to_apply.is_empty() {
+        inner.storage.apply(decision.to_apply).await;
+    }
+    let head = decision.head;
+    match decision.answer {
+        Answer::Text { status, body } => Ok(head.text(status, body)),
+        Answer::Drip { body, pause } => Ok(head.drip(body, pause)),
+        Answer::CutShort { body } => Ok(head.cut_short(body)),
+        Answer::ResetAmid { body } => {
+            reset.store(true, Ordering::Relaxed);
+            Ok(head.cut_short(body))
+        }
+        Answer::Read { read, back, with_responses } => {
+            let body = found(inner, read, &back, with_responses).await;
+            Ok(head.text(200, body.to_string()))
+        }
+        Answer::HangUp => Err(io::Error::other("hung up, as scripted")),
+        Answer::Hang => pending().await,
+    }
+}
+
+/// The answer to a read, except for the keys that are handed `back`.
+async fn found(inner: &Inner, read: Read, back: &Selector, with_responses: bool) -> Value {
+    let (back, keys) = back.split(read.keys.clone(), STRANGER.to_owned());
+    let mut answer = Map::new();
+    if with_responses {
+        let items = inner.storage.read(Read { keys, ..read }).await;
+        answer.insert("Responses".to_owned(), json!({ TABLE: items }));
+    }
+    let back: Vec<Value> = back.iter().map(|key| json!({ "key": { "S": key } })).collect();
+    let unprocessed = if back.is_empty() {
+        json!({})
+    } else {
+        json!({ TABLE: { "Keys": back, "ConsistentRead": true } })
+    };
+    answer.insert("UnprocessedKeys".to_owned(), unprocessed);
+    Value::Object(answer)
+}
+
+/// The operation that a request's headers name: `DynamoDB_20120810.BatchWriteItem` is a target.
+fn operation(headers: &hyper::HeaderMap) -> String {
+    let target = headers.get("x-amz-target").and_then(|target| target.to_str().ok());
+    target
+        .and_then(|target| target.strip_prefix("DynamoDB_20120810."))
+        .unwrap_or("(none)")
+        .to_owned()
+}

@@ -1,0 +1,359 @@
+//! A scripted endpoint: HTTP on loopback, with or without TLS, that answers as it is told, for what
+//! DynamoDB does on its bad days and what the emulators never do.
+//!
+//! What is to happen is data: a [`Script`] of [`Reply`]s. What was asked is parsed in one place,
+//! which also holds the store to every rule for which DynamoDB would reject it. What is to be
+//! applied is applied to a real table, the embedded one, to be compared with what the tickets say.
+
+mod answer;
+mod batch;
+mod connection;
+mod script;
+mod signature;
+mod storage;
+mod tls;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
+use dynamodb_eventstore::{EventStore, EventStoreBuilder};
+use hyper::HeaderMap;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinHandle, yield_now};
+
+use answer::{Answer, Head, described_table};
+use batch::{Batch, Item, Read};
+use connection::Close;
+pub(crate) use script::{Described, ECHO, EVENT_KEY, KeyPart, ReadReply, Reply, Script, Selector};
+use storage::Storage;
+
+/// The table that the endpoint has.
+pub(crate) const TABLE: &str = "events";
+
+/// How the endpoint is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Http,
+    Https,
+}
+
+/// One request that came in.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) operation: String,
+    /// Of the items or of what is to be read, in the order of the request.
+    pub(crate) keys: Vec<String>,
+    /// Length of its body, as far as it was read.
+    pub(crate) bytes: usize,
+    /// What it was answered with as its id.
+    pub(crate) id: String,
+}
+
+/// The id of the request that came as the `number`th.
+fn request_id(number: usize) -> String {
+    format!("REQUEST{number}")
+}
+
+/// The endpoint, for as long as it is held. When it goes it fails the test if any request broke a
+/// rule of the service.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    address: SocketAddr,
+    transport: Transport,
+    inner: Arc<Inner>,
+    closes: mpsc::UnboundedSender<Close>,
+    server: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    state: Mutex<State>,
+    storage: Storage,
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Endpoint {
+    /// Listens on a free port of loopback, without TLS.
+    pub(crate) async fn start(script: impl Into<Script>) -> Self {
+        Self::start_over(Transport::Http, script).await
+    }
+
+    /// Listens on a free port of loopback.
+    pub(crate) async fn start_over(transport: Transport, script: impl Into<Script>) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Mutex::new(State::new(script.into()));
+        let inner = Arc::new(Inner { state, storage: Storage::start().await });
+        let (closes, to_close) = mpsc::unbounded_channel();
+        let serve = connection::serve(listener, transport, Arc::clone(&inner), to_close);
+        Self { address, transport, inner, closes, server: tokio::spawn(serve) }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        let scheme = match self.transport {
+            Transport::Http => "http",
+            Transport::Https => "https",
+        };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// A builder of a store that writes here. Without TLS it is built from configuration, as a
+    /// user's is; there is no setting for whom to trust.
+    pub(crate) fn store(&self) -> EventStoreBuilder {
+        let store = EventStore::builder().table(TABLE);
+        match self.transport {
+            Transport::Http => {
+                store.region("us-east-1").credentials("test", "test").endpoint_url(self.url())
+            }
+            Transport::Https => store.sdk_config(&self.sdk_config()),
+        }
+    }
+
+    /// The configuration of a client that calls here.
+    pub(crate) fn sdk_config(&self) -> aws_config::SdkConfig {
+        let credentials = Credentials::new("test", "test", None, None, "Endpoint");
+        let config = aws_config::SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::from_static("us-east-1"))
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
+            .endpoint_url(self.url());
+        match self.transport {
+            Transport::Http => config.build(),
+            Transport::Https => config.http_client(tls::http_client()).build(),
+        }
+    }
+
+    /// From now on calls the credentials of every request expired that is not signed with this
+    /// access key.
+    pub(crate) fn accept_only(&self, access_key: &'static str) {
+        self.inner.lock().script.only_access_key = Some(access_key);
+    }
+
+    /// What the table holds: key and body.
+    pub(crate) async fn table(&self) -> BTreeMap<String, String> {
+        self.inner.storage.rows().await
+    }
+
+    /// Every request so far.
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        self.inner.lock().requests.clone()
+    }
+
+    /// The requests of this operation.
+    pub(crate) fn calls(&self, operation: &str) -> Vec<Request> {
+        let mut requests = self.requests();
+        requests.retain(|request| request.operation == operation);
+        requests
+    }
+
+    /// The requests that write.
+    pub(crate) fn batches(&self) -> Vec<Request> {
+        self.calls("BatchWriteItem")
+    }
+
+    /// How many items each request that writes carried.
+    pub(crate) fn sizes(&self) -> Vec<usize> {
+        self.batches().iter().map(|batch| batch.keys.len()).collect()
+    }
+
+    /// The id of the last request that writes.
+    pub(crate) fn last_batch_id(&self) -> String {
+        self.batches().pop().unwrap().id
+    }
+
+    /// How many connections were made so far.
+    pub(crate) fn connections(&self) -> usize {
+        self.inner.lock().connections
+    }
+
+    /// Closes every connection there is, whatever is under way on it, and lets the client hear of
+    /// it.
+    pub(crate) async fn close_connections(&self) {
+        let (close, closed) = oneshot::channel();
+        self.closes.send(close).unwrap();
+        closed.await.unwrap();
+        // A runtime of one thread turns to its sockets before it comes back from here.
+        yield_now().await;
+        yield_now().await;
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        self.server.abort();
+        if !std::thread::panicking() {
+            assert_eq!(self.inner.lock().violations, Vec::<String>::new());
+        }
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    script: Script,
+    requests: Vec<Request>,
+    connections: usize,
+    /// Every event that was ever sent: a key goes with one body, applied or not.
+    sent: HashMap<String, String>,
+    violations: Vec<String>,
+}
+
+/// What becomes of one request.
+struct Decision {
+    to_apply: Vec<Item>,
+    head: Head,
+    /// Goes out when that is applied.
+    answer: Answer,
+}
+
+impl State {
+    fn new(script: Script) -> Self {
+        let (requests, violations) = (Vec::new(), Vec::new());
+        Self { script, requests, connections: 0, sent: HashMap::new(), violations }
+    }
+
+    fn decide(&mut self, operation: &str, headers: &HeaderMap, bytes: &[u8]) -> Decision {
+        let mut to_apply = Vec::new();
+        let answer = match operation {
+            "BatchWriteItem" => self.write(headers, bytes, &mut to_apply),
+            "BatchGetItem" => self.read(headers, bytes),
+            "DescribeTable" => self.describe(headers, bytes),
+            _ => self.violation(format!("a call of `{operation}`")),
+        };
+        let date = self.script.clock.map(|clock| signature::date(clock.now()));
+        Decision { to_apply, head: Head { number: self.requests.len(), date }, answer }
+    }
+
+    fn write(&mut self, headers: &HeaderMap, bytes: &[u8], to_apply: &mut Vec<Item>) -> Answer {
+        let batch = match Batch::parse(bytes) {
+            Ok(batch) => batch,
+            Err(broken) => {
+                self.log("BatchWriteItem", Vec::new(), bytes.len());
+                return self.violation(broken);
+            }
+        };
+        self.log("BatchWriteItem", batch.keys(), bytes.len());
+        self.compare_with_earlier(&batch.items);
+        if let Some(refusal) = signature::refusal(&self.script, headers) {
+            return refusal;
+        }
+        if batch.items.iter().any(|item| self.script.poisonous.contains(&item.body)) {
+            return Answer::error(400, "ValidationException", "One or more items are not valid.");
+        }
+        let reply = self.script.replies.pop_front();
+        let mut reply = reply.unwrap_or_else(|| self.script.then.clone());
+        if let Reply::Applied(then) = reply {
+            to_apply.clone_from(&batch.items);
+            reply = *then;
+        }
+        let acknowledged = json!({ "UnprocessedItems": {} });
+        match reply {
+            Reply::Ok => {
+                *to_apply = batch.items;
+                Answer::json(&acknowledged)
+            }
+            Reply::Unprocessed(selector) => {
+                let (back, applied) = selector.split(batch.items, Item::stranger());
+                // Whatever was applied before stays.
+                to_apply.extend(applied);
+                let back: Vec<Value> = back.iter().map(Item::write_request).collect();
+                Answer::json(&json!({ "UnprocessedItems": { TABLE: back } }))
+            }
+            Reply::Error { status, code, message } => {
+                let first = batch.items.first().map_or("", |item| item.body.as_str());
+                Answer::error(status, code, &message.replace(ECHO, first))
+            }
+            Reply::Throttled { code, reason } => Answer::throttled(code, reason),
+            Reply::Raw { status, body } => Answer::Text { status, body: body.to_owned() },
+            Reply::Drip { pause } => Answer::Drip { body: acknowledged.to_string(), pause },
+            Reply::CutShort => Answer::CutShort { body: acknowledged.to_string() },
+            Reply::ResetInAnswer => Answer::ResetAmid { body: acknowledged.to_string() },
+            Reply::HangUp => Answer::HangUp,
+            Reply::Hang => Answer::Hang,
+            Reply::ResetInRequest | Reply::Applied(_) => {
+                self.violation("a script that asks for what cannot be".to_owned())
+            }
+        }
+    }
+
+    /// Whether the next batch is not even to be read, which uses the reply up.
+    fn takes_reset_in_request(&mut self) -> bool {
+        let next = self.script.replies.front().unwrap_or(&self.script.then);
+        let takes = matches!(next, Reply::ResetInRequest);
+        if takes {
+            self.script.replies.pop_front();
+        }
+        takes
+    }
+
+    fn read(&mut self, headers: &HeaderMap, bytes: &[u8]) -> Answer {
+        let read = match Read::parse(bytes) {
+            Ok(read) => read,
+            Err(broken) => {
+                self.log("BatchGetItem", Vec::new(), bytes.len());
+                return self.violation(broken);
+            }
+        };
+        self.log("BatchGetItem", read.keys.clone(), bytes.len());
+        if let Some(refusal) = signature::refusal(&self.script, headers) {
+            return refusal;
+        }
+        let none = Selector::Places(Vec::new());
+        let reply = self.script.read_replies.pop_front();
+        match reply.unwrap_or_else(|| self.script.then_read.clone()) {
+            ReadReply::Ok => Answer::Read { read, back: none, with_responses: true },
+            ReadReply::Unprocessed(back) => Answer::Read { read, back, with_responses: true },
+            ReadReply::WithoutResponses => Answer::Read { read, back: none, with_responses: false },
+            ReadReply::Error { status, code } => Answer::error(status, code, "As scripted."),
+            ReadReply::Raw { status, body } => Answer::Text { status, body: body.to_owned() },
+            ReadReply::HangUp => Answer::HangUp,
+            ReadReply::Hang => Answer::Hang,
+        }
+    }
+
+    fn describe(&mut self, headers: &HeaderMap, bytes: &[u8]) -> Answer {
+        self.log("DescribeTable", Vec::new(), bytes.len());
+        if let Some(refusal) = signature::refusal(&self.script, headers) {
+            return refusal;
+        }
+        let asked: Value = serde_json::from_slice(bytes).unwrap_or_default();
+        if asked["TableName"] != TABLE {
+            let message = "Requested resource not found: Table: not found";
+            return Answer::error(400, "ResourceNotFoundException", message);
+        }
+        let described = self.script.described.pop_front();
+        match described.unwrap_or_else(|| self.script.then_described.clone()) {
+            Described::Table { key, status } => Answer::json(&described_table(&key, status)),
+            Described::Error { status, code } => Answer::error(status, code, "As scripted."),
+        }
+    }
+
+    fn log(&mut self, operation: &str, keys: Vec<String>, bytes: usize) {
+        let (operation, id) = (operation.to_owned(), request_id(self.requests.len() + 1));
+        self.requests.push(Request { operation, keys, bytes, id });
+    }
+
+    fn compare_with_earlier(&mut self, items: &[Item]) {
+        for Item { key, body } in items {
+            let before = self.sent.insert(key.clone(), body.clone());
+            if before.is_some_and(|before| before != *body) {
+                self.violations.push(format!("{key} was sent with another body"));
+            }
+        }
+    }
+
+    /// Notes it for the end of the test, and answers as DynamoDB would.
+    fn violation(&mut self, what: String) -> Answer {
+        let answer = Answer::error(400, "ValidationException", &what);
+        self.violations.push(what);
+        answer
+    }
+}
