@@ -1,0 +1,271 @@
+//! The scripted endpoint itself: what a client sees of it that is not the store.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "what cannot be had fails the test"
+)]
+
+mod support;
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::batch_get_item::{BatchGetItemError, BatchGetItemOutput};
+use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use support::endpoint::{Endpoint, ReadReply, Reply, Script, Selector, TABLE, Transport};
+use support::puts::{ATTEMPT_TIMEOUT, body, in_time, put_many, settle, store_at};
+
+// How connections end.
+
+const KEY: &str = "20151231T235959999000010000";
+
+/// A request to put one event, with this promise of its length.
+fn put_request(promised: impl FnOnce(usize) -> usize) -> String {
+    let item = json!({ "key": { "S": KEY }, "body": { "S": "{}" } });
+    let body = json!({ "RequestItems": { TABLE: [{ "PutRequest": { "Item": item } }] } });
+    let body = body.to_string();
+    format!(
+        "POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+         x-amz-target: DynamoDB_20120810.BatchWriteItem\r\ncontent-length: {}\r\n\r\n{body}",
+        promised(body.len())
+    )
+}
+
+/// All that comes back for `request`, and how it ends.
+async fn talk(endpoint: &Endpoint, request: &str) -> (String, io::Result<usize>) {
+    let url = endpoint.url();
+    let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let end = stream.read_to_end(&mut answer).await;
+    (String::from_utf8(answer).unwrap(), end)
+}
+
+fn was_reset(end: io::Result<usize>) -> bool {
+    end.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset)
+}
+
+#[tokio::test]
+async fn an_answer_cut_short_ends_with_the_connection_closed() {
+    in_time(async {
+        let endpoint = Endpoint::start([Reply::CutShort]).await;
+        let (answer, end) = talk(&endpoint, &put_request(|length| length)).await;
+        assert!(answer.ends_with("\r\n\r\n{\"Unprocess"), "{answer}");
+        end.unwrap();
+        assert_eq!(endpoint.table().await, BTreeMap::new());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_answer_reset_in_the_middle_ends_with_a_reset() {
+    in_time(async {
+        let endpoint = Endpoint::start([Reply::ResetInAnswer.once_applied()]).await;
+        let (answer, end) = talk(&endpoint, &put_request(|length| length)).await;
+        assert!(answer.ends_with("\r\n\r\n{\"Unprocess"), "{answer}");
+        assert!(was_reset(end));
+        let rows = BTreeMap::from([(KEY.to_owned(), "{}".to_owned())]);
+        assert_eq!(endpoint.table().await, rows);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_request_reset_in_the_middle_ends_with_a_reset_and_without_an_answer() {
+    in_time(async {
+        let endpoint = Endpoint::start([Reply::ResetInRequest]).await;
+        let (answer, end) = talk(&endpoint, &put_request(|length| length * 2)).await;
+        assert_eq!(answer, "");
+        assert!(was_reset(end));
+        assert_eq!(endpoint.sizes(), [0]);
+        assert_eq!(endpoint.table().await, BTreeMap::new());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_call_hung_up_on_ends_with_the_connection_closed_and_without_an_answer() {
+    in_time(async {
+        let endpoint = Endpoint::start([Reply::HangUp.once_applied()]).await;
+        let (answer, end) = talk(&endpoint, &put_request(|length| length)).await;
+        assert_eq!((answer.as_str(), end.unwrap()), ("", 0));
+        assert_eq!(endpoint.table().await.len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "was sent with another body")]
+async fn a_key_with_two_bodies_fails_the_test() {
+    in_time(async {
+        let endpoint = Endpoint::start(Script::always(Reply::Unprocessed(Selector::All))).await;
+        let request = put_request(|length| length);
+        for request in [request.clone(), request.replace("{}", "[]")] {
+            let (answer, _) = talk(&endpoint, &request).await;
+            assert!(answer.contains(KEY), "{answer}");
+        }
+    })
+    .await;
+}
+
+// Reading back.
+
+type Found = Result<BatchGetItemOutput, SdkError<BatchGetItemError>>;
+
+fn client(endpoint: &Endpoint) -> Client {
+    let config = endpoint.sdk_config().into_builder().retry_config(RetryConfig::disabled()).build();
+    Client::new(&config)
+}
+
+fn asking<'a>(keys: impl IntoIterator<Item = &'a String>) -> KeysAndAttributes {
+    let key = |key: &String| HashMap::from([("key".to_owned(), AttributeValue::S(key.clone()))]);
+    let keys = keys.into_iter().map(key).collect();
+    KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true).build().unwrap()
+}
+
+fn read(endpoint: &Endpoint, asked: KeysAndAttributes) -> BoxFuture<'static, Found> {
+    client(endpoint).batch_get_item().request_items(TABLE, asked).send().boxed()
+}
+
+/// The bodies that were found, by key.
+fn bodies(found: &BatchGetItemOutput) -> BTreeMap<String, String> {
+    let text = |value: &AttributeValue| value.as_s().unwrap().clone();
+    let items = &found.responses.as_ref().unwrap()[TABLE];
+    items.iter().map(|item| (text(&item["key"]), text(&item["body"]))).collect()
+}
+
+fn unprocessed(found: &BatchGetItemOutput) -> Vec<String> {
+    let back = found.unprocessed_keys.as_ref().unwrap().get(TABLE);
+    let keys = back.into_iter().flat_map(|back| back.keys());
+    keys.map(|key| key["key"].as_s().unwrap().clone()).collect()
+}
+
+/// An endpoint with three events in its table, and their keys.
+async fn with_three_events(transport: Transport, script: Script) -> (Endpoint, Vec<String>) {
+    let endpoint = Endpoint::start_over(transport, script).await;
+    let store = store_at(&endpoint).await;
+    let puts = put_many(&store, 3).await;
+    let answers = settle(&store, &endpoint, puts).await;
+    let keys = answers.into_iter().map(|stored| stored.unwrap().key.to_string()).collect();
+    (endpoint, keys)
+}
+
+#[tokio::test]
+async fn a_read_finds_what_is_there_and_is_no_write() {
+    in_time(async {
+        for transport in [Transport::Http, Transport::Https] {
+            let (endpoint, keys) = with_three_events(transport, Script::of([])).await;
+            let asked = [keys[2].clone(), KEY.to_owned(), keys[0].clone()];
+            let found = read(&endpoint, asking(&asked)).await.unwrap();
+            let expected = [(keys[0].clone(), body(0)), (keys[2].clone(), body(2))];
+            assert_eq!(bodies(&found), BTreeMap::from(expected));
+            assert_eq!(unprocessed(&found), Vec::<String>::new());
+
+            let reads = endpoint.calls("BatchGetItem");
+            assert_eq!(reads.len(), 1);
+            assert_eq!(reads[0].keys, asked);
+            assert_eq!(endpoint.sizes(), [3]);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_read_of_the_keys_alone_finds_the_keys_alone() {
+    in_time(async {
+        let (endpoint, keys) = with_three_events(Transport::Http, Script::of([])).await;
+        let asked = KeysAndAttributes::builder()
+            .set_keys(asking(&keys[..1]).keys.into())
+            .consistent_read(true)
+            .projection_expression("#key")
+            .expression_attribute_names("#key", "key")
+            .build()
+            .unwrap();
+        let found = read(&endpoint, asked).await.unwrap();
+        let item = HashMap::from([("key".to_owned(), AttributeValue::S(keys[0].clone()))]);
+        assert_eq!(found.responses.unwrap()[TABLE], [item]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn reads_find_as_much_as_they_are_told_in_turn() {
+    in_time(async {
+        let script = Script::of([])
+            .first_reading([
+                ReadReply::Unprocessed(Selector::Places(vec![2, 0])),
+                ReadReply::Unprocessed(Selector::PlacesAndStranger(vec![])),
+                ReadReply::WithoutResponses,
+            ])
+            .reading(ReadReply::Unprocessed(Selector::All));
+        let (endpoint, keys) = with_three_events(Transport::Http, script).await;
+        let read = || read(&endpoint, asking(&keys));
+
+        let found = read().await.unwrap();
+        assert_eq!(bodies(&found), BTreeMap::from([(keys[1].clone(), body(1))]));
+        assert_eq!(unprocessed(&found), [keys[2].clone(), keys[0].clone()]);
+
+        let found = read().await.unwrap();
+        assert_eq!((bodies(&found).len(), unprocessed(&found).len()), (3, 1));
+
+        let found = read().await.unwrap();
+        assert_eq!((&found.responses, unprocessed(&found)), (&None, Vec::new()));
+
+        for _ in 0..2 {
+            let found = read().await.unwrap();
+            assert_eq!((bodies(&found), unprocessed(&found)), (BTreeMap::new(), keys.clone()));
+        }
+        assert_eq!(endpoint.calls("BatchGetItem").len(), 5);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn reads_fail_as_they_are_told() {
+    in_time(async {
+        let script = Script::of([])
+            .first_reading([
+                ReadReply::error(400, "AccessDeniedException"),
+                ReadReply::raw(200, "<html></html>"),
+                ReadReply::HangUp,
+                ReadReply::Hang,
+            ])
+            .reading(ReadReply::error(500, "InternalServerError"));
+        let endpoint = Endpoint::start(script).await;
+        let keys = [KEY.to_owned()];
+        let read = || read(&endpoint, asking(&keys));
+        assert_eq!(read().await.unwrap_err().code(), Some("AccessDeniedException"));
+        assert_eq!(read().await.unwrap_err().code(), None);
+        let hung_up = read().await.unwrap_err();
+        assert!(matches!(hung_up, SdkError::DispatchFailure(_)), "{hung_up:?}");
+        timeout(ATTEMPT_TIMEOUT, read()).await.unwrap_err();
+        for _ in 0..2 {
+            assert_eq!(read().await.unwrap_err().code(), Some("InternalServerError"));
+        }
+        assert_eq!(endpoint.calls("BatchGetItem").len(), 6);
+    })
+    .await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "a read that is not consistent")]
+async fn a_read_that_is_not_consistent_fails_the_test() {
+    in_time(async {
+        let endpoint = Endpoint::start([]).await;
+        let mut asked = asking(&[KEY.to_owned()]);
+        asked.consistent_read = None;
+        read(&endpoint, asked).await.unwrap_err();
+    })
+    .await;
+}
