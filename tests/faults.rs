@@ -1,0 +1,495 @@
+//! Everything that can go wrong between the store and the service, over HTTP and over HTTPS.
+//!
+//! Every scenario compares, event by event, what the tickets said with what a real table holds.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "what cannot be had fails the test"
+)]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
+use aws_smithy_async::time::TimeSource;
+use dynamodb_eventstore::{
+    Certainty, EventStore, FailureClass, GiveUp, StartError, TableError, WriteError,
+};
+use tokio::task::yield_now;
+
+use support::endpoint::{
+    Described, Endpoint, ReadReply, Reply, Script, Selector, TABLE, Transport,
+};
+use support::puts::{
+    ATTEMPT_TIMEOUT, TIME_LIMIT, attempts, brisk, compare, in_time, keys, put_body, put_many,
+    settle, settle_one, store_at, stored_after,
+};
+
+/// Makes a test of each scenario, once for each transport.
+macro_rules! over_http_and_https {
+    ($($scenario:ident)*) => {
+        mod over_http {
+            $(
+                #[tokio::test]
+                async fn $scenario() {
+                    super::in_time(super::$scenario(super::Transport::Http)).await;
+                }
+            )*
+        }
+
+        mod over_https {
+            $(
+                #[tokio::test]
+                async fn $scenario() {
+                    super::in_time(super::$scenario(super::Transport::Https)).await;
+                }
+            )*
+        }
+    };
+}
+
+over_http_and_https! {
+    without_trouble_each_event_is_sent_once
+    what_is_handed_back_is_sent_again_and_nothing_else_is
+    a_batch_throttled_for_whatever_reason_is_stored_when_there_is_capacity_again
+    a_batch_throttled_to_the_end_is_not_stored_whatever_the_reason
+    a_batch_that_failed_with_500_or_503_before_it_was_applied_is_stored
+    a_batch_that_failed_with_500_or_503_after_it_was_applied_is_stored_once
+    a_batch_that_hung_before_it_was_applied_is_stored
+    a_batch_that_hung_after_it_was_applied_is_stored_once
+    a_connection_reset_in_the_middle_of_the_request_is_a_maybe_and_the_batch_is_stored
+    a_connection_reset_in_the_middle_of_the_answer_leads_to_one_row
+    a_body_cut_short_leads_to_one_row
+    an_answer_that_trickles_in_before_the_time_is_up_is_an_answer
+    an_answer_that_trickles_beyond_the_time_is_a_maybe_and_asked_for_again
+    after_a_connection_was_closed_while_idle_the_next_batch_is_stored_once
+    expired_credentials_are_replaced_without_losing_an_event
+    a_clock_that_is_hours_off_is_corrected_by_what_the_service_says
+    a_store_starts_although_its_clock_is_hours_off
+    a_table_deleted_in_the_middle_keeps_what_it_had_and_the_rest_is_told_at_once
+    a_table_deleted_under_many_calls_refuses_each_of_them_once
+    a_store_starts_when_its_table_has_been_created_and_not_before
+    what_is_put_while_the_table_is_being_created_is_not_stored_and_what_is_put_later_is
+}
+
+/// A script under which a maybe stays a maybe: nobody may read what became of it.
+fn unreadable(script: impl Into<Script>) -> Script {
+    script.into().reading(ReadReply::error(400, "AccessDeniedException"))
+}
+
+/// What three events are told whose one attempt is answered like this.
+async fn told_after_one_attempt(transport: Transport, reply: Reply) -> Vec<WriteError> {
+    let endpoint = Endpoint::start_over(transport, unreadable([reply])).await;
+    let store = brisk(endpoint.store()).max_attempts(1).start().await.unwrap();
+    let puts = put_many(&store, 3).await;
+    let answers = settle(&store, &endpoint, puts).await;
+    assert_eq!(endpoint.batches().len(), 1);
+    answers.into_iter().map(Result::unwrap_err).collect()
+}
+
+async fn without_trouble_each_event_is_sent_once(transport: Transport) {
+    let endpoint = Endpoint::start_over(transport, []).await;
+    let store = store_at(&endpoint).await;
+    let puts = put_many(&store, 60).await;
+    let answers = settle(&store, &endpoint, puts).await;
+    assert_eq!(attempts(&answers), [1; 60]);
+    let mut sizes = endpoint.sizes();
+    sizes.sort();
+    assert_eq!(sizes, [10, 25, 25]);
+}
+
+async fn what_is_handed_back_is_sent_again_and_nothing_else_is(transport: Transport) {
+    let back = |places: &[usize]| Reply::Unprocessed(Selector::Places(places.to_vec()));
+    let endpoint = Endpoint::start_over(transport, [back(&[3, 1]), back(&[0])]).await;
+    let store = store_at(&endpoint).await;
+    let puts = put_many(&store, 5).await;
+    let keys = keys(&puts);
+    let answers = settle(&store, &endpoint, puts).await;
+
+    let batches = endpoint.batches();
+    assert_eq!(endpoint.sizes(), [5, 2, 1]);
+    for (key, attempts) in keys.iter().zip(attempts(&answers)) {
+        let carried = batches.iter().filter(|batch| batch.keys.contains(key)).count();
+        assert_eq!(attempts as usize, carried, "{key}");
+    }
+}
+
+// Throttled.
+
+/// Each of DynamoDB's codes with a reason that comes with it.
+const THROTTLED: [Reply; 6] = [
+    Reply::Throttled {
+        code: "ProvisionedThroughputExceededException",
+        reason: "TableWriteProvisionedThroughputExceeded",
+    },
+    Reply::Throttled {
+        code: "ProvisionedThroughputExceededException",
+        reason: "TableWriteKeyRangeThroughputExceeded",
+    },
+    Reply::Throttled {
+        code: "ThrottlingException",
+        reason: "TableWriteMaxOnDemandThroughputExceeded",
+    },
+    Reply::Throttled {
+        code: "ThrottlingException",
+        reason: "TableWriteKeyRangeThroughputExceeded",
+    },
+    Reply::Throttled { code: "RequestLimitExceeded", reason: "TableWriteAccountLimitExceeded" },
+    Reply::Throttled { code: "ThrottlingException", reason: "SomethingNew" },
+];
+
+async fn a_batch_throttled_for_whatever_reason_is_stored_when_there_is_capacity_again(
+    transport: Transport,
+) {
+    for throttled in THROTTLED {
+        stored_after(transport, [throttled.clone(), throttled]).await;
+    }
+}
+
+async fn a_batch_throttled_to_the_end_is_not_stored_whatever_the_reason(transport: Transport) {
+    for throttled in THROTTLED {
+        let Reply::Throttled { code, .. } = throttled else { unreachable!() };
+        for error in told_after_one_attempt(transport, throttled).await {
+            assert_eq!(error.certainty(), Certainty::NotStored);
+            let cause = error.last_cause().unwrap();
+            assert_eq!((cause.class(), cause.code()), (FailureClass::Throttled, Some(code)));
+        }
+    }
+}
+
+// Failed or hung, before or after.
+
+fn server_errors() -> [Reply; 2] {
+    [Reply::error(500, "InternalServerError"), Reply::error(503, "ServiceUnavailable")]
+}
+
+async fn a_batch_that_failed_with_500_or_503_before_it_was_applied_is_stored(transport: Transport) {
+    for failed in server_errors() {
+        stored_after(transport, [failed.clone(), failed]).await;
+    }
+}
+
+async fn a_batch_that_failed_with_500_or_503_after_it_was_applied_is_stored_once(
+    transport: Transport,
+) {
+    for failed in server_errors() {
+        stored_after(transport, [failed.clone().once_applied(), failed]).await;
+    }
+}
+
+async fn a_batch_that_hung_before_it_was_applied_is_stored(transport: Transport) {
+    stored_after(transport, [Reply::Hang]).await;
+}
+
+async fn a_batch_that_hung_after_it_was_applied_is_stored_once(transport: Transport) {
+    stored_after(transport, [Reply::Hang.once_applied()]).await;
+}
+
+// Connections that break.
+
+async fn a_connection_reset_in_the_middle_of_the_request_is_a_maybe_and_the_batch_is_stored(
+    transport: Transport,
+) {
+    let bodies = || (0..4).map(|number| format!("\"{number}{}\"", "x".repeat(400_000)));
+    for (max_attempts, told) in [(1, None), (2, Some(2))] {
+        let script = unreadable([Reply::ResetInRequest]);
+        let endpoint = Endpoint::start_over(transport, script).await;
+        let store = brisk(endpoint.store()).attempt_timeout(TIME_LIMIT);
+        let store = store.max_attempts(max_attempts).start().await.unwrap();
+        let mut puts = Vec::new();
+        for body in bodies() {
+            puts.push(put_body(&store, body).await);
+        }
+        for answer in settle(&store, &endpoint, puts).await {
+            assert_eq!(answer.as_ref().ok().map(|stored| stored.attempts), told);
+            if let Err(error) = answer {
+                assert_eq!(error.certainty(), Certainty::MaybeStored);
+                let said = error.to_string();
+                assert!(said.contains("the connection broke before an answer came"), "{said}");
+                assert!(said.contains("reset") || said.contains("Broken pipe"), "{said}");
+            }
+        }
+        let read = endpoint.batches()[0].bytes;
+        assert!((1..1_600_000).contains(&read), "{read} bytes were read of the first request");
+    }
+}
+
+/// An answer that breaks off, before or after the batch was applied, is a maybe that is known by
+/// its request id, and ends as one row.
+async fn leads_to_one_row(transport: Transport, broken: Reply) {
+    stored_after(transport, [broken.clone()]).await;
+    stored_after(transport, [broken.clone().once_applied()]).await;
+    stored_after(transport, [broken.clone().once_applied(), broken.clone().once_applied()]).await;
+    for reply in [broken.clone(), broken.once_applied()] {
+        for error in told_after_one_attempt(transport, reply).await {
+            assert_eq!(error.certainty(), Certainty::MaybeStored);
+            let cause = error.last_cause().unwrap();
+            assert_eq!(cause.class(), FailureClass::Transient);
+            assert!(cause.request_id().is_some(), "{error}");
+        }
+    }
+}
+
+async fn a_connection_reset_in_the_middle_of_the_answer_leads_to_one_row(transport: Transport) {
+    leads_to_one_row(transport, Reply::ResetInAnswer).await;
+}
+
+async fn a_body_cut_short_leads_to_one_row(transport: Transport) {
+    leads_to_one_row(transport, Reply::CutShort).await;
+}
+
+async fn after_a_connection_was_closed_while_idle_the_next_batch_is_stored_once(
+    transport: Transport,
+) {
+    let endpoint = Endpoint::start_over(transport, []).await;
+    let store = store_at(&endpoint).await;
+    let mut puts = put_many(&store, 3).await;
+    store.flush().await.unwrap();
+    let connections = endpoint.connections();
+
+    endpoint.close_connections().await;
+    puts.extend(put_many(&store, 3).await);
+    store.flush().await.unwrap();
+    let answers = compare(&endpoint, puts).await;
+    assert_eq!(attempts(&answers), [1; 6]);
+    assert_eq!(endpoint.sizes(), [3, 3]);
+    assert_eq!(endpoint.connections(), connections + 1);
+}
+
+// Answers that take their time.
+
+async fn an_answer_that_trickles_in_before_the_time_is_up_is_an_answer(transport: Transport) {
+    let drip = Reply::Drip { pause: Duration::from_millis(10) };
+    let endpoint = Endpoint::start_over(transport, [drip.once_applied()]).await;
+    let store = brisk(endpoint.store()).attempt_timeout(TIME_LIMIT).start().await.unwrap();
+    let puts = put_many(&store, 3).await;
+    let answers = settle(&store, &endpoint, puts).await;
+    assert_eq!(attempts(&answers), [1; 3]);
+}
+
+async fn an_answer_that_trickles_beyond_the_time_is_a_maybe_and_asked_for_again(
+    transport: Transport,
+) {
+    // The answer has more than twenty bytes.
+    let drip = Reply::Drip { pause: ATTEMPT_TIMEOUT / 10 };
+    stored_after(transport, [drip.clone()]).await;
+    stored_after(transport, [drip.clone().once_applied()]).await;
+    for error in told_after_one_attempt(transport, drip).await {
+        assert_eq!(error.certainty(), Certainty::MaybeStored);
+        assert!(error.elapsed() >= ATTEMPT_TIMEOUT);
+    }
+}
+
+// Credentials and clocks.
+
+const OLD: &str = "OLD";
+const NEW: &str = "NEW";
+
+/// How long a role's credentials are good.
+const SESSION: Duration = Duration::from_secs(60 * 60);
+
+/// A clock that stands still unless a session ends.
+#[derive(Debug, Clone)]
+struct StandingClock {
+    start: SystemTime,
+    sessions: Arc<AtomicU32>,
+}
+
+impl StandingClock {
+    #[expect(clippy::disallowed_methods, reason = "the SDK's clock is to begin at the time of day")]
+    fn start() -> Self {
+        Self { start: SystemTime::now(), sessions: Arc::new(AtomicU32::new(0)) }
+    }
+
+    fn end_session(&self) {
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl TimeSource for StandingClock {
+    fn now(&self) -> SystemTime {
+        self.start + SESSION * self.sessions.load(Ordering::Relaxed)
+    }
+}
+
+/// Hands out credentials for a session: [`OLD`] ones in the first, [`NEW`] ones after that.
+#[derive(Debug)]
+struct Role(StandingClock);
+
+impl ProvideCredentials for Role {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        let Self(clock) = self;
+        let access_key = if clock.now() == clock.start { OLD } else { NEW };
+        let (token, expires) = (Some("token".to_owned()), Some(clock.now() + SESSION));
+        let credentials = Credentials::new(access_key, "secret", token, expires, "Role");
+        future::ProvideCredentials::ready(Ok(credentials))
+    }
+}
+
+async fn expired_credentials_are_replaced_without_losing_an_event(transport: Transport) {
+    let endpoint = Endpoint::start_over(transport, []).await;
+    let clock = StandingClock::start();
+    let config = endpoint
+        .sdk_config()
+        .into_builder()
+        .credentials_provider(SharedCredentialsProvider::new(Role(clock.clone())))
+        .time_source(clock.clone())
+        .build();
+    let store = EventStore::builder().table(TABLE).sdk_config(&config);
+    let store = brisk(store).max_attempts(100_000).start().await.unwrap();
+    let mut puts = put_many(&store, 3).await;
+    store.flush().await.unwrap();
+
+    // The service is the first to hold them for expired, the client has yet to notice.
+    endpoint.accept_only(NEW);
+    puts.extend(put_many(&store, 3).await);
+    let end_session = async {
+        while endpoint.batches().len() < 4 {
+            yield_now().await;
+        }
+        clock.end_session();
+    };
+    let (flushed, ()) = tokio::join!(store.flush(), end_session);
+    flushed.unwrap();
+    let answers = compare(&endpoint, puts).await;
+    let attempts = attempts(&answers);
+    assert_eq!(attempts[..3], [1; 3]);
+    // Refused three times and more, and then stored: in as many calls as there were.
+    assert!(attempts[3] >= 4, "{attempts:?}");
+    assert_eq!(attempts[3..], [endpoint.batches().len() as u32 - 1; 3]);
+}
+
+/// What the service says of a signature by another clock than its own.
+const SKEWED: [&str; 3] =
+    ["InvalidSignatureException", "RequestTimeTooSkewed", "SignatureDoesNotMatch"];
+
+async fn a_clock_that_is_hours_off_is_corrected_by_what_the_service_says(transport: Transport) {
+    for code in SKEWED {
+        for hours_ahead in [3, -3] {
+            let script = Script::of([]).with_clock_ahead(hours_ahead, code);
+            let endpoint = Endpoint::start_over(transport, script).await;
+            let store = brisk(endpoint.store()).check_table(false).start().await.unwrap();
+            let mut puts = put_many(&store, 3).await;
+            store.flush().await.unwrap();
+            puts.extend(put_many(&store, 3).await);
+            store.flush().await.unwrap();
+            let answers = compare(&endpoint, puts).await;
+            // Refused once, and right from then on.
+            assert_eq!(attempts(&answers), [2, 2, 2, 1, 1, 1], "{code} {hours_ahead}");
+            assert_eq!(endpoint.sizes(), [3, 3, 3]);
+        }
+    }
+}
+
+async fn a_store_starts_although_its_clock_is_hours_off(transport: Transport) {
+    for code in SKEWED {
+        let script = Script::of([]).with_clock_ahead(3, code);
+        let endpoint = Endpoint::start_over(transport, script).await;
+        let store = store_at(&endpoint).await;
+        let stored = settle_one(&store, &endpoint).await.unwrap();
+        assert!(stored.attempts <= 2, "{code}");
+    }
+}
+
+// The table comes and goes.
+
+const NO_TABLE: &str = "ResourceNotFoundException";
+
+async fn a_table_deleted_in_the_middle_keeps_what_it_had_and_the_rest_is_told_at_once(
+    transport: Transport,
+) {
+    let script = Script::of([Reply::Ok, Reply::Ok]).then(Reply::error(400, NO_TABLE));
+    let endpoint = Endpoint::start_over(transport, script).await;
+    let store = brisk(endpoint.store()).max_batches_in_flight(1).start().await.unwrap();
+    let puts = put_many(&store, 110).await;
+    let answers = settle(&store, &endpoint, puts).await;
+    assert_eq!(endpoint.sizes(), [25, 25, 25]);
+    assert_eq!(attempts(&answers[..50]), [1; 50]);
+    for (place, answer) in answers.into_iter().enumerate().skip(50) {
+        let error = answer.unwrap_err();
+        assert_eq!(error.certainty(), Certainty::NotStored);
+        assert_eq!(error.reason(), GiveUp::NotRetryable);
+        assert_eq!(error.attempts(), if place < 75 { 1 } else { 0 });
+        assert_eq!(error.last_cause().unwrap().code(), Some(NO_TABLE));
+    }
+}
+
+async fn a_table_deleted_under_many_calls_refuses_each_of_them_once(transport: Transport) {
+    let script = Script::of([Reply::Ok]).then(Reply::error(400, NO_TABLE));
+    let endpoint = Endpoint::start_over(transport, script).await;
+    let store = brisk(endpoint.store()).max_batches_in_flight(4).start().await.unwrap();
+    let puts = put_many(&store, 300).await;
+    let answers = settle(&store, &endpoint, puts).await;
+    // One was stored, and four at most were under way when the first refusal came; but one more may
+    // have set out before it came.
+    assert!((2..=5).contains(&endpoint.sizes().len()), "{:?}", endpoint.sizes());
+    let (stored, failed): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+    assert_eq!(attempts(&stored), [1; 25]);
+    let mut sent = 0;
+    for error in failed.into_iter().map(Result::unwrap_err) {
+        assert_eq!(error.certainty(), Certainty::NotStored);
+        assert_eq!(error.reason(), GiveUp::NotRetryable);
+        sent += error.attempts() as usize;
+    }
+    assert_eq!(sent + 25, endpoint.sizes().iter().sum::<usize>());
+}
+
+async fn a_store_starts_when_its_table_has_been_created_and_not_before(transport: Transport) {
+    let script = Script::of([]).first_describing([Described::creating()]);
+    let endpoint = Endpoint::start_over(transport, script).await;
+    let error = endpoint.store().start().await.unwrap_err();
+    assert!(
+        matches!(&error, StartError::Table(TableError::NotActive { status, .. }) if status == "CREATING"),
+        "{error:?}"
+    );
+    assert!(endpoint.batches().is_empty());
+
+    let store = store_at(&endpoint).await;
+    settle_one(&store, &endpoint).await.unwrap();
+}
+
+async fn what_is_put_while_the_table_is_being_created_is_not_stored_and_what_is_put_later_is(
+    transport: Transport,
+) {
+    for code in [NO_TABLE, "ResourceInUseException"] {
+        let script = Script::of([Reply::error(400, code)]).describing(Described::creating());
+        let endpoint = Endpoint::start_over(transport, script).await;
+        // With the check the store would not start.
+        let store = brisk(endpoint.store()).check_table(false).start().await.unwrap();
+        let puts = put_many(&store, 3).await;
+        for answer in settle(&store, &endpoint, puts).await {
+            let error = answer.unwrap_err();
+            assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 1));
+            assert_eq!(error.reason(), GiveUp::NotRetryable);
+            assert_eq!(error.last_cause().unwrap().code(), Some(code));
+        }
+        settle_one(&store, &endpoint).await.unwrap();
+        assert_eq!(endpoint.sizes(), [3, 1]);
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_nobody_vouches_for_is_not_told_a_single_event() {
+    in_time(async {
+        let endpoint = Endpoint::start_over(Transport::Https, []).await;
+        let store = EventStore::builder()
+            .table(TABLE)
+            .region("us-east-1")
+            .credentials("test", "test")
+            .endpoint_url(endpoint.url());
+        let store = brisk(store).check_table(false).max_attempts(3).start().await.unwrap();
+        let error = settle_one(&store, &endpoint).await.unwrap_err();
+        assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 3));
+        assert!(error.to_string().contains("no connection to the service: "), "{error}");
+        assert!(endpoint.requests().is_empty());
+    })
+    .await;
+}
