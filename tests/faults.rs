@@ -56,6 +56,7 @@ macro_rules! over_http_and_https {
 over_http_and_https! {
     without_trouble_each_event_is_sent_once
     what_is_handed_back_is_sent_again_and_nothing_else_is
+    what_is_handed_back_twice_is_sent_again_once
     a_batch_throttled_for_whatever_reason_is_stored_when_there_is_capacity_again
     a_batch_throttled_to_the_end_is_not_stored_whatever_the_reason
     a_batch_that_failed_with_500_or_503_before_it_was_applied_is_stored
@@ -70,6 +71,7 @@ over_http_and_https! {
     after_a_connection_was_closed_while_idle_the_next_batch_is_stored_once
     expired_credentials_are_replaced_without_losing_an_event
     a_clock_that_is_hours_off_is_corrected_by_what_the_service_says
+    a_clock_that_goes_wrong_in_the_middle_is_corrected_without_losing_an_event
     a_store_starts_although_its_clock_is_hours_off
     a_table_deleted_in_the_middle_keeps_what_it_had_and_the_rest_is_told_at_once
     a_table_deleted_under_many_calls_refuses_each_of_them_once
@@ -117,6 +119,16 @@ async fn what_is_handed_back_is_sent_again_and_nothing_else_is(transport: Transp
         let carried = batches.iter().filter(|batch| batch.keys.contains(key)).count();
         assert_eq!(attempts as usize, carried, "{key}");
     }
+}
+
+async fn what_is_handed_back_twice_is_sent_again_once(transport: Transport) {
+    let twice = Reply::Unprocessed(Selector::Places(vec![1, 1]));
+    let endpoint = Endpoint::start_over(transport, [twice]).await;
+    let store = store_at(&endpoint).await;
+    let puts = put_many(&store, 3).await;
+    let answers = settle(&store, &endpoint, puts).await;
+    assert_eq!(attempts(&answers), [1, 2, 1]);
+    assert_eq!(endpoint.sizes(), [3, 1]);
 }
 
 // Throttled.
@@ -386,6 +398,23 @@ async fn a_clock_that_is_hours_off_is_corrected_by_what_the_service_says(transpo
             assert_eq!(attempts(&answers), [2, 2, 2, 1, 1, 1], "{code} {hours_ahead}");
             assert_eq!(endpoint.sizes(), [3, 3, 3]);
         }
+    }
+}
+
+async fn a_clock_that_goes_wrong_in_the_middle_is_corrected_without_losing_an_event(
+    transport: Transport,
+) {
+    for code in SKEWED {
+        let endpoint = Endpoint::start_over(transport, []).await;
+        let store = store_at(&endpoint).await;
+        let mut puts = put_many(&store, 3).await;
+        store.flush().await.unwrap();
+        // To the service it is all one whose clock was set.
+        endpoint.set_clock_ahead(-3, code);
+        puts.extend(put_many(&store, 3).await);
+        store.flush().await.unwrap();
+        let answers = compare(&endpoint, puts).await;
+        assert_eq!(attempts(&answers), [1, 1, 1, 2, 2, 2], "{code}");
     }
 }
 

@@ -242,8 +242,13 @@ impl Script {
 
     /// Goes by a clock so far from the client's, tells it in every `Date`, and refuses with this
     /// code what is not signed by it. That takes no reply's turn.
-    pub(crate) fn with_clock_ahead(self, hours_ahead: i64, code: &'static str) -> Self {
-        Self { clock: Some(Clock { hours_ahead, code }), ..self }
+    pub(crate) fn with_clock_ahead(mut self, hours_ahead: i64, code: &'static str) -> Self {
+        self.set_clock_ahead(hours_ahead, code);
+        self
+    }
+
+    pub(super) fn set_clock_ahead(&mut self, hours_ahead: i64, code: &'static str) {
+        self.clock = Some(Clock { hours_ahead, code });
     }
 }
 
