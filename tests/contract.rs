@@ -13,7 +13,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
 };
@@ -30,9 +29,6 @@ use support::table::{body, rows};
 /// No case may take longer, not even the largest batches on a busy machine.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
 
-/// Where DynamoDB Local listens, for example `http://127.0.0.1:8000`.
-const DYNAMODB_LOCAL_URL: &str = "DYNAMODB_LOCAL_URL";
-
 /// An engine with a table for events, and room for others beside it.
 struct Engine {
     client: Client,
@@ -48,29 +44,13 @@ impl Engine {
     }
 
     async fn dynamodb_local(case: &str) -> Self {
-        let url = std::env::var(DYNAMODB_LOCAL_URL)
-            .unwrap_or_else(|_| panic!("{DYNAMODB_LOCAL_URL} is to say where DynamoDB Local is"));
-        let config = aws_sdk_dynamodb::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::from_static("us-east-1"))
-            .credentials_provider(Credentials::new("local", "local", None, None, "contract"))
-            .endpoint_url(url)
-            .build();
-        // All cases share the server, and maybe earlier runs do.
-        let table = format!("{case}-{}", std::process::id());
-        let engine = Self { client: Client::from_conf(config), table, _embedded: None };
-        let table = engine.table();
-        table.create(Capacity::OnDemand).await.unwrap();
-        table.wait_until_active(TIME_LIMIT).await.unwrap();
-        engine
+        let client = support::dynamodb_local::client();
+        let table = support::dynamodb_local::create_table(&client, case).await;
+        Self { client, table, _embedded: None }
     }
 
     fn store(&self) -> EventStoreBuilder {
         EventStore::builder().client(&self.client).table(&self.table)
-    }
-
-    fn table(&self) -> Table {
-        Table::new(&self.client, &self.table)
     }
 
     /// The name of another table, of which nothing is there yet.

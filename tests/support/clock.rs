@@ -1,10 +1,13 @@
-//! The runtime's clock. Tests that use it run with the clock paused: waiting takes no time.
+//! The runtime's clock. Tests that wait by it run with the clock paused: waiting takes no time.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-#[expect(clippy::disallowed_methods, reason = "the tests' one look at the clock, a virtual one")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the tests' one look at the clock, mostly a virtual one"
+)]
 pub(crate) fn now() -> Instant {
     Instant::now()
 }

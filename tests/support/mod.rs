@@ -8,9 +8,12 @@
 )]
 
 pub(crate) mod clock;
+pub(crate) mod dynamodb_local;
 #[cfg(feature = "local")]
 pub(crate) mod endpoint;
+pub(crate) mod proxy;
 #[cfg(feature = "local")]
 pub(crate) mod puts;
+pub(crate) mod resets;
 pub(crate) mod table;
 pub(crate) mod watchdog;

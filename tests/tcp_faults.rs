@@ -1,0 +1,417 @@
+//! The whole store on a bad network: between it and Amazon's DynamoDB Local stands a proxy that
+//! delays, slices, swallows, cuts and resets what goes through.
+//!
+//! Every test compares, event by event, what the tickets said with what the table holds: what is
+//! called stored is there with its body, what is called not stored is not, and nothing else is there.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "what cannot be had fails the test"
+)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use dynamodb_eventstore::{
+    Backoff, Certainty, EventStore, EventStoreBuilder, GiveUp, PutTicket, Stored, WriteError,
+};
+use futures::future::join_all;
+use serde_json::json;
+use tokio::time::{interval, timeout};
+
+use support::clock::now;
+use support::dynamodb_local;
+use support::proxy::{BLACKHOLE, Proxy, TowardsClient, TowardsServer, ToxicKind, both_ways};
+use support::resets::{Reset, ResettingProxy};
+use support::table::rows;
+
+/// No test may take longer. What it guards against is a ticket that is never answered.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
+
+/// For tests in which no attempt is to time out, not even the first that a cold server gets.
+const AMPLE: Duration = Duration::from_secs(20);
+
+/// For tests in which attempts are to time out.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How late a busy machine may notice that a time is up.
+const LATENESS: Duration = Duration::from_secs(2);
+
+/// Runs each case, which gets a table of its own.
+macro_rules! on_dynamodb_local {
+    ($($case:ident)*) => {
+        mod dynamodb_local_behind {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                #[ignore = "needs DynamoDB Local: .ci/dynamodb-local runs it"]
+                async fn $case() {
+                    let case = async {
+                        super::$case(&super::Table::create(stringify!($case)).await).await;
+                    };
+                    let in_time = tokio::time::timeout(super::TIME_LIMIT, Box::pin(case));
+                    in_time.await.expect("the case to end within its time limit");
+                }
+            )*
+        }
+    };
+}
+
+on_dynamodb_local! {
+    latency_with_jitter
+    narrow_bandwidth
+    sliced_packets
+    resets_in_the_middle_of_requests
+    resets_in_the_middle_of_answers
+    a_reset_in_the_middle_of_the_only_request
+    a_reset_in_the_middle_of_the_only_answer
+    a_blackhole_that_opens_under_way_and_closes
+    a_blackhole_for_answers_that_closes
+    a_blackhole_that_outlasts_the_deadline
+    a_blackhole_for_answers_that_outlasts_the_deadline
+    a_limit_of_data_sent_that_cuts_connections_again_and_again
+    a_limit_of_data_answered_that_cuts_connections_again_and_again
+    a_proxy_that_is_disabled_and_enabled_again
+    a_proxy_that_is_disabled_beyond_the_deadline
+}
+
+struct Table {
+    client: Client,
+    name: String,
+}
+
+/// An event on its way.
+struct Put {
+    body: String,
+    ticket: PutTicket,
+}
+
+type Answer = Result<Stored, WriteError>;
+
+impl Table {
+    async fn create(case: &str) -> Self {
+        let client = dynamodb_local::client();
+        let name = dynamodb_local::create_table(&client, case).await;
+        Self { client, name }
+    }
+
+    /// A store that writes by way of a proxy, built from configuration as a user's is. Its waits are
+    /// short, and only the deadline ends its attempts.
+    ///
+    /// The table is not looked at: the first connection is to carry events.
+    fn store(&self, proxy_url: String) -> EventStoreBuilder {
+        EventStore::builder()
+            .table(&self.name)
+            .region(dynamodb_local::REGION)
+            .credentials(dynamodb_local::ACCESS_KEY_ID, "any")
+            .endpoint_url(proxy_url)
+            .check_table(false)
+            .attempt_timeout(AMPLE)
+            .max_attempts(1_000_000)
+            .backoff(Backoff {
+                floor: Duration::from_millis(1),
+                base: Duration::from_millis(10),
+                ceiling: Duration::from_millis(100),
+            })
+    }
+
+    /// Waits for all answers and holds them against the table.
+    ///
+    /// Where something may still be on its way when the tickets are answered, it is an event that
+    /// may be stored; so it does not matter here whether it has arrived.
+    async fn settle(&self, puts: Vec<Put>) -> Vec<Answer> {
+        let settled = join_all(puts.into_iter().map(|Put { body, ticket }| async {
+            let key = ticket.key().to_string();
+            (key, body, ticket.await)
+        }));
+        let settled = settled.await;
+        let mut rows = self.rows().await;
+        let mut answers = Vec::new();
+        for (key, body, answer) in settled {
+            let row = rows.remove(&key);
+            match &answer {
+                Ok(stored) => {
+                    assert_eq!(stored.key.as_str(), key);
+                    assert_eq!(row, Some(body), "{key} is called stored");
+                }
+                Err(error) => {
+                    assert_eq!(error.key().as_str(), key);
+                    match error.certainty() {
+                        Certainty::NotStored => assert_eq!(row, None, "{key} is called not stored"),
+                        Certainty::MaybeStored => assert!(row.is_none_or(|row| row == body)),
+                    }
+                }
+            }
+            answers.push(answer);
+        }
+        assert!(rows.is_empty(), "nobody put {rows:?}");
+        answers
+    }
+
+    /// As [`settle`](Self::settle), where every event has to be stored. Says in how many attempts
+    /// each was.
+    async fn settle_stored(&self, puts: Vec<Put>) -> Vec<u32> {
+        let answers = self.settle(puts).await;
+        answers.into_iter().map(|answer| answer.unwrap().attempts).collect()
+    }
+
+    async fn rows(&self) -> BTreeMap<String, String> {
+        rows(&self.client, &self.name).await
+    }
+
+    async fn holds(&self, error: &WriteError) -> bool {
+        self.rows().await.contains_key(error.key().as_str())
+    }
+}
+
+/// Puts so many events of so many bytes and some.
+async fn put(store: &EventStore, count: usize, bytes: usize) -> Vec<Put> {
+    let mut puts = Vec::new();
+    for number in 0..count {
+        let body = json!({ "number": number, "text": "\"x".repeat(bytes / 3) }).to_string();
+        let ticket = store.put_json(&body).await.unwrap();
+        puts.push(Put { body, ticket });
+    }
+    puts
+}
+
+/// Looks until it is so. The time limit of the test is that of the wait.
+async fn until(is_so: impl Fn() -> bool) {
+    let mut look = interval(Duration::from_millis(5));
+    while !is_so() {
+        look.tick().await;
+    }
+}
+
+async fn proxy(faults: impl IntoIterator<Item = support::proxy::Fault>) -> Proxy {
+    Proxy::start(&dynamodb_local::authority(), faults).await
+}
+
+async fn resetting_proxy(resets: impl IntoIterator<Item = Reset>) -> ResettingProxy {
+    ResettingProxy::start(&dynamodb_local::authority(), resets).await
+}
+
+// What is slow.
+
+/// Puts events that must all be stored at their first attempt, and no faster than the network is.
+async fn stored_at_once_but_slowly(proxy: Proxy, count: usize, bytes: usize, table: &Table) {
+    let store = table.store(proxy.url()).start().await.unwrap();
+    let start = now();
+    let puts = put(&store, count, bytes).await;
+    let attempts = table.settle_stored(puts).await;
+    assert_eq!(attempts, vec![1; count]);
+    assert!(start.elapsed() >= SLOW, "the proxy did nothing");
+}
+
+/// No network lets pass so soon what the tests of slow ones send.
+const SLOW: Duration = Duration::from_millis(200);
+
+async fn latency_with_jitter(table: &Table) {
+    // Three calls and more on one connection, each of 2 × 60 ms at the least.
+    let proxy = proxy(both_ways(ToxicKind::Latency { latency: 100, jitter: 40 })).await;
+    stored_at_once_but_slowly(proxy, 500, 300, table).await;
+}
+
+async fn narrow_bandwidth(table: &Table) {
+    // Each connection takes 100 kB/s, and a batch is larger than 60 kB.
+    let slices = ToxicKind::Slicer { average_size: 2_000, size_variation: 0, delay: 0 };
+    let narrow = ToxicKind::Bandwidth { rate: 100 };
+    let proxy = proxy([(TowardsServer, slices), (TowardsServer, narrow)]).await;
+    stored_at_once_but_slowly(proxy, 400, 2_500, table).await;
+}
+
+async fn sliced_packets(table: &Table) {
+    // A batch of 12 kB and more is 60 slices at the least, and more than a millisecond between two.
+    let slices = ToxicKind::Slicer { average_size: 100, size_variation: 90, delay: 4_000 };
+    let proxy = proxy(both_ways(slices)).await;
+    stored_at_once_but_slowly(proxy, 300, 500, table).await;
+}
+
+// What breaks.
+
+/// A request's head is some 700 bytes long, and a batch of 25 such events some 15 kB.
+const EVENT_BYTES: usize = 300;
+
+/// Every one of these resets meets a call, and all events are stored by later ones.
+async fn all_are_stored_in_spite_of(resets: &[Reset], table: &Table) {
+    let proxy = resetting_proxy(resets.iter().copied()).await;
+    let store = table.store(proxy.url()).start().await.unwrap();
+    let puts = put(&store, 500, EVENT_BYTES).await;
+    let attempts = table.settle_stored(puts).await;
+    assert_eq!(proxy.left(), 0);
+    let failed: u32 = attempts.iter().map(|attempts| attempts - 1).sum();
+    assert!(failed as usize >= resets.len(), "{failed} attempts failed");
+    assert_eq!(u64::from(failed), store.stats().retried);
+}
+
+async fn resets_in_the_middle_of_requests(table: &Table) {
+    let resets = [0, 1, 100, 700, 1_000, 5_000, 12_000].map(Reset::AfterSent);
+    all_are_stored_in_spite_of(&resets.repeat(3), table).await;
+}
+
+async fn resets_in_the_middle_of_answers(table: &Table) {
+    let resets = [1, 12, 13, 40, 100, 200].map(Reset::AfterAnswered);
+    all_are_stored_in_spite_of(&resets.repeat(3), table).await;
+}
+
+/// What becomes of one event that gets one attempt.
+async fn reset_once(reset: Reset, table: &Table) -> WriteError {
+    let proxy = resetting_proxy([reset]).await;
+    let store = table.store(proxy.url()).max_attempts(1).start().await.unwrap();
+    let puts = put(&store, 1, EVENT_BYTES).await;
+    let error = table.settle(puts).await.remove(0).unwrap_err();
+    let cause = error.last_cause().unwrap().to_string();
+    assert!(cause.contains("reset"), "{cause}");
+    error
+}
+
+async fn a_reset_in_the_middle_of_the_only_request(table: &Table) {
+    let error = reset_once(Reset::AfterSent(800), table).await;
+    assert_eq!(error.certainty(), Certainty::MaybeStored);
+    assert!(!table.holds(&error).await, "half a request was applied");
+}
+
+async fn a_reset_in_the_middle_of_the_only_answer(table: &Table) {
+    let error = reset_once(Reset::AfterAnswered(40), table).await;
+    assert_eq!(error.certainty(), Certainty::MaybeStored);
+    assert!(table.holds(&error).await, "an answer began before the event was applied");
+}
+
+async fn a_limit_of_data_sent_that_cuts_connections_again_and_again(table: &Table) {
+    // One batch gets through on each connection, and the second does not.
+    let limit = ToxicKind::LimitData { bytes: 18_000 };
+    let proxy = proxy([(TowardsServer, limit)]).await;
+    let store = table.store(proxy.url()).max_batches_in_flight(2).start().await.unwrap();
+    let puts = put(&store, 500, EVENT_BYTES).await;
+    table.settle_stored(puts).await;
+    assert!(store.stats().retried >= 100, "{:?}", store.stats());
+}
+
+async fn a_limit_of_data_answered_that_cuts_connections_again_and_again(table: &Table) {
+    // A few answers get through on each connection, and then one breaks off.
+    let limit = ToxicKind::LimitData { bytes: 1_000 };
+    let proxy = proxy([(TowardsClient, limit)]).await;
+    let store = table.store(proxy.url()).max_batches_in_flight(2).start().await.unwrap();
+    let puts = put(&store, 500, EVENT_BYTES).await;
+    table.settle_stored(puts).await;
+    assert!(store.stats().retried >= 50, "{:?}", store.stats());
+}
+
+// What is silent.
+
+async fn a_blackhole_that_opens_under_way_and_closes(table: &Table) {
+    let mut proxy = proxy([]).await;
+    let store = table.store(proxy.url()).attempt_timeout(ATTEMPT_TIMEOUT).start().await.unwrap();
+    // These open the connections that the blackhole then meets.
+    let mut puts = put(&store, 500, EVENT_BYTES).await;
+    store.flush().await.unwrap();
+    let retried = store.stats().retried;
+    proxy.worsen(BLACKHOLE).await;
+    puts.extend(put(&store, 200, EVENT_BYTES).await);
+    until(|| store.stats().retried >= retried + 200).await;
+    proxy.heal().await;
+    puts.extend(put(&store, 100, EVENT_BYTES).await);
+
+    let attempts = table.settle_stored(puts).await;
+    assert!(attempts[500..700].iter().all(|attempts| *attempts >= 2));
+}
+
+async fn a_blackhole_for_answers_that_closes(table: &Table) {
+    let mut proxy = proxy([(TowardsClient, BLACKHOLE)]).await;
+    let store = table.store(proxy.url()).attempt_timeout(ATTEMPT_TIMEOUT).start().await.unwrap();
+    let puts = put(&store, 200, EVENT_BYTES).await;
+    until(|| store.stats().retried >= 200).await;
+    proxy.heal().await;
+    let attempts = table.settle_stored(puts).await;
+    assert!(attempts.iter().all(|attempts| *attempts >= 2));
+}
+
+const DEADLINE: Duration = Duration::from_millis(1_500);
+
+/// A store that gives up soon, with fewer places than its events need, so that some are never sent.
+async fn impatient(table: &Table, proxy: &Proxy) -> EventStore {
+    let store = table.store(proxy.url()).attempt_timeout(ATTEMPT_TIMEOUT);
+    store.max_batches_in_flight(1).event_deadline(DEADLINE).start().await.unwrap()
+}
+
+/// Puts events that cannot be answered with success, and waits for their answers no longer than is
+/// promised.
+async fn given_up_in_time(table: &Table, store: &EventStore) -> Vec<WriteError> {
+    let puts = put(store, 500, EVENT_BYTES).await;
+    let bound = DEADLINE + ATTEMPT_TIMEOUT + LATENESS;
+    let report = timeout(bound, store.flush()).await.expect("answers in time").unwrap();
+    assert_eq!((report.stored, report.failed), (0, 500));
+    let answers = table.settle(puts).await;
+    let errors: Vec<WriteError> = answers.into_iter().map(|answer| answer.unwrap_err()).collect();
+    assert!(errors.iter().all(|error| error.reason() == GiveUp::Deadline));
+    errors
+}
+
+/// How many of them may be stored and how many are not. Those that were sent are those that may be.
+fn by_certainty(errors: &[WriteError]) -> (usize, usize) {
+    let maybe = |error: &&WriteError| error.certainty() == Certainty::MaybeStored;
+    assert!(errors.iter().all(|error| maybe(&error) == (error.attempts() > 0)));
+    let maybes = errors.iter().filter(maybe).count();
+    (maybes, errors.len() - maybes)
+}
+
+async fn a_blackhole_that_outlasts_the_deadline(table: &Table) {
+    let mut proxy = proxy(both_ways(BLACKHOLE)).await;
+    let store = impatient(table, &proxy).await;
+    let errors = given_up_in_time(table, &store).await;
+    let (maybe, never_sent) = by_certainty(&errors);
+    assert!(maybe >= 25 && never_sent >= 25, "{maybe} and {never_sent}");
+    assert!(table.rows().await.is_empty());
+
+    proxy.heal().await;
+    let puts = put(&store, 25, EVENT_BYTES).await;
+    assert_eq!(table.settle_stored(puts).await.len(), 25);
+}
+
+async fn a_blackhole_for_answers_that_outlasts_the_deadline(table: &Table) {
+    let proxy = proxy([(TowardsClient, BLACKHOLE)]).await;
+    let store = impatient(table, &proxy).await;
+    let errors = given_up_in_time(table, &store).await;
+    let (maybe, never_sent) = by_certainty(&errors);
+    assert!(maybe >= 25 && never_sent >= 25, "{maybe} and {never_sent}");
+    // What was sent went through, however long the server takes.
+    let mut look = interval(Duration::from_millis(50));
+    while !table.holds(&errors[0]).await {
+        look.tick().await;
+    }
+}
+
+// What is not there.
+
+async fn a_proxy_that_is_disabled_and_enabled_again(table: &Table) {
+    let mut proxy = proxy([]).await;
+    let store = table.store(proxy.url()).start().await.unwrap();
+    let mut puts = put(&store, 200, EVENT_BYTES).await;
+    store.flush().await.unwrap();
+    for _ in 0..3 {
+        let retried = store.stats().retried;
+        proxy.disable().await;
+        puts.extend(put(&store, 200, EVENT_BYTES).await);
+        until(|| store.stats().retried >= retried + 200).await;
+        proxy.enable().await;
+        puts.extend(put(&store, 200, EVENT_BYTES).await);
+        store.flush().await.unwrap();
+    }
+    assert_eq!(table.settle_stored(puts).await.len(), 1_400);
+}
+
+async fn a_proxy_that_is_disabled_beyond_the_deadline(table: &Table) {
+    let mut proxy = proxy([]).await;
+    proxy.disable().await;
+    let store = impatient(table, &proxy).await;
+    for error in given_up_in_time(table, &store).await {
+        // No connection was made, so nothing can have been applied.
+        assert_eq!(error.certainty(), Certainty::NotStored);
+    }
+    proxy.enable().await;
+    let puts = put(&store, 200, EVENT_BYTES).await;
+    assert_eq!(table.settle_stored(puts).await.len(), 200);
+}
