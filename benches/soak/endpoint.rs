@@ -1,0 +1,317 @@
+//! The endpoint: a process of its own, so that its memory is not counted. Of each event it keeps the
+//! key and a hash of the body.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::future::pending;
+use std::io::{self, BufRead, BufReader};
+use std::net::Ipv4Addr;
+use std::ops::Bound;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::CONTENT_TYPE;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::ledger::Key;
+use super::load::hash;
+use super::misbehaviour::{Fate, Fates, Stalls};
+
+pub(crate) const TABLE: &str = "events";
+
+/// Set, to the seed, in the process that is to be the endpoint.
+const ROLE: &str = "EVENTSTORE_SOAK_ENDPOINT";
+
+const MAX_ITEMS: usize = 25;
+const MAX_REQUEST_BYTES: usize = 16_000_000;
+const ROWS_ON_A_PAGE: usize = 2_000;
+
+/// The running endpoint. It ends when this is dropped, and at the latest with this process, which
+/// holds the other end of its standard input.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    process: Child,
+    port: u16,
+}
+
+impl Endpoint {
+    pub(crate) fn start(seed: u64) -> Self {
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .env(ROLE, seed.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut port = String::new();
+        let output = process.stdout.as_mut().unwrap();
+        BufReader::new(output).read_line(&mut port).unwrap();
+        Self { process, port: port.trim().parse().unwrap() }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}:{}", Ipv4Addr::LOCALHOST, self.port)
+    }
+
+    /// A client to read the table with.
+    pub(crate) fn client(&self) -> Client {
+        let config = aws_sdk_dynamodb::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::from_static("us-east-1"))
+            .credentials_provider(Credentials::new("test", "test", None, None, "soak"))
+            .endpoint_url(self.url())
+            .build();
+        Client::from_conf(config)
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        // Either fails only where the process has ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The seed to misbehave by, if this process is to be the endpoint.
+pub(crate) fn seed_of_this_process() -> Option<u64> {
+    std::env::var(ROLE).ok().map(|seed| seed.parse().unwrap())
+}
+
+/// Serves until standard input is closed.
+pub(crate) fn serve(seed: u64) {
+    std::thread::spawn(|| {
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        std::process::exit(0);
+    });
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        println!("{}", listener.local_addr().unwrap().port());
+        let (silence, silent) = watch::channel(false);
+        tokio::spawn(stall(silence, Stalls::new(seed)));
+        let table = Arc::new(Mutex::new(Table { rows: BTreeMap::new(), fates: Fates::new(seed) }));
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            // What this side closes it closes with a reset.
+            stream.set_zero_linger().unwrap();
+            let (table, silent) = (Arc::clone(&table), silent.clone());
+            let service = service_fn(move |request| {
+                let (table, silent) = (Arc::clone(&table), silent.clone());
+                async move { answer(request, &table, silent).await }
+            });
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    });
+}
+
+async fn stall(silence: watch::Sender<bool>, stalls: Stalls) {
+    for (calm, silent) in stalls {
+        wait(calm).await;
+        eprintln!("the endpoint says nothing for {silent:?}");
+        silence.send_replace(true);
+        wait(silent).await;
+        eprintln!("the endpoint answers again");
+        silence.send_replace(false);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "an endpoint that is to be slow")]
+async fn wait(duration: Duration) {
+    tokio::time::sleep(duration).await;
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    table: &Mutex<Table>,
+    mut silent: watch::Receiver<bool>,
+) -> Result<Response<Full<Bytes>>, io::Error> {
+    let target = request.headers().get("x-amz-target").and_then(|target| target.to_str().ok());
+    let operation = target.and_then(|target| target.rsplit('.').next()).unwrap_or("").to_owned();
+    let writes = operation == "BatchWriteItem";
+    if writes {
+        silent.wait_for(|silent| !silent).await.map_err(io::Error::other)?;
+    }
+    let body = request.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
+    let (fate, answer) = {
+        let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+        let fate = if writes { table.fates.draw() } else { Fate::Answer };
+        let answer = match operation.as_str() {
+            "BatchWriteItem" => table.write(&body, fate),
+            "DescribeTable" => Answer::ok(&described()),
+            "Scan" => table.page(&body),
+            _ => Answer::invalid("no such operation"),
+        };
+        (fate, answer)
+    };
+    drop(body);
+    match fate {
+        Fate::Hang { .. } => return pending().await,
+        Fate::Reset { .. } => return Err(io::Error::other("reset, as drawn")),
+        Fate::AnswerLate(by) => wait(by).await,
+        Fate::Answer | Fate::Throttle | Fate::HandBack(_) | Fate::Error { .. } => {}
+    }
+    let response = Response::builder()
+        .status(answer.status)
+        .header(CONTENT_TYPE, "application/x-amz-json-1.0")
+        .header("x-amzn-requestid", "REQUEST");
+    response.body(Full::new(Bytes::from(answer.body))).map_err(io::Error::other)
+}
+
+struct Answer {
+    status: u16,
+    body: String,
+}
+
+impl Answer {
+    fn ok(value: &impl Serialize) -> Self {
+        Self { status: 200, body: serde_json::to_string(value).unwrap() }
+    }
+
+    fn error(status: u16, code: &str, message: &str) -> Self {
+        let kind = format!("com.amazonaws.dynamodb.v20120810#{code}");
+        Self { status, body: json!({ "__type": kind, "message": message }).to_string() }
+    }
+
+    /// The store gives such events up, and the run fails.
+    fn invalid(why: &str) -> Self {
+        eprintln!("the endpoint refuses a request: {why}");
+        Self::error(400, "ValidationException", why)
+    }
+}
+
+struct Table {
+    rows: BTreeMap<Key, u64>,
+    fates: Fates,
+}
+
+impl Table {
+    fn write(&mut self, body: &[u8], fate: Fate) -> Answer {
+        let puts = match parse(body) {
+            Ok(puts) => puts,
+            Err(why) => return Answer::invalid(&why),
+        };
+        match fate {
+            Fate::Throttle => {
+                return Answer::error(400, "ProvisionedThroughputExceededException", "As drawn.");
+            }
+            Fate::HandBack(probability) => {
+                let (back, applied): (Vec<_>, Vec<_>) =
+                    puts.into_iter().partition(|_| self.fates.hands_back(probability));
+                self.apply(&applied);
+                return Answer::ok(&json!({ "UnprocessedItems": { TABLE: back } }));
+            }
+            Fate::Error { applied } | Fate::Hang { applied } | Fate::Reset { applied } => {
+                if applied {
+                    self.apply(&puts);
+                }
+                return Answer::error(500, "InternalServerError", "As drawn.");
+            }
+            Fate::Answer | Fate::AnswerLate(_) => {}
+        }
+        self.apply(&puts);
+        Answer::ok(&json!({ "UnprocessedItems": {} }))
+    }
+
+    fn apply(&mut self, puts: &[WriteRequest<'_>]) {
+        for WriteRequest { put: Put { item } } in puts {
+            let key = item.key.text.as_bytes().try_into().unwrap();
+            self.rows.insert(key, hash(&item.body.text));
+        }
+    }
+
+    /// A page of a scan, with hashes for bodies.
+    fn page(&self, body: &[u8]) -> Answer {
+        let asked: Value = serde_json::from_slice(body).unwrap();
+        let after = asked.pointer("/ExclusiveStartKey/key/S").and_then(Value::as_str);
+        let after: Option<Key> = after.and_then(|key| key.as_bytes().try_into().ok());
+        let rows = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let text = |key: &Key| String::from_utf8_lossy(key).into_owned();
+        let page: Vec<_> = self.rows.range(rows).take(ROWS_ON_A_PAGE).collect();
+        let items: Vec<Value> = page
+            .iter()
+            .map(|(key, hash)| json!({ "key": { "S": text(key) }, "body": { "S": hash.to_string() } }))
+            .collect();
+        let mut answer =
+            json!({ "Count": items.len(), "ScannedCount": items.len(), "Items": items });
+        if let (ROWS_ON_A_PAGE, Some((key, _))) = (page.len(), page.last())
+            && let Some(answer) = answer.as_object_mut()
+        {
+            answer.insert("LastEvaluatedKey".to_owned(), json!({ "key": { "S": text(key) } }));
+        }
+        Answer::ok(&answer)
+    }
+}
+
+#[derive(Deserialize)]
+struct BatchWriteItem<'a> {
+    #[serde(rename = "RequestItems", borrow)]
+    tables: HashMap<&'a str, Vec<WriteRequest<'a>>>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct WriteRequest<'a> {
+    #[serde(rename = "PutRequest", borrow)]
+    put: Put<'a>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Put<'a> {
+    #[serde(rename = "Item", borrow)]
+    item: Item<'a>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Item<'a> {
+    #[serde(borrow)]
+    key: Text<'a>,
+    #[serde(borrow)]
+    body: Text<'a>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Text<'a> {
+    #[serde(rename = "S", borrow)]
+    text: Cow<'a, str>,
+}
+
+/// The puts of a request, or the rule that it breaks.
+fn parse(body: &[u8]) -> Result<Vec<WriteRequest<'_>>, String> {
+    if body.len() > MAX_REQUEST_BYTES {
+        return Err(format!("{} bytes", body.len()));
+    }
+    let mut request: BatchWriteItem<'_> =
+        serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    let puts = request.tables.remove(TABLE).unwrap_or_default();
+    if !request.tables.is_empty() || !(1..=MAX_ITEMS).contains(&puts.len()) {
+        return Err(format!("{} items, or another table", puts.len()));
+    }
+    let keys: HashSet<&[u8]> =
+        puts.iter().map(|request| request.put.item.key.text.as_bytes()).collect();
+    if keys.len() < puts.len() || keys.iter().any(|key| key.len() != size_of::<Key>()) {
+        return Err("a key twice, or none".to_owned());
+    }
+    Ok(puts)
+}
+
+fn described() -> Value {
+    json!({
+        "Table": {
+            "TableName": TABLE,
+            "TableStatus": "ACTIVE",
+            "KeySchema": [{ "AttributeName": "key", "KeyType": "HASH" }],
+            "AttributeDefinitions": [{ "AttributeName": "key", "AttributeType": "S" }],
+        }
+    })
+}
