@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::clock::{FAR_OFF, now};
 use crate::error::BatchError;
 use crate::event::KEY_ATTRIBUTE;
-use crate::writer::{classify, unix_seconds};
+use crate::writer::{Signed, classify};
 
 /// How long one call about the table may take. The SDK by itself would wait for ever.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -227,7 +227,7 @@ impl Table {
     {
         let cause = match timeout(CALL_TIMEOUT, call).await {
             Ok(Ok(output)) => return Ok(output),
-            Ok(Err(error)) => classify(&error, unix_seconds()),
+            Ok(Err(error)) => classify(&error, Signed::default()),
             Err(_) => BatchError::timed_out(CALL_TIMEOUT),
         };
         if cause.code() == Some(NOT_FOUND) {

@@ -11,7 +11,7 @@ use dynamodb_eventstore::LocalTable;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use support::endpoint::{Endpoint, Reply, Script, TABLE};
+use support::endpoint::{Endpoint, ReadReply, Reply, Script, TABLE};
 use support::table::rows;
 
 /// The tool, in a folder of its own, with no AWS configuration but what the test gives it.
@@ -327,6 +327,7 @@ async fn a_signal_in_the_middle_of_a_long_put_loses_no_accepted_event() {
 async fn events_that_the_grace_period_does_not_settle_are_in_the_failed_file() {
     // The first call is answered; what comes after is applied, and no answer ever comes.
     let script = Script::of([Reply::Ok]).then(Reply::Hang.once_applied());
+    let script = script.reading(ReadReply::Hang);
     let (folder, endpoint) = (folder(), Endpoint::start(script).await);
     let mut put = tool_for(&folder, &endpoint.url());
     put.args(["put", "--table", TABLE, "--failed", "failed.ndjson", "--grace", "1"]);
@@ -452,7 +453,8 @@ async fn resume_overwrites_no_other_event() {
 async fn resume_without_the_permission_to_read_stops_before_it_stores_anything() {
     let folder = folder();
     fail_to_put(&folder).await;
-    let endpoint = Endpoint::start([]).await;
+    let script = Script::of([]).reading(ReadReply::error(400, "AccessDeniedException"));
+    let endpoint = Endpoint::start(script).await;
     let mut resume = tool_for(&folder, &endpoint.url());
     resume.args(["resume", "failed.ndjson", "--table", TABLE]);
     let output = tokio::task::spawn_blocking(move || resume.output().unwrap()).await.unwrap();

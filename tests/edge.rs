@@ -127,7 +127,7 @@ async fn an_unprocessed_key_that_was_never_sent_makes_the_whole_answer_worthless
         stored_after(Transport::Http, [stranger(), stranger()]).await;
 
         let endpoint = Endpoint::start(Script::always(stranger())).await;
-        let store = brisk(endpoint.store()).max_attempts(2).start().await.unwrap();
+        let store = brisk(endpoint.store()).read_back(false).max_attempts(2).start().await.unwrap();
         let error = settle_one(&store, &endpoint).await.unwrap_err();
         assert_eq!((error.certainty(), error.attempts()), (Certainty::MaybeStored, 2));
     })
@@ -140,7 +140,7 @@ async fn a_worthless_answer_leaves_those_that_it_lists_maybe_stored_as_well() {
         let mixed_up = Reply::Unprocessed(Selector::PlacesAndStranger(vec![0])).once_applied();
         let denied = Reply::error(400, "AccessDeniedException");
         let endpoint = Endpoint::start([mixed_up, denied]).await;
-        let store = store_at(&endpoint).await;
+        let store = brisk(endpoint.store()).read_back(false).start().await.unwrap();
         let error = settle_one(&store, &endpoint).await.unwrap_err();
         assert_eq!((error.certainty(), error.attempts()), (Certainty::MaybeStored, 2));
     })
@@ -250,7 +250,8 @@ async fn without_an_acknowledgement_nothing_is_called_stored() {
         for (status, body) in NO_ACKNOWLEDGEMENTS {
             for reply in [Reply::raw(status, body), Reply::raw(status, body).once_applied()] {
                 let endpoint = Endpoint::start(Script::always(reply)).await;
-                let store = brisk(endpoint.store()).max_attempts(3).start().await.unwrap();
+                let store =
+                    brisk(endpoint.store()).read_back(false).max_attempts(3).start().await.unwrap();
                 let error = settle_one(&store, &endpoint).await.unwrap_err();
                 assert_eq!(error.certainty(), Certainty::MaybeStored, "{status} {body}");
                 assert_eq!((error.reason(), error.attempts()), (GiveUp::Attempts, 3));
@@ -422,7 +423,7 @@ async fn once_an_event_is_maybe_stored_a_later_refusal_does_not_unsay_it() {
         ] {
             let denied = Reply::error(400, "AccessDeniedException");
             let endpoint = Endpoint::start([lost.once_applied(), denied]).await;
-            let store = store_at(&endpoint).await;
+            let store = brisk(endpoint.store()).read_back(false).start().await.unwrap();
             let error = settle_one(&store, &endpoint).await.unwrap_err();
             assert_eq!((error.certainty(), error.attempts()), (Certainty::MaybeStored, 2));
             let code = error.last_cause().unwrap().code();
@@ -499,7 +500,12 @@ async fn a_call_that_hangs_past_the_deadline_is_waited_for_and_not_repeated() {
 async fn a_close_in_the_middle_of_a_call_that_hangs_reports_its_events_as_maybe_stored() {
     in_time(async {
         let endpoint = Endpoint::start(Script::always(Reply::Hang.once_applied())).await;
-        let store = brisk(endpoint.store()).attempt_timeout(TIME_LIMIT).start().await.unwrap();
+        let store = brisk(endpoint.store())
+            .read_back(false)
+            .attempt_timeout(TIME_LIMIT)
+            .start()
+            .await
+            .unwrap();
         let mut keys = Vec::new();
         let mut tickets = Vec::new();
         for put in put_many(&store, 3).await {
@@ -685,7 +691,13 @@ async fn a_time_out_of_the_sdk_itself_leaves_the_event_maybe_stored() {
         let timeouts = TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build();
         let sdk_config = eager_sdk(&endpoint).into_builder().timeout_config(timeouts).build();
         let store = EventStore::builder().table(TABLE).sdk_config(&sdk_config);
-        let store = brisk(store).attempt_timeout(TIME_LIMIT).max_attempts(1).start().await.unwrap();
+        let store = brisk(store)
+            .read_back(false)
+            .attempt_timeout(TIME_LIMIT)
+            .max_attempts(1)
+            .start()
+            .await
+            .unwrap();
         let error = settle_one(&store, &endpoint).await.unwrap_err();
         assert_eq!(error.certainty(), Certainty::MaybeStored);
         assert!(error.elapsed() < TIME_LIMIT);
@@ -745,7 +757,7 @@ async fn keeps_the_marker_to_itself(reply: Reply) {
     for body in [format!(r#"{{"secret":"{MARKER}"}}"#), format!(r#""{MARKER}""#)] {
         log();
         let endpoint = Endpoint::start(Script::always(reply.clone())).await;
-        let store = brisk(endpoint.store()).max_attempts(2).start().await.unwrap();
+        let store = brisk(endpoint.store()).read_back(false).max_attempts(2).start().await.unwrap();
         let puts = vec![put_body(&store, body).await];
         let ticket_in_words = format!("{:?}", puts[0].ticket);
         let error = settle(&store, &endpoint, puts).await.remove(0).unwrap_err();

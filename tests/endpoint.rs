@@ -201,7 +201,7 @@ async fn a_read_of_the_keys_alone_finds_the_keys_alone() {
 
 #[tokio::test]
 async fn reads_find_as_much_as_they_are_told_in_turn() {
-    in_time(async {
+    in_time(Box::pin(async {
         let script = Script::of([])
             .first_reading([
                 ReadReply::Unprocessed(Selector::Places(vec![2, 0])),
@@ -227,7 +227,7 @@ async fn reads_find_as_much_as_they_are_told_in_turn() {
             assert_eq!((bodies(&found), unprocessed(&found)), (BTreeMap::new(), keys.clone()));
         }
         assert_eq!(endpoint.calls("BatchGetItem").len(), 5);
-    })
+    }))
     .await;
 }
 

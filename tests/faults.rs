@@ -18,7 +18,8 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use aws_smithy_async::time::TimeSource;
 use dynamodb_eventstore::{
-    Certainty, EventStore, FailureClass, GiveUp, StartError, TableError, WriteError,
+    Certainty, EventStore, FailureClass, GiveUp, Proof, ReadBack, StartError, TableError,
+    WriteError,
 };
 use tokio::task::yield_now;
 
@@ -26,8 +27,8 @@ use support::endpoint::{
     Described, Endpoint, ReadReply, Reply, Script, Selector, TABLE, Transport,
 };
 use support::puts::{
-    ATTEMPT_TIMEOUT, TIME_LIMIT, attempts, brisk, compare, in_time, keys, put_body, put_many,
-    settle, settle_one, store_at, stored_after,
+    ATTEMPT_TIMEOUT, Answer, TIME_LIMIT, attempts, brisk, compare, in_time, keys, put_body,
+    put_many, settle, settle_one, store_at, stored_after,
 };
 
 /// Makes a test of each scenario, once for each transport.
@@ -69,10 +70,19 @@ over_http_and_https! {
     an_answer_that_trickles_in_before_the_time_is_up_is_an_answer
     an_answer_that_trickles_beyond_the_time_is_a_maybe_and_asked_for_again
     after_a_connection_was_closed_while_idle_the_next_batch_is_stored_once
+    what_was_applied_without_an_acknowledgement_is_found_and_stored
+    what_is_not_found_after_an_answer_of_the_service_is_not_stored
+    what_is_not_found_after_a_call_that_may_still_be_applied_stays_maybe_stored
+    a_read_that_fails_is_repeated_and_one_that_is_refused_is_not
+    an_event_in_flight_at_the_deadline_of_close_is_found_and_stored
     expired_credentials_are_replaced_without_losing_an_event
+    credentials_revoked_before_their_time_are_fetched_anew
     a_clock_that_is_hours_off_is_corrected_by_what_the_service_says
     a_clock_that_goes_wrong_in_the_middle_is_corrected_without_losing_an_event
     a_store_starts_although_its_clock_is_hours_off
+    a_clock_that_is_set_right_again_is_noticed_without_losing_an_event
+    a_refusal_is_told_at_once_though_the_clock_is_hours_off
+    credentials_that_cannot_be_had_for_a_moment_are_waited_for
     a_table_deleted_in_the_middle_keeps_what_it_had_and_the_rest_is_told_at_once
     a_table_deleted_under_many_calls_refuses_each_of_them_once
     a_store_starts_when_its_table_has_been_created_and_not_before
@@ -425,6 +435,228 @@ async fn a_store_starts_although_its_clock_is_hours_off(transport: Transport) {
         let store = store_at(&endpoint).await;
         let stored = settle_one(&store, &endpoint).await.unwrap();
         assert!(stored.attempts <= 2, "{code}");
+    }
+}
+
+async fn a_clock_that_is_set_right_again_is_noticed_without_losing_an_event(transport: Transport) {
+    for code in SKEWED {
+        let script = Script::of([]).with_clock_ahead(3, code);
+        let endpoint = Endpoint::start_over(transport, script).await;
+        let store = brisk(endpoint.store()).check_table(false).start().await.unwrap();
+        let mut puts = put_many(&store, 3).await;
+        store.flush().await.unwrap();
+        // To the service it is all one whose clock was set.
+        endpoint.set_clock_ahead(0, code);
+        puts.extend(put_many(&store, 3).await);
+        store.flush().await.unwrap();
+        let answers = compare(&endpoint, puts).await;
+        assert_eq!(attempts(&answers), [2; 6], "{code}");
+    }
+}
+
+async fn a_refusal_is_told_at_once_though_the_clock_is_hours_off(transport: Transport) {
+    for code in ["AccessDeniedException", "InvalidSignatureException"] {
+        let script =
+            Script::always(Reply::error(400, code)).with_clock_ahead(3, "RequestTimeTooSkewed");
+        let endpoint = Endpoint::start_over(transport, script).await;
+        let store = brisk(endpoint.store()).check_table(false).start().await.unwrap();
+        let error = settle_one(&store, &endpoint).await.unwrap_err();
+        // Refused for its clock, and then for what it asks.
+        assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 2), "{error}");
+        assert_eq!(error.reason(), GiveUp::NotRetryable);
+    }
+}
+
+/// Credentials that are replaced before their time, which their provider does not know.
+#[derive(Debug, Clone, Default)]
+struct Replaced(Arc<AtomicU32>);
+
+impl Replaced {
+    fn access_key(&self) -> &'static str {
+        if self.0.load(Ordering::Relaxed) == 0 { "BEFORE" } else { "AFTER" }
+    }
+}
+
+impl ProvideCredentials for Replaced {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        let credentials = Credentials::new(self.access_key(), "secret", None, None, "Replaced");
+        future::ProvideCredentials::ready(Ok(credentials))
+    }
+}
+
+async fn credentials_revoked_before_their_time_are_fetched_anew(transport: Transport) {
+    let endpoint = Endpoint::start_over(transport, []).await;
+    let provider = Replaced::default();
+    endpoint.accept_only(provider.access_key());
+    let config = endpoint
+        .sdk_config()
+        .into_builder()
+        .credentials_provider(SharedCredentialsProvider::new(provider.clone()))
+        .build();
+    let store = EventStore::builder().table(TABLE).sdk_config(&config);
+    let store = brisk(store).start().await.unwrap();
+    let mut puts = put_many(&store, 3).await;
+    store.flush().await.unwrap();
+    provider.0.store(1, Ordering::Relaxed);
+    endpoint.accept_only(provider.access_key());
+    puts.extend(put_many(&store, 3).await);
+    store.flush().await.unwrap();
+    for (number, answer) in compare(&endpoint, puts).await.into_iter().enumerate() {
+        let stored = answer.unwrap();
+        // Until they are a second old, credentials are not fetched again.
+        assert_eq!(stored.attempts > 1, number >= 3, "{stored:?}");
+    }
+}
+
+/// A role whose provider cannot be reached when the first session has ended, but for a moment.
+#[derive(Debug)]
+struct Hiccup {
+    role: Role,
+    left: AtomicU32,
+}
+
+impl ProvideCredentials for Hiccup {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        let Role(clock) = &self.role;
+        let left = || {
+            self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+        };
+        if clock.now() != clock.start && left().is_ok() {
+            let error =
+                aws_credential_types::provider::error::CredentialsError::not_loaded("no answer");
+            return future::ProvideCredentials::ready(Err(error));
+        }
+        self.role.provide_credentials()
+    }
+}
+
+async fn credentials_that_cannot_be_had_for_a_moment_are_waited_for(transport: Transport) {
+    let endpoint = Endpoint::start_over(transport, []).await;
+    let clock = StandingClock::start();
+    let provider = Hiccup { role: Role(clock.clone()), left: AtomicU32::new(2) };
+    let config = endpoint
+        .sdk_config()
+        .into_builder()
+        .credentials_provider(SharedCredentialsProvider::new(provider))
+        .time_source(clock.clone())
+        .build();
+    let store = EventStore::builder().table(TABLE).sdk_config(&config);
+    let store = brisk(store).start().await.unwrap();
+    let mut puts = put_many(&store, 3).await;
+    store.flush().await.unwrap();
+    clock.end_session();
+    puts.extend(put_many(&store, 3).await);
+    store.flush().await.unwrap();
+    let answers = compare(&endpoint, puts).await;
+    assert_eq!(attempts(&answers), [1, 1, 1, 3, 3, 3]);
+}
+
+// Reading back.
+
+/// What three events are answered that one attempt carries, with this reply and whatever reads.
+async fn answers_after_one_attempt(
+    transport: Transport,
+    script: Script,
+) -> (Vec<Answer>, Endpoint) {
+    let endpoint = Endpoint::start_over(transport, script).await;
+    let store = brisk(endpoint.store()).max_attempts(1).start().await.unwrap();
+    let puts = put_many(&store, 3).await;
+    let answers = settle(&store, &endpoint, puts).await;
+    assert_eq!(endpoint.batches().len(), 1);
+    (answers, endpoint)
+}
+
+async fn what_was_applied_without_an_acknowledgement_is_found_and_stored(transport: Transport) {
+    for lost in [
+        Reply::error(500, "InternalServerError"),
+        Reply::Hang,
+        Reply::HangUp,
+        Reply::ResetInAnswer,
+        Reply::CutShort,
+        Reply::raw(200, ""),
+        Reply::raw(200, "<html>hello</html>"),
+    ] {
+        let script = Script::of([lost.once_applied()]);
+        let (answers, endpoint) = answers_after_one_attempt(transport, script).await;
+        for answer in answers {
+            assert_eq!(answer.unwrap().proof, Proof::ReadBack);
+        }
+        assert_eq!(endpoint.calls("BatchGetItem").len(), 1);
+    }
+}
+
+async fn what_is_not_found_after_an_answer_of_the_service_is_not_stored(transport: Transport) {
+    for lost in [Reply::CutShort, Reply::raw(200, ""), Reply::raw(200, "{"), Reply::raw(200, "{}")]
+    {
+        let (answers, _) = answers_after_one_attempt(transport, Script::of([lost])).await;
+        for answer in answers {
+            let error = answer.unwrap_err();
+            assert_eq!(error.certainty(), Certainty::NotStored, "{error}");
+            assert!(matches!(error.read_back(), Some(ReadBack::NotFound { .. })), "{error:?}");
+        }
+    }
+}
+
+async fn what_is_not_found_after_a_call_that_may_still_be_applied_stays_maybe_stored(
+    transport: Transport,
+) {
+    for lost in [
+        Reply::error(500, "InternalServerError"),
+        Reply::error(503, "ServiceUnavailable"),
+        Reply::Hang,
+        Reply::HangUp,
+        Reply::Unprocessed(Selector::PlacesAndStranger(vec![0, 1, 2])),
+    ] {
+        let (answers, _) = answers_after_one_attempt(transport, Script::of([lost])).await;
+        for answer in answers {
+            let error = answer.unwrap_err();
+            assert_eq!(error.certainty(), Certainty::MaybeStored, "{error}");
+            assert!(matches!(error.read_back(), Some(ReadBack::NotFound { .. })), "{error:?}");
+        }
+    }
+}
+
+async fn a_read_that_fails_is_repeated_and_one_that_is_refused_is_not(transport: Transport) {
+    let lost = || Script::of([Reply::CutShort.once_applied()]);
+    let script = lost().first_reading([
+        ReadReply::error(500, "InternalServerError"),
+        ReadReply::error(400, "ProvisionedThroughputExceededException"),
+        ReadReply::HangUp,
+        ReadReply::WithoutResponses,
+        ReadReply::Raw { status: 200, body: "" },
+        ReadReply::Unprocessed(Selector::Places(vec![1])),
+    ]);
+    let (answers, endpoint) = answers_after_one_attempt(transport, script).await;
+    for answer in answers {
+        assert_eq!(answer.unwrap().proof, Proof::ReadBack);
+    }
+    assert_eq!(endpoint.calls("BatchGetItem").len(), 7);
+
+    let (answers, endpoint) = answers_after_one_attempt(transport, unreadable(lost())).await;
+    for answer in answers {
+        let error = answer.unwrap_err();
+        assert_eq!(error.certainty(), Certainty::MaybeStored);
+        assert!(error.to_string().contains("grant dynamodb:BatchGetItem"), "{error}");
+    }
+    assert_eq!(endpoint.calls("BatchGetItem").len(), 1);
+}
+
+async fn an_event_in_flight_at_the_deadline_of_close_is_found_and_stored(transport: Transport) {
+    let script = Script::always(Reply::Hang.once_applied());
+    let endpoint = Endpoint::start_over(transport, script).await;
+    let store = brisk(endpoint.store()).attempt_timeout(TIME_LIMIT).start().await.unwrap();
+    let puts = put_many(&store, 3).await;
+    // Time to be applied, and for a handshake before.
+    let report = store.close(ATTEMPT_TIMEOUT * 2).await.unwrap();
+    assert_eq!((report.stored, report.failed), (3, 0), "{:?}", report.not_stored);
+    for answer in compare(&endpoint, puts).await {
+        assert_eq!(answer.unwrap().proof, Proof::ReadBack);
     }
 }
 

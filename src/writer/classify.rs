@@ -8,9 +8,10 @@ use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ConnectorError, ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::RequestId;
 
+use super::signing::Signed;
 use crate::error::{BatchError, Certainty, FailureClass};
 
-/// From this much difference between the service's clock and ours a refused signature is put down
+/// From this much difference between the service's clock and a signature's time its refusal is put down
 /// to the clock. The service allows five minutes; the SDK's own threshold is four.
 const CLOCK_SKEW: Duration = Duration::from_secs(4 * 60);
 
@@ -19,8 +20,9 @@ const LONGEST_MESSAGE: usize = 300;
 
 /// Turns the SDK's error for one attempt, its retries switched off, into ours.
 ///
-/// `now` is the time as this machine sees it, in seconds after the Unix epoch.
-pub(crate) fn classify<E>(error: &SdkError<E, HttpResponse>, now: i64) -> BatchError
+/// `signed` has the time by which the request was signed. It is not always this machine's: the SDK
+/// corrects it by the service's, and is wrong itself when this machine's clock has been set since.
+pub(crate) fn classify<E>(error: &SdkError<E, HttpResponse>, signed: Signed) -> BatchError
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
@@ -34,7 +36,7 @@ where
             transient(Certainty::MaybeStored, "the SDK's time-out passed without an answer")
         }
         SdkError::DispatchFailure(failure) => match failure.as_connector_error() {
-            Some(connector) => dispatch_failure(connector),
+            Some(connector) => dispatch_failure(connector, signed.ever),
             None => transient(Certainty::MaybeStored, "the request could not be sent"),
         },
         SdkError::ResponseError(_) => {
@@ -42,7 +44,8 @@ where
         }
         SdkError::ServiceError(service) => {
             let status = service.raw().status().as_u16();
-            let skewed = clock_skew(service.raw(), now).is_some_and(|skew| skew > CLOCK_SKEW);
+            let skew = signed.at.and_then(|signed_at| clock_skew(service.raw(), signed_at));
+            let skewed = skew.is_some_and(|skew| skew > CLOCK_SKEW);
             match service.err().code() {
                 Some(code) => {
                     let (class, certainty) = by_code(code, status, skewed);
@@ -77,7 +80,7 @@ fn transient(certainty: Certainty, message: &str) -> BatchError {
 }
 
 /// The meaning of the service's error `code`, which came with HTTP `status`; `skewed` says whether
-/// the service's clock and ours are far apart.
+/// the service's clock and the signature's time are far apart.
 fn by_code(code: &str, status: u16, skewed: bool) -> (FailureClass, Certainty) {
     use Certainty::{MaybeStored, NotStored};
     match code {
@@ -137,11 +140,12 @@ fn by_status(status: u16) -> (FailureClass, Certainty) {
     }
 }
 
-fn dispatch_failure(connector: &ConnectorError) -> BatchError {
+fn dispatch_failure(connector: &ConnectorError, has_signed: bool) -> BatchError {
     if let Some(credentials) = find_source::<CredentialsError>(connector) {
         let class = match credentials {
-            CredentialsError::CredentialsNotLoaded(_)
-            | CredentialsError::InvalidConfiguration(_) => FailureClass::Fatal,
+            // Where there have been credentials there will be: whoever provides them has a hiccup.
+            CredentialsError::CredentialsNotLoaded(_) if !has_signed => FailureClass::Fatal,
+            CredentialsError::InvalidConfiguration(_) => FailureClass::Fatal,
             _ => FailureClass::ExpiredCredentials,
         };
         let message = format!(
@@ -180,10 +184,10 @@ fn find_source<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Opti
     chain(error).find_map(|error| error.downcast_ref::<E>())
 }
 
-fn clock_skew(response: &HttpResponse, now: i64) -> Option<Duration> {
+fn clock_skew(response: &HttpResponse, signed_at: i64) -> Option<Duration> {
     let date = response.headers().get("date")?;
     let theirs = chrono::DateTime::parse_from_rfc2822(date).ok()?.timestamp();
-    Some(Duration::from_secs(theirs.abs_diff(now)))
+    Some(Duration::from_secs(theirs.abs_diff(signed_at)))
 }
 
 /// The service's message as far as it cannot hold data. Some of its messages echo the request or what

@@ -1,13 +1,20 @@
 //! The SDK's client, with credentials that can be fetched anew.
 
+use std::error::Error;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::IdentityCache;
+use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 
+use super::classify::classify;
+use super::signing::Signing;
 use crate::clock::now;
+use crate::error::{BatchError, FailureClass};
 
 /// No credentials are thrown away that were fetched a moment ago: the calls that fail with them come in
 /// swarms, and a fetch can be a process or a call to another service.
@@ -16,15 +23,27 @@ const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 /// A client whose retries are switched off. A clone is the same.
 ///
 /// The SDK keeps credentials until the time that their provider gave them, or for a quarter of an hour,
-/// also when the service calls them expired: revoked, or replaced on disk. [`refresh`](Self::refresh)
-/// makes it ask the provider again.
+/// also when the service calls them expired: revoked, or replaced on disk. After such a failure the
+/// provider is asked again.
 #[derive(Debug, Clone)]
-pub(super) struct RefreshableClient(Arc<RwLock<Current>>);
+pub(super) struct RefreshableClient {
+    current: Arc<RwLock<Current>>,
+    /// Whether there have been credentials.
+    has_signed: Arc<AtomicBool>,
+}
+
+/// One call, from its beginning to its failure.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) client: Client,
+    pub(super) signing: Signing,
+    generation: u64,
+}
 
 #[derive(Debug)]
 struct Current {
     client: Client,
-    /// Tells the swarm that failed with the same credentials from those that came later.
+    /// Tells calls with these credentials from those before.
     generation: u64,
     since: Instant,
 }
@@ -33,21 +52,36 @@ impl RefreshableClient {
     pub(super) fn new(client: &Client) -> Self {
         let config = client.config().to_builder().retry_config(RetryConfig::disabled()).build();
         let (client, since) = (Client::from_conf(config), now());
-        Self(Arc::new(RwLock::new(Current { client, generation: 0, since })))
+        let current = Current { client, generation: 0, since };
+        Self { current: Arc::new(RwLock::new(current)), has_signed: Arc::default() }
     }
 
-    /// The client as it is now, and the generation of its credentials.
-    pub(super) fn current(&self) -> (Client, u64) {
-        let current = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        (current.client.clone(), current.generation)
+    pub(super) fn begin(&self) -> Call {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        Call {
+            client: current.client.clone(),
+            signing: Signing::new(&self.has_signed),
+            generation: current.generation,
+        }
     }
 
-    /// Has the credentials fetched again, as a call with those of `generation` was told that they have
-    /// expired.
-    pub(super) fn refresh(&self, generation: u64) {
-        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+    /// What the failure of a call means. Credentials that the service calls expired are not used again.
+    pub(super) fn failure<E>(&self, error: &SdkError<E, HttpResponse>, call: &Call) -> BatchError
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let failure = classify(error, call.signing.signed());
+        if failure.class() == FailureClass::ExpiredCredentials {
+            self.refresh(call.generation);
+        }
+        failure
+    }
+
+    fn refresh(&self, generation: u64) {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let now = now();
         let is_young = now.saturating_duration_since(current.since) < SHORTEST_LIFE;
+        // Others of the swarm may have been here before.
         if current.generation != generation || is_young {
             return;
         }

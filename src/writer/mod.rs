@@ -4,6 +4,7 @@ mod classify;
 mod client;
 mod request;
 mod sdk;
+mod signing;
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,7 +13,7 @@ use futures::future::BoxFuture;
 
 pub(crate) use classify::classify;
 pub use sdk::SdkBatchWriter;
-pub(crate) use sdk::unix_seconds;
+pub(crate) use signing::Signed;
 
 use crate::error::{BatchError, Certainty, FailureClass};
 use crate::event::Event;

@@ -1,12 +1,8 @@
 //! The edge through the AWS SDK.
 
 use std::collections::HashMap;
-use std::error::Error;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::http::HttpResponse;
-use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::RequestId;
 use aws_sdk_dynamodb::operation::batch_get_item::BatchGetItemOutput;
 use aws_sdk_dynamodb::operation::batch_write_item::BatchWriteItemOutput;
@@ -14,7 +10,6 @@ use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::classify::classify;
 use super::client::RefreshableClient;
 use super::{BatchReading, BatchReceipt, BatchWriter, request};
 use crate::error::{BatchError, Certainty, FailureClass};
@@ -40,18 +35,6 @@ impl SdkBatchWriter {
     #[must_use]
     pub fn new(client: &Client, table: impl Into<String>) -> Self {
         Self { client: RefreshableClient::new(client), table: table.into() }
-    }
-
-    /// What a failed call means. Credentials that the service calls expired are not used again.
-    fn failure<E>(&self, error: &SdkError<E, HttpResponse>, generation: u64) -> BatchError
-    where
-        E: ProvideErrorMetadata + Error + 'static,
-    {
-        let failure = classify(error, unix_seconds());
-        if failure.class() == FailureClass::ExpiredCredentials {
-            self.client.refresh(generation);
-        }
-        failure
     }
 
     fn receipt(&self, output: &BatchWriteItemOutput) -> Result<BatchReceipt, BatchError> {
@@ -129,8 +112,9 @@ impl BatchWriter for SdkBatchWriter {
             // The SDK is asked for a call without items, which it routes, signs and sends; just
             // before it signs, the body takes the place of the empty one.
             let (table, events) = (self.table.clone(), events.to_vec());
-            let (client, generation) = self.client.current();
-            let call = client
+            let call = self.client.begin();
+            let sent = call
+                .client
                 .batch_write_item()
                 .request_items(&self.table, Vec::new())
                 .customize()
@@ -139,10 +123,12 @@ impl BatchWriter for SdkBatchWriter {
                     let length = body.len().to_string();
                     request.headers_mut().insert("content-length", length);
                     *request.body_mut() = body.into();
-                });
-            match call.send().await {
+                })
+                .interceptor(call.signing.clone())
+                .send();
+            match sent.await {
                 Ok(output) => self.receipt(&output),
-                Err(error) => Err(self.failure(&error, generation)),
+                Err(error) => Err(self.client.failure(&error, &call)),
             }
         }
         .boxed()
@@ -164,10 +150,17 @@ impl BatchWriter for SdkBatchWriter {
                     let message = format!("the read could not be built: {error}");
                     BatchError::new(FailureClass::Fatal, Certainty::NotStored, message)
                 })?;
-            let (client, generation) = self.client.current();
-            match client.batch_get_item().request_items(&self.table, asked).send().await {
+            let call = self.client.begin();
+            let sent = call
+                .client
+                .batch_get_item()
+                .request_items(&self.table, asked)
+                .customize()
+                .interceptor(call.signing.clone())
+                .send();
+            match sent.await {
                 Ok(output) => self.reading(output),
-                Err(error) => Err(self.failure(&error, generation)),
+                Err(error) => Err(self.client.failure(&error, &call)),
             }
         }
         .boxed()
@@ -182,14 +175,4 @@ fn unreadable(output: &impl RequestId, what: &str) -> BatchError {
         Some(request_id) => error.with_request_id(request_id).with_call_over(),
         None => error,
     }
-}
-
-/// This machine's time, to be compared with the service's `Date` header.
-#[expect(clippy::disallowed_methods, reason = "the edge may read the clock: a call just failed")]
-pub(crate) fn unix_seconds() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .ok()
-        .and_then(|since| i64::try_from(since.as_secs()).ok())
-        .unwrap_or_default()
 }

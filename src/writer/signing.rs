@@ -1,0 +1,65 @@
+//! What is known of a request's signature: it says why the service refuses one.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use aws_sdk_dynamodb::config::interceptors::BeforeTransmitInterceptorContextRef;
+use aws_sdk_dynamodb::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_dynamodb::error::BoxError;
+use chrono::NaiveDateTime;
+
+/// Watches one request being signed. A clone is the same.
+#[derive(Debug, Clone)]
+pub(super) struct Signing {
+    /// The request's `X-Amz-Date`: this machine's time, corrected by what the SDK knows of the service's.
+    /// It is what the service judges.
+    date: Arc<OnceLock<String>>,
+    has_signed: Arc<AtomicBool>,
+}
+
+impl Signing {
+    /// `has_signed` is set when the request is signed, and shared with the requests before and after.
+    pub(super) fn new(has_signed: &Arc<AtomicBool>) -> Self {
+        Self { date: Arc::default(), has_signed: Arc::clone(has_signed) }
+    }
+
+    pub(super) fn signed(&self) -> Signed {
+        let date = self.date.get().map(|date| NaiveDateTime::parse_from_str(date, DATE));
+        Signed {
+            at: date.and_then(Result::ok).map(|date| date.and_utc().timestamp()),
+            ever: self.has_signed.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// What a failed call was signed with.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Signed {
+    /// The time in the signature, in seconds after the Unix epoch; `None` where it is not known.
+    pub(crate) at: Option<i64>,
+    /// Whether this client has signed any request: there have been credentials.
+    pub(crate) ever: bool,
+}
+
+/// The form of `X-Amz-Date`.
+const DATE: &str = "%Y%m%dT%H%M%SZ";
+
+impl Intercept for Signing {
+    fn name(&self) -> &'static str {
+        "Signing"
+    }
+
+    fn read_before_transmit(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _runtime_components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if let Some(date) = context.request().headers().get("x-amz-date") {
+            // The retries are switched off: there is one transmission.
+            let _ = self.date.set(date.to_owned());
+            self.has_signed.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
