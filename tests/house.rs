@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use dynamodb_eventstore::{
-    BatchError, BatchReceipt, CloseReport, Event, EventKey, EventStore, EventStoreBuilder,
-    FlushReport, PutError, PutTicket, SdkBatchWriter, StartError, Stats, Stored, Table, TableError,
-    WriteError,
+    Attempt, BatchError, BatchReading, BatchReceipt, CloseReport, Event, EventKey, EventStore,
+    EventStoreBuilder, FlushReport, PutError, PutTicket, SdkBatchWriter, StartError, Stats, Stored,
+    Table, TableError, WriteError,
 };
 
 /// What a policy must not name: runtimes, networks, files, clocks and luck.
@@ -102,6 +102,26 @@ fn the_worker_does_not_know_the_sdk_and_the_edge_does_not_know_tickets() {
 }
 
 #[test]
+fn every_row_of_the_fault_table_names_a_test_that_is_there() {
+    let readme =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let table = readme.split_once("\n## When things go wrong\n").unwrap().1;
+    let rows: Vec<&str> = table
+        .lines()
+        .skip_while(|line| !line.starts_with("|---"))
+        .skip(1)
+        .take_while(|line| line.starts_with('|'))
+        .collect();
+    assert!(rows.len() >= 30, "the table is cut short");
+    let tests: String = sources("tests").into_iter().map(|(_, source)| source).collect();
+    for row in rows {
+        let test = row.trim_end_matches([' ', '|']).rsplit_once("| ").unwrap().1;
+        let test = test.trim_matches('`');
+        assert!(tests.contains(&format!("fn {test}(")), "`{test}` backs a row and is not there");
+    }
+}
+
+#[test]
 fn no_room_has_grown_too_large() {
     for (path, source) in sources("src") {
         let lines = source.lines().take_while(|line| !line.starts_with("#[cfg(test)]")).count();
@@ -123,6 +143,8 @@ fn everything_public_can_be_sent_and_shared() {
     holds::<EventKey>();
     holds::<BatchError>();
     holds::<BatchReceipt>();
+    holds::<BatchReading>();
+    holds::<Attempt>();
     holds::<CloseReport>();
     holds::<FlushReport>();
     holds::<Stats>();
