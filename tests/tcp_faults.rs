@@ -17,7 +17,8 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use dynamodb_eventstore::{
-    Backoff, Certainty, EventStore, EventStoreBuilder, GiveUp, PutTicket, Stored, WriteError,
+    Backoff, Certainty, EventStore, EventStoreBuilder, GiveUp, Proof, PutTicket, ReadBack, Stored,
+    WriteError,
 };
 use futures::future::join_all;
 use serde_json::json;
@@ -258,26 +259,32 @@ async fn resets_in_the_middle_of_answers(table: &Table) {
 }
 
 /// What becomes of one event that gets one attempt.
-async fn reset_once(reset: Reset, table: &Table) -> WriteError {
+async fn reset_once(reset: Reset, read_back: bool, table: &Table) -> Answer {
     let proxy = resetting_proxy([reset]).await;
-    let store = table.store(proxy.url()).max_attempts(1).start().await.unwrap();
-    let puts = put(&store, 1, EVENT_BYTES).await;
-    let error = table.settle(puts).await.remove(0).unwrap_err();
-    let cause = error.last_cause().unwrap().to_string();
-    assert!(cause.contains("reset"), "{cause}");
-    error
+    let store = table.store(proxy.url()).max_attempts(1).read_back(read_back);
+    let puts = put(&store.start().await.unwrap(), 1, EVENT_BYTES).await;
+    table.settle(puts).await.remove(0)
 }
 
 async fn a_reset_in_the_middle_of_the_only_request(table: &Table) {
-    let error = reset_once(Reset::AfterSent(800), table).await;
-    assert_eq!(error.certainty(), Certainty::MaybeStored);
-    assert!(!table.holds(&error).await, "half a request was applied");
+    for read_back in [false, true] {
+        let error = reset_once(Reset::AfterSent(800), read_back, table).await.unwrap_err();
+        assert_eq!(error.certainty(), Certainty::MaybeStored);
+        let not_found = matches!(error.read_back(), Some(ReadBack::NotFound { .. }));
+        assert_eq!(not_found, read_back, "{error:?}");
+        let cause = error.last_cause().unwrap().to_string();
+        assert!(cause.contains("reset"), "{cause}");
+        assert!(!table.holds(&error).await, "half a request was applied");
+    }
 }
 
 async fn a_reset_in_the_middle_of_the_only_answer(table: &Table) {
-    let error = reset_once(Reset::AfterAnswered(40), table).await;
+    let error = reset_once(Reset::AfterAnswered(40), false, table).await.unwrap_err();
     assert_eq!(error.certainty(), Certainty::MaybeStored);
     assert!(table.holds(&error).await, "an answer began before the event was applied");
+
+    let stored = reset_once(Reset::AfterAnswered(40), true, table).await.unwrap();
+    assert_eq!((stored.attempts, stored.proof), (1, Proof::ReadBack));
 }
 
 async fn a_limit_of_data_sent_that_cuts_connections_again_and_again(table: &Table) {
