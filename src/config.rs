@@ -116,6 +116,9 @@ impl Config {
             limits: BatchLimits::new(self.max_batch_events),
             linger: self.linger,
             max_batches_in_flight: self.max_batches_in_flight,
+            // Rendered requests are copies: with the one that passes the mark, they take no more than
+            // another half of the buffer, or the 16 MB of one call.
+            enough_bytes_in_flight: self.max_buffered_bytes / 4,
             attempt_timeout: self.attempt_timeout,
             retry: RetryPolicy {
                 backoff: self.backoff,

@@ -258,20 +258,28 @@ async fn resets_in_the_middle_of_answers(table: &Table) {
     all_are_stored_in_spite_of(&resets.repeat(3), table).await;
 }
 
-/// What becomes of one event that gets one attempt.
-async fn reset_once(reset: Reset, read_back: bool, table: &Table) -> Answer {
-    let proxy = resetting_proxy([reset]).await;
-    let store = table.store(proxy.url()).max_attempts(1).read_back(read_back);
-    let puts = put(&store.start().await.unwrap(), 1, EVENT_BYTES).await;
-    table.settle(puts).await.remove(0)
+/// What becomes of two events that get one attempt each: one that is not read back, and one that is.
+async fn reset_once(reset: fn() -> Reset, table: &Table) -> (Answer, Answer) {
+    let mut puts = Vec::new();
+    for read_back in [false, true] {
+        let proxy = resetting_proxy([reset()]).await;
+        let store = table.store(proxy.url()).max_attempts(1).read_back(read_back);
+        let store = store.start().await.unwrap();
+        puts.extend(put(&store, 1, EVENT_BYTES).await);
+        store.flush().await.unwrap();
+    }
+    let mut answers = table.settle(puts).await;
+    let read_back = answers.pop().unwrap();
+    (answers.pop().unwrap(), read_back)
 }
 
 async fn a_reset_in_the_middle_of_the_only_request(table: &Table) {
-    for read_back in [false, true] {
-        let error = reset_once(Reset::AfterSent(800), read_back, table).await.unwrap_err();
+    let (unread, read_back) = reset_once(|| Reset::AfterSent(800), table).await;
+    let (unread, read_back) = (unread.unwrap_err(), read_back.unwrap_err());
+    assert!(unread.read_back().is_none());
+    assert!(matches!(read_back.read_back(), Some(ReadBack::NotFound { .. })), "{read_back:?}");
+    for error in [unread, read_back] {
         assert_eq!(error.certainty(), Certainty::MaybeStored);
-        let not_found = matches!(error.read_back(), Some(ReadBack::NotFound { .. }));
-        assert_eq!(not_found, read_back, "{error:?}");
         let cause = error.last_cause().unwrap().to_string();
         assert!(cause.contains("reset"), "{cause}");
         assert!(!table.holds(&error).await, "half a request was applied");
@@ -279,11 +287,11 @@ async fn a_reset_in_the_middle_of_the_only_request(table: &Table) {
 }
 
 async fn a_reset_in_the_middle_of_the_only_answer(table: &Table) {
-    let error = reset_once(Reset::AfterAnswered(40), false, table).await.unwrap_err();
+    let (unread, read_back) = reset_once(|| Reset::AfterAnswered(40), table).await;
+    let error = unread.unwrap_err();
     assert_eq!(error.certainty(), Certainty::MaybeStored);
     assert!(table.holds(&error).await, "an answer began before the event was applied");
-
-    let stored = reset_once(Reset::AfterAnswered(40), true, table).await.unwrap();
+    let stored = read_back.unwrap();
     assert_eq!((stored.attempts, stored.proof), (1, Proof::ReadBack));
 }
 

@@ -754,6 +754,23 @@ async fn a_full_buffer_is_sent_at_once_also_beside_a_call_that_hangs() {
     drop(tickets);
 }
 
+#[tokio::test(start_paused = true)]
+async fn requests_under_way_take_no_more_memory_than_a_share_of_the_buffer_and_one_call() {
+    let writer = FakeTable::always(Reply::Store.after(SECOND));
+    let large = format!("\"{}\"", "x".repeat(400_000));
+    for (max_buffered_bytes, most_in_flight) in [(21_000_000, 1), (100_000_000, 3)] {
+        let store = writer.store_builder().max_buffered_bytes(max_buffered_bytes);
+        let store = store.start().await.unwrap();
+        let calls_before = writer.calls().len();
+        for _ in 0..150 {
+            drop(store.put_json(&large).await.unwrap());
+        }
+        assert_eq!(store.flush().await.unwrap().stored, 150);
+        let calls = &writer.calls()[calls_before..];
+        assert_eq!(calls.iter().map(|call| call.in_flight).max(), Some(most_in_flight));
+    }
+}
+
 #[test]
 fn several_threads_put_at_the_same_time() {
     let runtime =

@@ -15,6 +15,8 @@ use tokio::time::{Instant, sleep_until};
 use super::ledger::{Ledger, Tally};
 
 /// Bodies are from some 100 bytes to some 100 kB, as many from 100 to 1,000 as from 10,000 to 100,000.
+/// A call of them fits into the buffers of two sockets; tests/abandoned.rs is about those that do
+/// not.
 const SMALLEST_TEXT: f64 = 60.0;
 const LARGEST_TEXT: f64 = 100_000.0;
 

@@ -75,7 +75,8 @@ impl Doubts {
             read_timeout,
             backoff,
             waiting: Buffer::new(limits, Duration::ZERO),
-            reads: Flights::new(most_reads),
+            // A request for keys alone is small, and its answer no larger than the events in hand.
+            reads: Flights::new(most_reads, usize::MAX),
         }
     }
 
@@ -108,7 +109,7 @@ impl Doubts {
                 doubtful.reads += 1;
             }
             let writer = Arc::clone(&self.writer);
-            self.reads.start(batch, limit, async move { writer.read_batch(&keys).await });
+            self.reads.start(batch, 0, limit, async move { writer.read_batch(&keys).await });
         }
     }
 

@@ -16,35 +16,45 @@ pub(super) type Landed<A> = Result<A, BatchError>;
 /// a panic nor an abort can lose them.
 pub(super) struct Flights<T, A> {
     most: usize,
+    /// With so much under way nothing more begins: each call has its request in memory.
+    enough_bytes: usize,
     tasks: JoinSet<Landed<A>>,
     /// In the order in which they began; few enough to be searched.
-    batches: Vec<(Id, Vec<T>)>,
+    flights: Vec<Flight<T>>,
+}
+
+struct Flight<T> {
+    task: Id,
+    bytes: usize,
+    batch: Vec<T>,
 }
 
 impl<T, A: Send + 'static> Flights<T, A> {
-    pub(super) fn new(most: usize) -> Self {
-        Self { most, tasks: JoinSet::new(), batches: Vec::new() }
+    pub(super) fn new(most: usize, enough_bytes: usize) -> Self {
+        Self { most, enough_bytes, tasks: JoinSet::new(), flights: Vec::new() }
     }
 
     pub(super) fn has_place(&self) -> bool {
-        self.batches.len() < self.most
+        let bytes = || self.flights.iter().map(|flight| flight.bytes).sum::<usize>();
+        self.flights.is_empty() || (self.flights.len() < self.most && bytes() < self.enough_bytes)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.batches.is_empty()
+        self.flights.is_empty()
     }
 
-    /// Sends a batch on its way, with so much time to come back.
+    /// Sends a batch of so many bytes on its way, with so much time to come back.
     pub(super) fn start(
         &mut self,
         batch: Vec<T>,
+        bytes: usize,
         limit: Duration,
         call: impl Future<Output = Landed<A>> + Send + 'static,
     ) {
         let task = self.tasks.spawn(async move {
             timeout(limit, call).await.unwrap_or_else(|_| Err(BatchError::timed_out(limit)))
         });
-        self.batches.push((task.id(), batch));
+        self.flights.push(Flight { task: task.id(), bytes, batch });
     }
 
     /// Waits for the next batch to come back; `None` when none is under way.
@@ -66,8 +76,8 @@ impl<T, A: Send + 'static> Flights<T, A> {
             Ok(done) => done,
             Err(error) => (error.id(), Err(panicked())),
         };
-        let place = self.batches.iter().position(|(task, _)| *task == id);
-        let batch = place.map(|place| self.batches.remove(place).1);
+        let place = self.flights.iter().position(|flight| flight.task == id);
+        let batch = place.map(|place| self.flights.remove(place).batch);
         (batch.unwrap_or_default(), landed)
     }
 
@@ -75,7 +85,7 @@ impl<T, A: Send + 'static> Flights<T, A> {
     pub(super) fn abort(&mut self) -> impl Iterator<Item = T> + use<T, A> {
         self.tasks.abort_all();
         self.tasks.detach_all();
-        std::mem::take(&mut self.batches).into_iter().flat_map(|(_, batch)| batch)
+        std::mem::take(&mut self.flights).into_iter().flat_map(|flight| flight.batch)
     }
 }
 

@@ -38,6 +38,8 @@ pub(crate) struct WorkerSettings {
     pub(crate) limits: BatchLimits,
     pub(crate) linger: Duration,
     pub(crate) max_batches_in_flight: usize,
+    /// With so many bytes on the wire no further call begins.
+    pub(crate) enough_bytes_in_flight: usize,
     pub(crate) attempt_timeout: Duration,
     pub(crate) retry: RetryPolicy,
     /// Whether events in doubt are read back before they are answered.
@@ -95,6 +97,7 @@ impl Worker {
             limits,
             linger,
             max_batches_in_flight,
+            enough_bytes_in_flight,
             attempt_timeout,
             retry,
             read_back,
@@ -116,7 +119,7 @@ impl Worker {
             read_back,
             jitter,
             buffer: Buffer::new(limits, linger),
-            flights: Flights::new(max_batches_in_flight),
+            flights: Flights::new(max_batches_in_flight, enough_bytes_in_flight),
             // As many reads as writes: calls that hang do not keep each other's places.
             doubts: Doubts::new(
                 Arc::clone(&writer),
@@ -256,8 +259,9 @@ impl Worker {
                 held.pending.event().clone()
             })
             .collect();
+        let bytes = events.iter().map(Event::wire_bytes).sum();
         let writer = Arc::clone(&self.writer);
-        self.flights.start(batch, limit, async move { writer.write_batch(&events).await });
+        self.flights.start(batch, bytes, limit, async move { writer.write_batch(&events).await });
     }
 
     /// How long an attempt may take. One that begins just before an event's deadline leaves half of

@@ -12,9 +12,10 @@ use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 
 use super::classify::classify;
+use super::payload::Payload;
 use super::signing::Signing;
 use crate::clock::now;
-use crate::error::{BatchError, FailureClass};
+use crate::error::{BatchError, Certainty, FailureClass};
 
 /// No credentials are thrown away that were fetched a moment ago: the calls that fail with them come in
 /// swarms, and a fetch can be a process or a call to another service.
@@ -37,6 +38,8 @@ pub(super) struct RefreshableClient {
 pub(super) struct Call {
     pub(super) client: Client,
     pub(super) signing: Signing,
+    /// Dropped with the call, and the rest of its body with it.
+    pub(super) payload: Payload,
     generation: u64,
 }
 
@@ -45,22 +48,24 @@ struct Current {
     client: Client,
     /// Tells calls with these credentials from those before.
     generation: u64,
-    since: Instant,
+    /// `None` for the credentials that were there from the start.
+    since: Option<Instant>,
 }
 
 impl RefreshableClient {
     pub(super) fn new(client: &Client) -> Self {
         let config = client.config().to_builder().retry_config(RetryConfig::disabled()).build();
-        let (client, since) = (Client::from_conf(config), now());
-        let current = Current { client, generation: 0, since };
+        let current = Current { client: Client::from_conf(config), generation: 0, since: None };
         Self { current: Arc::new(RwLock::new(current)), has_signed: Arc::default() }
     }
 
     pub(super) fn begin(&self) -> Call {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let payload = Payload::default();
         Call {
             client: current.client.clone(),
-            signing: Signing::new(&self.has_signed),
+            signing: Signing::new(&self.has_signed, payload.slot()),
+            payload,
             generation: current.generation,
         }
     }
@@ -70,7 +75,10 @@ impl RefreshableClient {
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
-        let failure = classify(error, call.signing.signed());
+        let mut failure = classify(error, call.signing.signed());
+        if call.payload.is_incomplete() {
+            failure = failure.with_certainty(Certainty::NotStored);
+        }
         if failure.class() == FailureClass::ExpiredCredentials {
             self.refresh(call.generation);
         }
@@ -80,14 +88,17 @@ impl RefreshableClient {
     fn refresh(&self, generation: u64) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let now = now();
-        let is_young = now.saturating_duration_since(current.since) < SHORTEST_LIFE;
+        let is_young = |since| now.saturating_duration_since(since) < SHORTEST_LIFE;
         // Others of the swarm may have been here before.
-        if current.generation != generation || is_young {
+        if current.generation != generation || current.since.is_some_and(is_young) {
             return;
         }
         let config = current.client.config().to_builder();
         let config = config.identity_cache(IdentityCache::lazy().build()).build();
-        *current =
-            Current { client: Client::from_conf(config), generation: generation + 1, since: now };
+        *current = Current {
+            client: Client::from_conf(config),
+            generation: generation + 1,
+            since: Some(now),
+        };
     }
 }

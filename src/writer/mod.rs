@@ -2,6 +2,7 @@
 
 mod classify;
 mod client;
+mod payload;
 mod request;
 mod sdk;
 mod signing;

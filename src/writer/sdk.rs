@@ -7,6 +7,7 @@ use aws_sdk_dynamodb::operation::RequestId;
 use aws_sdk_dynamodb::operation::batch_get_item::BatchGetItemOutput;
 use aws_sdk_dynamodb::operation::batch_write_item::BatchWriteItemOutput;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
@@ -113,13 +114,15 @@ impl BatchWriter for SdkBatchWriter {
             // before it signs, the body takes the place of the empty one.
             let (table, events) = (self.table.clone(), events.to_vec());
             let call = self.client.begin();
+            let slot = call.payload.slot();
             let sent = call
                 .client
                 .batch_write_item()
                 .request_items(&self.table, Vec::new())
                 .customize()
                 .mutate_request(move |request| {
-                    let body = request::batch_write_item(&table, &events);
+                    let body = Bytes::from(request::batch_write_item(&table, &events));
+                    slot.keep(&body);
                     let length = body.len().to_string();
                     request.headers_mut().insert("content-length", length);
                     *request.body_mut() = body.into();

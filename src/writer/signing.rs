@@ -1,12 +1,18 @@
-//! What is known of a request's signature: it says why the service refuses one.
+//! One request between its signing and its sending: the time in its signature says why the service
+//! refuses one, and its body is put in the place of the one that was signed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use aws_sdk_dynamodb::config::interceptors::BeforeTransmitInterceptorContextRef;
+use aws_sdk_dynamodb::config::interceptors::{
+    BeforeTransmitInterceptorContextMut, BeforeTransmitInterceptorContextRef,
+};
 use aws_sdk_dynamodb::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_dynamodb::error::BoxError;
+use aws_smithy_types::body::SdkBody;
 use chrono::NaiveDateTime;
+
+use super::payload::Slot;
 
 /// Watches one request being signed. A clone is the same.
 #[derive(Debug, Clone)]
@@ -15,12 +21,13 @@ pub(super) struct Signing {
     /// It is what the service judges.
     date: Arc<OnceLock<String>>,
     has_signed: Arc<AtomicBool>,
+    body: Slot,
 }
 
 impl Signing {
     /// `has_signed` is set when the request is signed, and shared with the requests before and after.
-    pub(super) fn new(has_signed: &Arc<AtomicBool>) -> Self {
-        Self { date: Arc::default(), has_signed: Arc::clone(has_signed) }
+    pub(super) fn new(has_signed: &Arc<AtomicBool>, body: Slot) -> Self {
+        Self { date: Arc::default(), has_signed: Arc::clone(has_signed), body }
     }
 
     pub(super) fn signed(&self) -> Signed {
@@ -59,6 +66,18 @@ impl Intercept for Signing {
             // The retries are switched off: there is one transmission.
             let _ = self.date.set(date.to_owned());
             self.has_signed.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn modify_before_transmit(
+        &self,
+        context: &mut BeforeTransmitInterceptorContextMut<'_>,
+        _runtime_components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if let Some(pieces) = self.body.pieces() {
+            *context.request_mut().body_mut() = SdkBody::from_body_1_x(pieces);
         }
         Ok(())
     }

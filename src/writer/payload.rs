@@ -1,0 +1,150 @@
+//! A large request's body on its way: handed over piece by piece, and forgotten with its call.
+//!
+//! An HTTP connection whose request is given up while it is being written first writes the rest
+//! (hyper 1.12 does), which takes for ever where nobody reads. A body handed over whole would stay in
+//! memory as long, one for each attempt that times out. In pieces, no more stays than the connection
+//! has taken.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use http_body::{Body, Frame, SizeHint};
+
+/// Bytes handed over at a time. A body of no more is not worth the trouble.
+const PIECE: usize = 64 * 1024;
+
+/// The caller's half: as long as it lives, the body can be sent.
+#[derive(Debug, Default)]
+pub(super) struct Payload(Arc<Mutex<Rest>>);
+
+#[derive(Debug, Default)]
+struct Rest {
+    /// What has not been handed over.
+    bytes: Bytes,
+    given_up: bool,
+}
+
+impl Payload {
+    /// Where to put the body when it is made.
+    pub(super) fn slot(&self) -> Slot {
+        Slot(Arc::clone(&self.0))
+    }
+
+    /// Whether a part of the body has never left: nobody can have received the request, let alone
+    /// applied it.
+    pub(super) fn is_incomplete(&self) -> bool {
+        !lock(&self.0).bytes.is_empty()
+    }
+}
+
+impl Drop for Payload {
+    fn drop(&mut self) {
+        let mut rest = lock(&self.0);
+        rest.given_up = true;
+        rest.bytes = Bytes::new();
+    }
+}
+
+/// The request's half.
+#[derive(Debug, Clone)]
+pub(super) struct Slot(Arc<Mutex<Rest>>);
+
+impl Slot {
+    /// Keeps the body, if it is one to be handed over in pieces.
+    pub(super) fn keep(&self, body: &Bytes) {
+        if body.len() > PIECE {
+            lock(&self.0).bytes = body.clone();
+        }
+    }
+
+    /// The kept body, in pieces.
+    pub(super) fn pieces(&self) -> Option<Pieces> {
+        (!lock(&self.0).bytes.is_empty()).then(|| Pieces(Arc::clone(&self.0)))
+    }
+}
+
+/// The body as the connection takes it.
+pub(super) struct Pieces(Arc<Mutex<Rest>>);
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let mut rest = lock(&self.0);
+        if rest.bytes.is_empty() {
+            // Where the call was given up this ends the body short of its length, and with it the
+            // connection.
+            return Poll::Ready(None);
+        }
+        // A copy: a slice would keep the whole in memory.
+        let length = rest.bytes.len().min(PIECE);
+        let piece = Bytes::copy_from_slice(rest.bytes.get(..length).unwrap_or_default());
+        rest.bytes.advance(length);
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let rest = lock(&self.0);
+        rest.bytes.is_empty() && !rest.given_up
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(lock(&self.0).bytes.len() as u64)
+    }
+}
+
+fn lock(rest: &Mutex<Rest>) -> MutexGuard<'_, Rest> {
+    rest.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[test]
+    fn a_large_body_comes_in_pieces_and_as_a_whole_it_is_the_same() {
+        let body: Bytes = (0..3 * PIECE + 7).map(|place| place as u8).collect();
+        let payload = Payload::default();
+        payload.slot().keep(&body);
+        let mut pieces = payload.slot().pieces().unwrap();
+        assert_eq!(pieces.size_hint().exact(), Some(body.len() as u64));
+        let mut sent = Vec::new();
+        while payload.is_incomplete() {
+            sent.push(block_on(pieces.frame()).unwrap().unwrap().into_data().unwrap());
+        }
+        assert!(pieces.is_end_stream() && block_on(pieces.frame()).is_none());
+        assert_eq!(sent.iter().map(Bytes::len).collect::<Vec<_>>(), [PIECE, PIECE, PIECE, 7]);
+        assert_eq!(sent.concat(), body);
+    }
+
+    #[test]
+    fn a_call_that_is_given_up_sends_and_keeps_nothing_more() {
+        let body = Bytes::from(vec![0; 3 * PIECE]);
+        let payload = Payload::default();
+        payload.slot().keep(&body);
+        let mut pieces = payload.slot().pieces().unwrap();
+        let first = block_on(pieces.frame()).unwrap().unwrap();
+        drop(payload);
+        assert!(body.is_unique(), "nothing else keeps the body");
+        drop(first);
+        assert!(!pieces.is_end_stream(), "its length is not reached");
+        assert!(block_on(pieces.frame()).is_none());
+    }
+
+    #[test]
+    fn a_small_body_is_left_as_it_is() {
+        let payload = Payload::default();
+        payload.slot().keep(&Bytes::from(vec![0; PIECE]));
+        assert!(payload.slot().pieces().is_none() && !payload.is_incomplete());
+    }
+}
