@@ -1,5 +1,5 @@
 //! The endpoint: a process of its own, so that its memory is not counted. Of each event it keeps the
-//! key and a hash of the body.
+//! key and a hash of the body; and the body itself while somebody may want to read it back.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -100,7 +100,7 @@ pub(crate) fn serve(seed: u64) {
         println!("{}", listener.local_addr().unwrap().port());
         let (silence, silent) = watch::channel(false);
         tokio::spawn(stall(silence, Stalls::new(seed)));
-        let table = Arc::new(Mutex::new(Table { rows: BTreeMap::new(), fates: Fates::new(seed) }));
+        let table = Arc::new(Mutex::new(Table::new(seed)));
         loop {
             let (stream, _) = listener.accept().await.unwrap();
             stream.set_nodelay(true).unwrap();
@@ -140,7 +140,7 @@ async fn answer(
     let target = request.headers().get("x-amz-target").and_then(|target| target.to_str().ok());
     let operation = target.and_then(|target| target.rsplit('.').next()).unwrap_or("").to_owned();
     let writes = operation == "BatchWriteItem";
-    if writes {
+    if writes || operation == "BatchGetItem" {
         silent.wait_for(|silent| !silent).await.map_err(io::Error::other)?;
     }
     let body = request.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
@@ -150,6 +150,7 @@ async fn answer(
         let answer = match operation.as_str() {
             "BatchWriteItem" => table.write(&body, fate),
             "DescribeTable" => Answer::ok(&described()),
+            "BatchGetItem" => table.read(&body),
             "Scan" => table.page(&body),
             _ => Answer::invalid("no such operation"),
         };
@@ -193,10 +194,16 @@ impl Answer {
 
 struct Table {
     rows: BTreeMap<Key, u64>,
+    /// Bodies that were applied by a call without an acknowledgement.
+    in_doubt: HashMap<Key, String>,
     fates: Fates,
 }
 
 impl Table {
+    fn new(seed: u64) -> Self {
+        Self { rows: BTreeMap::new(), in_doubt: HashMap::new(), fates: Fates::new(seed) }
+    }
+
     fn write(&mut self, body: &[u8], fate: Fate) -> Answer {
         let puts = match parse(body) {
             Ok(puts) => puts,
@@ -209,26 +216,55 @@ impl Table {
             Fate::HandBack(probability) => {
                 let (back, applied): (Vec<_>, Vec<_>) =
                     puts.into_iter().partition(|_| self.fates.hands_back(probability));
-                self.apply(&applied);
+                self.apply(&applied, true);
                 return Answer::ok(&json!({ "UnprocessedItems": { TABLE: back } }));
             }
             Fate::Error { applied } | Fate::Hang { applied } | Fate::Reset { applied } => {
                 if applied {
-                    self.apply(&puts);
+                    self.apply(&puts, false);
                 }
                 return Answer::error(500, "InternalServerError", "As drawn.");
             }
             Fate::Answer | Fate::AnswerLate(_) => {}
         }
-        self.apply(&puts);
+        self.apply(&puts, matches!(fate, Fate::Answer));
         Answer::ok(&json!({ "UnprocessedItems": {} }))
     }
 
-    fn apply(&mut self, puts: &[WriteRequest<'_>]) {
+    fn apply(&mut self, puts: &[WriteRequest<'_>], is_acknowledged: bool) {
         for WriteRequest { put: Put { item } } in puts {
             let key = item.key.text.as_bytes().try_into().unwrap();
             self.rows.insert(key, hash(&item.body.text));
+            if is_acknowledged {
+                self.in_doubt.remove(&key);
+            } else {
+                self.in_doubt.insert(key, item.body.text.clone().into_owned());
+            }
         }
+    }
+
+    /// The bodies under these keys. A key whose body is not kept any more is handed back: an
+    /// acknowledgement of it is on its way, or was too slow.
+    fn read(&self, body: &[u8]) -> Answer {
+        let asked: Value = serde_json::from_slice(body).unwrap();
+        let asked = asked.pointer("/RequestItems/events/Keys").and_then(Value::as_array).unwrap();
+        let (mut found, mut unprocessed) = (Vec::new(), Vec::new());
+        for asked in asked {
+            let key = asked.pointer("/key/S").and_then(Value::as_str).unwrap();
+            let key: Key = key.as_bytes().try_into().unwrap();
+            match (self.in_doubt.get(&key), self.rows.contains_key(&key)) {
+                (Some(body), _) => {
+                    found.push(json!({ "key": asked["key"], "body": { "S": body } }))
+                }
+                (None, true) => unprocessed.push(asked.clone()),
+                (None, false) => {}
+            }
+        }
+        let unprocessed = match unprocessed.is_empty() {
+            true => json!({}),
+            false => json!({ TABLE: { "Keys": unprocessed, "ConsistentRead": true } }),
+        };
+        Answer::ok(&json!({ "Responses": { TABLE: found }, "UnprocessedKeys": unprocessed }))
     }
 
     /// A page of a scan, with hashes for bodies.
