@@ -388,6 +388,10 @@ async fn resume_stores_what_put_could_not_under_the_same_keys_however_often_it_r
         tool(&folder).args(arguments).args(more).output().unwrap()
     };
 
+    let output = tool(&folder).args(["resume", "failed.ndjson"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("name the table"), "{output:?}");
+
     let output = resume(&["--failed", "left.ndjson"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(stdout(&output).starts_with("stored 3 events, "), "{output:?}");

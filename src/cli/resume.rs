@@ -41,6 +41,10 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(arguments: Arguments, verbose: bool) -> Result<ExitCode, Box<dyn Error>> {
     let Arguments { file, unchecked, options } = arguments;
+    // No default: what was meant for one table is not to end in another.
+    if !options.has_target() {
+        return Err("name the table that the events were meant for: --table or --local".into());
+    }
     let way = Way::Again { check: !unchecked };
     storing::run(Source::new(Some(file)), options, way, verbose).await
 }

@@ -30,8 +30,8 @@ pub(crate) struct Options {
     #[arg(long, conflicts_with = "local")]
     table: Option<String>,
 
-    /// Local table to store in: an SQLite file, made if it is not there
-    /// [default without --table: events.sqlite].
+    /// Local table to store in: an SQLite file, made if it is not there. `put` takes events.sqlite
+    /// where neither this nor --table is given.
     #[arg(long, value_name = "PATH")]
     local: Option<PathBuf>,
 
@@ -55,6 +55,13 @@ pub(crate) struct Options {
 
     #[command(flatten)]
     aws: Aws,
+}
+
+impl Options {
+    /// Whether it is said where to store.
+    pub(crate) fn has_target(&self) -> bool {
+        self.table.is_some() || self.local.is_some()
+    }
 }
 
 /// Stores the lines of `source`.
