@@ -200,15 +200,15 @@ impl EventStoreBuilder {
     /// - found with its body, the event is [`Stored`](crate::Stored) after all;
     /// - not found, it is [`NotStored`](crate::Certainty::NotStored) if every call that may have stored
     ///   it is known to be over: the service had begun to answer with 200 and its request id, and the
-    ///   rest of the answer was lost or makes no sense;
+    ///   rest of the answer was lost. This takes it that nobody deletes events so soon;
     /// - not found after a call without an answer (a time-out, a broken connection) or with a 5xx, it
     ///   stays [`MaybeStored`](crate::Certainty::MaybeStored), as the call may be applied after the
     ///   read. [`read_back`](crate::WriteError::read_back) says that it was not there, and when.
     ///
     /// A read that fails is repeated while there is time: until one attempt time-out after the event's
     /// deadline. Where the role lacks `dynamodb:BatchGetItem` the event stays maybe stored, and its error
-    /// says so. To leave time for it, a call that begins just before an event's deadline may take half
-    /// of the attempt time-out beyond the deadline, not the whole.
+    /// says so. To leave time for it, a call that begins just before the deadline of one of its events may
+    /// take half of the attempt time-out beyond that deadline, not the whole.
     pub fn read_back(mut self, read_back: bool) -> Self {
         self.config.read_back = read_back;
         self

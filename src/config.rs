@@ -132,9 +132,9 @@ impl Config {
     }
 
     /// How long after the deadline of a close that was given `patience` events in doubt may still be read
-    /// back: no longer than one attempt, and no longer than the close itself was to take.
+    /// back: no longer than one attempt, and a quarter of what the close itself was to take.
     pub(crate) fn time_to_read_back(&self, patience: Duration) -> Duration {
-        if self.read_back { self.attempt_timeout.min(patience) } else { Duration::ZERO }
+        if self.read_back { self.attempt_timeout.min(patience / 4) } else { Duration::ZERO }
     }
 
     /// The writer id that was set, or the one that 64 random bits draw.

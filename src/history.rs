@@ -21,9 +21,9 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// When the call began, counted from the moment at which the store accepted the event. The time
-    /// on the wall is this much after the key's [`timestamp`](crate::EventKey::timestamp), or a little
-    /// less.
+    /// When the call began, counted from the moment at which the store's worker took the event over. For
+    /// an event that got its key from the put, that is about the key's
+    /// [`timestamp`](crate::EventKey::timestamp).
     #[must_use]
     pub fn began(&self) -> Duration {
         self.began

@@ -57,12 +57,12 @@
 //! | Every accepted event gets one answer, at the latest one attempt time-out after its deadline. | A pending event can only be consumed by settling it, and settles itself when dropped. |
 //! | `Ok(Stored)`: the service acknowledged a call that carried the event, or a consistent read found it. | Answers are matched by key. A 200 that is empty, unreadable or about other keys is no answer. |
 //! | [`NotStored`](Certainty::NotStored): no attempt was applied, and none can be any more. [`MaybeStored`](Certainty::MaybeStored): one may have been, or may yet be. | Once maybe, an event stays maybe until an attempt is acknowledged or a [read](EventStoreBuilder::read_back) settles it. |
-//! | A retry changes nothing that is stored. | Same key, same body; a key is never changed and never used again. |
-//! | Keys of one store are in the order of its puts, whatever the clock does. | The generator never repeats or steps back. |
+//! | A retry changes nothing that is stored. | Same key, same body; a key is never changed, nor drawn again. |
+//! | Keys that one store draws are in the order of its puts, whatever the clock does. | The generator never repeats or steps back. |
 //! | Memory is bounded, in events and in bytes. | Room is taken before an event is accepted and given back when it is settled. |
 //! | `accepted = stored + failed + pending`, at every moment. | [`EventStore::stats`] shows it. |
 //!
-//! Not promised: that events arrive in the table in key order; that two stores that share a
+//! Not promised: that a read back finds what somebody has deleted meanwhile; that events arrive in the table in key order; that two stores that share a
 //! [`WriterId`] never clash; that an event survives the death of its process before it is stored.
 //!
 //! # Three ways to end

@@ -12,7 +12,7 @@ use crate::error::WriteError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 #[non_exhaustive]
 pub struct FlushReport {
-    /// Events acknowledged by the service.
+    /// Events stored: acknowledged by the service, or found by a read.
     pub stored: u64,
     /// Events given up; their tickets say why.
     pub failed: u64,
@@ -22,7 +22,7 @@ pub struct FlushReport {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct CloseReport {
-    /// Events acknowledged over the store's whole life.
+    /// Events stored over the store's whole life: acknowledged by the service, or found by a read.
     pub stored: u64,
     /// Events given up over the store's whole life.
     pub failed: u64,
@@ -36,14 +36,15 @@ pub struct CloseReport {
 }
 
 impl CloseReport {
-    /// Whether every event that the store ever accepted was acknowledged.
+    /// Whether every event that the store ever accepted is stored.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.failed == 0
     }
 
     /// Writes every event of [`not_stored`](Self::not_stored) as one line of JSON: its key and body,
-    /// certainty, attempts and causes.
+    /// certainty, attempts and causes. Those that are only counted, in
+    /// [`not_listed`](Self::not_listed), are not among them, nor those of which a ticket has heard.
     ///
     /// `dynamodb-eventstore resume FILE` puts the events of such lines again, under the same keys. A
     /// program reads each line as an [`Event`](crate::Event) and hands it to
@@ -58,8 +59,9 @@ impl CloseReport {
     /// ```
     /// # async fn example(store: dynamodb_eventstore::EventStore) -> Result<(), Box<dyn std::error::Error>> {
     /// let report = store.close(std::time::Duration::from_secs(20)).await?;
-    /// if !report.is_complete() {
-    ///     let mut file = std::fs::File::create_new("not-stored.ndjson")?;
+    /// if !report.not_stored.is_empty() {
+    ///     let mut options = std::fs::OpenOptions::new();
+    ///     let mut file = options.append(true).create(true).open("not-stored.ndjson")?;
     ///     report.write_ndjson(&mut file)?;
     ///     file.sync_all()?;
     /// }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Stats {
     /// Events for which a put returned a ticket.
     pub accepted: u64,
-    /// Events acknowledged by the service.
+    /// Events stored: acknowledged by the service, or found by a read.
     pub stored: u64,
     /// Events given up: their ticket holds a [`WriteError`](crate::WriteError).
     pub failed: u64,

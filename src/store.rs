@@ -15,6 +15,7 @@ use crate::clock::{FAR_OFF, KeyClock, now};
 use crate::config::Config;
 use crate::error::{CloseError, FlushError, PutError, WorkerLost};
 use crate::event::{Event, MAX_BODY_BYTES, MAX_ITEM_BYTES, check_body};
+use crate::history::Doubt;
 use crate::key::{KeyGenerator, WriterId};
 use crate::report::{CloseReport, FlushReport};
 use crate::room::{NoRoom, Permit, Room};
@@ -157,11 +158,8 @@ impl EventStore {
     ///
     /// # Errors
     ///
-    /// As [`put`](Self::put); [`PutError::NotJson`] when the text is not one JSON value.
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`put`](Self::put).
+    /// As [`put`](Self::put), and cancel safe as well; [`PutError::NotJson`] when the text is not one
+    /// JSON value.
     ///
     /// # Example
     ///
@@ -182,18 +180,16 @@ impl EventStore {
     /// Puts an event that has its key already: one that an earlier store could not store, or not say
     /// for sure that it did.
     ///
-    /// Under the same key an event cannot be stored twice, however often it is put. The key of an event
-    /// that differs must differ as well: `BatchWriteItem` overwrites in silence. Do not make up keys;
-    /// take them from [`WriteError::event`](crate::WriteError::event), or from the lines that
-    /// [`CloseReport::write_ndjson`] has written.
+    /// However often it is put, it cannot be stored twice. An event that differs must have another key:
+    /// `BatchWriteItem` overwrites in silence. So do not make up keys; take them from
+    /// [`WriteError::event`](crate::WriteError::event), or from the lines of
+    /// [`CloseReport::write_ndjson`]. That the body is JSON is not checked.
+    ///
+    /// The ticket never says not stored: what earlier calls have done, or may yet do, is not known here.
     ///
     /// # Errors
     ///
-    /// As [`put`](Self::put), except that the event has been measured already.
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`put`](Self::put).
+    /// As [`put`](Self::put), except that the event has been measured already. Cancel safe as well.
     ///
     /// # Example
     ///
@@ -209,7 +205,7 @@ impl EventStore {
     pub async fn put_event(&self, event: Event) -> Result<PutTicket, PutError> {
         let bytes = u32::try_from(event.item_bytes()).unwrap_or(u32::MAX);
         let room = self.shared.room.enter(bytes).await.map_err(|no| self.refusal(no))?;
-        self.hand_over(event, room)
+        self.hand_over(event, Doubt::Open, room)
     }
 
     /// Puts an event if there is room for it now.
@@ -282,7 +278,7 @@ impl EventStore {
     /// At the deadline what is still waiting is given up as it stands: not stored, or maybe stored
     /// where a call with it was under way. The latter is read back first
     /// ([`read_back`](EventStoreBuilder::read_back)), for which there is one attempt time-out more, or as
-    /// much as `deadline` if that is less: with a deadline of zero it comes back at once. Tickets get the
+    /// much as a quarter of `deadline` if that is less: a deadline of zero is one. Tickets get the
     /// same answers as the report. Every clone may call it; all get the same report, and the earliest
     /// deadline counts.
     ///
@@ -345,12 +341,17 @@ impl EventStore {
             let mut keys = self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner);
             keys.next(self.shared.key_clock.unix_milliseconds()).ok_or(PutError::NoKeyLeft)?
         };
-        self.hand_over(Event::new(key, body)?, room)
+        self.hand_over(Event::new(key, body)?, Doubt::None, room)
     }
 
-    fn hand_over(&self, event: Event, room: Permit) -> Result<PutTicket, PutError> {
+    fn hand_over(
+        &self,
+        event: Event,
+        doubt_before: Doubt,
+        room: Permit,
+    ) -> Result<PutTicket, PutError> {
         tracing::trace!(key = %event.key(), body = event.body(), "put");
-        let (pending, ticket) = Pending::accept(event, room, &self.shared.counters);
+        let (pending, ticket) = Pending::accept(event, doubt_before, room, &self.shared.counters);
         match self.shared.commands.send(Command::Put(pending)) {
             Ok(()) => Ok(ticket),
             Err(mpsc::error::SendError(command)) => {

@@ -56,7 +56,7 @@ pub enum Proof {
 
 /// The answer to one put, to be awaited: what became of the event.
 ///
-/// The future's output is `Ok(`[`Stored`]`)` when the service acknowledged the event, and
+/// The future's output is `Ok(`[`Stored`]`)` when the event is in the table, and
 /// `Err(`[`WriteError`]`)` when the store gave it up. It comes at the latest one attempt time-out
 /// after the event's deadline ([`event_deadline`](crate::EventStoreBuilder::event_deadline)).
 ///
@@ -100,6 +100,8 @@ impl Future for PutTicket {
 pub(crate) struct Pending {
     event: Event,
     attempts: u32,
+    /// What an earlier store may have left of the event in the table, or may yet.
+    doubt_before: Doubt,
     /// When the current attempt began, while its answer is out.
     in_flight_since: Option<Instant>,
     accepted_at: Option<Instant>,
@@ -113,9 +115,11 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    /// Accepts an event that has room in the buffer.
+    /// Accepts an event that has room in the buffer. `doubt_before` is [`Doubt::None`] for an event that
+    /// was never put before.
     pub(crate) fn accept(
         event: Event,
+        doubt_before: Doubt,
         room: Permit,
         counters: &Arc<Counters>,
     ) -> (Self, PutTicket) {
@@ -125,6 +129,7 @@ impl Pending {
         let pending = Self {
             event,
             attempts: 0,
+            doubt_before,
             in_flight_since: None,
             accepted_at: None,
             history: None,
@@ -154,7 +159,8 @@ impl Pending {
         if self.in_flight_since.is_some() {
             return Doubt::Open;
         }
-        self.history.as_ref().map_or(Doubt::None, |history| history.doubt)
+        let since = self.history.as_ref().map_or(Doubt::None, |history| history.doubt);
+        since.max(self.doubt_before)
     }
 
     /// Notes when the worker took the event over; its deadline counts from here.

@@ -425,6 +425,42 @@ async fn resume_stores_what_put_could_not_under_the_same_keys_however_often_it_r
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resume_puts_only_what_is_an_event_and_says_of_nothing_else_that_it_is_not_stored() {
+    let folder = folder();
+    let key = "20130927T005240652508858176";
+    let lines = [
+        format!(r#"{{"key":"{key}","certainty":"maybe stored","body":null}}"#),
+        format!(r#"{{"key":"{key}","body":"no json at all"}}"#),
+        r#"{"key":"yesterday","body":"{}"}"#.to_owned(),
+        r#"{"key":7}"#.to_owned(),
+    ];
+    write(&folder, "failed.ndjson", lines.join("\n"));
+    let arguments =
+        ["resume", "failed.ndjson", "--local", "table.sqlite", "--failed", "left.ndjson"];
+    let output = tool(&folder).args(arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let left = lines_of(&folder, "left.ndjson");
+    let keys: Vec<&Value> = left.iter().map(|line| &line["key"]).collect();
+    assert_eq!(keys, [&Value::from(key), &key.into(), &"yesterday".into(), &Value::Null]);
+    assert!(left.iter().all(|line| line["certainty"] == "maybe stored"), "{left:?}");
+    let texts: Vec<&str> = left.iter().map(|line| line["text"].as_str().unwrap()).collect();
+    assert_eq!(texts, lines);
+    assert!(bodies(&folder.path().join("table.sqlite")).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resume_outlives_a_read_that_gets_no_answer() {
+    let folder = folder();
+    fail_to_put(&folder).await;
+    let endpoint = Endpoint::start(Script::of([]).first_reading([ReadReply::Hang])).await;
+    let mut resume = tool_for(&folder, &endpoint.url());
+    resume.args(["resume", "failed.ndjson", "--table", TABLE]);
+    let output = tokio::task::spawn_blocking(move || resume.output().unwrap()).await.unwrap();
+    assert!(stdout(&output).starts_with("stored 3 events, "), "{output:?}");
+    assert_eq!(endpoint.calls("BatchGetItem").len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn resume_overwrites_no_other_event() {
     let folder = folder();
     fail_to_put(&folder).await;

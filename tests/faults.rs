@@ -589,8 +589,7 @@ async fn what_was_applied_without_an_acknowledgement_is_found_and_stored(transpo
 }
 
 async fn what_is_not_found_after_an_answer_of_the_service_is_not_stored(transport: Transport) {
-    for lost in [Reply::CutShort, Reply::raw(200, ""), Reply::raw(200, "{"), Reply::raw(200, "{}")]
-    {
+    for lost in [Reply::CutShort, Reply::raw(200, "{"), Reply::raw(200, "<html>hello</html>")] {
         let (answers, _) = answers_after_one_attempt(transport, Script::of([lost])).await;
         for answer in answers {
             let error = answer.unwrap_err();
@@ -608,7 +607,12 @@ async fn what_is_not_found_after_a_call_that_may_still_be_applied_stays_maybe_st
         Reply::error(503, "ServiceUnavailable"),
         Reply::Hang,
         Reply::HangUp,
+        // Whole answers, but not to this call: it may still be out.
         Reply::Unprocessed(Selector::PlacesAndStranger(vec![0, 1, 2])),
+        Reply::raw(200, r#"{"UnprocessedItems":{"other":[{"PutRequest":{"Item":{}}}]}}"#),
+        Reply::raw(200, r#"{"Responses":{"events":[]},"UnprocessedKeys":{}}"#),
+        Reply::raw(200, "{}"),
+        Reply::raw(200, ""),
     ] {
         let (answers, _) = answers_after_one_attempt(transport, Script::of([lost])).await;
         for answer in answers {

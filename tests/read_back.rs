@@ -188,6 +188,17 @@ async fn a_read_that_panics_leaves_the_event_maybe_stored() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_read_that_panics_takes_no_other_read_with_it() {
+    let table = FakeTable::always(Reply::StoreThenFail.after(SECOND));
+    table.script_reads([ReadReply::After(SECOND, Box::new(ReadReply::Panic))]);
+    let store = store_at(&table).max_attempts(1).max_batch_events(1).max_batches_in_flight(1);
+    let store = store.start().await.unwrap();
+    let puts = [store.put(&0).await, store.put(&1).await, store.put(&2).await];
+    let answers = join_all(puts.map(Result::unwrap)).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_err()).count(), 1, "{answers:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn switched_off_nothing_is_read() {
     let table = FakeTable::always(Reply::StoreThenFail);
     let error = answer_of_one(store_at(&table).max_attempts(1).read_back(false)).await.unwrap_err();
@@ -270,10 +281,10 @@ async fn close_reads_back_what_was_in_flight_at_its_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn close_waits_for_reads_no_longer_than_one_time_out_nor_than_it_was_given_itself() {
+async fn close_waits_for_reads_no_longer_than_one_time_out_nor_a_quarter_of_its_own_time() {
     let table = FakeTable::always(Reply::StoreThenHang);
     table.reply_to_reads_from_now_on(ReadReply::Hang);
-    for (given, at_most) in [(0, 0), (3, 6), (20, 24)] {
+    for (given, at_most) in [(0, 0), (8, 10), (20, 24)] {
         let store = store_at(&table).event_deadline(SECOND * 600).start().await.unwrap();
         let ticket = store.put(&1).await.unwrap();
         clock::wait(SECOND).await;
@@ -293,9 +304,9 @@ async fn a_close_that_is_not_to_wait_ends_the_reads_of_one_that_does() {
     let ticket = store.put(&1).await.unwrap();
     let patient = tokio::spawn({
         let store = store.clone();
-        async move { store.close(SECOND * 5).await.unwrap() }
+        async move { store.close(SECOND * 8).await.unwrap() }
     });
-    clock::wait(SECOND * 6).await;
+    clock::wait(SECOND * 9).await;
     assert_eq!(table.reads().len(), 1, "close is reading");
     let start = clock::now();
     store.close(Duration::ZERO).await.unwrap();
@@ -306,6 +317,44 @@ async fn a_close_that_is_not_to_wait_ends_the_reads_of_one_that_does() {
         (error.certainty(), error.reason()),
         (Certainty::MaybeStored, GiveUp::CloseDeadline)
     );
+}
+
+// Events that are put again.
+
+#[tokio::test(start_paused = true)]
+async fn an_event_put_again_is_never_called_not_stored_for_an_earlier_call_may_still_be_applied() {
+    let table = FakeTable::always(Reply::HangThenStore(SECOND * 6));
+    let error = answer_of_one(store_at(&table).max_attempts(1)).await.unwrap_err();
+    let event = error.event().unwrap().clone();
+
+    // Refused, and not there yet.
+    table.reply_from_now_on(Reply::throttle());
+    let store = store_at(&table).max_attempts(1).start().await.unwrap();
+    let again = store.put_event(event.clone()).await.unwrap().await.unwrap_err();
+    assert_eq!(again.certainty(), Certainty::MaybeStored);
+    assert!(not_found(&again), "{again:?}");
+
+    // Refused, and there by now.
+    clock::wait(SECOND * 3).await;
+    let again = store.put_event(event.clone()).await.unwrap().await.unwrap();
+    assert_eq!(again.proof, Proof::ReadBack);
+
+    // Never sent, nor read.
+    let ticket = store.put_event(event).await.unwrap();
+    store.close(Duration::ZERO).await.unwrap();
+    let again = ticket.await.unwrap_err();
+    assert_eq!((again.certainty(), again.attempts()), (Certainty::MaybeStored, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_puts_of_one_event_neither_is_called_not_stored_before_both_are_over() {
+    let table = FakeTable::scripted([Reply::Store.after(SECOND), Reply::LoseAnswer]);
+    let store = store_at(&table).max_attempts(1).max_batch_events(1).start().await.unwrap();
+    let event = Event::new("20130927T005240652508858176".parse().unwrap(), "1").unwrap();
+    let first = store.put_event(event.clone()).await.unwrap();
+    let second = store.put_event(event).await.unwrap();
+    assert_eq!(second.await.unwrap_err().certainty(), Certainty::MaybeStored);
+    assert!(first.await.is_ok());
 }
 
 // What an answer tells of its attempts.

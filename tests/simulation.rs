@@ -110,6 +110,8 @@ struct Put {
     accepted_at: tokio::time::Instant,
     /// `None` once it was dropped or has answered.
     ticket: Option<PutTicket>,
+    /// Put under the key of an event that was given up.
+    again: bool,
     answer: Option<Result<Stored, WriteError>>,
 }
 
@@ -162,7 +164,7 @@ impl Run {
                 // A put that is dropped after its first poll. With room it is accepted at once, and
                 // then it is a put like any other.
                 if let Some(Ok(ticket)) = store.put_json("0").now_or_never() {
-                    self.accepted(ticket, "0".to_owned());
+                    self.accepted(ticket, "0".to_owned(), false);
                 }
             }
             20 => {
@@ -188,7 +190,7 @@ impl Run {
             _ => format!("[{number},\"{}\"]", "x".repeat(self.random.random_range(0..100))),
         };
         match store.put_json(&body).await {
-            Ok(ticket) => self.accepted(ticket, body),
+            Ok(ticket) => self.accepted(ticket, body, false),
             Err(refused) => self.refused(&refused),
         }
     }
@@ -204,7 +206,7 @@ impl Run {
         };
         let Some(event) = given_up else { return };
         match store.put_event(event.clone()).await {
-            Ok(ticket) => self.accepted(ticket, event.body().to_owned()),
+            Ok(ticket) => self.accepted(ticket, event.body().to_owned(), true),
             Err(refused) => self.refused(&refused),
         }
     }
@@ -214,9 +216,9 @@ impl Run {
         assert!(self.closed, "a put was refused as closed before close");
     }
 
-    fn accepted(&self, ticket: PutTicket, body: String) {
+    fn accepted(&self, ticket: PutTicket, body: String, again: bool) {
         let (key, accepted_at) = (ticket.key().to_string(), clock::now());
-        let put = Put { key, body, accepted_at, ticket: Some(ticket), answer: None };
+        let put = Put { key, body, accepted_at, ticket: Some(ticket), again, answer: None };
         self.puts.lock().unwrap().push(put);
     }
 
@@ -249,7 +251,7 @@ impl Run {
             let report = store.close(plan.close_deadline).await.expect("a report");
             let took = clock::now() - start;
             let reading = if plan.read_back {
-                plan.attempt_timeout.min(plan.close_deadline)
+                plan.attempt_timeout.min(plan.close_deadline / 4)
             } else {
                 Duration::ZERO
             };
@@ -336,7 +338,7 @@ fn judge(plan: &Plan, table: &FakeTable, store: &EventStore, puts: &mut [Put]) -
         *times_put.entry(&put.key).or_default() += 1;
     }
     let mut told = String::new();
-    for Put { key, body, answer, .. } in puts.iter() {
+    for Put { key, body, again, answer, .. } in puts.iter() {
         match answer {
             Some(Ok(stored)) => {
                 assert_eq!(stored.key.as_str(), key);
@@ -349,6 +351,8 @@ fn judge(plan: &Plan, table: &FakeTable, store: &EventStore, puts: &mut [Put]) -
                 if error.certainty() == Certainty::NotStored && times_put[key.as_str()] == 1 {
                     assert_eq!(rows.get(key), None, "{key} is called not stored: {error}");
                 }
+                let is_certain = error.certainty() == Certainty::NotStored;
+                assert!(!(is_certain && *again), "what an earlier put did is not known: {error}");
                 // To find the poisonous one among 25 takes five calls beyond the first.
                 assert!(error.attempts() <= plan.max_attempts + 5, "{error}");
                 writeln!(told, "{error}").unwrap();

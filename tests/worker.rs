@@ -479,9 +479,10 @@ async fn a_full_buffer_refuses_try_put_and_makes_put_wait() {
     assert!(matches!(refused, PutError::Full { .. }), "{refused}");
     assert_eq!(store.stats().accepted, 2);
 
-    // The waiting put sends the others at once: nobody sits out a linger of half a minute.
+    // The waiting put sends the others at once, but for the moment in which another could have come:
+    // nobody sits out a linger of half a minute.
     let (third, milliseconds) = took(store.put(&3)).await;
-    assert_eq!(milliseconds, 10);
+    assert_eq!(milliseconds, 11);
     assert!(join_all(tickets).await.iter().all(Result::is_ok));
     drop(third.unwrap());
     let fourth = store.try_put(&4).unwrap();
@@ -749,7 +750,7 @@ async fn a_full_buffer_is_sent_at_once_also_beside_a_call_that_hangs() {
     let store = store.read_back(false).start().await.unwrap();
     let (tickets, took) = took(put_many(&store, 40)).await;
     // 25 hang, five wait for company; the next put has no room until those five are stored.
-    assert_eq!(took, 0);
+    assert!(took < 10, "{took} ms, of a linger of 20 s");
     assert_eq!(writer.sizes(), [25, 5, 5]);
     drop(tickets);
 }

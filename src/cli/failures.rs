@@ -60,14 +60,14 @@ impl Content {
 }
 
 impl Failure {
-    /// A line that was not put. Where it names a key, it may be that of an event that was stored once.
+    /// A line that was not put. `key` is that which the line itself names.
     pub(crate) fn refused(
         line: u64,
         key: Option<String>,
+        certainty: Certainty,
         reason: String,
         content: Content,
     ) -> Self {
-        let certainty = if key.is_some() { Certainty::MaybeStored } else { Certainty::NotStored };
         Self { line, what: What::Refused { key, certainty, reason, content } }
     }
 
@@ -183,7 +183,8 @@ mod tests {
     fn a_failure_is_one_line_of_json() {
         let mut written = Vec::new();
         let content = Content::Text("a \"b\"\u{1}".to_owned());
-        let failure = Failure::refused(7, None, "not JSON".to_owned(), content);
+        let failure =
+            Failure::refused(7, None, Certainty::NotStored, "not JSON".to_owned(), content);
         write_line(&mut written, &failure).unwrap();
         assert_eq!(
             String::from_utf8(written).unwrap(),

@@ -1,14 +1,18 @@
 //! The way of the lines from the input into the store.
 
-use dynamodb_eventstore::{EventStore, MAX_BATCH_EVENTS, PutError, PutTicket};
+use dynamodb_eventstore::{Certainty, EventStore, MAX_BATCH_EVENTS, PutError, PutTicket};
 use indicatif::HumanCount;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, watch};
 
 use crate::failures::{Content, Failure};
 use crate::input::Line;
 use crate::progress::Progress;
-use crate::resume::{Again, Step};
+use crate::resume::{Again, Step, step_of};
 use crate::signals::{Signal, Signals};
+
+/// Lines read together hold no more than this, and one more line.
+const MOST_BYTES_AT_A_TIME: usize = 4 * 1024 * 1024;
 
 /// Why no more lines are put.
 pub(crate) enum End {
@@ -83,7 +87,13 @@ impl Reading<'_> {
         };
         let refused = |reason| {
             let content = Content::of(&line);
-            Outcome::Refused(Failure::refused(line.number, None, reason, content))
+            Outcome::Refused(Failure::refused(
+                line.number,
+                None,
+                Certainty::NotStored,
+                reason,
+                content,
+            ))
         };
         let outcome = match str::from_utf8(&line.text) {
             _ if !line.is_whole() => refused(format!(
@@ -107,19 +117,24 @@ impl Reading<'_> {
 
     /// Puts as many lines again as one read takes.
     async fn put_some_again(&mut self, again: &Again) -> Option<End> {
-        let mut received = Vec::new();
-        if self.lines.recv_many(&mut received, MAX_BATCH_EVENTS).await == 0 {
-            return Some(End::AllRead);
-        }
-        let mut lines = Vec::new();
-        let mut end = None;
-        for line in received {
+        let (mut steps, mut bytes, mut end) = (Vec::new(), 0, None);
+        while steps.len() < MAX_BATCH_EVENTS && bytes < MOST_BYTES_AT_A_TIME && end.is_none() {
+            // The first is waited for; whatever else is here goes with it.
+            let line = match self.lines.try_recv() {
+                Ok(line) => Some(line),
+                Err(TryRecvError::Empty) if !steps.is_empty() => break,
+                Err(_) => self.lines.recv().await,
+            };
             match line {
-                Ok(line) => lines.push(line),
-                Err(error) => end = Some(End::ReadError(error.to_string())),
+                Some(Ok(line)) => {
+                    bytes += line.text.len();
+                    steps.push(step_of(line));
+                }
+                Some(Err(error)) => end = Some(End::ReadError(error.to_string())),
+                None => end = Some(End::AllRead),
             }
         }
-        let steps = match again.sort(lines).await {
+        let steps = match again.check(steps).await {
             Ok(steps) => steps,
             Err(error) => return Some(End::Hopeless(error)),
         };

@@ -1,6 +1,6 @@
 //! `resume`: puts events again that were given up, under the keys they had.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::error::Error;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
@@ -9,10 +9,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use dynamodb_eventstore::{
-    BatchError, BatchReading, BatchWriter, Certainty, Event, EventKey, FailureClass, SdkBatchWriter,
+    BatchError, BatchReading, BatchWriter, Certainty, Event, EventKey, FailureClass, ParseKeyError,
+    SdkBatchWriter,
 };
 use serde::Deserialize;
-use tokio::time::sleep_until;
+use serde::de::IgnoredAny;
+use tokio::time::{sleep_until, timeout};
 
 use crate::failures::{Content, Failure};
 use crate::input::{Line, Source};
@@ -49,13 +51,22 @@ pub(crate) async fn run(arguments: Arguments, verbose: bool) -> Result<ExitCode,
     storing::run(Source::new(Some(file)), options, way, verbose).await
 }
 
-/// Reads of the same keys before resume stops.
-const READS: u32 = 8;
+/// How long one read may take.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a given-up line says beside the event.
+/// How long reads of the same keys may fail before resume stops: as long as a put would be retried.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const SHORTEST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// Events on their way of which a read may not know yet: many times what a store may buffer.
+const REMEMBERED: usize = 100_000;
+
+/// What a given-up line says of its event.
 #[derive(Deserialize)]
 struct GivenUp {
-    key: Option<EventKey>,
+    key: Option<String>,
     body: Option<String>,
 }
 
@@ -71,8 +82,32 @@ pub(crate) enum Step {
 pub(crate) struct Again {
     /// `None` to put without looking.
     reader: Option<SdkBatchWriter>,
-    /// The events put so far, by a hash of their bodies: a read does not see those on their way.
-    put: Mutex<HashMap<EventKey, u64>>,
+    /// The last events put: a read does not see those on their way.
+    put: Mutex<Remembered>,
+}
+
+/// Hashes of bodies, by their keys.
+#[derive(Debug, Default)]
+struct Remembered {
+    hashes: HashMap<EventKey, u64>,
+    order: VecDeque<EventKey>,
+}
+
+impl Remembered {
+    /// Whether the key is new here, or has the same body as before.
+    fn is_same(&mut self, key: EventKey, hash: u64) -> bool {
+        if let Some(before) = self.hashes.insert(key, hash) {
+            self.hashes.insert(key, before);
+            return before == hash;
+        }
+        self.order.push_back(key);
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.hashes.remove(&oldest);
+        }
+        true
+    }
 }
 
 impl Again {
@@ -80,10 +115,9 @@ impl Again {
         Self { reader, put: Mutex::default() }
     }
 
-    /// What is to become of these lines, no more than one read takes. An error means that the keys
-    /// cannot be read.
-    pub(crate) async fn sort(&self, lines: Vec<Line>) -> Result<Vec<Step>, String> {
-        let mut steps: Vec<Step> = lines.into_iter().map(event_of).collect();
+    /// What is to become of these steps, no more than one read takes, now that their keys are read. An
+    /// error means that they cannot be.
+    pub(crate) async fn check(&self, mut steps: Vec<Step>) -> Result<Vec<Step>, String> {
         let Some(reader) = &self.reader else { return Ok(steps) };
         let mut keys: Vec<EventKey> = steps
             .iter()
@@ -98,10 +132,13 @@ impl Again {
             return Ok(steps);
         }
         let reading = read(reader, &keys).await.map_err(|error| {
-            format!(
-                "cannot read which events are stored already: {error}; grant dynamodb:BatchGetItem, \
-                 or put without looking: --unchecked"
-            )
+            let advice = match error.code() {
+                Some("AccessDeniedException") => {
+                    "; grant dynamodb:BatchGetItem, or put without looking: --unchecked"
+                }
+                _ => "; what was not put is still in the file",
+            };
+            format!("cannot read which events are stored already: {error}{advice}")
         })?;
         let mut put = self.put.lock().unwrap_or_else(PoisonError::into_inner);
         for step in &mut steps {
@@ -113,7 +150,7 @@ impl Again {
                     continue;
                 }
                 Some(_) => true,
-                None => *put.entry(*event.key()).or_insert(hash) != hash,
+                None => !put.is_same(*event.key(), hash),
             };
             if is_other {
                 *step = refuse_other(std::mem::take(line), event);
@@ -136,48 +173,72 @@ fn refuse_other(line: Line, event: &Event) -> Step {
         event.key()
     );
     let content = Content::Body(event.body().to_owned());
-    let failure = Failure::refused(line.number, Some(event.key().to_string()), reason, content);
+    let key = Some(event.key().to_string());
+    let failure = Failure::refused(line.number, key, Certainty::MaybeStored, reason, content);
     Step::Refuse(line, failure)
 }
 
 async fn read(reader: &SdkBatchWriter, keys: &[EventKey]) -> Result<BatchReading, BatchError> {
-    let mut wait = Duration::from_millis(50);
-    let mut reads = 1;
+    let (start, mut wait) = (now(), SHORTEST_WAIT);
     loop {
-        let last = reads == READS;
-        match reader.read_batch(keys).await {
-            Ok(reading) if !keys.iter().any(|key| reading.is_unread(key)) => return Ok(reading),
-            Err(error) if last || !error.class().is_retryable() => return Err(error),
-            Ok(_) if last => {
-                let class = FailureClass::Unprocessed;
-                let message = "the table is short of read capacity";
-                return Err(BatchError::new(class, Certainty::NotStored, message));
+        let read = timeout(READ_TIMEOUT, reader.read_batch(keys)).await;
+        let failure = match read {
+            Ok(Ok(reading)) if !keys.iter().any(|key| reading.is_unread(key)) => {
+                return Ok(reading);
             }
-            Ok(_) | Err(_) => {}
+            Ok(Ok(_)) => failed(FailureClass::Unprocessed, "the table is short of read capacity"),
+            Ok(Err(error)) => error,
+            Err(_) => failed(FailureClass::Transient, "no answer came in time"),
+        };
+        if !failure.class().is_retryable() || now() + wait >= start + PATIENCE {
+            return Err(failure);
         }
         sleep_until(now() + wait).await;
-        wait *= 2;
-        reads += 1;
+        wait = LONGEST_WAIT.min(wait * 2);
     }
 }
 
-fn event_of(line: Line) -> Step {
-    let reason = match serde_json::from_slice(&line.text) {
-        _ if !line.is_whole() => "the line is far too long for an event".to_owned(),
-        Ok(GivenUp { key: Some(key), body: Some(body) }) => match Event::new(key, body) {
-            Ok(event) => return Step::Put(line, event),
-            Err(error) => error.to_string(),
-        },
-        Ok(GivenUp { key: None, .. }) => {
-            "it has no key, as it was never accepted: mend it, and `put` it".to_owned()
+fn failed(class: FailureClass, message: &str) -> BatchError {
+    BatchError::new(class, Certainty::NotStored, message)
+}
+
+/// What a line says is to be put. Its text is let go.
+pub(crate) fn step_of(mut line: Line) -> Step {
+    let refused = |line: &Line, key: Option<String>, certainty, reason: String| {
+        Failure::refused(line.number, key, certainty, reason, Content::of(line))
+    };
+    let unknown = Certainty::MaybeStored;
+    let failure = match serde_json::from_slice(&line.text) {
+        _ if !line.is_whole() => {
+            refused(&line, None, unknown, "the line is far too long for an event".to_owned())
         }
-        Ok(GivenUp { body: None, .. }) => "it has no body".to_owned(),
+        Ok(GivenUp { key: None, .. }) => {
+            let reason = "it has no key, as it was never accepted: mend it, and `put` it";
+            refused(&line, None, Certainty::NotStored, reason.to_owned())
+        }
+        Ok(GivenUp { key: Some(key), body: None }) => {
+            refused(&line, Some(key), unknown, "it has no body".to_owned())
+        }
+        Ok(GivenUp { key: Some(key), body: Some(body) }) => match event(&key, body) {
+            Ok(event) => {
+                line.text = Vec::new();
+                return Step::Put(line, event);
+            }
+            Err(reason) => refused(&line, Some(key), unknown, reason),
+        },
         // Without serde's own words, which repeat what they found.
         Err(error) => {
-            format!("not a line of an event that was given up (column {})", error.column())
+            let place = error.column();
+            let reason = format!("not a line of an event that was given up (column {place})");
+            refused(&line, None, unknown, reason)
         }
     };
-    let content = Content::of(&line);
-    let failure = Failure::refused(line.number, None, reason, content);
+    line.text = Vec::new();
     Step::Refuse(line, failure)
+}
+
+fn event(key: &str, body: String) -> Result<Event, String> {
+    let key: EventKey = key.parse().map_err(|error: ParseKeyError| error.to_string())?;
+    serde_json::from_str::<IgnoredAny>(&body).map_err(|_| "its body is not JSON".to_owned())?;
+    Event::new(key, body).map_err(|error| error.to_string())
 }

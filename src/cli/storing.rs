@@ -282,7 +282,8 @@ async fn close(
         wait_within(*signal, store, grace, voice);
         signalled = Some(*signal);
     }
-    let closing = store.close(if signalled.is_some() { grace } else { Duration::MAX });
+    let closing =
+        store.close(if signalled.is_some() { until_given_up(grace) } else { Duration::MAX });
     tokio::pin!(closing);
     loop {
         tokio::select! {
@@ -293,7 +294,7 @@ async fn close(
                     Duration::ZERO
                 } else {
                     wait_within(signal, store, grace, voice);
-                    grace
+                    until_given_up(grace)
                 };
                 let store = store.clone();
                 // The earliest deadline counts; the report comes to `closing`.
@@ -301,6 +302,12 @@ async fn close(
             }
         }
     }
+}
+
+/// How much of the grace period there is before what is left is given up. To read it back, close may take
+/// a quarter of that more.
+fn until_given_up(grace: Duration) -> Duration {
+    grace * 4 / 5
 }
 
 fn wait_within(signal: Signal, store: &EventStore, grace: Duration, voice: &Voice) {

@@ -8,9 +8,9 @@ use serde::ser::SerializeStruct;
 /// Whether an event that was not acknowledged may be in the table all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Certainty {
-    /// The event is not in the table: no attempt was applied.
+    /// No attempt was applied, and none can be any more: the event is not in the table.
     NotStored,
-    /// An attempt may have been applied: its answer was lost, late or unreadable.
+    /// An attempt may have been applied, or may yet be: its answer was lost, late or unreadable.
     MaybeStored,
 }
 

@@ -57,7 +57,7 @@ pub enum ReadBack {
         after: Duration,
     },
     /// Another event is in the table under its key: a second writer has the same
-    /// [`WriterId`](crate::WriterId). Neither overwrites the other any more, but one of them has.
+    /// [`WriterId`](crate::WriterId), and one of the two events is lost or may yet be.
     OtherBody {
         /// When it was read, counted from the moment at which the store accepted the event.
         #[serde(rename = "after_seconds", serialize_with = "seconds")]
@@ -66,7 +66,8 @@ pub enum ReadBack {
     /// It could not be read. With the code `AccessDeniedException` the role lacks
     /// `dynamodb:BatchGetItem` on the table.
     Failed(#[serde(serialize_with = "shared")] Arc<BatchError>),
-    /// There was no time left to read it.
+    /// No read has told anything in the time there was: until one attempt time-out after the event's
+    /// deadline, or until close had to come back.
     NoTime,
 }
 
@@ -94,7 +95,7 @@ impl fmt::Display for ReadBack {
                 "it could not be read back, grant dynamodb:BatchGetItem to know more: {cause}"
             ),
             Self::Failed(cause) => write!(formatter, "it could not be read back: {cause}"),
-            Self::NoTime => formatter.write_str("no time was left to read it back"),
+            Self::NoTime => formatter.write_str("there was no time to read it back"),
         }
     }
 }
@@ -104,7 +105,8 @@ impl fmt::Display for ReadBack {
 ///
 /// To put it again under the same key, so that it cannot be stored twice, hand
 /// [`event`](Self::event) to [`put_event`](crate::EventStore::put_event). Any other put makes a
-/// *second* event with a key of its own.
+/// *second* event with a key of its own. The answer is one to this put alone, and says nothing of another
+/// under the same key.
 ///
 /// It serialises to one JSON object with the event's key and body, from which an
 /// [`Event`] can be read again; see [`CloseReport::write_ndjson`](crate::CloseReport::write_ndjson).
@@ -148,7 +150,7 @@ impl WriteError {
         })
     }
 
-    /// Key of the event. It was never used for another.
+    /// Key of the event.
     #[must_use]
     pub fn key(&self) -> &EventKey {
         &self.0.key

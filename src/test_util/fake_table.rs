@@ -10,6 +10,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::time::sleep_until;
 
+use super::reply::Then;
 use super::rules::violation;
 use super::{FaultRates, ReadReply, Reply};
 use crate::builder::EventStoreBuilder;
@@ -54,7 +55,8 @@ struct State {
     script: VecDeque<Reply>,
     read_script: VecDeque<ReadReply>,
     /// When the scripts are at their end.
-    then: Then,
+    then: Then<Reply>,
+    then_read: Then<ReadReply>,
     /// A batch with one of these bodies is refused as a whole.
     poisonous: HashSet<String>,
     calls: Vec<Call>,
@@ -65,12 +67,6 @@ struct State {
     /// Batches that are to be applied when their time comes, whoever waits.
     late: Vec<(Instant, Vec<Event>)>,
     violations: Vec<String>,
-}
-
-#[derive(Debug)]
-enum Then {
-    Reply(Reply, ReadReply),
-    Draw(Box<StdRng>, FaultRates),
 }
 
 impl Default for FakeTable {
@@ -89,28 +85,39 @@ impl FakeTable {
     /// A table that replies to the first calls like this, and then stores all it is given.
     #[must_use]
     pub fn scripted(script: impl IntoIterator<Item = Reply>) -> Self {
-        Self::with(script, Then::Reply(Reply::Store, ReadReply::Read))
+        Self::with(script, Then::Always(Reply::Store), Then::Always(ReadReply::Read))
     }
 
     /// A table that replies like this to every call.
     #[must_use]
     pub fn always(reply: Reply) -> Self {
-        Self::with([], Then::Reply(reply, ReadReply::Read))
+        Self::with([], Then::Always(reply), Then::Always(ReadReply::Read))
     }
 
     /// A table that fails at random, drawn from `seed`: the same calls get the same replies.
     #[must_use]
     pub fn seeded(seed: u64, rates: FaultRates) -> Self {
-        Self::with([], Then::Draw(Box::new(StdRng::seed_from_u64(seed)), rates))
+        let writes = Box::new(StdRng::seed_from_u64(seed));
+        let reads = Box::new(StdRng::seed_from_u64(seed.wrapping_add(1)));
+        Self::with(
+            [],
+            Then::Draw(writes, rates.clone(), FaultRates::draw),
+            Then::Draw(reads, rates, FaultRates::draw_read),
+        )
     }
 
-    fn with(script: impl IntoIterator<Item = Reply>, then: Then) -> Self {
+    fn with(
+        script: impl IntoIterator<Item = Reply>,
+        then: Then<Reply>,
+        then_read: Then<ReadReply>,
+    ) -> Self {
         Self {
             state: Arc::new(Mutex::new(State {
                 start: now(),
                 script: script.into_iter().collect(),
                 read_script: VecDeque::new(),
                 then,
+                then_read,
                 poisonous: HashSet::new(),
                 calls: Vec::new(),
                 reads: Vec::new(),
@@ -123,29 +130,19 @@ impl FakeTable {
         }
     }
 
-    /// Replies to the next reads like this, and then looks every key up.
+    /// Replies to the next reads like this.
     pub fn script_reads(&self, script: impl IntoIterator<Item = ReadReply>) {
         self.lock().read_script.extend(script);
     }
 
     /// Replies like this from now on, when the script is at its end. Reads are not concerned.
     pub fn reply_from_now_on(&self, reply: Reply) {
-        let mut state = self.lock();
-        let reads = match &state.then {
-            Then::Reply(_, reads) => reads.clone(),
-            Then::Draw(..) => ReadReply::Read,
-        };
-        state.then = Then::Reply(reply, reads);
+        self.lock().then = Then::Always(reply);
     }
 
-    /// Replies like this to reads from now on, when their script is at its end.
-    pub fn reply_to_reads_from_now_on(&self, reads: ReadReply) {
-        let mut state = self.lock();
-        let reply = match &state.then {
-            Then::Reply(reply, _) => reply.clone(),
-            Then::Draw(..) => Reply::Store,
-        };
-        state.then = Then::Reply(reply, reads);
+    /// Replies like this to reads from now on, when their script is at its end. Writes are not concerned.
+    pub fn reply_to_reads_from_now_on(&self, reply: ReadReply) {
+        self.lock().then_read = Then::Always(reply);
     }
 
     /// Refuses every batch that has an event of this body, as the service does with an invalid one. Such
@@ -257,7 +254,7 @@ impl FakeTable {
             }
             #[expect(clippy::panic, reason = "it was asked for")]
             Reply::Panic => panic!("the writer panics, as scripted"),
-            Reply::After(..) => Err(lost("a wait within a wait was taken apart above")),
+            Reply::After(..) => Err(lost("taken apart above")),
         }
     }
 
@@ -299,7 +296,7 @@ impl FakeTable {
 impl State {
     fn begin(&mut self, events: &[Event]) -> Result<Reply, BatchError> {
         let keys = events.iter().map(|event| event.key().to_string()).collect();
-        self.calls.push(self.call(keys, self.writing));
+        self.calls.push(Call { at: self.age(), keys, in_flight: self.writing });
         let invalid = |message: String| {
             BatchError::new(FailureClass::Poison, Certainty::NotStored, message)
                 .with_code("ValidationException")
@@ -311,23 +308,17 @@ impl State {
         if events.iter().any(|event| self.poisonous.contains(event.body())) {
             return Err(invalid("One or more parameter values were invalid".to_owned()));
         }
-        Ok(self.script.pop_front().unwrap_or_else(|| match &mut self.then {
-            Then::Reply(reply, _) => reply.clone(),
-            Then::Draw(random, rates) => rates.draw(random),
-        }))
+        Ok(self.script.pop_front().unwrap_or_else(|| self.then.next()))
     }
 
     fn begin_read(&mut self, keys: &[EventKey]) -> ReadReply {
         let asked = keys.iter().map(ToString::to_string).collect();
-        self.reads.push(self.call(asked, self.reading));
-        self.read_script.pop_front().unwrap_or_else(|| match &mut self.then {
-            Then::Reply(_, reads) => reads.clone(),
-            Then::Draw(random, rates) => rates.draw_read(random),
-        })
+        self.reads.push(Call { at: self.age(), keys: asked, in_flight: self.reading });
+        self.read_script.pop_front().unwrap_or_else(|| self.then_read.next())
     }
 
-    fn call(&self, keys: Vec<String>, in_flight: usize) -> Call {
-        Call { at: now().saturating_duration_since(self.start), keys, in_flight }
+    fn age(&self) -> Duration {
+        now().saturating_duration_since(self.start)
     }
 
     fn apply<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>) {

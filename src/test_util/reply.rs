@@ -174,6 +174,22 @@ impl FaultRates {
     }
 }
 
+/// What follows when a script is at its end.
+#[derive(Debug)]
+pub(super) enum Then<R> {
+    Always(R),
+    Draw(Box<StdRng>, FaultRates, fn(&FaultRates, &mut StdRng) -> R),
+}
+
+impl<R: Clone> Then<R> {
+    pub(super) fn next(&mut self) -> R {
+        match self {
+            Self::Always(reply) => reply.clone(),
+            Self::Draw(random, rates, draw) => draw(rates, random),
+        }
+    }
+}
+
 /// Some places of a batch, at least one of them, in any order.
 fn places(random: &mut (impl Rng + ?Sized)) -> Vec<usize> {
     let mut places: Vec<usize> = (0..MAX_BATCH_EVENTS).collect();

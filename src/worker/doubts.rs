@@ -127,7 +127,7 @@ impl Doubts {
         now: Instant,
         jitter: f64,
     ) -> Vec<Verdict> {
-        match landed.and_then(|reading| asked_for(reading, &batch)) {
+        match landed.and_then(|reading| about(reading, &batch)) {
             Ok(reading) => self.apply(batch, &reading, now, jitter),
             Err(failure) => {
                 tracing::warn!(events = batch.len(), class = ?failure.class(), error = %failure, "read back failed");
@@ -138,10 +138,13 @@ impl Doubts {
                         .filter_map(|doubtful| self.again(doubtful, &failure, now, jitter))
                         .collect();
                 }
-                // What waits would be refused as well.
-                let waiting = std::iter::from_fn(|| self.waiting.pop());
-                let refused = batch.into_iter().chain(waiting);
+                let mut refused = batch;
+                if failure.class() == FailureClass::Fatal {
+                    // What waits would be refused as well.
+                    refused.extend(std::iter::from_fn(|| self.waiting.pop()));
+                }
                 refused
+                    .into_iter()
                     .map(|doubtful| Doubtful { failure: Some(Arc::clone(&failure)), ..doubtful })
                     .map(Doubtful::unread)
                     .collect()
@@ -212,12 +215,9 @@ fn found(event: &Event, reading: &BatchReading) -> Found {
     }
 }
 
-/// An answer that names keys which were not asked for is not one to this read, and nothing in it
-/// counts: least of all what it does not name.
-fn asked_for(reading: BatchReading, batch: &[Doubtful]) -> Landed<BatchReading> {
-    let is_asked_for =
-        |key: &str| batch.iter().any(|doubtful| doubtful.event().key().as_str() == key);
-    if reading.keys().all(is_asked_for) {
+fn about(reading: BatchReading, batch: &[Doubtful]) -> Landed<BatchReading> {
+    let keys: Vec<EventKey> = batch.iter().map(|doubtful| *doubtful.event().key()).collect();
+    if reading.is_about(&keys) {
         Ok(reading)
     } else {
         Err(BatchError::unreadable("it names keys that were not asked for"))

@@ -61,24 +61,35 @@ impl<T, A: Send + 'static> Flights<T, A> {
     ///
     /// Cancel safe: a batch that has come back is not lost.
     pub(super) async fn next(&mut self) -> Option<(Vec<T>, Landed<A>)> {
-        let done = self.tasks.join_next_with_id().await?;
-        Some(self.land(done))
+        loop {
+            let done = self.tasks.join_next_with_id().await?;
+            if let Some(landed) = self.land(done) {
+                return Some(landed);
+            }
+        }
     }
 
     /// The next batch that has come back already.
     pub(super) fn next_done(&mut self) -> Option<(Vec<T>, Landed<A>)> {
-        let done = self.tasks.try_join_next_with_id()?;
-        Some(self.land(done))
+        loop {
+            let done = self.tasks.try_join_next_with_id()?;
+            if let Some(landed) = self.land(done) {
+                return Some(landed);
+            }
+        }
     }
 
-    fn land(&mut self, done: Result<(Id, Landed<A>), JoinError>) -> (Vec<T>, Landed<A>) {
+    /// `None` for a call that was cancelled: the runtime is being shut down, and the worker is next. Its
+    /// events stay here, to be answered when the worker is dropped.
+    fn land(&mut self, done: Result<(Id, Landed<A>), JoinError>) -> Option<(Vec<T>, Landed<A>)> {
         let (id, landed) = match done {
             Ok(done) => done,
+            Err(error) if error.is_cancelled() => return None,
             Err(error) => (error.id(), Err(panicked())),
         };
         let place = self.flights.iter().position(|flight| flight.task == id);
         let batch = place.map(|place| self.flights.remove(place).batch);
-        (batch.unwrap_or_default(), landed)
+        Some((batch.unwrap_or_default(), landed))
     }
 
     /// Drops every call where it is, and hands its events back, in the order of their calls.

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use tokio::sync::watch;
-use tokio::task::yield_now;
 use tokio::time::sleep_until;
 
 pub(crate) use links::{CloseOrder, Command, Ending, WorkerLinks};
@@ -31,6 +30,9 @@ use settlement::{Held, Settlement};
 
 /// Commands taken from the channel at one go.
 const INBOX: usize = 256;
+
+/// Long beside what a put needs to hand over its event once it has room, short beside a call.
+const HAND_OVER: Duration = Duration::from_millis(1);
 
 /// What the worker goes by, out of the store's configuration.
 #[derive(Debug, Clone)]
@@ -72,6 +74,8 @@ pub(crate) struct Worker {
     /// False once the last handle is gone, and with it whoever could call close.
     handles_left: bool,
     closing: Option<CloseOrder>,
+    /// Since when nothing has come although the buffer has no room.
+    full_since: Option<Instant>,
 }
 
 /// Why the loop woke up.
@@ -81,7 +85,6 @@ enum Wake {
     Close(Result<(), watch::error::RecvError>),
     Commands(usize),
     Pressed,
-    Full,
     Deadline,
 }
 
@@ -132,6 +135,7 @@ impl Worker {
             open: true,
             handles_left: true,
             closing: None,
+            full_since: None,
         }
     }
 
@@ -147,6 +151,7 @@ impl Worker {
         loop {
             let turn = now();
             self.give_up_expired(turn);
+            self.notice_fullness(turn);
             self.send_due(turn);
             self.doubts.read_due(turn);
             self.settlement.answer_flushes();
@@ -171,9 +176,6 @@ impl Worker {
                     Wake::Commands(count)
                 }
                 () = self.epitaph.room.pressed() => Wake::Pressed,
-                // A put that has just been given room needs a moment to hand its event over. When none
-                // has come after everyone had a turn, the buffer is as full as it will be.
-                () = yield_now(), if self.is_full() => Wake::Full,
                 () = &mut timer, if deadline.is_some() => Wake::Deadline,
             };
             let turn = now();
@@ -183,9 +185,9 @@ impl Worker {
                 Wake::Close(changed) => self.close(changed.is_ok()),
                 Wake::Commands(count) => {
                     self.open = count > 0;
+                    self.full_since = None;
                     self.admit(inbox.drain(..), turn);
                 }
-                Wake::Full => self.buffer.rush(),
                 // The next turn sees that the room is pressed, or that something is due.
                 Wake::Pressed | Wake::Deadline => {}
             }
@@ -209,6 +211,7 @@ impl Worker {
             self.closing.filter(|_| !self.doubts.is_empty()).map(|closing| closing.answer_by);
         send.into_iter()
             .chain(self.buffer.next_expiry())
+            .chain(self.full_since.map(|since| since + HAND_OVER))
             .chain(self.doubts.next_deadline())
             .chain(give_up)
             .chain(answer)
@@ -232,8 +235,9 @@ impl Worker {
     }
 
     fn send_due(&mut self, now: Instant) {
-        // Nobody is to sit out the linger when no company can come any more.
-        if !self.open {
+        // Nobody is to sit out the linger when no company can come any more: none at all, or none until
+        // something is sent.
+        if !self.open || self.full_since.is_some_and(|since| since + HAND_OVER <= now) {
             self.buffer.rush();
         }
         while self.flights.has_place()
@@ -243,9 +247,19 @@ impl Worker {
         }
     }
 
-    /// Whether puts wait for room while events wait for company, which may be all that can come.
-    fn is_full(&self) -> bool {
-        self.epitaph.room.is_pressed() && self.buffer.has_fresh() && self.flights.has_place()
+    /// Notes since when the buffer is full: puts wait for room while events wait for company.
+    ///
+    /// A put that has just been given room needs a moment to hand its event over. So the buffer is only
+    /// taken for full when for that long nothing has come: to send the first that comes back into a buffer
+    /// of which a call has just been settled would cost a call each.
+    fn notice_fullness(&mut self, now: Instant) {
+        let is_full =
+            self.epitaph.room.is_pressed() && self.buffer.has_fresh() && self.flights.has_place();
+        if is_full {
+            self.full_since.get_or_insert(now);
+        } else {
+            self.full_since = None;
+        }
     }
 
     fn send(&mut self, mut batch: Vec<Held>, now: Instant) {

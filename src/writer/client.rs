@@ -25,7 +25,8 @@ const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 ///
 /// The SDK keeps credentials until the time that their provider gave them, or for a quarter of an hour,
 /// also when the service calls them expired: revoked, or replaced on disk. After such a failure the
-/// provider is asked again.
+/// provider is asked again, by a client that is otherwise the same: with a fresh identity cache, and with
+/// new connections where the configuration has no HTTP client of its own.
 #[derive(Debug, Clone)]
 pub(super) struct RefreshableClient {
     current: Arc<RwLock<Current>>,
@@ -86,19 +87,25 @@ impl RefreshableClient {
     }
 
     fn refresh(&self, generation: u64) {
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let now = now();
-        let is_young = |since| now.saturating_duration_since(since) < SHORTEST_LIFE;
-        // Others of the swarm may have been here before.
-        if current.generation != generation || current.since.is_some_and(is_young) {
-            return;
-        }
-        let config = current.client.config().to_builder();
-        let config = config.identity_cache(IdentityCache::lazy().build()).build();
-        *current = Current {
-            client: Client::from_conf(config),
-            generation: generation + 1,
-            since: Some(now),
+        let is_due = |current: &Current| {
+            let is_young = |since| now.saturating_duration_since(since) < SHORTEST_LIFE;
+            current.generation == generation && !current.since.is_some_and(is_young)
         };
+        let config = {
+            let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+            if !is_due(&current) {
+                return;
+            }
+            current.client.config().to_builder()
+        };
+        // To make a client takes a while, in which the others go on with the one there is.
+        let config = config.identity_cache(IdentityCache::lazy().build()).build();
+        let client = Client::from_conf(config);
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        // Others of the swarm may have been quicker.
+        if is_due(&current) {
+            *current = Current { client, generation: generation + 1, since: Some(now) };
+        }
     }
 }

@@ -79,7 +79,8 @@ pub trait BatchWriter: Send + Sync + 'static {
     /// The store asks before it reports an event as maybe stored. The read is consistent: it sees
     /// every write that was acknowledged before it began. The future is dropped when its time is up.
     ///
-    /// Without an implementation of its own a writer cannot read, and what may be stored stays so.
+    /// Without an implementation of its own a writer cannot read, and what may be stored stays so. Switch
+    /// [`read_back`](crate::EventStoreBuilder::read_back) off then, so that no time is kept for it.
     fn read_batch<'a>(
         &'a self,
         keys: &'a [EventKey],
@@ -137,9 +138,12 @@ impl BatchReading {
         self.unread.contains(key.as_str())
     }
 
-    /// Every key that the answer names.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
-        self.bodies.keys().chain(&self.unread).map(String::as_str)
+    /// Whether the answer names no key but these. One that does is the answer to another read, and
+    /// nothing in it counts: least of all what it does not name.
+    #[must_use]
+    pub fn is_about(&self, keys: &[EventKey]) -> bool {
+        let is_asked_for = |named: &String| keys.iter().any(|key| key.as_str() == named);
+        self.bodies.keys().chain(&self.unread).all(is_asked_for)
     }
 }
 

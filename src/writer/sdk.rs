@@ -21,7 +21,8 @@ use crate::key::EventKey;
 ///
 /// The client keeps its configuration, interceptors included, but for its retries: they are
 /// switched off. There is one retry loop, the store's, and it sees every attempt. Credentials that the
-/// service calls expired are fetched again from their provider.
+/// service calls expired are fetched again from their provider, through a fresh identity cache in the place
+/// of the client's.
 ///
 /// The items are put into the request's body just before it is signed. An interceptor finds them
 /// there, and not in the operation's input.
@@ -69,7 +70,11 @@ impl SdkBatchWriter {
 }
 
 impl SdkBatchWriter {
-    fn reading(&self, output: BatchGetItemOutput) -> Result<BatchReading, BatchError> {
+    fn reading(
+        &self,
+        keys: &[EventKey],
+        output: BatchGetItemOutput,
+    ) -> Result<BatchReading, BatchError> {
         // Both are always there in an answer of DynamoDB. Without them, what is not named might be
         // taken for missing from the table.
         let (Some(found), Some(unread)) = (&output.responses, &output.unprocessed_keys) else {
@@ -95,6 +100,9 @@ impl SdkBatchWriter {
                 return Err(unreadable(&output, "an unprocessed key that is none"));
             };
             reading = reading.with_unread(key);
+        }
+        if !reading.is_about(keys) {
+            return Err(unreadable(&output, "items that were not asked for"));
         }
         Ok(reading)
     }
@@ -142,11 +150,11 @@ impl BatchWriter for SdkBatchWriter {
         keys: &'a [EventKey],
     ) -> BoxFuture<'a, Result<BatchReading, BatchError>> {
         async move {
-            let keys = keys.iter().map(|key| {
+            let items = keys.iter().map(|key| {
                 HashMap::from([(KEY_ATTRIBUTE.to_owned(), AttributeValue::S(key.to_string()))])
             });
             let asked = KeysAndAttributes::builder()
-                .set_keys(Some(keys.collect()))
+                .set_keys(Some(items.collect()))
                 .consistent_read(true)
                 .build()
                 .map_err(|error| {
@@ -162,7 +170,7 @@ impl BatchWriter for SdkBatchWriter {
                 .interceptor(call.signing.clone())
                 .send();
             match sent.await {
-                Ok(output) => self.reading(output),
+                Ok(output) => self.reading(keys, output),
                 Err(error) => Err(self.client.failure(&error, &call)),
             }
         }
@@ -170,12 +178,12 @@ impl BatchWriter for SdkBatchWriter {
     }
 }
 
-/// A 200 that is no answer. With a request id it is the service's own, so the call is over; without, it
-/// may be anybody's.
+/// A 200 that is whole and no answer to this call. It may be one to another, so that this one is still
+/// out, or anybody's.
 fn unreadable(output: &impl RequestId, what: &str) -> BatchError {
     let error = BatchError::unreadable(what);
     match output.request_id() {
-        Some(request_id) => error.with_request_id(request_id).with_call_over(),
+        Some(request_id) => error.with_request_id(request_id),
         None => error,
     }
 }
