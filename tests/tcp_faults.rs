@@ -28,7 +28,7 @@ use support::clock::now;
 use support::dynamodb_local;
 use support::proxy::{BLACKHOLE, Proxy, TowardsClient, TowardsServer, ToxicKind, both_ways};
 use support::resets::{Reset, ResettingProxy};
-use support::table::rows;
+use support::table::{hold_against, rows};
 
 /// No test may take longer. What it guards against is a ticket that is never answered.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
@@ -132,20 +132,7 @@ impl Table {
         let mut rows = self.rows().await;
         let mut answers = Vec::new();
         for (key, body, answer) in settled {
-            let row = rows.remove(&key);
-            match &answer {
-                Ok(stored) => {
-                    assert_eq!(stored.key.as_str(), key);
-                    assert_eq!(row, Some(body), "{key} is called stored");
-                }
-                Err(error) => {
-                    assert_eq!(error.key().as_str(), key);
-                    match error.certainty() {
-                        Certainty::NotStored => assert_eq!(row, None, "{key} is called not stored"),
-                        Certainty::MaybeStored => assert!(row.is_none_or(|row| row == body)),
-                    }
-                }
-            }
+            hold_against(&mut rows, &key, body, &answer);
             answers.push(answer);
         }
         assert!(rows.is_empty(), "nobody put {rows:?}");

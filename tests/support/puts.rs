@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::endpoint::{Endpoint, Reply, Script, Transport};
+use super::table::hold_against;
 
 /// No test may take longer. What it guards against is a ticket that is never answered.
 pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(30);
@@ -85,20 +86,7 @@ pub(crate) async fn compare(endpoint: &Endpoint, puts: Vec<Put>) -> Vec<Answer> 
     for Put { body, ticket } in puts {
         let key = ticket.key().to_string();
         let answer = ticket.await;
-        let row = table.remove(&key);
-        match &answer {
-            Ok(stored) => {
-                assert_eq!(stored.key.as_str(), key);
-                assert_eq!(row, Some(body), "{key} is called stored");
-            }
-            Err(error) => {
-                assert_eq!(error.key().as_str(), key);
-                match error.certainty() {
-                    Certainty::NotStored => assert_eq!(row, None, "{key} is called not stored"),
-                    Certainty::MaybeStored => assert!(row.is_none_or(|row| row == body)),
-                }
-            }
-        }
+        hold_against(&mut table, &key, body, &answer);
         answers.push(answer);
     }
     assert_eq!(table, BTreeMap::new(), "nobody put this");
