@@ -18,7 +18,8 @@ use crate::config::{Config, ConfigError};
 use crate::policy::retry::Backoff;
 use crate::store::EventStore;
 use crate::table::{Table, TableError};
-use crate::writer::{BatchWriter, SdkBatchWriter};
+use crate::target::Target;
+use crate::writer::BatchWriter;
 
 /// Why a store did not start.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +104,8 @@ impl EventStoreBuilder {
 
     /// A ready client, with its interceptors and all. Only its retries are switched off, for this
     /// store alone: the store has its own, and sees every attempt. Interceptors find the items in the
-    /// request's body, not in the operation's input.
+    /// request's body, not in the operation's input. Without a client of yours the store calls the service
+    /// at a lower cost, from the same parts.
     pub fn client(mut self, client: &Client) -> Self {
         self.client = Some(client.clone());
         self
@@ -265,15 +267,12 @@ impl EventStoreBuilder {
         let runtime = Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         let check_table = !self.skip_table_check;
         let config = self.config.clone();
-        let writer: Arc<dyn BatchWriter> = match self.into_target().await? {
-            Target::Writer(writer) => writer,
-            Target::Table { client, table } => {
-                if check_table {
-                    Table::new(&client, &table).check_before_writing().await?;
-                }
-                Arc::new(SdkBatchWriter::new(&client, table))
-            }
-        };
+        let target = self.into_target().await?;
+        if check_table && let Some((client, table)) = target.table() {
+            // Boxed, as it is large beside the rest and done with before the rest begins.
+            Box::pin(Table::new(client, table).check_before_writing()).await?;
+        }
+        let writer = target.into_writer();
         let mut random = match config.seed {
             Some(seed) => StdRng::seed_from_u64(seed),
             None => random(config.writer_id)?,
@@ -329,6 +328,7 @@ impl EventStoreBuilder {
             return Ok(Target::Writer(writer));
         }
         let table = self.table.unwrap_or_default();
+        let is_own = self.client.is_none();
         let client = match (self.client, self.sdk_config) {
             (Some(client), _) => client,
             (None, Some(sdk_config)) => Client::new(&sdk_config),
@@ -351,7 +351,11 @@ impl EventStoreBuilder {
             let limit = "be given, here or as AWS_REGION or in the AWS profile";
             return Err(ConfigError::new("region", "missing", limit));
         }
-        Ok(Target::Table { client, table })
+        Ok(if is_own {
+            Target::Configured { client, table }
+        } else {
+            Target::Client { client, table }
+        })
     }
 }
 
@@ -366,12 +370,6 @@ impl fmt::Debug for EventStoreBuilder {
             .field("endpoint_url", &self.endpoint_url)
             .finish_non_exhaustive()
     }
-}
-
-/// Where the batches go.
-enum Target {
-    Table { client: Client, table: String },
-    Writer(Arc<dyn BatchWriter>),
 }
 
 /// Where the worker's jitter comes from, and the writer id if none is set. Without randomness from the

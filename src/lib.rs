@@ -106,6 +106,7 @@ mod room;
 mod stats;
 mod store;
 mod table;
+mod target;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 mod ticket;

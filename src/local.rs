@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
 use dynoxide::Database;
 use futures::FutureExt;
 use tokio::net::TcpListener;
@@ -97,6 +98,7 @@ pub enum LocalError {
 #[derive(Debug)]
 pub struct LocalTable {
     address: SocketAddr,
+    sdk_config: Box<SdkConfig>,
     client: Client,
     name: String,
     /// Dropped to stop the engine.
@@ -150,7 +152,7 @@ impl LocalTable {
 
     /// Begins a store that writes to the table.
     pub fn store_builder(&self) -> EventStoreBuilder {
-        EventStore::builder().client(&self.client).table(&self.name)
+        EventStore::builder().sdk_config(&self.sdk_config).table(&self.name)
     }
 
     /// Stops the engine and waits until its file is closed.
@@ -244,9 +246,16 @@ impl LocalTableBuilder {
                 LocalError::Stopped("its thread panicked at the start".to_owned())
             }));
         };
-        let client = client_for(address);
-        let local =
-            LocalTable { address, client, name, running: Some(running), stopped: Some(stopped) };
+        let sdk_config = Box::new(sdk_config_for(address));
+        let client = Client::new(&sdk_config);
+        let local = LocalTable {
+            address,
+            sdk_config,
+            client,
+            name,
+            running: Some(running),
+            stopped: Some(stopped),
+        };
         let table = Table::new(&local.client, &local.name);
         match table.create(Capacity::OnDemand).await {
             Ok(()) | Err(TableError::Exists { .. }) => table.check().await?,
@@ -324,12 +333,12 @@ fn is_sqlite_or_empty(path: &Path) -> io::Result<bool> {
     Ok(start.is_empty() || start == HEADER)
 }
 
-fn client_for(address: SocketAddr) -> Client {
-    let config = aws_sdk_dynamodb::Config::builder()
+fn sdk_config_for(address: SocketAddr) -> SdkConfig {
+    let credentials = Credentials::new("local", "local", None, None, "LocalTable");
+    SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::from_static(REGION))
-        .credentials_provider(Credentials::new("local", "local", None, None, "LocalTable"))
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
         .endpoint_url(format!("http://{address}"))
-        .build();
-    Client::from_conf(config)
+        .build()
 }

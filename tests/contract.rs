@@ -34,23 +34,26 @@ struct Engine {
     client: Client,
     table: String,
     /// Held so that it goes on.
-    _embedded: Option<LocalTable>,
+    embedded: Option<LocalTable>,
 }
 
 impl Engine {
     async fn embedded(case: &str) -> Self {
         let local = LocalTable::builder().table(case).start().await.unwrap();
-        Self { client: local.client().clone(), table: case.to_owned(), _embedded: Some(local) }
+        Self { client: local.client().clone(), table: case.to_owned(), embedded: Some(local) }
     }
 
     async fn dynamodb_local(case: &str) -> Self {
         let client = support::dynamodb_local::client();
         let table = support::dynamodb_local::create_table(&client, case).await;
-        Self { client, table, _embedded: None }
+        Self { client, table, embedded: None }
     }
 
     fn store(&self) -> EventStoreBuilder {
-        EventStore::builder().client(&self.client).table(&self.table)
+        match &self.embedded {
+            Some(embedded) => embedded.store_builder(),
+            None => EventStore::builder().client(&self.client).table(&self.table),
+        }
     }
 
     /// The name of another table, of which nothing is there yet.

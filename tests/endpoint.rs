@@ -23,6 +23,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use support::endpoint::signature::signature;
 use support::endpoint::{Endpoint, ReadReply, Reply, Script, Selector, TABLE, Transport};
 use support::puts::{ATTEMPT_TIMEOUT, body, in_time, put_many, settle, store_at};
 
@@ -59,7 +60,7 @@ fn was_reset(end: io::Result<usize>) -> bool {
 #[tokio::test]
 async fn an_answer_cut_short_ends_with_the_connection_closed() {
     in_time(async {
-        let endpoint = Endpoint::start([Reply::CutShort]).await;
+        let endpoint = Endpoint::start(Script::of([Reply::CutShort]).unsigned()).await;
         let (answer, end) = talk(&endpoint, &put_request(|length| length)).await;
         assert!(answer.ends_with("\r\n\r\n{\"Unprocess"), "{answer}");
         end.unwrap();
@@ -71,7 +72,8 @@ async fn an_answer_cut_short_ends_with_the_connection_closed() {
 #[tokio::test]
 async fn an_answer_reset_in_the_middle_ends_with_a_reset() {
     in_time(async {
-        let endpoint = Endpoint::start([Reply::ResetInAnswer.once_applied()]).await;
+        let endpoint =
+            Endpoint::start(Script::of([Reply::ResetInAnswer.once_applied()]).unsigned()).await;
         let (answer, end) = talk(&endpoint, &put_request(|length| length)).await;
         assert!(answer.ends_with("\r\n\r\n{\"Unprocess"), "{answer}");
         assert!(was_reset(end));
@@ -97,7 +99,7 @@ async fn a_request_reset_in_the_middle_ends_with_a_reset_and_without_an_answer()
 #[tokio::test]
 async fn a_call_hung_up_on_ends_with_the_connection_closed_and_without_an_answer() {
     in_time(async {
-        let endpoint = Endpoint::start([Reply::HangUp.once_applied()]).await;
+        let endpoint = Endpoint::start(Script::of([Reply::HangUp.once_applied()]).unsigned()).await;
         let (answer, end) = talk(&endpoint, &put_request(|length| length)).await;
         assert_eq!((answer.as_str(), end.unwrap()), ("", 0));
         assert_eq!(endpoint.table().await.len(), 1);
@@ -268,4 +270,32 @@ async fn a_read_that_is_not_consistent_fails_the_test() {
         read(&endpoint, asked).await.unwrap_err();
     })
     .await;
+}
+
+/// Examples that AWS publishes of its signature, in the signing test suite (`aws-signing-test-suite/v4` of
+/// aws-sdk-rust: get-vanilla, post-vanilla, get-vanilla-with-session-token).
+#[test]
+fn signatures_are_those_of_the_published_examples() {
+    let token = "6e86291e8372ff2a2260956d9b8aae1d763fbf315fa00fa31553b73ebf194267";
+    for (method, token, expected) in [
+        ("GET", None, "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"),
+        ("POST", None, "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b"),
+        ("GET", Some(token), "07ec1639c89043aa0e3e2de82b96708f198cceab042d4a97044c66dd9f74e7f8"),
+    ] {
+        let mut headers = hyper::HeaderMap::new();
+        headers.insert("host", "example.amazonaws.com".parse().unwrap());
+        headers.insert("x-amz-date", "20150830T123600Z".parse().unwrap());
+        let mut signed = "host;x-amz-date".to_owned();
+        if let Some(token) = token {
+            headers.insert("x-amz-security-token", token.parse().unwrap());
+            signed.push_str(";x-amz-security-token");
+        }
+        let authorization = format!(
+            "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, \
+             SignedHeaders={signed}, Signature="
+        );
+        let secret = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
+        let signature = signature(method, &headers, b"", &authorization, secret);
+        assert_eq!(signature.as_deref(), Some(expected));
+    }
 }

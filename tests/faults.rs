@@ -1,4 +1,5 @@
-//! Everything that can go wrong between the store and the service, over HTTP and over HTTPS.
+//! Everything that can go wrong between the store and the service: over HTTP, over HTTPS, and through a
+//! client of the SDK.
 //!
 //! Every scenario compares, event by event, what the tickets said with what a real table holds.
 #![allow(
@@ -31,8 +32,8 @@ use support::puts::{
     put_many, settle, settle_one, store_at, stored_after,
 };
 
-/// Makes a test of each scenario, once for each transport.
-macro_rules! over_http_and_https {
+/// Makes a test of each scenario, once for each way to the service.
+macro_rules! each_way {
     ($($scenario:ident)*) => {
         mod over_http {
             $(
@@ -51,10 +52,19 @@ macro_rules! over_http_and_https {
                 }
             )*
         }
+
+        mod through_a_client {
+            $(
+                #[tokio::test]
+                async fn $scenario() {
+                    super::in_time(super::$scenario(super::Transport::Client)).await;
+                }
+            )*
+        }
     };
 }
 
-over_http_and_https! {
+each_way! {
     without_trouble_each_event_is_sent_once
     what_is_handed_back_is_sent_again_and_nothing_else_is
     what_is_handed_back_twice_is_sent_again_once
@@ -365,7 +375,7 @@ async fn expired_credentials_are_replaced_without_losing_an_event(transport: Tra
         .credentials_provider(SharedCredentialsProvider::new(Role(clock.clone())))
         .time_source(clock.clone())
         .build();
-    let store = EventStore::builder().table(TABLE).sdk_config(&config);
+    let store = endpoint.store_with(&config);
     let store = brisk(store).max_attempts(100_000).start().await.unwrap();
     let mut puts = put_many(&store, 3).await;
     store.flush().await.unwrap();
@@ -496,7 +506,7 @@ async fn credentials_revoked_before_their_time_are_fetched_anew(transport: Trans
         .into_builder()
         .credentials_provider(SharedCredentialsProvider::new(provider.clone()))
         .build();
-    let store = EventStore::builder().table(TABLE).sdk_config(&config);
+    let store = endpoint.store_with(&config);
     let store = brisk(store).start().await.unwrap();
     let mut puts = put_many(&store, 3).await;
     store.flush().await.unwrap();
@@ -543,7 +553,7 @@ async fn credentials_that_cannot_be_had_for_a_moment_are_waited_for(transport: T
         .credentials_provider(SharedCredentialsProvider::new(provider))
         .time_source(clock.clone())
         .build();
-    let store = EventStore::builder().table(TABLE).sdk_config(&config);
+    let store = endpoint.store_with(&config);
     let store = brisk(store).start().await.unwrap();
     let mut puts = put_many(&store, 3).await;
     store.flush().await.unwrap();

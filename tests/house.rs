@@ -72,7 +72,7 @@ fn one_file_names_the_sdk_call_that_writes() {
         .map(|(path, _)| path)
         .collect();
     assert_eq!(naming.len(), 1, "{naming:?}");
-    assert!(naming[0].ends_with("src/writer/sdk.rs"), "{naming:?}");
+    assert!(naming[0].ends_with("src/writer/client.rs"), "{naming:?}");
 }
 
 #[test]

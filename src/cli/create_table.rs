@@ -4,6 +4,7 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use aws_sdk_dynamodb::Client;
 use dynamodb_eventstore::{Capacity, Table, TableError};
 
 use crate::say;
@@ -40,7 +41,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>
         (Some(read_units), Some(write_units)) => Capacity::Provisioned { read_units, write_units },
         _ => Capacity::OnDemand,
     };
-    let table = Table::new(&aws.client().await?, &name);
+    let table = Table::new(&Client::new(&aws.sdk_config().await?), &name);
     let existed = match table.create(capacity).await {
         Ok(()) => false,
         Err(TableError::Exists { .. }) => true,

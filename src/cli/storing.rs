@@ -232,8 +232,8 @@ impl Ready {
 
 async fn open_target(options: &Options) -> Result<Target, Box<dyn Error>> {
     if let Some(table) = &options.table {
-        let client = options.aws.client().await?;
-        return Ok(Target::Aws { client, table: table.clone() });
+        let sdk_config = Box::new(options.aws.sdk_config().await?);
+        return Ok(Target::Aws { sdk_config, table: table.clone() });
     }
     if options.aws.is_given() {
         return Err("--region, --profile and --endpoint-url go with --table: name the table".into());

@@ -3,9 +3,9 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use aws_config::{BehaviorVersion, Region};
+use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::Client;
-use dynamodb_eventstore::{EventStoreBuilder, LocalTable, SdkBatchWriter};
+use dynamodb_eventstore::{EventStore, EventStoreBuilder, LocalTable, SdkBatchWriter};
 
 /// File of the local table when none is named.
 pub(crate) const DEFAULT_FILE: &str = "events.sqlite";
@@ -31,7 +31,7 @@ impl Aws {
         self.region.is_some() || self.profile.is_some() || self.endpoint_url.is_some()
     }
 
-    pub(crate) async fn client(&self) -> Result<Client, Box<dyn Error>> {
+    pub(crate) async fn sdk_config(&self) -> Result<SdkConfig, Box<dyn Error>> {
         let mut loader = aws_config::defaults(BehaviorVersion::latest());
         if let Some(region) = &self.region {
             loader = loader.region(Region::new(region.clone()));
@@ -48,14 +48,14 @@ impl Aws {
                 "no AWS region: give --region, or set AWS_REGION or the profile's region".into()
             );
         }
-        Ok(Client::new(&config))
+        Ok(config)
     }
 }
 
 /// A table to write to, and what keeps it alive.
 #[derive(Debug)]
 pub(crate) enum Target {
-    Aws { client: Client, table: String },
+    Aws { sdk_config: Box<SdkConfig>, table: String },
     Local { table: LocalTable, file: PathBuf },
 }
 
@@ -67,8 +67,8 @@ impl Target {
 
     pub(crate) fn store_builder(&self) -> EventStoreBuilder {
         match self {
-            Self::Aws { client, table } => {
-                dynamodb_eventstore::EventStore::builder().client(client).table(table)
+            Self::Aws { sdk_config, table } => {
+                EventStore::builder().sdk_config(sdk_config).table(table)
             }
             Self::Local { table, .. } => table.store_builder(),
         }
@@ -77,7 +77,7 @@ impl Target {
     /// What reads events back, outside of a store.
     pub(crate) fn batch_writer(&self) -> SdkBatchWriter {
         match self {
-            Self::Aws { client, table } => SdkBatchWriter::new(client, table),
+            Self::Aws { sdk_config, table } => SdkBatchWriter::new(&Client::new(sdk_config), table),
             Self::Local { table, .. } => SdkBatchWriter::new(table.client(), table.name()),
         }
     }

@@ -119,6 +119,11 @@ impl BatchError {
         self
     }
 
+    pub(crate) fn with_call_under_way(mut self) -> Self {
+        self.is_call_over = false;
+        self
+    }
+
     /// Says that the service is done with the call: what it has not applied by now it never will.
     ///
     /// It matters for a call that may have been applied. Where an event of it is not in the table when

@@ -43,24 +43,7 @@ where
             transient(Certainty::MaybeStored, "the answer could not be read")
         }
         SdkError::ServiceError(service) => {
-            let status = service.raw().status().as_u16();
-            let skew = signed.at.and_then(|signed_at| clock_skew(service.raw(), signed_at));
-            let skewed = skew.is_some_and(|skew| skew > CLOCK_SKEW);
-            match service.err().code() {
-                Some(code) => {
-                    let (class, certainty) = by_code(code, status, skewed);
-                    let message = service.err().message().unwrap_or("no message");
-                    BatchError::new(class, certainty, passable(code, message)).with_code(code)
-                }
-                None => {
-                    let (class, certainty) = by_status(status);
-                    BatchError::new(
-                        class,
-                        certainty,
-                        format!("HTTP {status} without an error code"),
-                    )
-                }
-            }
+            refused(service.raw(), service.err().code(), service.err().message(), signed)
         }
         _ => transient(Certainty::MaybeStored, "the SDK failed in a way this crate does not know"),
     };
@@ -69,6 +52,25 @@ where
     // The service itself has begun to say that the call went well: whatever became of the rest of its
     // answer, nothing of the call is still to come.
     if is_success(error) { classified.with_call_over() } else { classified }
+}
+
+/// What an answer means that is an error, with the code and the message that its body tells.
+pub(super) fn refused(
+    response: &HttpResponse,
+    code: Option<&str>,
+    message: Option<&str>,
+    signed: Signed,
+) -> BatchError {
+    let status = response.status().as_u16();
+    let Some(code) = code else {
+        let (class, certainty) = by_status(status);
+        let message = format!("HTTP {status} without an error code");
+        return BatchError::new(class, certainty, message);
+    };
+    let skew = signed.at.and_then(|signed_at| clock_skew(response, signed_at));
+    let (class, certainty) = by_code(code, status, skew.is_some_and(|skew| skew > CLOCK_SKEW));
+    let message = passable(code, message.unwrap_or("no message"));
+    BatchError::new(class, certainty, message).with_code(code)
 }
 
 fn is_success<E>(error: &SdkError<E, HttpResponse>) -> bool {
@@ -140,20 +142,10 @@ fn by_status(status: u16) -> (FailureClass, Certainty) {
     }
 }
 
-fn dispatch_failure(connector: &ConnectorError, has_signed: bool) -> BatchError {
-    if let Some(credentials) = find_source::<CredentialsError>(connector) {
-        let class = match credentials {
-            // Where there have been credentials there will be: whoever provides them has a hiccup.
-            CredentialsError::CredentialsNotLoaded(_) if !has_signed => FailureClass::Fatal,
-            CredentialsError::InvalidConfiguration(_) => FailureClass::Fatal,
-            _ => FailureClass::ExpiredCredentials,
-        };
-        let message = format!(
-            "no AWS credentials could be had ({}): set AWS_ACCESS_KEY_ID and \
-             AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the builder credentials",
-            one_line(innermost(credentials))
-        );
-        return BatchError::new(class, Certainty::NotStored, message);
+/// What it means that a call could not be made, or got no answer.
+pub(super) fn dispatch_failure(connector: &ConnectorError, has_signed: bool) -> BatchError {
+    if let Some(failure) = credentials_failure(connector, has_signed) {
+        return failure;
     }
     let never_connected = find_source::<hyper_util::client::legacy::Error>(connector)
         .is_some_and(hyper_util::client::legacy::Error::is_connect);
@@ -164,6 +156,26 @@ fn dispatch_failure(connector: &ConnectorError, has_signed: bool) -> BatchError 
     };
     // The innermost error names what happened; those around it only say that something did.
     transient(certainty, &format!("{what}: {}", innermost(connector)))
+}
+
+/// What it means that credentials could not be had, if that is what `error` is about.
+pub(super) fn credentials_failure(
+    error: &(dyn Error + 'static),
+    has_signed: bool,
+) -> Option<BatchError> {
+    let credentials = find_source::<CredentialsError>(error)?;
+    let class = match credentials {
+        // Where there have been credentials there will be: whoever provides them has a hiccup.
+        CredentialsError::CredentialsNotLoaded(_) if !has_signed => FailureClass::Fatal,
+        CredentialsError::InvalidConfiguration(_) => FailureClass::Fatal,
+        _ => FailureClass::ExpiredCredentials,
+    };
+    let message = format!(
+        "no AWS credentials could be had ({}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or \
+         AWS_PROFILE, or give the builder credentials",
+        one_line(innermost(credentials))
+    );
+    Some(BatchError::new(class, Certainty::NotStored, message))
 }
 
 /// `error`, what caused it, what caused that, and so on.
@@ -185,9 +197,13 @@ fn find_source<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Opti
 }
 
 fn clock_skew(response: &HttpResponse, signed_at: i64) -> Option<Duration> {
+    Some(Duration::from_secs(date(response)?.abs_diff(signed_at)))
+}
+
+/// The service's time, in seconds after the Unix epoch.
+pub(super) fn date(response: &HttpResponse) -> Option<i64> {
     let date = response.headers().get("date")?;
-    let theirs = chrono::DateTime::parse_from_rfc2822(date).ok()?.timestamp();
-    Some(Duration::from_secs(theirs.abs_diff(signed_at)))
+    Some(chrono::DateTime::parse_from_rfc2822(date).ok()?.timestamp())
 }
 
 /// The service's message as far as it cannot hold data. Some of its messages echo the request or what

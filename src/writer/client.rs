@@ -10,6 +10,7 @@ use aws_sdk_dynamodb::config::IdentityCache;
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::batch_write_item::builders::BatchWriteItemFluentBuilder;
 
 use super::classify::classify;
 use super::payload::Payload;
@@ -20,6 +21,14 @@ use crate::error::{BatchError, Certainty, FailureClass};
 /// No credentials are thrown away that were fetched a moment ago: the calls that fail with them come in
 /// swarms, and a fetch can be a process or a call to another service.
 const SHORTEST_LIFE: Duration = Duration::from_secs(1);
+
+impl Call {
+    /// The SDK's call of `BatchWriteItem` for `table`, which both ways of writing begin with: without
+    /// items, since the body is made here.
+    pub(super) fn batch_write_item(&self, table: &str) -> BatchWriteItemFluentBuilder {
+        self.client.batch_write_item().request_items(table, Vec::new())
+    }
+}
 
 /// A client whose retries are switched off. A clone is the same.
 ///
@@ -41,7 +50,7 @@ pub(super) struct Call {
     pub(super) signing: Signing,
     /// Dropped with the call, and the rest of its body with it.
     pub(super) payload: Payload,
-    generation: u64,
+    pub(super) generation: u64,
 }
 
 #[derive(Debug)]
@@ -71,17 +80,22 @@ impl RefreshableClient {
         }
     }
 
-    /// What the failure of a call means. Credentials that the service calls expired are not used again.
+    /// What the failure of a call through the SDK means.
     pub(super) fn failure<E>(&self, error: &SdkError<E, HttpResponse>, call: &Call) -> BatchError
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
-        let mut failure = classify(error, call.signing.signed());
-        if call.payload.is_incomplete() {
-            failure = failure.with_certainty(Certainty::NotStored);
-        }
+        self.note(classify(error, call.signing.signed()), call)
+    }
+
+    /// What a failure means beside what it says: a call of which a part never left was not applied, and
+    /// credentials that have expired are not used again.
+    pub(super) fn note(&self, failure: BatchError, call: &Call) -> BatchError {
         if failure.class() == FailureClass::ExpiredCredentials {
             self.refresh(call.generation);
+        }
+        if call.payload.is_incomplete() {
+            return failure.with_certainty(Certainty::NotStored);
         }
         failure
     }

@@ -2,8 +2,11 @@
 
 mod classify;
 mod client;
+mod direct;
 mod payload;
+mod recording;
 mod request;
+mod response;
 mod sdk;
 mod signing;
 
@@ -13,6 +16,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 pub(crate) use classify::classify;
+pub(crate) use direct::DirectBatchWriter;
 pub use sdk::SdkBatchWriter;
 pub(crate) use signing::Signed;
 

@@ -36,7 +36,11 @@ impl SdkBatchWriter {
     /// A writer to `table`: a table's name or its ARN.
     #[must_use]
     pub fn new(client: &Client, table: impl Into<String>) -> Self {
-        Self { client: RefreshableClient::new(client), table: table.into() }
+        Self::sharing(RefreshableClient::new(client), table.into())
+    }
+
+    pub(super) fn sharing(client: RefreshableClient, table: String) -> Self {
+        Self { client, table }
     }
 
     fn receipt(&self, output: &BatchWriteItemOutput) -> Result<BatchReceipt, BatchError> {
@@ -124,9 +128,7 @@ impl BatchWriter for SdkBatchWriter {
             let call = self.client.begin();
             let slot = call.payload.slot();
             let sent = call
-                .client
-                .batch_write_item()
-                .request_items(&self.table, Vec::new())
+                .batch_write_item(&self.table)
                 .customize()
                 .mutate_request(move |request| {
                     let body = Bytes::from(request::batch_write_item(&table, &events));

@@ -19,7 +19,7 @@ use super::payload::Slot;
 pub(super) struct Signing {
     /// The request's `X-Amz-Date`: this machine's time, corrected by what the SDK knows of the service's.
     /// It is what the service judges.
-    date: Arc<OnceLock<String>>,
+    date: Arc<OnceLock<i64>>,
     has_signed: Arc<AtomicBool>,
     body: Slot,
 }
@@ -31,11 +31,14 @@ impl Signing {
     }
 
     pub(super) fn signed(&self) -> Signed {
-        let date = self.date.get().map(|date| NaiveDateTime::parse_from_str(date, DATE));
-        Signed {
-            at: date.and_then(Result::ok).map(|date| date.and_utc().timestamp()),
-            ever: self.has_signed.load(Ordering::Relaxed),
-        }
+        Signed { at: self.date.get().copied(), ever: self.has_signed.load(Ordering::Relaxed) }
+    }
+
+    /// Notes that the request was signed by this time, in seconds after the Unix epoch.
+    pub(super) fn note(&self, signed_at: i64) {
+        // The retries are switched off: there is one transmission.
+        let _ = self.date.set(signed_at);
+        self.has_signed.store(true, Ordering::Relaxed);
     }
 }
 
@@ -62,10 +65,9 @@ impl Intercept for Signing {
         _runtime_components: &RuntimeComponents,
         _config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        if let Some(date) = context.request().headers().get("x-amz-date") {
-            // The retries are switched off: there is one transmission.
-            let _ = self.date.set(date.to_owned());
-            self.has_signed.store(true, Ordering::Relaxed);
+        let date = context.request().headers().get("x-amz-date");
+        if let Some(Ok(date)) = date.map(|date| NaiveDateTime::parse_from_str(date, DATE)) {
+            self.note(date.and_utc().timestamp());
         }
         Ok(())
     }

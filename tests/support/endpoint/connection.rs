@@ -45,7 +45,7 @@ pub(super) async fn serve(
                 let (inner, open) = (Arc::clone(&inner), open_until.clone());
                 connections.spawn(async move {
                     match transport {
-                        Transport::Http => converse(stream, &inner, open).await,
+                        Transport::Http | Transport::Client => converse(stream, &inner, open).await,
                         // An error is a client that does not trust the endpoint, or went away.
                         Transport::Https => if let Ok(stream) = tls::acceptor().accept(stream).await {
                             converse(stream, &inner, open).await;

@@ -9,7 +9,7 @@ mod answer;
 mod batch;
 mod connection;
 mod script;
-mod signature;
+pub(crate) mod signature;
 mod storage;
 mod tls;
 
@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
 use dynamodb_eventstore::{EventStore, EventStoreBuilder};
 use hyper::HeaderMap;
@@ -39,6 +40,8 @@ pub(crate) const TABLE: &str = "events";
 pub(crate) enum Transport {
     Http,
     Https,
+    /// By a client of the SDK that is handed to the store; over HTTP.
+    Client,
 }
 
 /// One request that came in.
@@ -100,7 +103,7 @@ impl Endpoint {
 
     pub(crate) fn url(&self) -> String {
         let scheme = match self.transport {
-            Transport::Http => "http",
+            Transport::Http | Transport::Client => "http",
             Transport::Https => "https",
         };
         format!("{scheme}://{}", self.address)
@@ -115,6 +118,16 @@ impl Endpoint {
                 store.region("us-east-1").credentials("test", "test").endpoint_url(self.url())
             }
             Transport::Https => store.sdk_config(&self.sdk_config()),
+            Transport::Client => store.client(&Client::new(&self.sdk_config())),
+        }
+    }
+
+    /// As [`store`](Self::store), with another configuration than [`sdk_config`](Self::sdk_config).
+    pub(crate) fn store_with(&self, config: &aws_config::SdkConfig) -> EventStoreBuilder {
+        let store = EventStore::builder().table(TABLE);
+        match self.transport {
+            Transport::Http | Transport::Https => store.sdk_config(config),
+            Transport::Client => store.client(&Client::new(config)),
         }
     }
 
@@ -127,7 +140,7 @@ impl Endpoint {
             .credentials_provider(SharedCredentialsProvider::new(credentials))
             .endpoint_url(self.url());
         match self.transport {
-            Transport::Http => config.build(),
+            Transport::Http | Transport::Client => config.build(),
             Transport::Https => config.http_client(tls::http_client()).build(),
         }
     }
@@ -227,6 +240,9 @@ impl State {
 
     fn decide(&mut self, operation: &str, headers: &HeaderMap, bytes: &[u8]) -> Decision {
         let mut to_apply = Vec::new();
+        if self.script.is_signed && !signature::is_signed(headers, bytes) {
+            self.violations.push(format!("a {operation} whose signature is not that of what came"));
+        }
         let answer = match operation {
             "BatchWriteItem" => self.write(headers, bytes, &mut to_apply),
             "BatchGetItem" => self.read(headers, bytes),

@@ -171,6 +171,7 @@ pub(crate) struct Script {
     /// For the calls after those.
     pub(super) then_described: Described,
     pub(super) only_access_key: Option<&'static str>,
+    pub(super) is_signed: bool,
     pub(super) clock: Option<Clock>,
 }
 
@@ -194,8 +195,14 @@ impl Script {
             described: VecDeque::new(),
             then_described: Described::with_key([EVENT_KEY]),
             only_access_key: None,
+            is_signed: true,
             clock: None,
         }
+    }
+
+    /// Takes requests that nobody has signed.
+    pub(crate) fn unsigned(self) -> Self {
+        Self { is_signed: false, ..self }
     }
 
     /// This reply to every call.

@@ -1,9 +1,13 @@
-//! Whom the endpoint lets in: as far as the headers of a signed request say who asks, and when.
+//! Whom the endpoint lets in: by the headers of a signed request, which say who asks and when, and by the
+//! signature itself, made here once more of what has arrived.
 
+use std::fmt::Write;
 use std::time::SystemTime;
 
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
+use hmac::{Hmac, KeyInit, Mac};
 use hyper::HeaderMap;
+use sha2::{Digest, Sha256};
 
 use super::answer::Answer;
 use super::script::{Clock, Script};
@@ -40,6 +44,58 @@ pub(super) fn refusal(script: &Script, headers: &HeaderMap) -> Option<Answer> {
         "Signature not yet current: it is still later than this time and 5 min."
     };
     Some(Answer::error(400, clock.code, message))
+}
+
+/// The secret keys that the tests sign with.
+const SECRETS: [&str; 2] = ["test", "secret"];
+
+/// Whether one of the tests' secrets has signed this request to `/`, as it has arrived.
+pub(super) fn is_signed(headers: &HeaderMap, body: &[u8]) -> bool {
+    let authorization = headers.get("authorization").and_then(|value| value.to_str().ok());
+    let Some(authorization) = authorization else { return false };
+    let is_of = |secret: &str| {
+        let signature = signature("POST", headers, body, authorization, secret)?;
+        Some(authorization.ends_with(&format!("Signature={signature}")))
+    };
+    SECRETS.iter().any(|secret| is_of(secret) == Some(true))
+}
+
+/// The signature (AWS Signature Version 4) of a request to `/` without a query, over the headers that
+/// its `authorization` names.
+pub(crate) fn signature(
+    method: &str,
+    headers: &HeaderMap,
+    body: &[u8],
+    authorization: &str,
+    secret: &str,
+) -> Option<String> {
+    let part = |name: &str| {
+        let part = authorization.split([' ', ',']).find_map(|part| part.strip_prefix(name));
+        part.map(str::to_owned)
+    };
+    let (credential, signed) = (part("Credential=")?, part("SignedHeaders=")?);
+    let (_, scope) = credential.split_once('/')?;
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+
+    let mut canonical = format!("{method}\n/\n\n");
+    for name in signed.split(';') {
+        writeln!(canonical, "{name}:{}", text(name)?.trim()).ok()?;
+    }
+    write!(canonical, "\n{signed}\n{}", hex(&Sha256::digest(body))).ok()?;
+    let hashed = hex(&Sha256::digest(canonical.as_bytes()));
+    let to_sign = format!("AWS4-HMAC-SHA256\n{}\n{scope}\n{hashed}", text("x-amz-date")?);
+
+    let mut key = format!("AWS4{secret}").into_bytes();
+    for part in scope.split('/').chain([to_sign.as_str()]) {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&key).ok()?;
+        mac.update(part.as_bytes());
+        key = mac.finalize().into_bytes().to_vec();
+    }
+    Some(hex(&key))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A time as the header `Date` has it.

@@ -1,0 +1,163 @@
+//! The edge without the SDK's orchestrator, which costs more than all else on a request's way.
+//!
+//! The SDK makes one request, which is recorded just before it would be sent: where it goes, with which
+//! headers, signed for which region, over which connections, with whose credentials. Every batch then
+//! repeats that request with a body, a time and a signature of its own, out of the SDK's own parts. So
+//! whatever decides over the first (endpoint variables, FIPS, dual stack, account-based endpoints, proxies,
+//! the chain of credentials) decides over all.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::http::HttpResponse;
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::classify::{date, refused};
+use super::client::{Call, RefreshableClient};
+use super::recording::Recording;
+use super::signing::Signed;
+use super::{BatchReading, BatchReceipt, BatchWriter, SdkBatchWriter, request, response};
+use crate::error::{BatchError, Certainty, FailureClass};
+use crate::event::Event;
+use crate::key::EventKey;
+
+/// Writes batches by repeating one recorded request; reads them back through the SDK.
+#[derive(Debug)]
+pub(crate) struct DirectBatchWriter {
+    sdk: SdkBatchWriter,
+    client: RefreshableClient,
+    table: String,
+    recording: Mutex<Option<Arc<Recording>>>,
+    /// The service's clock less this machine's, in seconds, as far as the service has complained.
+    skew_seconds: AtomicI64,
+}
+
+impl DirectBatchWriter {
+    pub(crate) fn new(client: &Client, table: impl Into<String>) -> Self {
+        let (client, table) = (RefreshableClient::new(client), table.into());
+        Self {
+            sdk: SdkBatchWriter::sharing(client.clone(), table.clone()),
+            client,
+            table,
+            recording: Mutex::new(None),
+            skew_seconds: AtomicI64::new(0),
+        }
+    }
+
+    /// The recorded request, made anew when its credentials were thrown away.
+    async fn recording(&self, call: &Call) -> Result<Arc<Recording>, BatchError> {
+        let mut recording = self.recording.lock().await;
+        match &*recording {
+            Some(recorded) if recorded.generation == call.generation => Ok(Arc::clone(recorded)),
+            _ => {
+                let recorded = Arc::new(Recording::make(call, &self.table).await?);
+                *recording = Some(Arc::clone(&recorded));
+                Ok(recorded)
+            }
+        }
+    }
+
+    async fn write(&self, events: &[Event]) -> Result<BatchReceipt, BatchError> {
+        let call = self.client.begin();
+        let result = self.send(&call, events).await;
+        result.map_err(|failure| self.client.note(failure, &call))
+    }
+
+    async fn send(&self, call: &Call, events: &[Event]) -> Result<BatchReceipt, BatchError> {
+        let recorded = self.recording(call).await?;
+        let identity = recorded.identity(call.signing.signed()).await?;
+        let body = Bytes::from(request::batch_write_item(&self.table, events));
+        let now = recorded.now();
+        let signed_at = shifted(now, self.skew_seconds.load(Ordering::Relaxed));
+        let request = recorded.request(&identity, &body, signed_at)?;
+        let slot = call.payload.slot();
+        slot.keep(&body);
+        drop(body);
+        call.signing.note(unix_seconds(signed_at));
+        let answered = recorded.exchange(request, &slot, call.signing.signed());
+        let (response, body) = match recorded.attempt_timeout {
+            Some(limit) => match timeout(limit, answered).await {
+                Ok(answered) => answered?,
+                Err(_) => return Err(BatchError::timed_out(limit)),
+            },
+            None => answered.await?,
+        };
+        let receipt = self.read(&response, &body, call.signing.signed());
+        if let Err(failure) = &receipt
+            && failure.class() == FailureClass::ClockSkew
+            && let Some(theirs) = date(&response)
+        {
+            self.skew_seconds.store(theirs - unix_seconds(now), Ordering::Relaxed);
+        }
+        match (request_id(&response), receipt) {
+            (Some(id), Ok(receipt)) => Ok(receipt.with_request_id(id)),
+            (Some(id), Err(failure)) => Err(failure.with_request_id(id)),
+            // Without its request id it is not known to be the service's.
+            (None, Err(failure)) => Err(failure.with_call_under_way()),
+            (None, receipt) => receipt,
+        }
+    }
+
+    fn read(
+        &self,
+        response: &HttpResponse,
+        body: &[u8],
+        signed: Signed,
+    ) -> Result<BatchReceipt, BatchError> {
+        if response.status().is_success() {
+            return response::receipt(&self.table, body);
+        }
+        let (code, message) = response::error(response, body);
+        Err(refused(response, code.as_deref(), message.as_deref(), signed))
+    }
+}
+
+impl BatchWriter for DirectBatchWriter {
+    fn write_batch<'a>(
+        &'a self,
+        events: &'a [Event],
+    ) -> BoxFuture<'a, Result<BatchReceipt, BatchError>> {
+        self.write(events).boxed()
+    }
+
+    fn read_batch<'a>(
+        &'a self,
+        keys: &'a [EventKey],
+    ) -> BoxFuture<'a, Result<BatchReading, BatchError>> {
+        self.sdk.read_batch(keys)
+    }
+}
+
+/// The answer broke off before its end.
+pub(super) fn broken_off(response: &HttpResponse) -> BatchError {
+    let (class, certainty) = (FailureClass::Transient, Certainty::MaybeStored);
+    let failure = BatchError::new(class, certainty, "the answer could not be read");
+    match request_id(response) {
+        Some(id) if response.status().is_success() => failure.with_request_id(id).with_call_over(),
+        Some(id) => failure.with_request_id(id),
+        None => failure,
+    }
+}
+
+fn request_id(response: &HttpResponse) -> Option<&str> {
+    response.headers().get("x-amzn-requestid")
+}
+
+fn unix_seconds(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        Err(_) => 0,
+    }
+}
+
+fn shifted(time: SystemTime, seconds: i64) -> SystemTime {
+    let distance = Duration::from_secs(seconds.unsigned_abs());
+    let shifted = if seconds < 0 { time.checked_sub(distance) } else { time.checked_add(distance) };
+    shifted.unwrap_or(time)
+}

@@ -1,0 +1,161 @@
+//! The response's body, read without the SDK's help, and strictly: what is not an answer is none.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::config::http::HttpResponse;
+use serde::Deserialize;
+
+use super::BatchReceipt;
+use crate::error::BatchError;
+
+/// What nearly every answer says.
+const ALL_PROCESSED: &[u8] = br#"{"UnprocessedItems":{}}"#;
+
+#[derive(Deserialize)]
+struct BatchWriteItemOutput<'a> {
+    #[serde(rename = "UnprocessedItems", borrow)]
+    unprocessed: Option<HashMap<Cow<'a, str>, Vec<WriteRequest<'a>>>>,
+}
+
+#[derive(Deserialize)]
+struct WriteRequest<'a> {
+    #[serde(rename = "PutRequest", borrow)]
+    put: PutRequest<'a>,
+}
+
+#[derive(Deserialize)]
+struct PutRequest<'a> {
+    #[serde(rename = "Item", borrow)]
+    item: Item<'a>,
+}
+
+#[derive(Deserialize)]
+struct Item<'a> {
+    #[serde(borrow)]
+    key: Text<'a>,
+}
+
+#[derive(Deserialize)]
+struct Text<'a> {
+    #[serde(rename = "S", borrow)]
+    text: Cow<'a, str>,
+}
+
+/// What a 200 to a batch for `table` says.
+pub(super) fn receipt(table: &str, body: &[u8]) -> Result<BatchReceipt, BatchError> {
+    if body == ALL_PROCESSED {
+        return Ok(BatchReceipt::all_processed());
+    }
+    // What is no JSON at all is the service's own answer in pieces; see `BatchError::with_call_over`.
+    if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err() && !body.is_empty() {
+        return Err(BatchError::unreadable("a 200 that is not JSON").with_call_over());
+    }
+    let output: BatchWriteItemOutput<'_> = serde_json::from_slice(body)
+        .map_err(|_| BatchError::unreadable("a 200 that is no answer to a write"))?;
+    let Some(unprocessed) = output.unprocessed else {
+        return Err(BatchError::unreadable("a 200 without UnprocessedItems"));
+    };
+    let mut keys = Vec::new();
+    for (of_table, requests) in unprocessed {
+        if of_table != table && !requests.is_empty() {
+            return Err(BatchError::unreadable("unprocessed items of a table not written to"));
+        }
+        keys.extend(requests.into_iter().map(|request| request.put.item.key.text.into_owned()));
+    }
+    Ok(BatchReceipt::with_unprocessed(keys))
+}
+
+#[derive(Deserialize)]
+struct ErrorOutput<'a> {
+    #[serde(rename = "__type", borrow)]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    code: Option<Cow<'a, str>>,
+    #[serde(alias = "Message", borrow)]
+    message: Option<Cow<'a, str>>,
+}
+
+/// The service's error code and message, where the answer has them.
+pub(super) fn error(response: &HttpResponse, body: &[u8]) -> (Option<String>, Option<String>) {
+    let output: Option<ErrorOutput<'_>> = serde_json::from_slice(body).ok();
+    let (code, message) = match output {
+        Some(ErrorOutput { kind, code, message }) => (kind.or(code), message),
+        None => (None, None),
+    };
+    let header = response.headers().get("x-amzn-errortype");
+    let code = header.or(code.as_deref()).map(|code| bare(code).to_owned());
+    (code.filter(|code| !code.is_empty()), message.map(Cow::into_owned))
+}
+
+/// `com.amazonaws.dynamodb.v20120810#ThrottlingException:http://…` is a `ThrottlingException`.
+fn bare(code: &str) -> &str {
+    let code = code.split_once('#').map_or(code, |(_, code)| code);
+    code.split_once(':').map_or(code, |(code, _)| code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "20130927T005240652508858176";
+
+    fn unprocessed(body: &str) -> Result<Vec<String>, BatchError> {
+        Ok(receipt("events", body.as_bytes())?.unprocessed().to_vec())
+    }
+
+    #[test]
+    fn an_empty_map_or_an_empty_list_is_an_acknowledgement() {
+        for body in [
+            r#"{"UnprocessedItems":{}}"#,
+            r#" { "UnprocessedItems" : { } } "#,
+            r#"{"UnprocessedItems":{"events":[]}}"#,
+            r#"{"ConsumedCapacity":[{"CapacityUnits":1.0}],"UnprocessedItems":{}}"#,
+        ] {
+            assert!(unprocessed(body).unwrap().is_empty(), "{body}");
+        }
+    }
+
+    #[test]
+    fn the_keys_that_come_back_are_told() {
+        let item = format!(
+            r#"{{"PutRequest":{{"Item":{{"body":{{"S":"{{}}"}},"key":{{"S":"{KEY}"}}}}}}}}"#
+        );
+        let body = format!(r#"{{"UnprocessedItems":{{"events":[{item}]}}}}"#);
+        assert_eq!(unprocessed(&body).unwrap(), [KEY]);
+    }
+
+    #[test]
+    fn anything_else_is_no_answer_and_only_what_is_broken_is_over() {
+        for (body, over) in [
+            ("", false),
+            ("{}", false),
+            ("null", false),
+            ("[]", false),
+            (r#"{"UnprocessedItems":null}"#, false),
+            (r#"{"UnprocessedItems":[]}"#, false),
+            (
+                r#"{"UnprocessedItems":{"other":[{"PutRequest":{"Item":{"key":{"S":"1"}}}}]}}"#,
+                false,
+            ),
+            (r#"{"UnprocessedItems":{"events":[{"PutRequest":{"Item":{}}}]}}"#, false),
+            (r#"{"UnprocessedItems":{}"#, true),
+            ("<html>", true),
+        ] {
+            let error = unprocessed(body).unwrap_err();
+            assert_eq!(error.is_call_over(), over, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_code_is_bare_of_its_namespace_and_its_address() {
+        for code in [
+            "ThrottlingException",
+            "com.amazonaws.dynamodb.v20120810#ThrottlingException",
+            "ThrottlingException:http://internal.amazon.com/coral/",
+            "aws.protocols#ThrottlingException:http://internal.amazon.com/coral/",
+        ] {
+            assert_eq!(bare(code), "ThrottlingException");
+        }
+    }
+}
