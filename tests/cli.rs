@@ -11,7 +11,7 @@ use dynamodb_eventstore::LocalTable;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use support::endpoint::{Endpoint, ReadReply, Reply, Script, TABLE};
+use support::endpoint::{Endpoint, ReadReply, Reply, Script, Selector, TABLE};
 use support::table::rows;
 
 /// The tool, in a folder of its own, with no AWS configuration but what the test gives it.
@@ -458,6 +458,20 @@ async fn resume_outlives_a_read_that_gets_no_answer() {
     let output = tokio::task::spawn_blocking(move || resume.output().unwrap()).await.unwrap();
     assert!(stdout(&output).starts_with("stored 3 events, "), "{output:?}");
     assert_eq!(endpoint.calls("BatchGetItem").len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resume_goes_on_with_what_a_read_left_out() {
+    let folder = folder();
+    fail_to_put(&folder).await;
+    // Each read answers for one key, and leaves out the others.
+    let script = Script::of([]).reading(ReadReply::Unprocessed(Selector::Places(vec![1, 2])));
+    let endpoint = Endpoint::start(script).await;
+    let mut resume = tool_for(&folder, &endpoint.url());
+    resume.args(["resume", "failed.ndjson", "--table", TABLE]);
+    let output = tokio::task::spawn_blocking(move || resume.output().unwrap()).await.unwrap();
+    assert!(stdout(&output).starts_with("stored 3 events, "), "{output:?}");
+    assert_eq!(endpoint.calls("BatchGetItem").len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

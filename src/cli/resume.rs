@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use dynamodb_eventstore::{
-    BatchError, BatchReading, BatchWriter, Certainty, Event, EventKey, FailureClass, ParseKeyError,
+    BatchError, BatchWriter, Certainty, Event, EventKey, FailureClass, ParseKeyError,
     SdkBatchWriter,
 };
 use serde::Deserialize;
@@ -131,12 +131,12 @@ impl Again {
         if keys.is_empty() {
             return Ok(steps);
         }
-        let reading = read(reader, &keys).await.map_err(|error| {
+        let stored = read(reader, &keys).await.map_err(|error| {
             let advice = match error.code() {
                 Some("AccessDeniedException") => {
                     "; grant dynamodb:BatchGetItem, or put without looking: --unchecked"
                 }
-                _ => "; what was not put is still in the file",
+                _ => "; the lines after the last one named below were not put",
             };
             format!("cannot read which events are stored already: {error}{advice}")
         })?;
@@ -144,8 +144,8 @@ impl Again {
         for step in &mut steps {
             let Step::Put(line, event) = step else { continue };
             let hash = hash(event.body());
-            let is_other = match reading.body(event.key()) {
-                Some(stored) if stored == Some(event.body()) => {
+            let is_other = match stored.get(event.key()) {
+                Some(stored) if stored.as_deref() == Some(event.body()) => {
                     *step = Step::AlreadyThere(std::mem::take(line));
                     continue;
                 }
@@ -168,8 +168,8 @@ fn hash(body: &str) -> u64 {
 
 fn refuse_other(line: Line, event: &Event) -> Step {
     let reason = format!(
-        "another event is stored under the key {}; to store this one as well, give it a new key: put \
-         its body",
+        "another event is stored under the key {}, or on its way there; to store this one as well, \
+         give it a new key: put its body",
         event.key()
     );
     let content = Content::Body(event.body().to_owned());
@@ -178,24 +178,42 @@ fn refuse_other(line: Line, event: &Event) -> Step {
     Step::Refuse(line, failure)
 }
 
-async fn read(reader: &SdkBatchWriter, keys: &[EventKey]) -> Result<BatchReading, BatchError> {
-    let (start, mut wait) = (now(), SHORTEST_WAIT);
-    loop {
-        let read = timeout(READ_TIMEOUT, reader.read_batch(keys)).await;
-        let failure = match read {
-            Ok(Ok(reading)) if !keys.iter().any(|key| reading.is_unread(key)) => {
-                return Ok(reading);
+/// What is stored under these keys. What a read leaves out is asked for again, for as long as there is
+/// progress.
+async fn read(
+    reader: &SdkBatchWriter,
+    keys: &[EventKey],
+) -> Result<HashMap<EventKey, Option<String>>, BatchError> {
+    let (mut found, mut left) = (HashMap::new(), keys.to_vec());
+    let (mut progress, mut wait) = (now(), SHORTEST_WAIT);
+    while !left.is_empty() {
+        let failure = match timeout(READ_TIMEOUT, reader.read_batch(&left)).await {
+            Ok(Ok(reading)) => {
+                let before = left.len();
+                left.retain(|key| {
+                    if let Some(body) = reading.body(key) {
+                        found.insert(*key, body.map(str::to_owned));
+                    }
+                    reading.is_unread(key)
+                });
+                if left.len() < before {
+                    (progress, wait) = (now(), SHORTEST_WAIT);
+                }
+                failed(FailureClass::Unprocessed, "the table is short of read capacity")
             }
-            Ok(Ok(_)) => failed(FailureClass::Unprocessed, "the table is short of read capacity"),
             Ok(Err(error)) => error,
             Err(_) => failed(FailureClass::Transient, "no answer came in time"),
         };
-        if !failure.class().is_retryable() || now() + wait >= start + PATIENCE {
+        if left.is_empty() {
+            break;
+        }
+        if !failure.class().is_retryable() || now() + wait >= progress + PATIENCE {
             return Err(failure);
         }
         sleep_until(now() + wait).await;
         wait = LONGEST_WAIT.min(wait * 2);
     }
+    Ok(found)
 }
 
 fn failed(class: FailureClass, message: &str) -> BatchError {

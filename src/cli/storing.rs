@@ -307,7 +307,7 @@ async fn close(
 /// How much of the grace period there is before what is left is given up. To read it back, close may take
 /// a quarter of that more.
 fn until_given_up(grace: Duration) -> Duration {
-    grace * 4 / 5
+    grace - grace / 5
 }
 
 fn wait_within(signal: Signal, store: &EventStore, grace: Duration, voice: &Voice) {

@@ -202,8 +202,9 @@ impl FakeTable {
     fn lock(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let by_now = now();
-        while let Some(place) = state.late.iter().position(|(at, _)| *at <= by_now) {
-            let (_, events) = state.late.remove(place);
+        state.late.sort_by_key(|(at, _)| *at);
+        let still_late = state.late.partition_point(|(at, _)| *at <= by_now);
+        for (_, events) in state.late.drain(..still_late).collect::<Vec<_>>() {
             state.apply(&events);
         }
         state
@@ -308,13 +309,13 @@ impl State {
         if events.iter().any(|event| self.poisonous.contains(event.body())) {
             return Err(invalid("One or more parameter values were invalid".to_owned()));
         }
-        Ok(self.script.pop_front().unwrap_or_else(|| self.then.next()))
+        Ok(self.script.pop_front().unwrap_or_else(|| self.then.next(events.len())))
     }
 
     fn begin_read(&mut self, keys: &[EventKey]) -> ReadReply {
         let asked = keys.iter().map(ToString::to_string).collect();
         self.reads.push(Call { at: self.age(), keys: asked, in_flight: self.reading });
-        self.read_script.pop_front().unwrap_or_else(|| self.then_read.next())
+        self.read_script.pop_front().unwrap_or_else(|| self.then_read.next(keys.len()))
     }
 
     fn age(&self) -> Duration {

@@ -8,7 +8,6 @@ use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
 
 use crate::error::{Certainty, FailureClass};
-use crate::event::MAX_BATCH_EVENTS;
 
 /// What becomes of one batch.
 #[derive(Debug, Clone)]
@@ -126,7 +125,7 @@ impl Default for FaultRates {
 }
 
 impl FaultRates {
-    pub(super) fn draw(&self, random: &mut StdRng) -> Reply {
+    pub(super) fn draw(&self, random: &mut StdRng, events: usize) -> Reply {
         let latency = self.draw_latency(random);
         let rates = [
             self.throttled,
@@ -140,7 +139,7 @@ impl FaultRates {
         let hit = rates.iter().position(|&rate| random.random_bool(rate.clamp(0.0, 1.0)));
         let reply = match hit {
             Some(0) => Reply::throttle(),
-            Some(1) => Reply::HandBack(places(random)),
+            Some(1) => Reply::HandBack(places(random, events)),
             Some(2) => Reply::server_error(),
             Some(3) => Reply::StoreThenFail,
             Some(4) if random.random_bool(0.5) => Reply::LoseAnswer,
@@ -153,13 +152,13 @@ impl FaultRates {
         reply.after(latency)
     }
 
-    pub(super) fn draw_read(&self, random: &mut StdRng) -> ReadReply {
+    pub(super) fn draw_read(&self, random: &mut StdRng, keys: usize) -> ReadReply {
         let latency = self.draw_latency(random);
         let reply = if random.random_bool(self.read_failed.clamp(0.0, 1.0)) {
             match random.random_range(0..4) {
                 0 => ReadReply::Fail(FailureClass::Throttled),
                 1 => ReadReply::Fail(FailureClass::Transient),
-                2 => ReadReply::LeaveOut(places(random)),
+                2 => ReadReply::LeaveOut(places(random, keys)),
                 _ => return ReadReply::Hang,
             }
         } else {
@@ -178,22 +177,23 @@ impl FaultRates {
 #[derive(Debug)]
 pub(super) enum Then<R> {
     Always(R),
-    Draw(Box<StdRng>, FaultRates, fn(&FaultRates, &mut StdRng) -> R),
+    Draw(Box<StdRng>, FaultRates, fn(&FaultRates, &mut StdRng, usize) -> R),
 }
 
 impl<R: Clone> Then<R> {
-    pub(super) fn next(&mut self) -> R {
+    /// For a call with so many events.
+    pub(super) fn next(&mut self, events: usize) -> R {
         match self {
             Self::Always(reply) => reply.clone(),
-            Self::Draw(random, rates, draw) => draw(rates, random),
+            Self::Draw(random, rates, draw) => draw(rates, random, events),
         }
     }
 }
 
-/// Some places of a batch, at least one of them, in any order.
-fn places(random: &mut (impl Rng + ?Sized)) -> Vec<usize> {
-    let mut places: Vec<usize> = (0..MAX_BATCH_EVENTS).collect();
+/// Some places of a batch of so many events, at least one of them, in any order.
+fn places(random: &mut (impl Rng + ?Sized), events: usize) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..events).collect();
     places.shuffle(random);
-    places.truncate(random.random_range(1..=MAX_BATCH_EVENTS));
+    places.truncate(random.random_range(1..=events.max(1)));
     places
 }

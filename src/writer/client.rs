@@ -6,9 +6,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::IdentityCache;
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::config::{IdentityCache, StalledStreamProtectionConfig};
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::batch_write_item::builders::BatchWriteItemFluentBuilder;
 
@@ -30,10 +30,11 @@ impl Call {
     }
 }
 
-/// A client whose retries are switched off. A clone is the same.
+/// A client whose retries are switched off, and its protection against stalled streams. A clone is the
+/// same.
 ///
 /// The SDK keeps credentials until the time that their provider gave them, or for a quarter of an hour,
-/// also when the service calls them expired: revoked, or replaced on disk. After such a failure the
+/// also when the service calls them expired: revoked, or replaced. After such a failure the
 /// provider is asked again, by a client that is otherwise the same: with a fresh identity cache, and with
 /// new connections where the configuration has no HTTP client of its own.
 #[derive(Debug, Clone)]
@@ -64,7 +65,14 @@ struct Current {
 
 impl RefreshableClient {
     pub(super) fn new(client: &Client) -> Self {
-        let config = client.config().to_builder().retry_config(RetryConfig::disabled()).build();
+        let config = client
+            .config()
+            .to_builder()
+            .retry_config(RetryConfig::disabled())
+            // It measures the body that was signed, and does not see the pieces in its place. An attempt
+            // has one time-out, the store's.
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .build();
         let current = Current { client: Client::from_conf(config), generation: 0, since: None };
         Self { current: Arc::new(RwLock::new(current)), has_signed: Arc::default() }
     }
@@ -94,10 +102,21 @@ impl RefreshableClient {
         if failure.class() == FailureClass::ExpiredCredentials {
             self.refresh(call.generation);
         }
-        if call.payload.is_incomplete() {
+        if call.payload.give_up() {
             return failure.with_certainty(Certainty::NotStored);
         }
         failure
+    }
+
+    /// Takes an answer for what it says, unless the request had not left when it came: then it is not
+    /// the answer to this one.
+    pub(super) fn answered<A>(answer: Result<A, BatchError>, call: &Call) -> Result<A, BatchError> {
+        match answer {
+            Ok(_) if call.payload.is_incomplete() => {
+                Err(BatchError::unreadable("it came before the request had left"))
+            }
+            answer => answer,
+        }
     }
 
     fn refresh(&self, generation: u64) {

@@ -65,7 +65,7 @@ impl DirectBatchWriter {
 
     async fn write(&self, events: &[Event]) -> Result<BatchReceipt, BatchError> {
         let call = self.client.begin();
-        let result = self.send(&call, events).await;
+        let result = RefreshableClient::answered(self.send(&call, events).await, &call);
         result.map_err(|failure| self.client.note(failure, &call))
     }
 

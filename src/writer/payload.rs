@@ -25,6 +25,8 @@ struct Rest {
     /// What has not been handed over.
     bytes: Bytes,
     given_up: bool,
+    /// A part of the body was there when it was given up.
+    never_left: bool,
 }
 
 impl Payload {
@@ -33,18 +35,24 @@ impl Payload {
         Slot(Arc::clone(&self.0))
     }
 
-    /// Whether a part of the body has never left: nobody can have received the request, let alone
-    /// applied it.
+    /// Whether a part of the body has not left yet.
     pub(super) fn is_incomplete(&self) -> bool {
         !lock(&self.0).bytes.is_empty()
+    }
+
+    /// Lets no more of the body leave. True when a part never has: nobody can have received the
+    /// request, let alone applied it. In one step, as another thread may be taking pieces.
+    pub(super) fn give_up(&self) -> bool {
+        let mut rest = lock(&self.0);
+        rest.given_up = true;
+        rest.never_left |= !std::mem::take(&mut rest.bytes).is_empty();
+        rest.never_left
     }
 }
 
 impl Drop for Payload {
     fn drop(&mut self) {
-        let mut rest = lock(&self.0);
-        rest.given_up = true;
-        rest.bytes = Bytes::new();
+        self.give_up();
     }
 }
 
@@ -60,9 +68,13 @@ impl Slot {
         }
     }
 
-    /// The kept body, in pieces.
-    pub(super) fn pieces(&self) -> Option<Pieces> {
-        (!lock(&self.0).bytes.is_empty()).then(|| Pieces(Arc::clone(&self.0)))
+    /// The kept body, in pieces, in the place of `body`: if that still is the one that was kept.
+    pub(super) fn pieces(&self, body: Option<&[u8]>) -> Option<Pieces> {
+        let mut rest = lock(&self.0);
+        if body.is_none_or(|body| body.as_ptr() != rest.bytes.as_ptr()) {
+            rest.bytes = Bytes::new();
+        }
+        (!rest.bytes.is_empty()).then(|| Pieces(Arc::clone(&self.0)))
     }
 }
 
@@ -116,7 +128,7 @@ mod tests {
         let body: Bytes = (0..3 * PIECE + 7).map(|place| place as u8).collect();
         let payload = Payload::default();
         payload.slot().keep(&body);
-        let mut pieces = payload.slot().pieces().unwrap();
+        let mut pieces = payload.slot().pieces(Some(&body)).unwrap();
         assert_eq!(pieces.size_hint().exact(), Some(body.len() as u64));
         let mut sent = Vec::new();
         while payload.is_incomplete() {
@@ -132,7 +144,7 @@ mod tests {
         let body = Bytes::from(vec![0; 3 * PIECE]);
         let payload = Payload::default();
         payload.slot().keep(&body);
-        let mut pieces = payload.slot().pieces().unwrap();
+        let mut pieces = payload.slot().pieces(Some(&body)).unwrap();
         let first = block_on(pieces.frame()).unwrap().unwrap();
         drop(payload);
         assert!(body.is_unique(), "nothing else keeps the body");
@@ -144,7 +156,28 @@ mod tests {
     #[test]
     fn a_small_body_is_left_as_it_is() {
         let payload = Payload::default();
-        payload.slot().keep(&Bytes::from(vec![0; PIECE]));
-        assert!(payload.slot().pieces().is_none() && !payload.is_incomplete());
+        let body = Bytes::from(vec![0; PIECE]);
+        payload.slot().keep(&body);
+        assert!(payload.slot().pieces(Some(&body)).is_none() && !payload.is_incomplete());
+    }
+
+    #[test]
+    fn a_body_that_somebody_else_has_put_in_its_place_is_left_there() {
+        let payload = Payload::default();
+        payload.slot().keep(&Bytes::from(vec![0; 2 * PIECE]));
+        let other = vec![1; 2 * PIECE];
+        assert!(payload.slot().pieces(Some(&other)).is_none());
+        assert!(!payload.give_up(), "nothing is known of the other");
+    }
+
+    #[test]
+    fn what_had_not_left_when_the_call_was_given_up_has_never_left() {
+        let body = Bytes::from(vec![0; 2 * PIECE]);
+        let payload = Payload::default();
+        payload.slot().keep(&body);
+        let mut pieces = payload.slot().pieces(Some(&body)).unwrap();
+        let _first = block_on(pieces.frame()).unwrap().unwrap();
+        assert!(payload.give_up() && payload.give_up());
+        assert!(block_on(pieces.frame()).is_none());
     }
 }

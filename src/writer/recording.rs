@@ -176,7 +176,7 @@ impl Recording {
         body: &Slot,
         signed: Signed,
     ) -> Result<(HttpResponse, Bytes), BatchError> {
-        if let Some(pieces) = body.pieces() {
+        if let Some(pieces) = body.pieces(request.body().bytes()) {
             *request.body_mut() = SdkBody::from_body_1_x(pieces);
         }
         let answered = self.connector.call(request).await;

@@ -20,12 +20,13 @@ use crate::key::EventKey;
 /// Writes batches with the AWS SDK's `BatchWriteItem`, and reads them back with its `BatchGetItem`.
 ///
 /// The client keeps its configuration, interceptors included, but for its retries: they are
-/// switched off. There is one retry loop, the store's, and it sees every attempt. Credentials that the
+/// switched off, and its protection against stalled streams. There is one retry loop and one time-out,
+/// the store's, which sees every attempt. Credentials that the
 /// service calls expired are fetched again from their provider, through a fresh identity cache in the place
 /// of the client's.
 ///
 /// The items are put into the request's body just before it is signed. An interceptor finds them
-/// there, and not in the operation's input.
+/// there, and not in the operation's input. A body of more than 64 KiB is a stream when it is sent.
 #[derive(Debug, Clone)]
 pub struct SdkBatchWriter {
     client: RefreshableClient,
@@ -140,7 +141,10 @@ impl BatchWriter for SdkBatchWriter {
                 .interceptor(call.signing.clone())
                 .send();
             match sent.await {
-                Ok(output) => self.receipt(&output),
+                Ok(output) => {
+                    let answer = RefreshableClient::answered(self.receipt(&output), &call);
+                    answer.map_err(|failure| self.client.note(failure, &call))
+                }
                 Err(error) => Err(self.client.failure(&error, &call)),
             }
         }

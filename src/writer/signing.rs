@@ -78,7 +78,7 @@ impl Intercept for Signing {
         _runtime_components: &RuntimeComponents,
         _config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        if let Some(pieces) = self.body.pieces() {
+        if let Some(pieces) = self.body.pieces(context.request().body().bytes()) {
             *context.request_mut().body_mut() = SdkBody::from_body_1_x(pieces);
         }
         Ok(())
