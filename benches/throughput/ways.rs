@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
-use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
 use dynamodb_eventstore::{
     BODY_ATTRIBUTE, BatchError, BatchReceipt, BatchWriter, Event, EventStore, KEY_ATTRIBUTE,
@@ -42,17 +43,20 @@ pub(crate) enum Way {
     BuiltBatches,
     /// The store with its default settings, from a value to an answered ticket.
     Store,
+    /// The same, with a client of the SDK that is handed in.
+    StoreWithClient,
     /// The store over a writer that does nothing: what the store itself costs.
     StoreAlone,
 }
 
 impl Way {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::PutItem,
         Self::PutItemInFlight,
         Self::ReadyBatches,
         Self::BuiltBatches,
         Self::Store,
+        Self::StoreWithClient,
         Self::StoreAlone,
     ];
 
@@ -63,6 +67,7 @@ impl Way {
             Self::ReadyBatches => "SDK BatchWriteItem, ready batches, 8 in flight",
             Self::BuiltBatches => "SDK BatchWriteItem, from values, 8 in flight",
             Self::Store => "EventStore",
+            Self::StoreWithClient => "EventStore, through an SDK client",
             Self::StoreAlone => "EventStore, its writer does nothing",
         }
     }
@@ -78,38 +83,39 @@ impl Way {
     }
 }
 
-/// Everything that is made once and used for every run: values of one size, a client, two stores,
+/// Everything that is made once and used for every run: values of one size, a client, three stores,
 /// and the connections that they hold open.
 pub(crate) struct Stage {
     values: Arc<[Value]>,
     client: Client,
     store: EventStore,
+    store_with_client: EventStore,
     store_alone: EventStore,
     next_key: Arc<AtomicU64>,
 }
 
 impl Stage {
     pub(crate) async fn new(endpoint: &Endpoint, body_bytes: usize) -> Self {
-        let config = aws_sdk_dynamodb::Config::builder()
+        let credentials = Credentials::new("test", "test", None, None, "benchmark");
+        let config = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new("us-east-1"))
-            .credentials_provider(Credentials::new("test", "test", None, None, "benchmark"))
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
             .endpoint_url(endpoint.url())
             .retry_config(RetryConfig::disabled())
             .build();
-        let client = Client::from_conf(config);
-        let store = EventStore::builder()
-            .client(&client)
-            .table(TABLE)
-            .check_table(false)
-            .start()
-            .await
-            .unwrap();
+        let client = Client::new(&config);
+        let store = EventStore::builder().sdk_config(&config).table(TABLE).check_table(false);
+        let store = store.start().await.unwrap();
+        let store_with_client =
+            EventStore::builder().client(&client).table(TABLE).check_table(false);
+        let store_with_client = store_with_client.start().await.unwrap();
         let store_alone = EventStore::builder().batch_writer(Nothing).start().await.unwrap();
         Self {
             values: (0..VALUES).map(|number| Value::new(number, body_bytes)).collect(),
             client,
             store,
+            store_with_client,
             store_alone,
             next_key: Arc::default(),
         }
@@ -132,6 +138,7 @@ impl Stage {
                 watch.stop(events)
             }
             Way::Store => self.put(&self.store, events).await,
+            Way::StoreWithClient => self.put(&self.store_with_client, events).await,
             Way::StoreAlone => self.put(&self.store_alone, events).await,
         }
     }
