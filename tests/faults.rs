@@ -640,6 +640,7 @@ async fn a_read_that_fails_is_repeated_and_one_that_is_refused_is_not(transport:
         ReadReply::error(400, "ProvisionedThroughputExceededException"),
         ReadReply::HangUp,
         ReadReply::WithoutResponses,
+        ReadReply::Raw { status: 200, body: r#"{"Responses":{},"UnprocessedKeys":{}}"# },
         ReadReply::Raw { status: 200, body: "" },
         ReadReply::Unprocessed(Selector::Places(vec![1])),
     ]);
@@ -647,7 +648,7 @@ async fn a_read_that_fails_is_repeated_and_one_that_is_refused_is_not(transport:
     for answer in answers {
         assert_eq!(answer.unwrap().proof, Proof::ReadBack);
     }
-    assert_eq!(endpoint.calls("BatchGetItem").len(), 7);
+    assert_eq!(endpoint.calls("BatchGetItem").len(), 8);
 
     let (answers, endpoint) = answers_after_one_attempt(transport, unreadable(lost())).await;
     for answer in answers {
