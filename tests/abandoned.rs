@@ -101,7 +101,7 @@ async fn a_request_that_has_timed_out_is_not_sent_to_its_end() {
         // Nothing of it is read.
         let (mut connection, tickets) = large_call(way, SHORT).await;
         for error in errors(tickets).await {
-            assert_eq!(error.certainty(), Certainty::MaybeStored, "{error}");
+            assert_eq!(error.certainty(), Certainty::NotStored, "{error}");
         }
         // Nobody waits for an answer any more, so what was not sent by now is to be forgotten.
         let sent = drain(&mut connection, usize::MAX).await;

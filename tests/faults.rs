@@ -72,6 +72,7 @@ each_way! {
     a_batch_throttled_to_the_end_is_not_stored_whatever_the_reason
     a_batch_that_failed_with_500_or_503_before_it_was_applied_is_stored
     a_batch_that_failed_with_500_or_503_after_it_was_applied_is_stored_once
+    a_service_that_is_not_well_is_asked_again_over_another_connection
     a_batch_that_hung_before_it_was_applied_is_stored
     a_batch_that_hung_after_it_was_applied_is_stored_once
     a_connection_reset_in_the_middle_of_the_request_is_a_maybe_and_the_batch_is_stored
@@ -211,6 +212,19 @@ async fn a_batch_that_failed_with_500_or_503_after_it_was_applied_is_stored_once
 ) {
     for failed in server_errors() {
         stored_after(transport, [failed.clone().once_applied(), failed]).await;
+    }
+}
+
+async fn a_service_that_is_not_well_is_asked_again_over_another_connection(transport: Transport) {
+    for (reply, connections) in [
+        (Reply::error(400, "ThrottlingException"), 1),
+        (Reply::error(500, "InternalServerError"), 2),
+        (Reply::raw(503, ""), 2),
+    ] {
+        let endpoint = Endpoint::start_over(transport, [reply]).await;
+        let store = brisk(endpoint.store()).check_table(false).start().await.unwrap();
+        let stored = settle_one(&store, &endpoint).await.unwrap();
+        assert_eq!((stored.attempts, endpoint.connections()), (2, connections));
     }
 }
 
@@ -670,6 +684,38 @@ async fn an_event_in_flight_at_the_deadline_of_close_is_found_and_stored(transpo
     for answer in compare(&endpoint, puts).await {
         assert_eq!(answer.unwrap().proof, Proof::ReadBack);
     }
+}
+
+/// Who never says who the caller is.
+#[derive(Debug)]
+struct Silent;
+
+impl ProvideCredentials for Silent {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(std::future::pending())
+    }
+}
+
+#[tokio::test]
+async fn an_event_for_which_credentials_never_come_is_not_stored() {
+    in_time(async {
+        let endpoint = Endpoint::start([]).await;
+        let config = endpoint
+            .sdk_config()
+            .into_builder()
+            .credentials_provider(SharedCredentialsProvider::new(Silent))
+            .build();
+        let store = brisk(endpoint.store_with(&config)).check_table(false).max_attempts(2);
+        let store = store.start().await.unwrap();
+        let error = settle_one(&store, &endpoint).await.unwrap_err();
+        assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 2), "{error}");
+        assert!(error.to_string().contains("no credentials came"), "{error}");
+        assert!(endpoint.batches().is_empty());
+    })
+    .await;
 }
 
 // The table comes and goes.

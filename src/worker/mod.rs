@@ -31,6 +31,9 @@ use settlement::{Held, Settlement};
 /// Commands taken from the channel at one go.
 const INBOX: usize = 256;
 
+/// How late an attempt may come back: a timer's own lateness, several times over.
+const LATENESS: Duration = Duration::from_millis(20);
+
 /// Long beside what a put needs to hand over its event once it has room, short beside a call.
 const HAND_OVER: Duration = Duration::from_millis(1);
 
@@ -275,7 +278,11 @@ impl Worker {
             .collect();
         let bytes = events.iter().map(Event::wire_bytes).sum();
         let writer = Arc::clone(&self.writer);
-        self.flights.start(batch, bytes, limit, async move { writer.write_batch(&events).await });
+        // The limit is the writer's to keep; this one is for writers that do not.
+        let at_the_latest = limit + LATENESS;
+        self.flights.start(batch, bytes, at_the_latest, async move {
+            writer.write_batch_within(&events, limit).await
+        });
     }
 
     /// How long an attempt may take. One that begins just before an event's deadline leaves half of

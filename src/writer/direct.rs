@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::http::HttpResponse;
+use aws_smithy_runtime_api::client::identity::Identity;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -23,6 +24,7 @@ use super::client::{Call, RefreshableClient};
 use super::recording::Recording;
 use super::signing::Signed;
 use super::{BatchReading, BatchReceipt, BatchWriter, SdkBatchWriter, request, response};
+use crate::clock::now;
 use crate::error::{BatchError, Certainty, FailureClass};
 use crate::event::Event;
 use crate::key::EventKey;
@@ -54,7 +56,7 @@ impl DirectBatchWriter {
     async fn recording(&self, call: &Call) -> Result<Arc<Recording>, BatchError> {
         let mut recording = self.recording.lock().await;
         match &*recording {
-            Some(recorded) if recorded.generation == call.generation => Ok(Arc::clone(recorded)),
+            Some(recorded) if recorded.generation >= call.generation => Ok(Arc::clone(recorded)),
             _ => {
                 let recorded = Arc::new(Recording::make(call, &self.table).await?);
                 *recording = Some(Arc::clone(&recorded));
@@ -63,37 +65,41 @@ impl DirectBatchWriter {
         }
     }
 
-    async fn write(&self, events: &[Event]) -> Result<BatchReceipt, BatchError> {
+    async fn write(&self, events: &[Event], limit: Duration) -> Result<BatchReceipt, BatchError> {
         let call = self.client.begin();
-        let result = RefreshableClient::answered(self.send(&call, events).await, &call);
-        result.map_err(|failure| self.client.note(failure, &call))
+        let result = self.send(&call, events, limit).await;
+        RefreshableClient::answered(result, &call)
+            .map_err(|failure| self.client.note(failure, &call))
     }
 
-    async fn send(&self, call: &Call, events: &[Event]) -> Result<BatchReceipt, BatchError> {
-        let recorded = self.recording(call).await?;
-        let identity = recorded.identity(call.signing.signed()).await?;
+    async fn send(
+        &self,
+        call: &Call,
+        events: &[Event],
+        limit: Duration,
+    ) -> Result<BatchReceipt, BatchError> {
+        let begun = now();
+        let prepared = timeout(limit, self.prepare(call)).await;
+        let (recorded, identity) = prepared.map_err(|_| unprepared(limit))??;
         let body = Bytes::from(request::batch_write_item(&self.table, events));
-        let now = recorded.now();
-        let signed_at = shifted(now, self.skew_seconds.load(Ordering::Relaxed));
+        let machine_time = recorded.now();
+        let signed_at = shifted(machine_time, self.skew_seconds.load(Ordering::Relaxed));
         let request = recorded.request(&identity, &body, signed_at)?;
         let slot = call.payload.slot();
         slot.keep(&body);
         drop(body);
         call.signing.note(unix_seconds(signed_at));
-        let answered = recorded.exchange(request, &slot, call.signing.signed());
-        let (response, body) = match recorded.attempt_timeout {
-            Some(limit) => match timeout(limit, answered).await {
-                Ok(answered) => answered?,
-                Err(_) => return Err(BatchError::timed_out(limit)),
-            },
-            None => answered.await?,
-        };
+        let left = limit.saturating_sub(now().saturating_duration_since(begun));
+        let left = recorded.attempt_timeout.map_or(left, |own| own.min(left));
+        let exchange = recorded.exchange(request, &slot, call.signing.signed());
+        let answered = timeout(left, exchange).await;
+        let (response, body) = answered.map_err(|_| BatchError::timed_out(limit))??;
         let receipt = self.read(&response, &body, call.signing.signed());
         if let Err(failure) = &receipt
             && failure.class() == FailureClass::ClockSkew
             && let Some(theirs) = date(&response)
         {
-            self.skew_seconds.store(theirs - unix_seconds(now), Ordering::Relaxed);
+            self.skew_seconds.store(theirs - unix_seconds(machine_time), Ordering::Relaxed);
         }
         match (request_id(&response), receipt) {
             (Some(id), Ok(receipt)) => Ok(receipt.with_request_id(id)),
@@ -102,6 +108,19 @@ impl DirectBatchWriter {
             (None, Err(failure)) => Err(failure.with_call_under_way()),
             (None, receipt) => receipt,
         }
+    }
+
+    /// All that a request needs beside its body.
+    async fn prepare(&self, call: &Call) -> Result<(Arc<Recording>, Identity), BatchError> {
+        let recorded = self.recording(call).await?;
+        let identity = recorded.identity(call.signing.signed()).await?;
+        if recorded.is_for(&identity) {
+            return Ok((recorded, identity));
+        }
+        // The credentials are another account's by now, whose address may be another.
+        *self.recording.lock().await = None;
+        let recorded = self.recording(call).await?;
+        Ok((recorded, identity))
     }
 
     fn read(
@@ -123,7 +142,15 @@ impl BatchWriter for DirectBatchWriter {
         &'a self,
         events: &'a [Event],
     ) -> BoxFuture<'a, Result<BatchReceipt, BatchError>> {
-        self.write(events).boxed()
+        self.write(events, Duration::MAX).boxed()
+    }
+
+    fn write_batch_within<'a>(
+        &'a self,
+        events: &'a [Event],
+        limit: Duration,
+    ) -> BoxFuture<'a, Result<BatchReceipt, BatchError>> {
+        self.write(events, limit).boxed()
     }
 
     fn read_batch<'a>(
@@ -132,6 +159,12 @@ impl BatchWriter for DirectBatchWriter {
     ) -> BoxFuture<'a, Result<BatchReading, BatchError>> {
         self.sdk.read_batch(keys)
     }
+}
+
+/// The time was up before the request could leave: credentials that do not come.
+fn unprepared(limit: Duration) -> BatchError {
+    let (class, certainty) = (FailureClass::ExpiredCredentials, Certainty::NotStored);
+    BatchError::new(class, certainty, format!("no credentials came within {limit:?}"))
 }
 
 /// The answer broke off before its end.
@@ -146,7 +179,8 @@ pub(super) fn broken_off(response: &HttpResponse) -> BatchError {
 }
 
 fn request_id(response: &HttpResponse) -> Option<&str> {
-    response.headers().get("x-amzn-requestid")
+    let headers = response.headers();
+    headers.get("x-amzn-requestid").or_else(|| headers.get("x-amz-request-id"))
 }
 
 fn unix_seconds(time: SystemTime) -> i64 {

@@ -11,9 +11,11 @@ mod sdk;
 mod signing;
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tokio::time::timeout;
 
 pub(crate) use classify::classify;
 pub(crate) use direct::DirectBatchWriter;
@@ -77,6 +79,20 @@ pub trait BatchWriter: Send + Sync + 'static {
         &'a self,
         events: &'a [Event],
     ) -> BoxFuture<'a, Result<BatchReceipt, BatchError>>;
+
+    /// Makes one attempt to write `events` that takes no longer than `limit`.
+    ///
+    /// By itself, an attempt that is late counts as *maybe* stored, for nothing more is known of it. A
+    /// writer that knows how far the attempt had come can say more: that the request had not left.
+    fn write_batch_within<'a>(
+        &'a self,
+        events: &'a [Event],
+        limit: Duration,
+    ) -> BoxFuture<'a, Result<BatchReceipt, BatchError>> {
+        timeout(limit, self.write_batch(events))
+            .map(move |answer| answer.unwrap_or_else(|_| Err(BatchError::timed_out(limit))))
+            .boxed()
+    }
 
     /// Makes one attempt to read what is stored under `keys`, 1 to 25 of them, all distinct.
     ///

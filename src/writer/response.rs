@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::BatchReceipt;
 use crate::error::BatchError;
@@ -66,26 +67,21 @@ pub(super) fn receipt(table: &str, body: &[u8]) -> Result<BatchReceipt, BatchErr
     Ok(BatchReceipt::with_unprocessed(keys))
 }
 
-#[derive(Deserialize)]
-struct ErrorOutput<'a> {
-    #[serde(rename = "__type", borrow)]
-    kind: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    code: Option<Cow<'a, str>>,
-    #[serde(alias = "Message", borrow)]
-    message: Option<Cow<'a, str>>,
+/// The service's error code and message, where the answer has them. As the SDK reads them: of each the
+/// first that is a text.
+pub(super) fn error(response: &HttpResponse, body: &[u8]) -> (Option<String>, Option<String>) {
+    let (code, message) = told(body);
+    let header = response.headers().get("x-amzn-errortype");
+    let code = header.map(|code| bare(code).to_owned()).or(code);
+    (code.filter(|code| !code.is_empty()), message)
 }
 
-/// The service's error code and message, where the answer has them.
-pub(super) fn error(response: &HttpResponse, body: &[u8]) -> (Option<String>, Option<String>) {
-    let output: Option<ErrorOutput<'_>> = serde_json::from_slice(body).ok();
-    let (code, message) = match output {
-        Some(ErrorOutput { kind, code, message }) => (kind.or(code), message),
-        None => (None, None),
-    };
-    let header = response.headers().get("x-amzn-errortype");
-    let code = header.or(code.as_deref()).map(|code| bare(code).to_owned());
-    (code.filter(|code| !code.is_empty()), message.map(Cow::into_owned))
+fn told(body: &[u8]) -> (Option<String>, Option<String>) {
+    let told: Map<String, Value> = serde_json::from_slice(body).unwrap_or_default();
+    let first =
+        |names: &[&str]| names.iter().find_map(|name| told.get(*name)?.as_str()).map(str::to_owned);
+    let code = first(&["code", "__type"]).map(|code| bare(&code).to_owned());
+    (code, first(&["message", "Message", "errorMessage"]))
 }
 
 /// `com.amazonaws.dynamodb.v20120810#ThrottlingException:http://…` is a `ThrottlingException`.
@@ -156,6 +152,22 @@ mod tests {
             "aws.protocols#ThrottlingException:http://internal.amazon.com/coral/",
         ] {
             assert_eq!(bare(code), "ThrottlingException");
+        }
+    }
+
+    #[test]
+    fn a_code_is_found_beside_whatever_else_there_is() {
+        for (body, code, message) in [
+            (r#"{"__type":"a#Foo","message":"m"}"#, Some("Foo"), Some("m")),
+            (r#"{"__type":"a#Foo","message":"m","Message":"n"}"#, Some("Foo"), Some("m")),
+            (r#"{"__type":"a#Foo","code":400}"#, Some("Foo"), None),
+            (r#"{"__type":"a#Foo","message":{"a":1}}"#, Some("Foo"), None),
+            (r#"{"__type":"a#Foo","code":"Bar","Message":"n"}"#, Some("Bar"), Some("n")),
+            ("<html>", None, None),
+            ("", None, None),
+        ] {
+            let told = told(body.as_bytes());
+            assert_eq!((told.0.as_deref(), told.1.as_deref()), (code, message), "{body}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The edge through the AWS SDK.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::RequestId;
@@ -10,6 +11,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tokio::time::timeout;
 
 use super::client::RefreshableClient;
 use super::{BatchReading, BatchReceipt, BatchWriter, request};
@@ -122,6 +124,14 @@ impl BatchWriter for SdkBatchWriter {
         &'a self,
         events: &'a [Event],
     ) -> BoxFuture<'a, Result<BatchReceipt, BatchError>> {
+        self.write_batch_within(events, Duration::MAX)
+    }
+
+    fn write_batch_within<'a>(
+        &'a self,
+        events: &'a [Event],
+        limit: Duration,
+    ) -> BoxFuture<'a, Result<BatchReceipt, BatchError>> {
         async move {
             // The SDK is asked for a call without items, which it routes, signs and sends; just
             // before it signs, the body takes the place of the empty one.
@@ -140,7 +150,10 @@ impl BatchWriter for SdkBatchWriter {
                 })
                 .interceptor(call.signing.clone())
                 .send();
-            match sent.await {
+            let Ok(sent) = timeout(limit, sent).await else {
+                return Err(self.client.note(BatchError::timed_out(limit), &call));
+            };
+            match sent {
                 Ok(output) => {
                     let answer = RefreshableClient::answered(self.receipt(&output), &call);
                     answer.map_err(|failure| self.client.note(failure, &call))
