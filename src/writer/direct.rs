@@ -93,7 +93,7 @@ impl DirectBatchWriter {
         let left = recorded.attempt_timeout.map_or(left, |own| own.min(left));
         let exchange = recorded.exchange(request, &slot, call.signing.signed());
         let answered = timeout(left, exchange).await;
-        let (response, body) = answered.map_err(|_| BatchError::timed_out(limit))??;
+        let (response, body) = answered.map_err(|_| BatchError::timed_out(left))??;
         let receipt = self.read(&response, &body, call.signing.signed());
         if let Err(failure) = &receipt
             && failure.class() == FailureClass::ClockSkew
