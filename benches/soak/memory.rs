@@ -11,7 +11,7 @@ use std::fs;
 /// - what the allocator keeps between events of very different sizes, and those that failed: room is
 ///   given back when the ticket is answered, and the answer holds the event until the listener has
 ///   seen it.
-const CONSTANT: u64 = 56 * 1024 * 1024;
+const CONSTANT: u64 = 64 * 1024 * 1024;
 
 /// What was measured, in bytes.
 #[derive(Debug)]
