@@ -4,12 +4,19 @@
 
 use std::time::{Duration, Instant};
 
+use aws_sdk_dynamodb::Client;
+use bytes::Bytes;
+
+use crate::error::BatchError;
 use crate::event::{Event, MAX_BATCH_EVENTS};
 use crate::key::{EventKey, KeyGenerator, WriterId};
 use crate::policy::Waiting;
 use crate::policy::batch::{Batch, BatchLimits};
 use crate::policy::buffer::Buffer;
 use crate::policy::reconcile::reconcile;
+use crate::writer::BatchReceipt;
+use crate::writer::DirectBatchWriter;
+use crate::writer::request::batch_write_item;
 
 /// An event, and when it is to be given up.
 pub type Expiring = (Event, Instant);
@@ -47,4 +54,25 @@ pub fn reconcile_batch(
 ) -> (Vec<Expiring>, Vec<Expiring>) {
     let reconciled = reconcile(sent, unprocessed);
     (reconciled.stored, reconciled.remaining)
+}
+
+/// The body of the request that writes `events`.
+pub fn request_body(table: &str, events: &[Event]) -> Bytes {
+    Bytes::from(batch_write_item(table, events))
+}
+
+/// The way from a request's body to the answer, by itself.
+#[derive(Debug)]
+pub struct DirectTransport(DirectBatchWriter);
+
+impl DirectTransport {
+    /// As a store that is built from the client's configuration has it.
+    pub fn new(client: &Client, table: &str) -> Self {
+        Self(DirectBatchWriter::new(client, table))
+    }
+
+    /// Signs and sends a request, and reads its answer.
+    pub async fn send(&self, body: Bytes) -> Result<BatchReceipt, BatchError> {
+        self.0.write(|| body, Duration::MAX).await
+    }
 }

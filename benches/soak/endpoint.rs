@@ -4,10 +4,9 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::pending;
-use std::io::{self, BufRead, BufReader};
+use std::io;
 use std::net::Ipv4Addr;
 use std::ops::Bound;
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,40 +27,25 @@ use tokio::sync::watch;
 use super::ledger::Key;
 use super::load::hash;
 use super::misbehaviour::{Fate, Fates, Stalls};
+use super::server::{Server, end_with_parent};
 
 pub(crate) const TABLE: &str = "events";
-
-/// Set, to the seed, in the process that is to be the endpoint.
-const ROLE: &str = "EVENTSTORE_SOAK_ENDPOINT";
 
 const MAX_ITEMS: usize = 25;
 const MAX_REQUEST_BYTES: usize = 16_000_000;
 const ROWS_ON_A_PAGE: usize = 2_000;
 
-/// The running endpoint. It ends when this is dropped, and at the latest with this process, which
-/// holds the other end of its standard input.
+/// The running endpoint.
 #[derive(Debug)]
-pub(crate) struct Endpoint {
-    process: Child,
-    port: u16,
-}
+pub(crate) struct Endpoint(Server);
 
 impl Endpoint {
     pub(crate) fn start(seed: u64) -> Self {
-        let mut process = Command::new(std::env::current_exe().unwrap())
-            .env(ROLE, seed.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut port = String::new();
-        let output = process.stdout.as_mut().unwrap();
-        BufReader::new(output).read_line(&mut port).unwrap();
-        Self { process, port: port.trim().parse().unwrap() }
+        Self(Server::start(&seed.to_string()))
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}:{}", Ipv4Addr::LOCALHOST, self.port)
+        format!("http://{}:{}", Ipv4Addr::LOCALHOST, self.0.greeting.trim())
     }
 
     /// A client to read the table with.
@@ -76,25 +60,9 @@ impl Endpoint {
     }
 }
 
-impl Drop for Endpoint {
-    fn drop(&mut self) {
-        // Either fails only where the process has ended by itself.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// The seed to misbehave by, if this process is to be the endpoint.
-pub(crate) fn seed_of_this_process() -> Option<u64> {
-    std::env::var(ROLE).ok().map(|seed| seed.parse().unwrap())
-}
-
-/// Serves until standard input is closed.
+/// Misbehaves by this seed until the soak is over.
 pub(crate) fn serve(seed: u64) {
-    std::thread::spawn(|| {
-        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
-        std::process::exit(0);
-    });
+    end_with_parent();
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         println!("{}", listener.local_addr().unwrap().port());

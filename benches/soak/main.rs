@@ -25,6 +25,8 @@ mod ledger;
 mod load;
 mod memory;
 mod misbehaviour;
+#[path = "../support/server.rs"]
+mod server;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -57,8 +59,8 @@ const SAMPLES_PER_LINE: u32 = 20;
 const SAMPLE_EVERY: Duration = Duration::from_millis(250);
 
 fn main() -> ExitCode {
-    if let Some(seed) = endpoint::seed_of_this_process() {
-        endpoint::serve(seed);
+    if let Some(seed) = server::order() {
+        endpoint::serve(seed.parse().unwrap());
         return ExitCode::SUCCESS;
     }
     // Cargo says `--bench`, which says nothing here.

@@ -2,7 +2,7 @@
 //! AWS SDK by itself.
 //!
 //! ```text
-//! cargo bench --bench throughput
+//! cargo bench --all-features --bench throughput
 //! ```
 //!
 //! Everything in one run, against one server on loopback that answers as cheaply as it can. Such a
@@ -21,10 +21,16 @@
 //! second.
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run may panic")]
 
+#[path = "../support/cores.rs"]
 mod cores;
+#[path = "../support/endpoint.rs"]
 mod endpoint;
+#[path = "../support/measure.rs"]
 mod measure;
+#[path = "../support/server.rs"]
+mod server;
 mod table;
+#[path = "../support/value.rs"]
 mod value;
 mod ways;
 
@@ -38,9 +44,8 @@ use self::cores::Cores;
 use self::endpoint::Endpoint;
 use self::measure::Sample;
 use self::table::Table;
-use self::ways::{Stage, Way};
+use self::ways::{Stage, Transport, Way};
 
-const BODY_BYTES: [usize; 2] = [200, 1_000];
 const ROUNDS: usize = 15;
 
 /// The threads of the process that is measured.
@@ -53,8 +58,8 @@ enum Flavour {
 impl Flavour {
     fn name(self) -> &'static str {
         match self {
-            Self::OneThread => "current_thread",
-            Self::TwoWorkers => "2 workers",
+            Self::OneThread => "one thread",
+            Self::TwoWorkers => "two workers",
         }
     }
 
@@ -67,8 +72,37 @@ impl Flavour {
     }
 }
 
+/// One set of rounds.
+#[derive(Debug, Clone, Copy)]
+struct Setting {
+    flavour: Flavour,
+    transport: Transport,
+    body_bytes: usize,
+}
+
+impl Setting {
+    const ALL: [Self; 6] = [
+        Self { flavour: Flavour::OneThread, transport: Transport::Http, body_bytes: 200 },
+        Self { flavour: Flavour::OneThread, transport: Transport::Http, body_bytes: 1_000 },
+        Self { flavour: Flavour::OneThread, transport: Transport::Https, body_bytes: 200 },
+        Self { flavour: Flavour::OneThread, transport: Transport::Https, body_bytes: 1_000 },
+        Self { flavour: Flavour::TwoWorkers, transport: Transport::Http, body_bytes: 200 },
+        Self { flavour: Flavour::TwoWorkers, transport: Transport::Http, body_bytes: 1_000 },
+    ];
+
+    fn name(self) -> String {
+        let Self { flavour, transport, body_bytes } = self;
+        format!("{body_bytes} B, {}, {}", transport.name(), flavour.name())
+    }
+
+    fn stage(self, runtime: &Runtime, endpoint: &Endpoint) -> Arc<Stage> {
+        let Self { transport, body_bytes, .. } = self;
+        Arc::new(runtime.block_on(Stage::new(endpoint, transport, body_bytes)))
+    }
+}
+
 fn main() {
-    if endpoint::is_this_process() {
+    if server::order().is_some() {
         return endpoint::serve();
     }
     let arguments: Vec<String> = std::env::args().collect();
@@ -86,35 +120,38 @@ fn main() {
         return;
     }
     let mut table = Table::new();
-    for flavour in [Flavour::OneThread, Flavour::TwoWorkers] {
-        if let Flavour::TwoWorkers = flavour {
+    for setting in Setting::ALL {
+        if let Flavour::TwoWorkers = setting.flavour {
             cores.keep_to_none();
         }
-        for body_bytes in BODY_BYTES {
-            measure_in_turns(&endpoint, flavour, body_bytes, &mut table);
-        }
+        measure_in_turns(&endpoint, setting, &mut table);
     }
     println!("\n{table}");
 }
 
 fn try_each_way(endpoint: &Endpoint) {
-    let runtime = Flavour::OneThread.runtime();
-    let stage = stage(&runtime, endpoint, 200);
-    for way in Way::ALL {
-        run(&runtime, &stage, way, 50);
+    for setting in Setting::ALL {
+        let runtime = setting.flavour.runtime();
+        let stage = setting.stage(&runtime, endpoint);
+        for way in Way::ALL {
+            run(&runtime, &stage, way, 50);
+        }
     }
 }
 
 fn measure_with_criterion(endpoint: &Endpoint) {
     let mut criterion = Criterion::default()
         .sample_size(10)
-        .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(2))
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
         .configure_from_args();
-    let runtime = Flavour::OneThread.runtime();
-    for body_bytes in BODY_BYTES {
-        let stage = stage(&runtime, endpoint, body_bytes);
-        let mut group = criterion.benchmark_group(format!("{body_bytes} byte events"));
+    for setting in Setting::ALL {
+        if let Flavour::TwoWorkers = setting.flavour {
+            continue;
+        }
+        let runtime = setting.flavour.runtime();
+        let stage = setting.stage(&runtime, endpoint);
+        let mut group = criterion.benchmark_group(setting.name());
         group.sampling_mode(SamplingMode::Flat);
         for way in Way::ALL {
             let events = way.events();
@@ -130,18 +167,14 @@ fn measure_with_criterion(endpoint: &Endpoint) {
     criterion.final_summary();
 }
 
-fn measure_in_turns(endpoint: &Endpoint, flavour: Flavour, body_bytes: usize, table: &mut Table) {
-    let runtime = flavour.runtime();
-    let stage = stage(&runtime, endpoint, body_bytes);
+fn measure_in_turns(endpoint: &Endpoint, setting: Setting, table: &mut Table) {
+    let runtime = setting.flavour.runtime();
+    let stage = setting.stage(&runtime, endpoint);
     let round = || Way::ALL.map(|way| run(&runtime, &stage, way, way.events()));
     // The first round opens the connections and touches the memory.
     round();
     let rounds: Vec<[Sample; Way::ALL.len()]> = (0..ROUNDS).map(|_| round()).collect();
-    table.add(flavour.name(), body_bytes, &rounds, &stage.stats());
-}
-
-fn stage(runtime: &Runtime, endpoint: &Endpoint, body_bytes: usize) -> Arc<Stage> {
-    Arc::new(runtime.block_on(Stage::new(endpoint, body_bytes)))
+    table.add(&setting.name(), &rounds, &stage.stats());
 }
 
 /// Runs in a task, as a program would: the thread that blocks is no worker.

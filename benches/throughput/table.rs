@@ -23,8 +23,7 @@ impl Table {
     /// the rounds' ratios, not a ratio of medians: what disturbs a round disturbs both of its sides.
     pub(crate) fn add(
         &mut self,
-        runtime: &str,
-        body_bytes: usize,
+        setting: &str,
         rounds: &[[Sample; Way::ALL.len()]],
         stats: &Stats,
     ) {
@@ -36,24 +35,23 @@ impl Table {
         for way in Way::ALL {
             writeln!(
                 self.rows,
-                "| {runtime} | {body_bytes} B | {} | {:.0} | {:.2} | {:.2} | {:.2} |",
+                "| {setting} | {} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} |",
                 way.name(),
                 Spread::of(rates(way)).median,
                 Spread::of(costs(way)).median,
                 speed(way, Way::PutItem).median,
                 speed(way, Way::ReadyBatches).median,
+                cost(way, Way::ReadyBatches).median,
             )
             .unwrap();
         }
         writeln!(
             self.remarks,
-            "- {runtime}, {body_bytes} B: {} times as many events/s as the ready batches, at {} times \
-             their CPU; {} times as many as the batches from values; {} times as many as PutItem one \
-             by one. With 10,000 events put at a time its {} batches were {:.2} % full.",
+            "- {setting}: {} times as many events/s as the ready batches, at {} times their CPU; {} times \
+             the CPU of the transport alone. Its {} batches were {:.2} % full.",
             speed(Way::Store, Way::ReadyBatches),
             cost(Way::Store, Way::ReadyBatches),
-            speed(Way::Store, Way::BuiltBatches),
-            speed(Way::Store, Way::PutItem),
+            cost(Way::Store, Way::Transport),
             stats.batches,
             stats.fill_ratio * 100.0,
         )
@@ -73,11 +71,11 @@ impl fmt::Display for Table {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(
             "Medians of rounds in which all took turns, against one endpoint on loopback. CPU is the \
-             user and system time of this process alone. PutItem's items and the ready batches were made \
-             beforehand; EventStore begins with values to be serialised and ends with answered \
+             user and system time of this process alone. PutItem's items, the ready batches and the transport's bodies were \
+             made beforehand; EventStore begins with values to be serialised and ends with answered \
              tickets.\n\n\
-             | runtime | body | way | events/s | CPU µs/event | × one by one | × ready batches |\n\
-             |---|---|---|---:|---:|---:|---:|\n",
+             | | way | events/s | CPU µs/event | × PutItem one by one | × ready batches | CPU : ready batches |\n\
+             |---|---|---:|---:|---:|---:|---:|\n",
         )?;
         formatter.write_str(&self.rows)?;
         formatter

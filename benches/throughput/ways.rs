@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
+use bytes::Bytes;
+use dynamodb_eventstore::internals::{DirectTransport, request_body};
 use dynamodb_eventstore::{
     BODY_ATTRIBUTE, BatchError, BatchReceipt, BatchWriter, Event, EventStore, KEY_ATTRIBUTE,
     MAX_BATCH_EVENTS, Stats,
@@ -29,6 +30,22 @@ const IN_FLIGHT: usize = 8;
 /// How many values are put, over and over.
 const VALUES: usize = 1_000;
 
+/// How the endpoint is reached.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Transport {
+    Http,
+    Https,
+}
+
+impl Transport {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Http => "HTTP",
+            Self::Https => "TLS",
+        }
+    }
+}
+
 /// A way of writing events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -41,6 +58,8 @@ pub(crate) enum Way {
     /// The SDK's `BatchWriteItem` with full batches that are yet to be made of values, as the store
     /// has to.
     BuiltBatches,
+    /// The store's own transport with bodies that lie ready: signed, sent, and the answer read.
+    Transport,
     /// The store with its default settings, from a value to an answered ticket.
     Store,
     /// The same, with a client of the SDK that is handed in.
@@ -50,11 +69,12 @@ pub(crate) enum Way {
 }
 
 impl Way {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::PutItem,
         Self::PutItemInFlight,
         Self::ReadyBatches,
         Self::BuiltBatches,
+        Self::Transport,
         Self::Store,
         Self::StoreWithClient,
         Self::StoreAlone,
@@ -66,6 +86,7 @@ impl Way {
             Self::PutItemInFlight => "SDK PutItem, 8 in flight",
             Self::ReadyBatches => "SDK BatchWriteItem, ready batches, 8 in flight",
             Self::BuiltBatches => "SDK BatchWriteItem, from values, 8 in flight",
+            Self::Transport => "EventStore's transport, ready bodies, 8 in flight",
             Self::Store => "EventStore",
             Self::StoreWithClient => "EventStore, through an SDK client",
             Self::StoreAlone => "EventStore, its writer does nothing",
@@ -88,6 +109,7 @@ impl Way {
 pub(crate) struct Stage {
     values: Arc<[Value]>,
     client: Client,
+    transport: Arc<DirectTransport>,
     store: EventStore,
     store_with_client: EventStore,
     store_alone: EventStore,
@@ -95,15 +117,19 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    pub(crate) async fn new(endpoint: &Endpoint, body_bytes: usize) -> Self {
+    pub(crate) async fn new(endpoint: &Endpoint, transport: Transport, body_bytes: usize) -> Self {
         let credentials = Credentials::new("test", "test", None, None, "benchmark");
-        let config = SdkConfig::builder()
+        let mut config = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new("us-east-1"))
-            .credentials_provider(SharedCredentialsProvider::new(credentials))
-            .endpoint_url(endpoint.url())
-            .retry_config(RetryConfig::disabled())
-            .build();
+            .credentials_provider(SharedCredentialsProvider::new(credentials));
+        config = match transport {
+            Transport::Http => config.endpoint_url(endpoint.url()),
+            Transport::Https => {
+                config.endpoint_url(endpoint.tls_url()).http_client(endpoint.http_client())
+            }
+        };
+        let config = config.build();
         let client = Client::new(&config);
         let store = EventStore::builder().sdk_config(&config).table(TABLE).check_table(false);
         let store = store.start().await.unwrap();
@@ -113,6 +139,7 @@ impl Stage {
         let store_alone = EventStore::builder().batch_writer(Nothing).start().await.unwrap();
         Self {
             values: (0..VALUES).map(|number| Value::new(number, body_bytes)).collect(),
+            transport: Arc::new(DirectTransport::new(&client, TABLE)),
             client,
             store,
             store_with_client,
@@ -135,6 +162,12 @@ impl Stage {
             Way::BuiltBatches => {
                 let watch = Watch::start();
                 self.send_batches(self.batches(events)).await;
+                watch.stop(events)
+            }
+            Way::Transport => {
+                let bodies: Vec<_> = self.bodies(events).collect();
+                let watch = Watch::start();
+                self.send_bodies(bodies.into_iter()).await;
                 watch.stop(events)
             }
             Way::Store => self.put(&self.store, events).await,
@@ -178,6 +211,18 @@ impl Stage {
         send_all(IN_FLIGHT, batches, send).await;
     }
 
+    async fn send_bodies(&self, bodies: impl Iterator<Item = Bytes> + Send + 'static) {
+        let transport = Arc::clone(&self.transport);
+        let send = move |body| {
+            let transport = Arc::clone(&transport);
+            async move {
+                let receipt = transport.send(body).await.unwrap();
+                assert!(receipt.unprocessed().is_empty());
+            }
+        };
+        send_all(IN_FLIGHT, bodies, send).await;
+    }
+
     async fn put(&self, store: &EventStore, events: usize) -> Sample {
         let mut tickets = Vec::with_capacity(events);
         let watch = Watch::start();
@@ -197,22 +242,43 @@ impl Stage {
             .map(move |_| requests.by_ref().take(MAX_BATCH_EVENTS).collect())
     }
 
+    /// The bodies of requests for full batches.
+    fn bodies(&self, events: usize) -> impl Iterator<Item = Bytes> + Send + use<> {
+        let values = Arc::clone(&self.values);
+        let mut numbered = values_for_ever(values).zip(1_u64..);
+        (0..events / MAX_BATCH_EVENTS).map(move |_| {
+            let batch: Vec<Event> = numbered
+                .by_ref()
+                .take(MAX_BATCH_EVENTS)
+                .map(|(body, number)| {
+                    let key = format!("20130927T005240652{number:09}").parse().unwrap();
+                    Event::new(key, body).unwrap()
+                })
+                .collect();
+            request_body(TABLE, &batch)
+        })
+    }
+
     /// Items as the store would write them, each with a key of its own.
     fn items(&self) -> impl Iterator<Item = Item> + Send + use<> {
         let (values, next_key) = (Arc::clone(&self.values), Arc::clone(&self.next_key));
-        (0..).map_while(move |number| {
-            let value = values.get(number % values.len())?;
+        values_for_ever(values).map(move |body| {
             let key = next_key.fetch_add(1, Ordering::Relaxed);
-            let body = serde_json::to_string(value).unwrap();
-            Some(HashMap::from([
-                (
-                    KEY_ATTRIBUTE.to_owned(),
-                    AttributeValue::S(format!("20130927T005240652{key:09}")),
-                ),
+            let key = AttributeValue::S(format!("20130927T005240652{key:09}"));
+            HashMap::from([
+                (KEY_ATTRIBUTE.to_owned(), key),
                 (BODY_ATTRIBUTE.to_owned(), AttributeValue::S(body)),
-            ]))
+            ])
         })
     }
+}
+
+/// The values' JSON texts, over and over.
+fn values_for_ever(values: Arc<[Value]>) -> impl Iterator<Item = String> + Send {
+    (0..).map_while(move |number| {
+        let value = values.get(number % values.len())?;
+        Some(serde_json::to_string(value).unwrap())
+    })
 }
 
 type Item = HashMap<String, AttributeValue>;

@@ -65,9 +65,14 @@ impl DirectBatchWriter {
         }
     }
 
-    async fn write(&self, events: &[Event], limit: Duration) -> Result<BatchReceipt, BatchError> {
+    /// Sends the request with the body that `render` makes, once there are credentials for it.
+    pub(crate) async fn write(
+        &self,
+        render: impl FnOnce() -> Bytes,
+        limit: Duration,
+    ) -> Result<BatchReceipt, BatchError> {
         let call = self.client.begin();
-        let result = self.send(&call, events, limit).await;
+        let result = self.send(&call, render, limit).await;
         RefreshableClient::answered(result, &call)
             .map_err(|failure| self.client.note(failure, &call))
     }
@@ -75,13 +80,13 @@ impl DirectBatchWriter {
     async fn send(
         &self,
         call: &Call,
-        events: &[Event],
+        render: impl FnOnce() -> Bytes,
         limit: Duration,
     ) -> Result<BatchReceipt, BatchError> {
         let begun = now();
         let prepared = timeout(limit, self.prepare(call)).await;
         let (recorded, identity) = prepared.map_err(|_| unprepared(limit))??;
-        let body = Bytes::from(request::batch_write_item(&self.table, events));
+        let body = render();
         let machine_time = recorded.now();
         let signed_at = shifted(machine_time, self.skew_seconds.load(Ordering::Relaxed));
         let request = recorded.request(&identity, &body, signed_at)?;
@@ -142,7 +147,7 @@ impl BatchWriter for DirectBatchWriter {
         &'a self,
         events: &'a [Event],
     ) -> BoxFuture<'a, Result<BatchReceipt, BatchError>> {
-        self.write(events, Duration::MAX).boxed()
+        self.write_batch_within(events, Duration::MAX)
     }
 
     fn write_batch_within<'a>(
@@ -150,7 +155,8 @@ impl BatchWriter for DirectBatchWriter {
         events: &'a [Event],
         limit: Duration,
     ) -> BoxFuture<'a, Result<BatchReceipt, BatchError>> {
-        self.write(events, limit).boxed()
+        let render = || Bytes::from(request::batch_write_item(&self.table, events));
+        self.write(render, limit).boxed()
     }
 
     fn read_batch<'a>(

@@ -5,7 +5,7 @@ mod client;
 mod direct;
 mod payload;
 mod recording;
-mod request;
+pub(crate) mod request;
 mod response;
 mod sdk;
 mod signing;

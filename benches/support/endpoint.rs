@@ -1,0 +1,137 @@
+//! What stands in for DynamoDB where costs are measured.
+
+use std::convert::Infallible;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use aws_sdk_dynamodb::config::SharedHttpClient;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::CONTENT_TYPE;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use rcgen::{CertificateParams, KeyPair};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
+
+use super::cores::Cores;
+use super::server::{Server, end_with_parent};
+
+/// The running endpoint, with and without TLS.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    _server: Server,
+    address: Address,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Address {
+    http: u16,
+    https: u16,
+    /// The one that `https` shows, in PEM.
+    certificate: String,
+}
+
+impl Endpoint {
+    pub(crate) fn start() -> Self {
+        let server = Server::start("endpoint");
+        Self { address: serde_json::from_str(&server.greeting).unwrap(), _server: server }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}:{}", Ipv4Addr::LOCALHOST, self.address.http)
+    }
+
+    pub(crate) fn tls_url(&self) -> String {
+        format!("https://{}:{}", Ipv4Addr::LOCALHOST, self.address.https)
+    }
+
+    /// The SDK's own HTTP client, except that it trusts the endpoint's certificate and no other.
+    pub(crate) fn http_client(&self) -> SharedHttpClient {
+        let certificate = self.address.certificate.as_bytes();
+        let trusted = TrustStore::empty().with_pem_certificate(certificate);
+        let context = TlsContext::builder().with_trust_store(trusted).build().unwrap();
+        aws_smithy_http_client::Builder::new()
+            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+            .tls_context(context)
+            .build_https()
+    }
+}
+
+/// Serves on one thread, on the last core, until the benchmark is done.
+pub(crate) fn serve() {
+    end_with_parent();
+    Cores::given().keep_to_last();
+    tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap().block_on(async {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new([Ipv4Addr::LOCALHOST.to_string()]).unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key.into())
+            .unwrap();
+        let http = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let https = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = Address {
+            http: http.local_addr().unwrap().port(),
+            https: https.local_addr().unwrap().port(),
+            certificate: certificate.pem(),
+        };
+        println!("{}", serde_json::to_string(&address).unwrap());
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        tokio::join!(accept(http, None), accept(https, Some(acceptor)));
+    });
+}
+
+async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>) {
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let acceptor = acceptor.clone();
+        tokio::spawn(async move {
+            match acceptor {
+                None => converse(stream).await,
+                Some(acceptor) => {
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        converse(stream).await;
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Answers requests until the client closes the connection.
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let service = service_fn(answer);
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+}
+
+/// Takes everything, as cheaply as can be: nothing of the request is looked at but its operation.
+async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let is_batch = request
+        .headers()
+        .get("x-amz-target")
+        .is_some_and(|target| target == "DynamoDB_20120810.BatchWriteItem");
+    let mut body = request.into_body();
+    while let Some(Ok(_)) = body.frame().await {}
+    let said = if is_batch { r#"{"UnprocessedItems":{}}"# } else { "{}" };
+    let response = Response::builder()
+        .header(CONTENT_TYPE, "application/x-amz-json-1.0")
+        .header("x-amzn-requestid", "REQUEST")
+        .body(Full::new(Bytes::from_static(said.as_bytes())))
+        .unwrap();
+    Ok(response)
+}
