@@ -1,7 +1,7 @@
 //! What an event costs before and after its call, part by part: pure functions, no runtime.
 //!
 //! ```text
-//! cargo bench --bench put --features bench-internals
+//! cargo bench --all-features --bench put
 //! ```
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run may panic")]
 
