@@ -9,6 +9,7 @@ use crate::event::{MAX_BATCH_EVENTS, MAX_ITEM_BYTES};
 use crate::key::WriterId;
 use crate::policy::batch::BatchLimits;
 use crate::policy::retry::{Backoff, RetryPolicy};
+use crate::room;
 use crate::worker::WorkerSettings;
 
 /// A setting is out of range, missing, or contradicts another. Nothing is clamped.
@@ -77,20 +78,21 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
 
-/// The most permits that tokio's semaphore holds, which counts the bytes.
-const MAX_BUFFERED_BYTES: usize = tokio::sync::Semaphore::MAX_PERMITS;
+const MAX_BUFFERED_EVENTS: usize = 100_000_000;
+const MAX_BUFFERED_BYTES: u64 = room::MAX_BYTES;
+const _: () = assert!(MAX_BUFFERED_EVENTS as u64 <= room::MAX_EVENTS);
 
 impl Config {
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         in_range("max_batch_events", self.max_batch_events, 1, MAX_BATCH_EVENTS)?;
         duration_in_range("linger", self.linger, Duration::ZERO, HOUR)?;
         in_range("max_batches_in_flight", self.max_batches_in_flight, 1, 1_000)?;
-        in_range("max_buffered_events", self.max_buffered_events, 1, 100_000_000)?;
+        in_range("max_buffered_events", self.max_buffered_events, 1, MAX_BUFFERED_EVENTS)?;
         // The largest event has to fit, or it would wait for ever.
         in_range(
             "max_buffered_bytes",
-            self.max_buffered_bytes,
-            MAX_ITEM_BYTES,
+            self.max_buffered_bytes as u64,
+            MAX_ITEM_BYTES as u64,
             MAX_BUFFERED_BYTES,
         )?;
         duration_in_range("attempt_timeout", self.attempt_timeout, SHORTEST_TIMEOUT, HOUR)?;

@@ -44,7 +44,8 @@ const ITEM_ENVELOPE: &str = r#"{"PutRequest":{"Item":{"key":{"S":""},"body":{"S"
 pub struct Event {
     key: EventKey,
     body: Arc<str>,
-    escaped_body_bytes: usize,
+    /// No more than six times [`MAX_ITEM_BYTES`].
+    escaped_body_bytes: u32,
 }
 
 impl Event {
@@ -57,7 +58,7 @@ impl Event {
     pub fn new(key: EventKey, body: impl Into<Arc<str>>) -> Result<Self, EventTooLarge> {
         let body = body.into();
         check_body_bytes(body.len(), MAX_ITEM_BYTES - item_overhead(&key))?;
-        let escaped_body_bytes = escaped_bytes(&body);
+        let escaped_body_bytes = u32::try_from(escaped_bytes(&body)).unwrap_or(u32::MAX);
         Ok(Self { key, body, escaped_body_bytes })
     }
 
@@ -82,7 +83,7 @@ impl Event {
     /// Bytes the event takes in a request body, escaping and punctuation included.
     #[must_use]
     pub fn wire_bytes(&self) -> usize {
-        ITEM_ENVELOPE.len() + self.key.len() + self.escaped_body_bytes
+        ITEM_ENVELOPE.len() + self.key.len() + self.escaped_body_bytes as usize
     }
 }
 

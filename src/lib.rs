@@ -89,6 +89,7 @@
 //! | `local` | `LocalTable`: an embedded table, in memory or in a SQLite file |
 //! | `cli` | the command-line tool `dynamodb-eventstore`, and `local` |
 
+mod body;
 mod builder;
 mod clock;
 mod config;
@@ -98,6 +99,7 @@ mod history;
 #[cfg(feature = "bench-internals")]
 pub mod internals;
 mod key;
+mod ledger;
 #[cfg(feature = "local")]
 mod local;
 mod policy;

@@ -1,9 +1,8 @@
 //! Room in the buffer, in events and in bytes: taken by a put, given back by its settling.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use tokio::sync::{Notify, Semaphore, TryAcquireError};
+use tokio::sync::{Mutex, Notify};
 
 /// Why room was not given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,66 +14,136 @@ pub(crate) enum NoRoom {
 /// The buffer's bounds. Waiters are served in the order they came.
 #[derive(Debug)]
 pub(crate) struct Room {
-    events: Semaphore,
-    bytes: Semaphore,
+    /// A [`Free`]: one word, so that room is taken in one step where there is some.
+    free: AtomicU64,
+    /// Puts that wait for room. While there are any, nobody else takes room.
     waiting: AtomicUsize,
+    /// They wait for their turn here; the one whose turn it is waits for room.
+    turn: Mutex<()>,
+    given_back: Notify,
     /// Tells the worker that a put has begun to wait, so that it does not sit out the linger.
     pressed: Notify,
 }
 
 impl Room {
-    pub(crate) fn new(max_buffered_events: usize, max_buffered_bytes: usize) -> Arc<Self> {
-        Arc::new(Self {
-            events: Semaphore::new(max_buffered_events),
-            bytes: Semaphore::new(max_buffered_bytes),
+    pub(crate) fn new(max_buffered_events: usize, max_buffered_bytes: usize) -> Self {
+        let free = Free::of(max_buffered_events as u64, max_buffered_bytes as u64);
+        Self {
+            free: AtomicU64::new(free.0),
             waiting: AtomicUsize::new(0),
+            turn: Mutex::new(()),
+            given_back: Notify::new(),
             pressed: Notify::new(),
-        })
+        }
     }
 
     /// Room for one event of `bytes`, or word that there is none now.
-    pub(crate) fn try_enter(self: &Arc<Self>, bytes: u32) -> Result<Permit, NoRoom> {
-        let refused = |error| match error {
-            TryAcquireError::NoPermits => NoRoom::Full,
-            TryAcquireError::Closed => NoRoom::Closed,
-        };
-        let event = self.events.try_acquire().map_err(refused)?;
-        let of_bytes = self.bytes.try_acquire_many(bytes).map_err(refused)?;
-        event.forget();
-        of_bytes.forget();
-        Ok(Permit { room: Arc::clone(self), bytes })
+    pub(crate) fn try_enter(&self, bytes: u32) -> Result<Permit<'_>, NoRoom> {
+        if self.is_pressed() && !self.free().is_closed() {
+            return Err(NoRoom::Full);
+        }
+        self.take(bytes)
     }
 
     /// Waits for room for one event of `bytes`. Fails only when the store closes.
     ///
     /// Cancel safe: a dropped wait leaves its place in the queue and holds nothing.
-    pub(crate) async fn enter(self: &Arc<Self>, bytes: u32) -> Result<Permit, NoRoom> {
+    pub(crate) async fn enter(&self, bytes: u32) -> Result<Permit<'_>, NoRoom> {
         match self.try_enter(bytes) {
             Err(NoRoom::Full) => {}
             decided => return decided,
         }
         let _waiter = Waiter::new(self);
-        let event = self.events.acquire().await.map_err(|_| NoRoom::Closed)?;
-        let of_bytes = self.bytes.acquire_many(bytes).await.map_err(|_| NoRoom::Closed)?;
-        event.forget();
-        of_bytes.forget();
-        Ok(Permit { room: Arc::clone(self), bytes })
+        let _turn = self.turn.lock().await;
+        loop {
+            // Listening comes before looking, or what is given back in between would go unnoticed.
+            let given_back = self.given_back.notified();
+            tokio::pin!(given_back);
+            given_back.as_mut().enable();
+            match self.take(bytes) {
+                Err(NoRoom::Full) => given_back.await,
+                decided => return decided,
+            }
+        }
+    }
+
+    /// Gives back the room of so many events.
+    pub(crate) fn leave(&self, events: u64, bytes: u64) {
+        // In one order with `waiting`: either the waiter sees this room, or this sees the waiter.
+        self.free.fetch_add(Free::of(events, bytes).0, Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.given_back.notify_one();
+        }
     }
 
     /// Refuses everyone from now on, those who wait included.
     pub(crate) fn close(&self) {
-        self.events.close();
-        self.bytes.close();
+        self.free.fetch_or(Free::CLOSED, Ordering::SeqCst);
+        // The one who is told leaves, and with that it is the next one's turn.
+        self.given_back.notify_one();
     }
 
     /// Whether a put waits for room now.
     pub(crate) fn is_pressed(&self) -> bool {
-        self.waiting.load(Ordering::Acquire) > 0
+        self.waiting.load(Ordering::SeqCst) > 0
     }
 
     /// Returns when a put has begun to wait for room.
     pub(crate) async fn pressed(&self) {
         self.pressed.notified().await;
+    }
+
+    fn take(&self, bytes: u32) -> Result<Permit<'_>, NoRoom> {
+        let less = |free| Free(free).less(bytes).map(|free| free.0);
+        match self.free.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less) {
+            Ok(_) => Ok(Permit { room: self, bytes }),
+            Err(free) if Free(free).is_closed() => Err(NoRoom::Closed),
+            Err(_) => Err(NoRoom::Full),
+        }
+    }
+
+    fn free(&self) -> Free {
+        Free(self.free.load(Ordering::SeqCst))
+    }
+}
+
+/// What is free, in one number: whether the room is closed, in the highest bit, then events, then bytes.
+#[derive(Debug, Clone, Copy)]
+struct Free(u64);
+
+/// Bits of the bytes, below those of the events.
+const BYTE_BITS: u32 = 36;
+
+/// Most events that a room counts.
+pub(crate) const MAX_EVENTS: u64 = (1 << (63 - BYTE_BITS)) - 1;
+
+/// Most bytes that a room counts: one less than 64 GiB.
+pub(crate) const MAX_BYTES: u64 = (1 << BYTE_BITS) - 1;
+
+impl Free {
+    const CLOSED: u64 = 1 << 63;
+
+    fn of(events: u64, bytes: u64) -> Self {
+        debug_assert!(events <= MAX_EVENTS && bytes <= MAX_BYTES);
+        Self(events << BYTE_BITS | bytes)
+    }
+
+    fn is_closed(self) -> bool {
+        self.0 & Self::CLOSED != 0
+    }
+
+    fn events(self) -> u64 {
+        (self.0 & !Self::CLOSED) >> BYTE_BITS
+    }
+
+    fn bytes(self) -> u64 {
+        self.0 & MAX_BYTES
+    }
+
+    /// What is left when an event of `bytes` has come in; `None` when it cannot.
+    fn less(self, bytes: u32) -> Option<Self> {
+        let fits = !self.is_closed() && self.events() > 0 && self.bytes() >= bytes.into();
+        fits.then(|| Self(self.0 - Self::of(1, bytes.into()).0))
     }
 }
 
@@ -83,7 +152,7 @@ struct Waiter<'a>(&'a Room);
 
 impl<'a> Waiter<'a> {
     fn new(room: &'a Room) -> Self {
-        room.waiting.fetch_add(1, Ordering::Release);
+        room.waiting.fetch_add(1, Ordering::SeqCst);
         room.pressed.notify_one();
         Self(room)
     }
@@ -91,21 +160,29 @@ impl<'a> Waiter<'a> {
 
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Release);
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-/// Room for one event. Dropping it gives the room back, which is the only way to do so.
+/// Room for one event. Dropping it gives the room back.
 #[derive(Debug)]
-pub(crate) struct Permit {
-    room: Arc<Room>,
+pub(crate) struct Permit<'a> {
+    room: &'a Room,
     bytes: u32,
 }
 
-impl Drop for Permit {
+impl Permit<'_> {
+    /// Leaves the room to whoever has asked: it is to [`leave`](Room::leave) with so many bytes.
+    pub(crate) fn hand_over(self) -> u32 {
+        let bytes = self.bytes;
+        std::mem::forget(self);
+        bytes
+    }
+}
+
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        self.room.events.add_permits(1);
-        self.room.bytes.add_permits(self.bytes as usize);
+        self.room.leave(1, self.bytes.into());
     }
 }
 
@@ -116,8 +193,19 @@ mod tests {
 
     use super::*;
 
-    fn free(room: &Room) -> (usize, usize) {
-        (room.events.available_permits(), room.bytes.available_permits())
+    fn free(room: &Room) -> (u64, u64) {
+        (room.free().events(), room.free().bytes())
+    }
+
+    #[test]
+    fn the_largest_room_is_counted_and_used_up() {
+        let room = Room::new(MAX_EVENTS as usize, MAX_BYTES as usize);
+        assert_eq!(free(&room), (MAX_EVENTS, MAX_BYTES));
+        let permit = room.try_enter(u32::MAX).unwrap();
+        assert_eq!(free(&room), (MAX_EVENTS - 1, MAX_BYTES - u64::from(u32::MAX)));
+        room.close();
+        drop(permit);
+        assert_eq!(free(&room), (MAX_EVENTS, MAX_BYTES));
     }
 
     #[test]
@@ -196,17 +284,17 @@ mod tests {
         fn all_room_is_held_by_the_events_inside_or_free(
             steps in prop::collection::vec(step(), 1..200),
         ) {
-            const EVENTS: usize = 5;
-            const BYTES: usize = 100;
-            let room = Room::new(EVENTS, BYTES);
-            let mut inside: Vec<Permit> = Vec::new();
+            const EVENTS: u64 = 5;
+            const BYTES: u64 = 100;
+            let room = Room::new(EVENTS as usize, BYTES as usize);
+            let room = &room;
+            let mut inside: Vec<Permit<'_>> = Vec::new();
             let mut waiting = Vec::new();
             let mut closed = false;
             for step in steps {
                 match step {
                     Step::Enter { bytes } => {
-                        let room = Arc::clone(&room);
-                        waiting.push(Box::pin(async move { room.enter(bytes).await }));
+                        waiting.push(Box::pin(room.enter(bytes)));
                     }
                     Step::Cancel { place } if !waiting.is_empty() => {
                         drop(waiting.remove(place % waiting.len()));
@@ -233,15 +321,16 @@ mod tests {
                     }
                 }
                 waiting = still_waiting;
-                let bytes: usize = inside.iter().map(|permit| permit.bytes as usize).sum();
-                prop_assert!(inside.len() <= EVENTS && bytes <= BYTES);
+                let bytes: u64 = inside.iter().map(|permit| u64::from(permit.bytes)).sum();
+                let events = inside.len() as u64;
+                prop_assert!(events <= EVENTS && bytes <= BYTES);
                 prop_assert_eq!(room.is_pressed(), !waiting.is_empty());
                 if waiting.is_empty() {
-                    prop_assert_eq!(free(&room), (EVENTS - inside.len(), BYTES - bytes));
+                    prop_assert_eq!(free(room), (EVENTS - events, BYTES - bytes));
                 }
             }
             drop((waiting, inside));
-            prop_assert_eq!(free(&room), (EVENTS, BYTES));
+            prop_assert_eq!(free(room), (EVENTS, BYTES));
         }
     }
 }

@@ -46,10 +46,10 @@ impl Counters {
         self.accepted.fetch_sub(1, Ordering::Relaxed);
     }
 
-    // Release, so that whoever sees an event settled has also seen it accepted.
-    pub(crate) fn settle(&self, stored: bool) {
+    // Release, so that whoever sees events settled has also seen them accepted.
+    pub(crate) fn settle(&self, events: u64, stored: bool) {
         let counter = if stored { &self.stored } else { &self.failed };
-        counter.fetch_add(1, Ordering::Release);
+        counter.fetch_add(events, Ordering::Release);
     }
 
     pub(crate) fn send(&self, events: usize, retried: usize) {

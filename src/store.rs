@@ -9,17 +9,20 @@ use serde::Serialize;
 use serde::de::IgnoredAny;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::coop::consume_budget;
 
+use crate::body::{room_of, serialise};
 use crate::builder::EventStoreBuilder;
 use crate::clock::{FAR_OFF, KeyClock, now};
 use crate::config::Config;
 use crate::error::{CloseError, FlushError, PutError, WorkerLost};
-use crate::event::{Event, MAX_BODY_BYTES, MAX_ITEM_BYTES, check_body};
+use crate::event::{Event, check_body};
 use crate::history::Doubt;
 use crate::key::{KeyGenerator, WriterId};
+use crate::ledger::Ledger;
 use crate::report::{CloseReport, FlushReport};
-use crate::room::{NoRoom, Permit, Room};
-use crate::stats::{Counters, Stats};
+use crate::room::{NoRoom, Permit};
+use crate::stats::Stats;
 use crate::ticket::{Pending, PutTicket};
 use crate::worker::{CloseOrder, Command, Ending, Worker, WorkerLinks};
 use crate::writer::BatchWriter;
@@ -63,8 +66,7 @@ struct Shared {
     commands: mpsc::UnboundedSender<Command>,
     close_order: watch::Sender<Option<CloseOrder>>,
     ending: watch::Receiver<Option<Ending>>,
-    room: Arc<Room>,
-    counters: Arc<Counters>,
+    ledger: Arc<Ledger>,
     keys: Mutex<KeyGenerator>,
     key_clock: KeyClock,
     config: Config,
@@ -87,14 +89,13 @@ impl EventStore {
         let (commands, received) = mpsc::unbounded_channel();
         let (close_order, close_order_seen) = watch::channel(None);
         let (ending, ending_seen) = watch::channel(None);
-        let room = Room::new(config.max_buffered_events, config.max_buffered_bytes);
-        let counters = Arc::new(Counters::default());
+        let ledger = Ledger::new(config.max_buffered_events, config.max_buffered_bytes);
+        let ledger = Arc::new(ledger);
         let links = WorkerLinks {
             commands: received,
             close_order: close_order_seen,
             ending,
-            room: Arc::clone(&room),
-            counters: Arc::clone(&counters),
+            ledger: Arc::clone(&ledger),
         };
         runtime.spawn(Worker::new(links, writer, &config.worker_settings(), jitter).run());
         Self {
@@ -102,8 +103,7 @@ impl EventStore {
                 commands,
                 close_order,
                 ending: ending_seen,
-                room,
-                counters,
+                ledger,
                 keys: Mutex::new(KeyGenerator::new(writer_id)),
                 key_clock: config.seed.map_or(KeyClock::Wall, |_| KeyClock::Runtime(now())),
                 config,
@@ -151,7 +151,7 @@ impl EventStore {
         event: &E,
     ) -> impl Future<Output = Result<PutTicket, PutError>> + Send + use<'store, E> {
         let body = serialise(event);
-        async move { self.put_body(&body?).await }
+        async move { self.put_body(body?).await }
     }
 
     /// Puts a JSON text, byte for byte as it is: like [`put`](Self::put) without the serialising.
@@ -174,7 +174,7 @@ impl EventStore {
     pub async fn put_json(&self, json: &str) -> Result<PutTicket, PutError> {
         check_body(json)?;
         serde_json::from_str::<IgnoredAny>(json).map_err(PutError::NotJson)?;
-        self.put_body(json).await
+        self.put_body(Arc::from(json)).await
     }
 
     /// Puts an event that has its key already: one that an earlier store could not store, or not say
@@ -204,7 +204,7 @@ impl EventStore {
     /// ```
     pub async fn put_event(&self, event: Event) -> Result<PutTicket, PutError> {
         let bytes = u32::try_from(event.item_bytes()).unwrap_or(u32::MAX);
-        let room = self.shared.room.enter(bytes).await.map_err(|no| self.refusal(no))?;
+        let room = self.enter(bytes).await?;
         self.hand_over(event, Doubt::Open, room)
     }
 
@@ -229,8 +229,9 @@ impl EventStore {
     /// ```
     pub fn try_put<E: Serialize + ?Sized>(&self, event: &E) -> Result<PutTicket, PutError> {
         let body = serialise(event)?;
-        let room = self.shared.room.try_enter(room_of(&body)).map_err(|no| self.refusal(no))?;
-        self.accept(&body, room)
+        let room =
+            self.shared.ledger.room.try_enter(room_of(&body)).map_err(|no| self.refusal(no))?;
+        self.accept(body, room)
     }
 
     /// Waits until everything accepted before the call is settled, retries included, and says how
@@ -310,7 +311,7 @@ impl EventStore {
         let give_up_at = start + patience;
         let answer_by = give_up_at + self.shared.config.time_to_read_back(patience);
         let order = CloseOrder { give_up_at, answer_by };
-        self.shared.room.close();
+        self.shared.ledger.room.close();
         self.shared.close_order.send_if_modified(|set| {
             let sooner = set.map_or(order, |set| set.sooner(order));
             set.replace(sooner) != Some(sooner)
@@ -326,16 +327,23 @@ impl EventStore {
     /// The store's counters at this moment.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.shared.counters.snapshot(self.shared.config.batch_capacity())
+        self.shared.ledger.counters.snapshot(self.shared.config.batch_capacity())
     }
 
-    async fn put_body(&self, body: &str) -> Result<PutTicket, PutError> {
-        let room = self.shared.room.enter(room_of(body)).await.map_err(|no| self.refusal(no))?;
+    async fn put_body(&self, body: Arc<str>) -> Result<PutTicket, PutError> {
+        let room = self.enter(room_of(&body)).await?;
         self.accept(body, room)
     }
 
+    /// Waits for room. A task that does nothing but put lets the others run now and then, as with any
+    /// channel of tokio's: the worker above all, where it shares a thread with it.
+    async fn enter(&self, bytes: u32) -> Result<Permit<'_>, PutError> {
+        consume_budget().await;
+        self.shared.ledger.room.enter(bytes).await.map_err(|no| self.refusal(no))
+    }
+
     /// Gives an event that has room its key and hands it to the worker.
-    fn accept(&self, body: &str, room: Permit) -> Result<PutTicket, PutError> {
+    fn accept(&self, body: Arc<str>, room: Permit<'_>) -> Result<PutTicket, PutError> {
         let key = {
             // A generator is whole after each of its steps, so a poisoned lock does not matter.
             let mut keys = self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner);
@@ -348,10 +356,10 @@ impl EventStore {
         &self,
         event: Event,
         doubt_before: Doubt,
-        room: Permit,
+        room: Permit<'_>,
     ) -> Result<PutTicket, PutError> {
         tracing::trace!(key = %event.key(), body = event.body(), "put");
-        let (pending, ticket) = Pending::accept(event, doubt_before, room, &self.shared.counters);
+        let (pending, ticket) = Pending::accept(event, doubt_before, room, &self.shared.ledger);
         match self.shared.commands.send(Command::Put(pending)) {
             Ok(()) => Ok(ticket),
             Err(mpsc::error::SendError(command)) => {
@@ -383,16 +391,4 @@ impl fmt::Debug for EventStore {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("EventStore").field("stats", &self.stats()).finish_non_exhaustive()
     }
-}
-
-fn serialise<E: Serialize + ?Sized>(event: &E) -> Result<String, PutError> {
-    let body = serde_json::to_string(event).map_err(PutError::NotSerializable)?;
-    check_body(&body)?;
-    Ok(body)
-}
-
-/// Bytes of the buffer that an event with this body takes: those of its item.
-fn room_of(body: &str) -> u32 {
-    const OVERHEAD: usize = MAX_ITEM_BYTES - MAX_BODY_BYTES;
-    u32::try_from(body.len() + OVERHEAD).unwrap_or(u32::MAX)
 }

@@ -12,8 +12,8 @@ use crate::error::{BatchError, Certainty, GiveUp, GivenUp, ReadBack, WorkerLost,
 use crate::event::Event;
 use crate::history::{Attempt, Doubt, History};
 use crate::key::EventKey;
+use crate::ledger::{Entries, Ledger};
 use crate::room::Permit;
-use crate::stats::Counters;
 
 /// An event is in the table.
 ///
@@ -95,7 +95,7 @@ impl Future for PutTicket {
 ///
 /// It is settled once, by [`stored`](Self::stored) or [`give_up`](Self::give_up). Where neither
 /// happens, dropping it gives the answer that is true then: the worker is lost. The event's room in
-/// the buffer goes back in the same moment, by ownership.
+/// the buffer goes back just before, by ownership.
 #[derive(Debug)]
 pub(crate) struct Pending {
     event: Event,
@@ -107,11 +107,11 @@ pub(crate) struct Pending {
     accepted_at: Option<Instant>,
     /// `None` until something goes wrong: an event that is stored at the first try pays nothing.
     history: Option<Box<History>>,
-    counters: Arc<Counters>,
+    ledger: Arc<Ledger>,
+    /// The bytes that it has in the buffer; `None` once it is struck out of the ledger.
+    room_bytes: Option<u32>,
     /// `None` once settled.
     reply: Option<oneshot::Sender<Result<Stored, WriteError>>>,
-    /// Given back before the answer, so that whoever hears it finds the room.
-    room: Option<Permit>,
 }
 
 impl Pending {
@@ -120,10 +120,10 @@ impl Pending {
     pub(crate) fn accept(
         event: Event,
         doubt_before: Doubt,
-        room: Permit,
-        counters: &Arc<Counters>,
+        room: Permit<'_>,
+        ledger: &Arc<Ledger>,
     ) -> (Self, PutTicket) {
-        counters.accept();
+        ledger.counters.accept();
         let (reply, answer) = oneshot::channel();
         let ticket = PutTicket { key: *event.key(), answer };
         let pending = Self {
@@ -133,17 +133,36 @@ impl Pending {
             in_flight_since: None,
             accepted_at: None,
             history: None,
-            counters: Arc::clone(counters),
+            ledger: Arc::clone(ledger),
+            room_bytes: Some(room.hand_over()),
             reply: Some(reply),
-            room: Some(room),
         };
         (pending, ticket)
     }
 
     /// Takes the acceptance back: the worker never got the event and nobody has its ticket.
     pub(crate) fn refuse(mut self) {
-        self.counters.refuse();
+        let entry = self.strike_out();
+        self.ledger.counters.refuse();
+        self.ledger.room.leave(entry.events, entry.bytes);
         self.reply = None;
+    }
+
+    /// What the event takes up in its ledger. From now on whoever has asked owes it to the ledger.
+    fn strike_out(&mut self) -> Entries {
+        let bytes = self.room_bytes.take();
+        bytes.map_or_else(Entries::default, |bytes| Entries { events: 1, bytes: bytes.into() })
+    }
+
+    /// Strikes out events that are all stored, in one go; then each is to be told so by
+    /// [`stored`](Self::stored).
+    pub(crate) fn strike_out_stored<'a>(
+        batch: impl Iterator<Item = &'a mut Self>,
+        ledger: &Ledger,
+    ) {
+        let mut entries = Entries::default();
+        batch.for_each(|pending| entries += pending.strike_out());
+        ledger.settle(entries, true);
     }
 
     pub(crate) fn event(&self) -> &Event {
@@ -210,8 +229,10 @@ impl Pending {
         let history = self.history.take().map(|history| history.attempts).unwrap_or_default();
         let stored = Stored { key: *self.event.key(), attempts: self.attempts, proof, history };
         tracing::debug!(key = %stored.key, attempts = stored.attempts, ?proof, "ok");
-        self.counters.settle(true);
-        drop(self.room.take());
+        let entry = self.strike_out();
+        if entry.events > 0 {
+            self.ledger.settle(entry, true);
+        }
         if let Some(reply) = self.reply.take() {
             // The caller may have dropped the ticket; the event is stored all the same.
             let _ = reply.send(Ok(stored));
@@ -270,8 +291,8 @@ impl Pending {
             error = %error,
             "error"
         );
-        self.counters.settle(false);
-        drop(self.room.take());
+        let entry = self.strike_out();
+        self.ledger.settle(entry, false);
         let heard = self.reply.take().is_some_and(|reply| reply.send(Err(error.clone())).is_ok());
         Answered { error, heard }
     }

@@ -2,6 +2,7 @@
 
 use super::Waiting;
 use crate::event::MAX_BATCH_WIRE_BYTES;
+use crate::key::EventKey;
 
 /// What the request says around its items: two braces, `RequestItems` and a table name, which can
 /// be an ARN of up to 1,024 characters. Rounded up.
@@ -36,11 +37,17 @@ pub(crate) struct Batch<T> {
     limits: BatchLimits,
     items: Vec<T>,
     wire_bytes: usize,
+    greatest_key: Option<EventKey>,
 }
 
 impl<T: Waiting> Batch<T> {
     pub(crate) fn new(limits: BatchLimits) -> Self {
-        Self { limits, items: Vec::with_capacity(limits.max_events), wire_bytes: 0 }
+        Self {
+            limits,
+            items: Vec::with_capacity(limits.max_events),
+            wire_bytes: 0,
+            greatest_key: None,
+        }
     }
 
     pub(crate) fn try_push(&mut self, item: T) -> Result<(), Refused<T>> {
@@ -48,9 +55,12 @@ impl<T: Waiting> Batch<T> {
         if self.items.len() >= self.limits.max_events || wire_bytes > self.limits.max_wire_bytes {
             return Err(Refused::Full(item));
         }
-        if self.contains_key_of(&item) {
+        let key = *item.event().key();
+        // Events come in the order of their keys, as a rule.
+        if self.greatest_key.is_some_and(|greatest| greatest >= key) && self.contains(&key) {
             return Err(Refused::SameKey(item));
         }
+        self.greatest_key = self.greatest_key.max(Some(key));
         self.wire_bytes = wire_bytes;
         self.items.push(item);
         Ok(())
@@ -64,8 +74,7 @@ impl<T: Waiting> Batch<T> {
         self.items
     }
 
-    fn contains_key_of(&self, item: &T) -> bool {
-        let key = item.event().key();
+    fn contains(&self, key: &EventKey) -> bool {
         self.items.iter().any(|present| present.event().key() == key)
     }
 }

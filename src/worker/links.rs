@@ -7,9 +7,8 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::WorkerLost;
+use crate::ledger::Ledger;
 use crate::report::{CloseReport, FlushReport};
-use crate::room::Room;
-use crate::stats::Counters;
 use crate::ticket::Pending;
 
 /// What a handle asks of the worker. Puts and flushes share a queue, so that a flush stands behind
@@ -53,8 +52,7 @@ pub(crate) struct WorkerLinks {
     /// `None` until close was called.
     pub(crate) close_order: watch::Receiver<Option<CloseOrder>>,
     pub(crate) ending: watch::Sender<Option<Ending>>,
-    pub(crate) room: Arc<Room>,
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) ledger: Arc<Ledger>,
 }
 
 /// The worker's end of the channel.
@@ -83,7 +81,7 @@ impl Drop for Inbox {
 /// Says how the worker ended, if the worker does not come to say so itself.
 #[derive(Debug)]
 pub(super) struct Epitaph {
-    pub(super) room: Arc<Room>,
+    pub(super) ledger: Arc<Ledger>,
     pub(super) ending: watch::Sender<Option<Ending>>,
 }
 
@@ -91,7 +89,7 @@ impl Epitaph {
     pub(super) fn publish(&self, ending: Ending) {
         // The cause first, then the door: whoever is refused finds the cause.
         self.ending.send_replace(Some(ending));
-        self.room.close();
+        self.ledger.room.close();
     }
 }
 

@@ -21,7 +21,6 @@ use crate::event::Event;
 use crate::policy::batch::BatchLimits;
 use crate::policy::buffer::Buffer;
 use crate::policy::retry::RetryPolicy;
-use crate::stats::Counters;
 use crate::writer::{BatchReading, BatchReceipt, BatchWriter};
 use doubts::{Doubtful, Doubts};
 use flights::{Flights, Landed};
@@ -62,7 +61,6 @@ pub(crate) struct Worker {
     epitaph: Epitaph,
     commands: Inbox,
     close_order: watch::Receiver<Option<CloseOrder>>,
-    counters: Arc<Counters>,
     writer: Arc<dyn BatchWriter>,
     attempt_timeout: Duration,
     retry: RetryPolicy,
@@ -98,7 +96,7 @@ impl Worker {
         settings: &WorkerSettings,
         jitter: StdRng,
     ) -> Self {
-        let WorkerLinks { commands, close_order, ending, room, counters } = links;
+        let WorkerLinks { commands, close_order, ending, ledger } = links;
         let &WorkerSettings {
             limits,
             linger,
@@ -111,15 +109,10 @@ impl Worker {
             max_unheard_bytes,
         } = settings;
         Self {
-            epitaph: Epitaph { room, ending },
             commands: Inbox(commands),
             close_order,
-            settlement: Settlement::new(
-                Arc::clone(&counters),
-                max_unheard_events,
-                max_unheard_bytes,
-            ),
-            counters,
+            settlement: Settlement::new(Arc::clone(&ledger), max_unheard_events, max_unheard_bytes),
+            epitaph: Epitaph { ledger, ending },
             attempt_timeout,
             retry,
             read_back,
@@ -178,7 +171,7 @@ impl Worker {
                 count = self.commands.0.recv_many(&mut inbox, INBOX), if self.open => {
                     Wake::Commands(count)
                 }
-                () = self.epitaph.room.pressed() => Wake::Pressed,
+                () = self.epitaph.ledger.room.pressed() => Wake::Pressed,
                 () = &mut timer, if deadline.is_some() => Wake::Deadline,
             };
             let turn = now();
@@ -256,8 +249,9 @@ impl Worker {
     /// taken for full when for that long nothing has come: to send the first that comes back into a buffer
     /// of which a call has just been settled would cost a call each.
     fn notice_fullness(&mut self, now: Instant) {
-        let is_full =
-            self.epitaph.room.is_pressed() && self.buffer.has_fresh() && self.flights.has_place();
+        let is_full = self.epitaph.ledger.room.is_pressed()
+            && self.buffer.has_fresh()
+            && self.flights.has_place();
         if is_full {
             self.full_since.get_or_insert(now);
         } else {
@@ -267,7 +261,7 @@ impl Worker {
 
     fn send(&mut self, mut batch: Vec<Held>, now: Instant) {
         let retried = batch.iter().filter(|held| held.pending.attempts() > 0).count();
-        self.counters.send(batch.len(), retried);
+        self.epitaph.ledger.counters.send(batch.len(), retried);
         let limit = self.attempt_limit(&batch, now);
         let events: Vec<Event> = batch
             .iter_mut()
@@ -303,7 +297,7 @@ impl Worker {
         self.handles_left = handles_left;
         if let Some(order) = *self.close_order.borrow_and_update() {
             self.closing = Some(order);
-            self.epitaph.room.close();
+            self.epitaph.ledger.room.close();
             // What was sent before this is still received.
             self.commands.0.close();
         }

@@ -43,9 +43,7 @@ impl Worker {
             );
             return self.fail(batch, foreign, now);
         }
-        for held in reconciled.stored {
-            self.settlement.stored(held, Proof::Acknowledged, now);
-        }
+        self.settlement.acknowledged(reconciled.stored, now);
         if !reconciled.remaining.is_empty() {
             self.fail(reconciled.remaining, BatchError::unprocessed(receipt.request_id()), now);
         }

@@ -7,10 +7,10 @@ use tokio::sync::oneshot;
 
 use crate::error::{Certainty, GiveUp, ReadBack};
 use crate::event::Event;
+use crate::ledger::Ledger;
 use crate::policy::Waiting;
 use crate::policy::barrier::{Barrier, Epoch};
 use crate::report::{CloseReport, FlushReport};
-use crate::stats::Counters;
 use crate::ticket::{Answered, Pending, Proof};
 
 /// An accepted event in the worker's hands.
@@ -34,7 +34,7 @@ impl Waiting for Held {
 /// Settles events, answers flushes, and keeps what the close report will say.
 #[derive(Debug)]
 pub(super) struct Settlement {
-    counters: Arc<Counters>,
+    ledger: Arc<Ledger>,
     barrier: Barrier<oneshot::Sender<FlushReport>>,
     report: CloseReport,
     /// Failed events whose tickets were dropped are kept for the report up to these bounds.
@@ -45,12 +45,12 @@ pub(super) struct Settlement {
 
 impl Settlement {
     pub(super) fn new(
-        counters: Arc<Counters>,
+        ledger: Arc<Ledger>,
         max_unheard_events: usize,
         max_unheard_bytes: usize,
     ) -> Self {
         Self {
-            counters,
+            ledger,
             barrier: Barrier::new(),
             report: CloseReport::default(),
             max_unheard_events,
@@ -63,6 +63,14 @@ impl Settlement {
     pub(super) fn hold(&mut self, mut pending: Pending, now: Instant, expires_at: Instant) -> Held {
         pending.arrive(now);
         Held { pending, epoch: self.barrier.accept(), expires_at }
+    }
+
+    /// Settles what a call was acknowledged for.
+    pub(super) fn acknowledged(&mut self, mut batch: Vec<Held>, now: Instant) {
+        Pending::strike_out_stored(batch.iter_mut().map(|held| &mut held.pending), &self.ledger);
+        for held in batch {
+            self.stored(held, Proof::Acknowledged, now);
+        }
     }
 
     pub(super) fn stored(&mut self, held: Held, proof: Proof, now: Instant) {
@@ -117,7 +125,7 @@ impl Settlement {
 
     /// The report, once everything is settled.
     pub(super) fn report(&mut self) -> Arc<CloseReport> {
-        let (stored, failed) = self.counters.settled();
+        let (stored, failed) = self.ledger.counters.settled();
         // Also where the last handle is gone and nobody will read it: the log has it then.
         if failed > 0 {
             tracing::warn!(stored, failed, "closed with events that were not stored");

@@ -1,0 +1,39 @@
+//! What an accepted event is entered in until it is settled.
+
+use crate::room::Room;
+use crate::stats::Counters;
+
+/// A store's room and counters, which its handles, its worker and its events share.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub(crate) room: Room,
+    pub(crate) counters: Counters,
+}
+
+impl Ledger {
+    pub(crate) fn new(max_buffered_events: usize, max_buffered_bytes: usize) -> Self {
+        let room = Room::new(max_buffered_events, max_buffered_bytes);
+        Self { room, counters: Counters::default() }
+    }
+
+    /// Strikes out events that are settled. This comes before their answers: whoever hears one finds the
+    /// room, and the counters as they should be.
+    pub(crate) fn settle(&self, entries: Entries, stored: bool) {
+        self.counters.settle(entries.events, stored);
+        self.room.leave(entries.events, entries.bytes);
+    }
+}
+
+/// How much some events take up.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Entries {
+    pub(crate) events: u64,
+    pub(crate) bytes: u64,
+}
+
+impl std::ops::AddAssign for Entries {
+    fn add_assign(&mut self, more: Self) {
+        self.events += more.events;
+        self.bytes += more.bytes;
+    }
+}
