@@ -3,11 +3,13 @@
 mod classify;
 mod client;
 mod direct;
+mod outline;
 mod payload;
 mod recording;
 pub(crate) mod request;
 mod response;
 mod sdk;
+mod signer;
 mod signing;
 
 use std::collections::{HashMap, HashSet};

@@ -8,8 +8,6 @@ use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::config::interceptors::BeforeTransmitInterceptorContextMut;
 use aws_sdk_dynamodb::config::{Intercept, RuntimeComponents};
 use aws_sdk_dynamodb::error::BoxError;
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
-use aws_sigv4::sign::v4;
 use aws_smithy_runtime_api::client::auth::AuthSchemeId;
 use aws_smithy_runtime_api::client::connection::CaptureSmithyConnection;
 use aws_smithy_runtime_api::client::http::{
@@ -30,6 +28,7 @@ use bytes::Bytes;
 use super::classify::{classify, credentials_failure, dispatch_failure};
 use super::client::Call;
 use super::payload::Slot;
+use super::signer::{Scope, SignatureHeaders, Signer};
 use super::signing::Signed;
 use crate::error::{BatchError, Certainty, FailureClass};
 
@@ -58,9 +57,9 @@ pub(super) struct Recording {
     account: Option<AccountId>,
     /// The SDK's own limit for one attempt, where the configuration sets one.
     pub(super) attempt_timeout: Option<Duration>,
-    uri: String,
-    headers: Vec<(String, String)>,
-    scope: Scope,
+    /// The request but for its body and its signature.
+    template: HttpRequest,
+    signer: Signer,
     config: ConfigBag,
     components: RuntimeComponents,
     identities: SharedIdentityResolver,
@@ -97,21 +96,21 @@ impl Recording {
         // What the client's own calls would find there: the identity cache goes by it.
         let mut layer = Layer::new("Recording");
         layer.store_put(timeouts).store_put(retries);
-        let mut recording = Self {
+        let config = ConfigBag::of_layers(vec![layer]);
+        let identity = identity(&components, &identities, &config, call.signing.signed()).await?;
+        let template = template(&uri, &headers)?;
+        let signer = Signer::new(&uri, &headers, scope, &identity, time(&components))?;
+        Ok(Self {
             generation: call.generation,
-            account: None,
+            account: identity.property::<AccountId>().cloned(),
             attempt_timeout,
-            uri,
-            headers,
-            scope,
-            config: ConfigBag::of_layers(vec![layer]),
+            template,
+            signer,
+            config,
             connector: http_client.http_connector(&settings.build(), &components),
             components,
             identities,
-        };
-        let identity = recording.identity(call.signing.signed()).await?;
-        recording.account = identity.property::<AccountId>().cloned();
-        Ok(recording)
+        })
     }
 
     /// Whether requests with these credentials go where this one went.
@@ -121,25 +120,12 @@ impl Recording {
 
     /// This machine's time, as the client sees it.
     pub(super) fn now(&self) -> SystemTime {
-        let clock = self.components.time_source();
-        clock.map_or(SystemTime::UNIX_EPOCH, |clock| clock.now())
+        time(&self.components)
     }
 
     /// The credentials, as fresh as the client's cache has them.
     pub(super) async fn identity(&self, signed: Signed) -> Result<Identity, BatchError> {
-        let cache = self.components.identity_cache();
-        let identity =
-            cache.resolve_cached_identity(self.identities.clone(), &self.components, &self.config);
-        identity.await.map_err(|error| {
-            credentials_failure(&*error, signed.ever).unwrap_or_else(|| {
-                let (class, certainty) = (FailureClass::ExpiredCredentials, Certainty::NotStored);
-                BatchError::new(
-                    class,
-                    certainty,
-                    format!("no AWS credentials could be had: {error}"),
-                )
-            })
-        })
+        identity(&self.components, &self.identities, &self.config, signed).await
     }
 
     /// The request with this body, signed.
@@ -149,42 +135,20 @@ impl Recording {
         body: &Bytes,
         signed_at: SystemTime,
     ) -> Result<HttpRequest, BatchError> {
-        let mut settings = SigningSettings::default();
-        settings.session_token_mode = aws_sigv4::http_request::SessionTokenMode::Include;
-        let params = v4::SigningParams::builder()
-            .identity(identity)
-            .region(&self.scope.region)
-            .name(&self.scope.service)
-            .time(signed_at)
-            .settings(settings)
-            .build()
-            .map_err(|error| fatal(&format!("the request cannot be signed: {error}")))?
-            .into();
-        let length = body.len().to_string();
-        let headers = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let signable = SignableRequest::new(
-            "POST",
-            self.uri.as_str(),
-            headers.chain([("content-length", length.as_str())]),
-            SignableBody::Bytes(body),
-        );
-        let signature = signable
-            .and_then(|signable| sign(signable, &params))
-            .map_err(|error| fatal(&format!("the request cannot be signed: {error}")))?;
-        let mut request = HttpRequest::new(SdkBody::from(body.clone()));
-        let unbuilt = |_| fatal("the request cannot be built");
-        request.set_method("POST").map_err(unbuilt)?;
-        request.set_uri(self.uri.as_str()).map_err(|_| fatal("the request has no address"))?;
-        for (name, value) in &self.headers {
-            request.headers_mut().append(name.clone(), value.clone());
+        let SignatureHeaders { date, token, authorization } =
+            self.signer.sign(identity, body, signed_at)?;
+        let mut request =
+            self.template.try_clone().ok_or_else(|| fatal("the request cannot be repeated"))?;
+        *request.body_mut() = SdkBody::from(body.clone());
+        let headers = request.headers_mut();
+        headers.insert("content-length", body.len().to_string());
+        headers.insert("x-amz-date", date);
+        if let Some(token) = token {
+            headers.insert("x-amz-security-token", token);
         }
+        headers.insert("authorization", authorization);
         if let Some(trace) = lambda_trace() {
-            request.headers_mut().insert("x-amzn-trace-id", trace);
-        }
-        request.headers_mut().insert("content-length", length);
-        let (instructions, _) = signature.into_parts();
-        for (name, value) in instructions.headers() {
-            request.headers_mut().insert(name.to_owned(), value.to_owned());
+            headers.insert("x-amzn-trace-id", trace);
         }
         Ok(request)
     }
@@ -218,6 +182,36 @@ impl Recording {
     }
 }
 
+fn time(components: &RuntimeComponents) -> SystemTime {
+    components.time_source().map_or(SystemTime::UNIX_EPOCH, |clock| clock.now())
+}
+
+async fn identity(
+    components: &RuntimeComponents,
+    identities: &SharedIdentityResolver,
+    config: &ConfigBag,
+    signed: Signed,
+) -> Result<Identity, BatchError> {
+    let cache = components.identity_cache();
+    let identity = cache.resolve_cached_identity(identities.clone(), components, config).await;
+    identity.map_err(|error| {
+        credentials_failure(&*error, signed.ever).unwrap_or_else(|| {
+            let (class, certainty) = (FailureClass::ExpiredCredentials, Certainty::NotStored);
+            BatchError::new(class, certainty, format!("no AWS credentials could be had: {error}"))
+        })
+    })
+}
+
+fn template(uri: &str, headers: &[(String, String)]) -> Result<HttpRequest, BatchError> {
+    let mut request = HttpRequest::new(SdkBody::empty());
+    request.set_method("POST").map_err(|_| fatal("the request cannot be built"))?;
+    request.set_uri(uri).map_err(|_| fatal("the request has no address"))?;
+    for (name, value) in headers {
+        request.headers_mut().append(name.clone(), value.clone());
+    }
+    Ok(request)
+}
+
 fn fatal(message: &str) -> BatchError {
     BatchError::new(FailureClass::Fatal, Certainty::NotStored, message)
 }
@@ -234,27 +228,6 @@ struct Recorded {
     authorization: String,
     timeouts: TimeoutConfig,
     retries: RetryConfig,
-}
-
-/// For what a signature is good, as the endpoint's rules have it.
-#[derive(Debug)]
-struct Scope {
-    region: String,
-    service: String,
-}
-
-impl Scope {
-    /// Out of `AWS4-HMAC-SHA256 Credential=KEY/DATE/REGION/SERVICE/aws4_request, …`.
-    fn of(authorization: &str) -> Option<Self> {
-        let (_, credential) = authorization.strip_prefix("AWS4-HMAC-SHA256 ")?.split_once('=')?;
-        let (credential, _) = credential.split_once(',')?;
-        let mut parts = credential.rsplit('/');
-        let ("aws4_request", service, region) = (parts.next()?, parts.next()?, parts.next()?)
-        else {
-            return None;
-        };
-        Some(Self { region: region.to_owned(), service: service.to_owned() })
-    }
 }
 
 /// What AWS Lambda knows its invocation by, for requests to name: the SDK does the same. In Lambda it
@@ -298,32 +271,5 @@ impl Intercept for Recorder {
             retries: config.load::<RetryConfig>().cloned().unwrap_or_else(RetryConfig::disabled),
         });
         Err("recorded, and not to be sent".into())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_signature_is_good_for_the_region_and_the_service_that_it_names() {
-        let scope = Scope::of(
-            "AWS4-HMAC-SHA256 Credential=AKID/20150830/us-east-1/dynamodb/aws4_request, \
-             SignedHeaders=host, Signature=5d",
-        );
-        let scope = scope.unwrap();
-        assert_eq!((scope.region.as_str(), scope.service.as_str()), ("us-east-1", "dynamodb"));
-    }
-
-    #[test]
-    fn other_ways_to_sign_are_not_taken_for_this_one() {
-        for authorization in [
-            "",
-            "Basic QWxhZGRpbg==",
-            "AWS4-ECDSA-P256-SHA256 Credential=AKID/20150830/dynamodb/aws4_request, Signature=3",
-            "AWS4-HMAC-SHA256 Credential=AKID, SignedHeaders=host, Signature=5d",
-        ] {
-            assert!(Scope::of(authorization).is_none(), "{authorization}");
-        }
     }
 }
