@@ -36,6 +36,6 @@ impl KeyClock {
             }
             Self::Runtime(start) => (RUNTIME_EPOCH, now().saturating_duration_since(*start)),
         };
-        epoch + u64::try_from(since.as_millis()).unwrap_or_default()
+        epoch + since.as_secs() * 1_000 + u64::from(since.subsec_millis())
     }
 }

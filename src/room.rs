@@ -50,9 +50,13 @@ impl Room {
     /// Cancel safe: a dropped wait leaves its place in the queue and holds nothing.
     pub(crate) async fn enter(&self, bytes: u32) -> Result<Permit<'_>, NoRoom> {
         match self.try_enter(bytes) {
-            Err(NoRoom::Full) => {}
-            decided => return decided,
+            // In memory of its own, so that a put that need not wait carries none of it around.
+            Err(NoRoom::Full) => Box::pin(self.wait(bytes)).await,
+            decided => decided,
         }
+    }
+
+    async fn wait(&self, bytes: u32) -> Result<Permit<'_>, NoRoom> {
         let _waiter = Waiter::new(self);
         let _turn = self.turn.lock().await;
         loop {

@@ -1,6 +1,6 @@
 //! The ways of writing the same events to the same endpoint.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use dynamodb_eventstore::internals::{DirectTransport, request_body};
 use dynamodb_eventstore::{
     BODY_ATTRIBUTE, BatchError, BatchReceipt, BatchWriter, Event, EventStore, KEY_ATTRIBUTE,
-    MAX_BATCH_EVENTS, Stats,
+    MAX_BATCH_EVENTS, PutTicket, Stats,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -26,6 +26,9 @@ const TABLE: &str = "events";
 
 /// Calls at the same time, for the SDK by itself: the store's default.
 const IN_FLIGHT: usize = 8;
+
+/// Tickets that a producer holds before it waits for the oldest.
+const UNHEARD: usize = 1_000;
 
 /// How many values are put, over and over.
 const VALUES: usize = 1_000;
@@ -224,10 +227,15 @@ impl Stage {
     }
 
     async fn put(&self, store: &EventStore, events: usize) -> Sample {
-        let mut tickets = Vec::with_capacity(events);
+        let mut tickets: VecDeque<PutTicket> = VecDeque::with_capacity(UNHEARD);
         let watch = Watch::start();
         for value in self.values.iter().cycle().take(events) {
-            tickets.push(store.put(value).await.unwrap());
+            if tickets.len() == UNHEARD
+                && let Some(oldest) = tickets.pop_front()
+            {
+                oldest.await.unwrap();
+            }
+            tickets.push_back(store.put(value).await.unwrap());
         }
         for ticket in tickets {
             ticket.await.unwrap();

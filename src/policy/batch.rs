@@ -57,10 +57,11 @@ impl<T: Waiting> Batch<T> {
         }
         let key = *item.event().key();
         // Events come in the order of their keys, as a rule.
-        if self.greatest_key.is_some_and(|greatest| greatest >= key) && self.contains(&key) {
+        if self.greatest_key.is_none_or(|greatest| greatest < key) {
+            self.greatest_key = Some(key);
+        } else if self.contains(&key) {
             return Err(Refused::SameKey(item));
         }
-        self.greatest_key = self.greatest_key.max(Some(key));
         self.wire_bytes = wire_bytes;
         self.items.push(item);
         Ok(())

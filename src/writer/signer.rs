@@ -101,21 +101,24 @@ impl Signer {
         let moment = self.moment(identity.data::<Credentials>()?, at);
         let Moment { credentials, date, scope, key, .. } = &*moment;
         let token = credentials.session_token();
-        let hash = hex(&Sha256::digest(body));
-        let request = outline.fill(body.len(), date, token, &hash);
+        let request = outline.fill(body.len(), date, token, &hex(&Sha256::digest(body)));
         let request = hex(&Sha256::digest(request));
-        let signature = v4::calculate_signature(
-            key,
-            format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{request}").as_bytes(),
-        );
+        let to_sign = ["AWS4-HMAC-SHA256\n", date, "\n", scope, "\n", &request].concat();
+        let signature = v4::calculate_signature(key, to_sign.as_bytes());
+        let authorization = [
+            "AWS4-HMAC-SHA256 Credential=",
+            credentials.access_key_id(),
+            "/",
+            scope,
+            ", SignedHeaders=",
+            outline.names(token.is_some()),
+            ", Signature=",
+            &signature,
+        ];
         Some(SignatureHeaders {
             date: date.clone(),
             token: token.map(str::to_owned),
-            authorization: format!(
-                "AWS4-HMAC-SHA256 Credential={}/{scope}, SignedHeaders={}, Signature={signature}",
-                credentials.access_key_id(),
-                outline.names(token.is_some()),
-            ),
+            authorization: authorization.concat(),
         })
     }
 
@@ -214,9 +217,13 @@ impl Scope {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |value: u8| DIGITS.get(usize::from(value)).copied().map_or('0', char::from);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    let digit = |value: u8| char::from(if value < 10 { b'0' + value } else { b'a' - 10 + value });
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        text.push(digit(byte >> 4));
+        text.push(digit(byte & 15));
+    }
+    text
 }
 
 fn unsigned(error: &dyn std::error::Error) -> BatchError {
