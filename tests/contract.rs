@@ -24,6 +24,7 @@ use futures::future::try_join_all;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use support::dynamodb_local as local;
 use support::table::{body, rows};
 
 /// No case may take longer, not even the largest batches on a busy machine.
@@ -35,25 +36,49 @@ struct Engine {
     table: String,
     /// Held so that it goes on.
     embedded: Option<LocalTable>,
+    /// Whether stores are handed a client, and do not make their requests on their own.
+    hands_client_in: bool,
 }
 
 impl Engine {
     async fn embedded(case: &str) -> Self {
-        let local = LocalTable::builder().table(case).start().await.unwrap();
-        Self { client: local.client().clone(), table: case.to_owned(), embedded: Some(local) }
+        let embedded = LocalTable::builder().table(case).start().await.unwrap();
+        Self {
+            client: embedded.client().clone(),
+            table: case.to_owned(),
+            embedded: Some(embedded),
+            hands_client_in: false,
+        }
     }
 
     async fn dynamodb_local(case: &str) -> Self {
-        let client = support::dynamodb_local::client();
-        let table = support::dynamodb_local::create_table(&client, case).await;
-        Self { client, table, embedded: None }
+        let client = local::client();
+        let table = local::create_table(&client, case).await;
+        Self { client, table, embedded: None, hands_client_in: false }
+    }
+
+    async fn dynamodb_local_through_a_client(case: &str) -> Self {
+        let engine = Self::dynamodb_local(&format!("{case}.client")).await;
+        Self { hands_client_in: true, ..engine }
     }
 
     fn store(&self) -> EventStoreBuilder {
         match &self.embedded {
             Some(embedded) => embedded.store_builder(),
-            None => EventStore::builder().client(&self.client).table(&self.table),
+            None => self.store_in(&self.table),
         }
+    }
+
+    /// A store that knows the engine by its address.
+    fn store_in(&self, table: &str) -> EventStoreBuilder {
+        let builder = EventStore::builder().table(table);
+        if self.hands_client_in || self.embedded.is_some() {
+            return builder.client(&self.client);
+        }
+        builder
+            .region(local::REGION)
+            .credentials(local::ACCESS_KEY_ID, "any")
+            .endpoint_url(local::url())
     }
 
     /// The name of another table, of which nothing is there yet.
@@ -81,7 +106,7 @@ impl Engine {
             call = call.key_schema(schema.unwrap()).attribute_definitions(definition.unwrap());
         }
         call.send().await.unwrap();
-        EventStore::builder().client(&self.client).table(name)
+        self.store_in(name)
     }
 
     async fn rows(&self) -> BTreeMap<String, String> {
@@ -93,7 +118,7 @@ impl Engine {
     }
 }
 
-/// Runs each case on both engines.
+/// Runs each case on both engines, and on Amazon's by both ways of writing.
 macro_rules! contract {
     ($($case:ident)*) => {
         mod embedded {
@@ -116,6 +141,21 @@ macro_rules! contract {
                 async fn $case() {
                     let case = async {
                         let engine = super::Engine::dynamodb_local(stringify!($case)).await;
+                        super::$case(&engine).await;
+                    };
+                    super::in_time(case).await;
+                }
+            )*
+        }
+
+        mod dynamodb_local_through_a_client {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                #[ignore = "needs DynamoDB Local: .ci/dynamodb-local runs it"]
+                async fn $case() {
+                    let case = async {
+                        let engine =
+                            super::Engine::dynamodb_local_through_a_client(stringify!($case)).await;
                         super::$case(&engine).await;
                     };
                     super::in_time(case).await;

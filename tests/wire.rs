@@ -1,0 +1,181 @@
+//! The store's requests beside the SDK's own, as they arrive.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what cannot be had fails the test")]
+
+use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
+use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
+use dynamodb_eventstore::{EventStore, EventStoreBuilder};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+/// Different in each request, whoever makes it.
+const OF_ONE_REQUEST: [&str; 2] = ["x-amz-date", "authorization"];
+
+/// What the SDK says of its own retries, of which the direct way has none.
+const OF_THE_ORCHESTRATOR: [&str; 2] = ["amz-sdk-invocation-id", "amz-sdk-request"];
+
+/// A request as it has arrived.
+#[derive(Debug)]
+struct Arrived {
+    method: String,
+    path: String,
+    headers: BTreeMap<String, String>,
+    body: Value,
+}
+
+impl Arrived {
+    /// The headers but these.
+    fn headers_without(&self, left_out: &[&str]) -> BTreeMap<&str, &str> {
+        let all = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        all.filter(|(name, _)| !left_out.contains(name)).collect()
+    }
+
+    fn authorization(&self, part: &str) -> &str {
+        let parts = self.headers.get("authorization").unwrap().split([' ', ',']);
+        parts.filter_map(|found| found.strip_prefix(part)).next().unwrap()
+    }
+}
+
+/// Says yes to every write, and hands over what it was sent.
+async fn listener() -> (SocketAddr, mpsc::UnboundedReceiver<Arrived>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (arrived, requests) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let arrived = arrived.clone();
+            let service = service_fn(move |request| answer(request, arrived.clone()));
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    (address, requests)
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    arrived: mpsc::UnboundedSender<Arrived>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    let headers = head
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str().to_owned(), value.to_str().unwrap().to_owned()));
+    let request = Arrived {
+        method: head.method.to_string(),
+        path: head.uri.to_string(),
+        headers: headers.collect(),
+        body: serde_json::from_slice(&body).unwrap(),
+    };
+    arrived.send(request).unwrap();
+    let answer = Response::builder()
+        .header("content-type", "application/x-amz-json-1.0")
+        .header("x-amzn-requestid", "REQUEST")
+        .body(Full::new(Bytes::from_static(br#"{"UnprocessedItems":{}}"#)));
+    Ok(answer.unwrap())
+}
+
+fn config(address: SocketAddr) -> SdkConfig {
+    let credentials = Credentials::new("AKID", "secret", Some("token".to_owned()), None, "test");
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::from_static("eu-central-1"))
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .endpoint_url(format!("http://{address}"))
+        .build()
+}
+
+/// Bodies with everything that is escaped in JSON, and some that is not.
+const BODIES: [&str; 3] = [
+    r#"{"quoted":"\"","path":"C:\\"}"#,
+    "[\n\t\"lines\",\r\n\"controls: \u{1}\u{8}\u{c}\u{1f}\u{7f}\"]",
+    r#""Grüße 😀 \u0041""#,
+];
+
+/// Stores the bodies, and returns their keys and the request that they came in.
+async fn store(
+    builder: EventStoreBuilder,
+    requests: &mut mpsc::UnboundedReceiver<Arrived>,
+) -> (Vec<String>, Arrived) {
+    let builder = builder.table("all-events").check_table(false).linger(Duration::from_secs(5));
+    let store = builder.start().await.unwrap();
+    let mut keys = Vec::new();
+    for body in BODIES {
+        // The second is no JSON; what it is made of goes to the wire as any text does.
+        let key = format!("20130927T0052406525088581{:02}", keys.len());
+        let event = dynamodb_eventstore::Event::new(key.parse().unwrap(), body).unwrap();
+        keys.push(store.put_event(event).await.unwrap().key().to_string());
+    }
+    assert!(store.close(Duration::from_secs(5)).await.unwrap().is_complete());
+    (keys, requests.recv().await.unwrap())
+}
+
+/// What the SDK itself sends for the same events.
+async fn send(
+    client: &Client,
+    keys: &[String],
+    requests: &mut mpsc::UnboundedReceiver<Arrived>,
+) -> Arrived {
+    let items = keys.iter().zip(BODIES).map(|(key, body)| {
+        let text = |text: &str| AttributeValue::S(text.to_owned());
+        let item = HashMap::from([("key".to_owned(), text(key)), ("body".to_owned(), text(body))]);
+        let put = PutRequest::builder().set_item(Some(item)).build().unwrap();
+        WriteRequest::builder().put_request(put).build()
+    });
+    client.batch_write_item().request_items("all-events", items.collect()).send().await.unwrap();
+    requests.recv().await.unwrap()
+}
+
+#[tokio::test]
+async fn both_ways_send_what_the_sdk_would() {
+    let (address, mut requests) = listener().await;
+    let config = config(address);
+    let client = Client::new(&config);
+    let (keys, direct) =
+        Box::pin(store(EventStore::builder().sdk_config(&config), &mut requests)).await;
+    let (_, through_client) =
+        Box::pin(store(EventStore::builder().client(&client), &mut requests)).await;
+    let sdk = send(&client, &keys, &mut requests).await;
+
+    for ours in [&direct, &through_client] {
+        assert_eq!((&ours.method, &ours.path), (&sdk.method, &sdk.path));
+        assert_eq!(ours.body, sdk.body);
+        assert_eq!(ours.headers.get("x-amz-target"), sdk.headers.get("x-amz-target"));
+        assert_eq!(ours.headers.get("host"), sdk.headers.get("host"));
+    }
+    // The length is that of another order of the same attributes, and so the same.
+    let own = [&OF_ONE_REQUEST[..], &OF_THE_ORCHESTRATOR, &["user-agent"]].concat();
+    assert_eq!(direct.headers_without(&own), sdk.headers_without(&own));
+    assert_eq!(
+        direct.headers.keys().filter(|name| OF_THE_ORCHESTRATOR.contains(&name.as_str())).count(),
+        0
+    );
+    let agent = |request: &Arrived| request.headers.get("user-agent").unwrap().clone();
+    let said = format!("{} lib/dynamodb-eventstore/{}", agent(&sdk), env!("CARGO_PKG_VERSION"));
+    assert_eq!(agent(&direct), said);
+    let scope = |request: &Arrived| {
+        let (_, scope) = request.authorization("Credential=").split_once('/').unwrap();
+        scope.to_owned()
+    };
+    assert_eq!(scope(&direct), scope(&sdk));
+    for signed in ["host", "x-amz-date", "x-amz-security-token", "x-amz-target", "content-type"] {
+        assert!(
+            direct.authorization("SignedHeaders=").split(';').any(|name| name == signed),
+            "{signed}"
+        );
+    }
+}
