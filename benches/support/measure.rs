@@ -1,5 +1,6 @@
 //! What one run took, and what many runs say.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -64,5 +65,13 @@ impl Spread {
             sorted.get(place).copied().unwrap()
         };
         Self { lower: at(1), median: at(2), upper: at(3) }
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { lower, median, upper } = self;
+        let digits = formatter.precision().unwrap_or(2);
+        write!(formatter, "{median:.digits$} ({lower:.digits$} to {upper:.digits$})")
     }
 }

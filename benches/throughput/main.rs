@@ -32,6 +32,8 @@ mod server;
 mod table;
 #[path = "../support/value.rs"]
 mod value;
+#[path = "../support/ways.rs"]
+#[expect(dead_code, reason = "shared with the benchmark of costs")]
 mod ways;
 
 use std::sync::Arc;

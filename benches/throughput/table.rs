@@ -83,10 +83,3 @@ impl fmt::Display for Table {
         formatter.write_str(&self.remarks)
     }
 }
-
-impl fmt::Display for Spread {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { lower, median, upper } = self;
-        write!(formatter, "{median:.2} ({lower:.2} to {upper:.2})")
-    }
-}

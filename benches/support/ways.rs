@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::Client;
@@ -111,6 +112,7 @@ impl Way {
 /// and the connections that they hold open.
 pub(crate) struct Stage {
     values: Arc<[Value]>,
+    config: SdkConfig,
     client: Client,
     transport: Arc<DirectTransport>,
     store: EventStore,
@@ -142,6 +144,7 @@ impl Stage {
         let store_alone = EventStore::builder().batch_writer(Nothing).start().await.unwrap();
         Self {
             values: (0..VALUES).map(|number| Value::new(number, body_bytes)).collect(),
+            config,
             transport: Arc::new(DirectTransport::new(&client, TABLE)),
             client,
             store,
@@ -224,6 +227,58 @@ impl Stage {
             }
         };
         send_all(IN_FLIGHT, bodies, send).await;
+    }
+
+    /// The store that [`Way::Store`] writes with.
+    pub(crate) fn store(&self) -> &EventStore {
+        &self.store
+    }
+
+    /// A store to the same endpoint with this linger.
+    pub(crate) async fn store_that_lingers(&self, linger: Duration) -> EventStore {
+        let store = EventStore::builder().sdk_config(&self.config).table(TABLE);
+        store.check_table(false).linger(linger).start().await.unwrap()
+    }
+
+    /// Makes what a run makes before its watch starts, and drops it.
+    pub(crate) fn prepare(&self, way: Way, events: usize) {
+        match way {
+            Way::PutItem | Way::PutItemInFlight => {
+                drop(self.items().take(events).collect::<Vec<_>>())
+            }
+            Way::ReadyBatches => drop(self.batches(events).collect::<Vec<_>>()),
+            Way::Transport => drop(self.bodies(events).collect::<Vec<_>>()),
+            Way::BuiltBatches | Way::Store | Way::StoreWithClient | Way::StoreAlone => {}
+        }
+    }
+
+    pub(crate) fn values(&self) -> &[Value] {
+        &self.values
+    }
+
+    /// One `PutItem`, answered.
+    pub(crate) async fn put_item(&self) {
+        let item = self.items().next();
+        self.client.put_item().table_name(TABLE).set_item(item).send().await.unwrap();
+    }
+
+    /// Has so many tasks put so many events in all.
+    pub(crate) async fn put_from(
+        self: &Arc<Self>,
+        way: Way,
+        producers: usize,
+        events: usize,
+    ) -> Sample {
+        let watch = Watch::start();
+        let mut tasks = JoinSet::new();
+        for _ in 0..producers {
+            let stage = Arc::clone(self);
+            tasks.spawn(async move { stage.run(way, events / producers).await });
+        }
+        while let Some(done) = tasks.join_next().await {
+            done.unwrap();
+        }
+        watch.stop(events)
     }
 
     async fn put(&self, store: &EventStore, events: usize) -> Sample {

@@ -1,0 +1,75 @@
+//! What an event costs beside its time on the processor: memory, allocations, wake-ups and waiting. And
+//! whether that stays so, for many events and for many producers.
+//!
+//! ```text
+//! cargo bench --all-features --bench costs
+//! ```
+//!
+//! Against the endpoint of the throughput benchmark, which takes everything and does nothing.
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot run may panic")]
+
+mod allocations;
+#[path = "../support/cores.rs"]
+mod cores;
+#[path = "../support/endpoint.rs"]
+mod endpoint;
+mod latency;
+#[path = "../support/measure.rs"]
+mod measure;
+mod memory;
+mod scale;
+#[path = "../support/server.rs"]
+mod server;
+#[path = "../support/value.rs"]
+mod value;
+#[path = "../support/ways.rs"]
+#[expect(dead_code, reason = "shared with the throughput benchmark")]
+mod ways;
+
+use std::sync::Arc;
+
+use tokio::runtime::{Builder, Runtime};
+
+use self::cores::Cores;
+use self::endpoint::Endpoint;
+use self::ways::{Stage, Transport};
+
+/// How much of everything: as much as the figures need, or as little as shows that all of it works.
+#[derive(Debug, Clone, Copy)]
+struct Effort {
+    rounds: usize,
+    most_events: usize,
+    buffered_bytes: usize,
+}
+
+impl Effort {
+    const FULL: Self = Self { rounds: 15, most_events: 10_000_000, buffered_bytes: 64 << 20 };
+    const TRIAL: Self = Self { rounds: 1, most_events: 1_000, buffered_bytes: 1 << 20 };
+}
+
+fn main() {
+    match server::order().as_deref() {
+        None => {}
+        Some(order) if order.starts_with(memory::ORDER) => return memory::fill(order),
+        Some(_) => return endpoint::serve(),
+    }
+    let arguments: Vec<String> = std::env::args().collect();
+    let has = |argument: &str| arguments.iter().any(|given| given == argument);
+    let effort = if has("--bench") && !has("--test") { Effort::FULL } else { Effort::TRIAL };
+    let endpoint = Endpoint::start();
+    let cores = Cores::given();
+    cores.keep_off_last();
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let stage = stage(&runtime, &endpoint);
+    println!("{}", allocations::report(&runtime, &stage));
+    println!("{}", latency::report(&runtime, &stage, effort));
+    println!("{}", scale::over_events(&runtime, &stage, effort));
+    cores.keep_to_none();
+    println!("{}", scale::over_producers(&endpoint, effort));
+    println!("{}", memory::report(effort));
+}
+
+/// With events of 200 bytes.
+fn stage(runtime: &Runtime, endpoint: &Endpoint) -> Arc<Stage> {
+    Arc::new(runtime.block_on(Stage::new(endpoint, Transport::Http, 200)))
+}
