@@ -176,11 +176,9 @@ pub(crate) struct Permit<'a> {
 }
 
 impl Permit<'_> {
-    /// Leaves the room to whoever has asked: it is to [`leave`](Room::leave) with so many bytes.
-    pub(crate) fn hand_over(self) -> u32 {
-        let bytes = self.bytes;
+    /// Leaves the room to the event that it was taken for, which is to [`leave`](Room::leave) by itself.
+    pub(crate) fn hand_over(self) {
         std::mem::forget(self);
-        bytes
     }
 }
 

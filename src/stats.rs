@@ -27,8 +27,9 @@ pub struct Stats {
 
 /// The counters behind [`Stats`], shared by the handles and the worker.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub(crate) struct Counters {
-    accepted: AtomicU64,
+    accepted: Apart<AtomicU64>,
     stored: AtomicU64,
     failed: AtomicU64,
     retried: AtomicU64,
@@ -36,14 +37,20 @@ pub(crate) struct Counters {
     batched_events: AtomicU64,
 }
 
+/// What every put writes, apart in memory from what the worker writes: what lies together is fetched
+/// together by a processor, each time that another has written any of it.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Apart<T>(T);
+
 impl Counters {
     pub(crate) fn accept(&self) {
-        self.accepted.fetch_add(1, Ordering::Relaxed);
+        self.accepted.0.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Takes an [`accept`](Self::accept) back: the event could not be handed to the worker.
     pub(crate) fn refuse(&self) {
-        self.accepted.fetch_sub(1, Ordering::Relaxed);
+        self.accepted.0.fetch_sub(1, Ordering::Relaxed);
     }
 
     // Release, so that whoever sees events settled has also seen them accepted.
@@ -66,7 +73,7 @@ impl Counters {
     pub(crate) fn snapshot(&self, max_batch_events: NonZeroUsize) -> Stats {
         // The settled are read first: an event can be accepted in between, never unaccepted.
         let (stored, failed) = self.settled();
-        let accepted = self.accepted.load(Ordering::Acquire);
+        let accepted = self.accepted.0.load(Ordering::Acquire);
         let batches = self.batches.load(Ordering::Relaxed);
         let room = batches as f64 * max_batch_events.get() as f64;
         let batched_events = self.batched_events.load(Ordering::Relaxed) as f64;

@@ -23,7 +23,7 @@ use crate::ledger::Ledger;
 use crate::report::{CloseReport, FlushReport};
 use crate::room::{NoRoom, Permit};
 use crate::stats::Stats;
-use crate::ticket::{Pending, PutTicket};
+use crate::ticket::{Accepted, PutTicket};
 use crate::worker::{CloseOrder, Command, Ending, Worker, WorkerLinks};
 use crate::writer::BatchWriter;
 
@@ -359,12 +359,13 @@ impl EventStore {
         room: Permit<'_>,
     ) -> Result<PutTicket, PutError> {
         tracing::trace!(key = %event.key(), body = event.body(), "put");
-        let (pending, ticket) = Pending::accept(event, doubt_before, room, &self.shared.ledger);
-        match self.shared.commands.send(Command::Put(pending)) {
+        let ledger = &self.shared.ledger;
+        let (accepted, ticket) = Accepted::new(event, doubt_before, room, &ledger.counters);
+        match self.shared.commands.send(Command::Put(accepted)) {
             Ok(()) => Ok(ticket),
             Err(mpsc::error::SendError(command)) => {
-                if let Command::Put(pending) = command {
-                    pending.refuse();
+                if let Command::Put(accepted) = command {
+                    accepted.refuse(ledger);
                 }
                 Err(self.refusal(NoRoom::Closed))
             }

@@ -14,6 +14,7 @@ use crate::history::{Attempt, Doubt, History};
 use crate::key::EventKey;
 use crate::ledger::{Entries, Ledger};
 use crate::room::Permit;
+use crate::stats::Counters;
 
 /// An event is in the table.
 ///
@@ -91,6 +92,41 @@ impl Future for PutTicket {
     }
 }
 
+/// An accepted event on its way to the worker, which makes a [`Pending`] of it.
+///
+/// It is small, and it shares nothing with other events that a processor would have to fetch from
+/// another: that is what puts from several threads cost each other.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    event: Event,
+    /// What an earlier store may have left of the event in the table, or may yet.
+    doubt_before: Doubt,
+    reply: oneshot::Sender<Result<Stored, WriteError>>,
+}
+
+impl Accepted {
+    /// Accepts an event that has room in the buffer. `doubt_before` is [`Doubt::None`] for an event that
+    /// was never put before.
+    pub(crate) fn new(
+        event: Event,
+        doubt_before: Doubt,
+        room: Permit<'_>,
+        counters: &Counters,
+    ) -> (Self, PutTicket) {
+        room.hand_over();
+        counters.accept();
+        let (reply, answer) = oneshot::channel();
+        let ticket = PutTicket { key: *event.key(), answer };
+        (Self { event, doubt_before, reply }, ticket)
+    }
+
+    /// Takes the acceptance back: the worker never got the event and nobody has its ticket.
+    pub(crate) fn refuse(self, ledger: &Ledger) {
+        ledger.counters.refuse();
+        ledger.room.leave(1, self.event.item_bytes() as u64);
+    }
+}
+
 /// The writer's half: an accepted event that owes its ticket an answer.
 ///
 /// It is settled once, by [`stored`](Self::stored) or [`give_up`](Self::give_up). Where neither
@@ -102,56 +138,41 @@ pub(crate) struct Pending {
     attempts: u32,
     /// What an earlier store may have left of the event in the table, or may yet.
     doubt_before: Doubt,
+    /// Whether the event still has its room, and is yet to be counted as settled.
+    is_entered: bool,
+    accepted_at: Instant,
     /// When the current attempt began, while its answer is out.
     in_flight_since: Option<Instant>,
-    accepted_at: Option<Instant>,
     /// `None` until something goes wrong: an event that is stored at the first try pays nothing.
     history: Option<Box<History>>,
     ledger: Arc<Ledger>,
-    /// The bytes that it has in the buffer; `None` once it is struck out of the ledger.
-    room_bytes: Option<u32>,
     /// `None` once settled.
     reply: Option<oneshot::Sender<Result<Stored, WriteError>>>,
 }
 
 impl Pending {
-    /// Accepts an event that has room in the buffer. `doubt_before` is [`Doubt::None`] for an event that
-    /// was never put before.
-    pub(crate) fn accept(
-        event: Event,
-        doubt_before: Doubt,
-        room: Permit<'_>,
-        ledger: &Arc<Ledger>,
-    ) -> (Self, PutTicket) {
-        ledger.counters.accept();
-        let (reply, answer) = oneshot::channel();
-        let ticket = PutTicket { key: *event.key(), answer };
-        let pending = Self {
+    /// Takes an event over; its deadline counts from `now`.
+    pub(crate) fn new(accepted: Accepted, ledger: &Arc<Ledger>, now: Instant) -> Self {
+        let Accepted { event, doubt_before, reply } = accepted;
+        Self {
             event,
             attempts: 0,
             doubt_before,
+            is_entered: true,
+            accepted_at: now,
             in_flight_since: None,
-            accepted_at: None,
             history: None,
             ledger: Arc::clone(ledger),
-            room_bytes: Some(room.hand_over()),
             reply: Some(reply),
-        };
-        (pending, ticket)
-    }
-
-    /// Takes the acceptance back: the worker never got the event and nobody has its ticket.
-    pub(crate) fn refuse(mut self) {
-        let entry = self.strike_out();
-        self.ledger.counters.refuse();
-        self.ledger.room.leave(entry.events, entry.bytes);
-        self.reply = None;
+        }
     }
 
     /// What the event takes up in its ledger. From now on whoever has asked owes it to the ledger.
     fn strike_out(&mut self) -> Entries {
-        let bytes = self.room_bytes.take();
-        bytes.map_or_else(Entries::default, |bytes| Entries { events: 1, bytes: bytes.into() })
+        if !std::mem::take(&mut self.is_entered) {
+            return Entries::default();
+        }
+        Entries { events: 1, bytes: self.event.item_bytes() as u64 }
     }
 
     /// Strikes out events that are all stored, in one go; then each is to be told so by
@@ -182,14 +203,8 @@ impl Pending {
         since.max(self.doubt_before)
     }
 
-    /// Notes when the worker took the event over; its deadline counts from here.
-    pub(crate) fn arrive(&mut self, now: Instant) {
-        self.accepted_at = Some(now);
-    }
-
     pub(crate) fn elapsed(&self, now: Instant) -> Duration {
-        self.accepted_at
-            .map_or(Duration::ZERO, |accepted_at| now.saturating_duration_since(accepted_at))
+        now.saturating_duration_since(self.accepted_at)
     }
 
     /// Notes that a call now carries the event.

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! cargo bench --all-features --bench costs
+//! cargo bench --all-features --bench costs -- latency producers    # or allocations, events, memory
 //! ```
 //!
 //! Against the endpoint of the throughput benchmark, which takes everything and does nothing.
@@ -61,12 +62,26 @@ fn main() {
     cores.keep_off_last();
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let stage = stage(&runtime, &endpoint);
-    println!("{}", allocations::report(&runtime, &stage));
-    println!("{}", latency::report(&runtime, &stage, effort));
-    println!("{}", scale::over_events(&runtime, &stage, effort));
+    // By their names in arguments; all, if none is named.
+    let names: Vec<&String> =
+        arguments.iter().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let wants = |name: &str| names.is_empty() || names.iter().any(|given| *given == name);
+    if wants("allocations") {
+        println!("{}", allocations::report(&runtime, &stage));
+    }
+    if wants("latency") {
+        println!("{}", latency::report(&runtime, &stage, effort));
+    }
+    if wants("events") {
+        println!("{}", scale::over_events(&runtime, &stage, effort));
+    }
     cores.keep_to_none();
-    println!("{}", scale::over_producers(&endpoint, effort));
-    println!("{}", memory::report(effort));
+    if wants("producers") {
+        println!("{}", scale::over_producers(&endpoint, effort));
+    }
+    if wants("memory") {
+        println!("{}", memory::report(effort));
+    }
 }
 
 /// With events of 200 bytes.

@@ -6,16 +6,17 @@ use std::time::Instant;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::clock::now;
 use crate::error::WorkerLost;
 use crate::ledger::Ledger;
 use crate::report::{CloseReport, FlushReport};
-use crate::ticket::Pending;
+use crate::ticket::{Accepted, Pending};
 
 /// What a handle asks of the worker. Puts and flushes share a queue, so that a flush stands behind
 /// the puts that came before it.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Put(Pending),
+    Put(Accepted),
     Flush(oneshot::Sender<FlushReport>),
 }
 
@@ -61,15 +62,19 @@ pub(crate) struct WorkerLinks {
 /// between claiming its place and filling it, and leaves those behind it to the last sender: a
 /// ticket whose holder also holds the store would wait for ever.
 #[derive(Debug)]
-pub(super) struct Inbox(pub(super) mpsc::UnboundedReceiver<Command>);
+pub(super) struct Inbox {
+    pub(super) commands: mpsc::UnboundedReceiver<Command>,
+    pub(super) ledger: Arc<Ledger>,
+}
 
 impl Drop for Inbox {
     fn drop(&mut self) {
-        self.0.close();
+        self.commands.close();
         loop {
-            match self.0.try_recv() {
-                // A put settles itself as it is dropped; a flush fails as its reply is.
-                Ok(command) => drop(command),
+            match self.commands.try_recv() {
+                // What is pending settles itself as it is dropped; a flush fails as its reply is.
+                Ok(Command::Put(accepted)) => drop(Pending::new(accepted, &self.ledger, now())),
+                Ok(Command::Flush(reply)) => drop(reply),
                 Err(TryRecvError::Disconnected) => break,
                 // A sender is between its two steps, a few instructions apart.
                 Err(TryRecvError::Empty) => std::thread::yield_now(),

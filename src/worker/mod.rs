@@ -28,7 +28,7 @@ use links::{Epitaph, Inbox};
 use settlement::{Held, Settlement};
 
 /// Commands taken from the channel at one go.
-const INBOX: usize = 256;
+const RECEIVED: usize = 256;
 
 /// How late an attempt may come back: a timer's own lateness, several times over.
 const LATENESS: Duration = Duration::from_millis(20);
@@ -59,7 +59,7 @@ pub(crate) struct WorkerSettings {
 /// the channel closed, or gets a lost event's answer, also finds the cause.
 pub(crate) struct Worker {
     epitaph: Epitaph,
-    commands: Inbox,
+    inbox: Inbox,
     close_order: watch::Receiver<Option<CloseOrder>>,
     writer: Arc<dyn BatchWriter>,
     attempt_timeout: Duration,
@@ -109,7 +109,7 @@ impl Worker {
             max_unheard_bytes,
         } = settings;
         Self {
-            commands: Inbox(commands),
+            inbox: Inbox { commands, ledger: Arc::clone(&ledger) },
             close_order,
             settlement: Settlement::new(Arc::clone(&ledger), max_unheard_events, max_unheard_bytes),
             epitaph: Epitaph { ledger, ending },
@@ -141,7 +141,7 @@ impl Worker {
     /// Each turn first does what is due now and then waits for the next thing to happen. Nothing
     /// in the loop but the `select!` waits, and no branch of it does more than tell what happened.
     pub(crate) async fn run(mut self) {
-        let mut inbox = Vec::with_capacity(INBOX);
+        let mut received = Vec::with_capacity(RECEIVED);
         let timer = sleep_until(tokio_instant(now()));
         tokio::pin!(timer);
         loop {
@@ -168,7 +168,7 @@ impl Worker {
                 Some((batch, attempt)) = self.flights.next() => Wake::Attempt(batch, attempt),
                 Some((batch, landed)) = self.doubts.reads.next() => Wake::Read(batch, landed),
                 changed = self.close_order.changed(), if self.handles_left => Wake::Close(changed),
-                count = self.commands.0.recv_many(&mut inbox, INBOX), if self.open => {
+                count = self.inbox.commands.recv_many(&mut received, RECEIVED), if self.open => {
                     Wake::Commands(count)
                 }
                 () = self.epitaph.ledger.room.pressed() => Wake::Pressed,
@@ -182,7 +182,7 @@ impl Worker {
                 Wake::Commands(count) => {
                     self.open = count > 0;
                     self.full_since = None;
-                    self.admit(inbox.drain(..), turn);
+                    self.admit(received.drain(..), turn);
                 }
                 // The next turn sees that the room is pressed, or that something is due.
                 Wake::Pressed | Wake::Deadline => {}
@@ -217,9 +217,9 @@ impl Worker {
     fn admit(&mut self, commands: impl Iterator<Item = Command>, now: Instant) {
         for command in commands {
             match command {
-                Command::Put(pending) => {
+                Command::Put(accepted) => {
                     let expires_at = now + self.retry.event_deadline;
-                    let held = self.settlement.hold(pending, now, expires_at);
+                    let held = self.settlement.hold(accepted, now, expires_at);
                     self.buffer.push(held, now);
                 }
                 Command::Flush(reply) => {
@@ -299,7 +299,7 @@ impl Worker {
             self.closing = Some(order);
             self.epitaph.ledger.room.close();
             // What was sent before this is still received.
-            self.commands.0.close();
+            self.inbox.commands.close();
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::ledger::Ledger;
 use crate::policy::Waiting;
 use crate::policy::barrier::{Barrier, Epoch};
 use crate::report::{CloseReport, FlushReport};
-use crate::ticket::{Answered, Pending, Proof};
+use crate::ticket::{Accepted, Answered, Pending, Proof};
 
 /// An accepted event in the worker's hands.
 #[derive(Debug)]
@@ -60,8 +60,8 @@ impl Settlement {
     }
 
     /// Takes an event over, to be given up at `expires_at`.
-    pub(super) fn hold(&mut self, mut pending: Pending, now: Instant, expires_at: Instant) -> Held {
-        pending.arrive(now);
+    pub(super) fn hold(&mut self, accepted: Accepted, now: Instant, expires_at: Instant) -> Held {
+        let pending = Pending::new(accepted, &self.ledger, now);
         Held { pending, epoch: self.barrier.accept(), expires_at }
     }
 
