@@ -228,6 +228,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn nobody_goes_before_those_who_wait() {
+        let room = Room::new(3, 100);
+        let held = room.try_enter(60).unwrap();
+        let mut large = Box::pin(room.enter(60));
+        assert!(large.as_mut().now_or_never().is_none());
+        // There is room for these, and there would never be any for the large one.
+        assert_eq!(room.try_enter(10).unwrap_err(), NoRoom::Full);
+        let mut small = Box::pin(room.enter(10));
+        assert!(small.as_mut().now_or_never().is_none());
+        drop(held);
+        assert!(small.as_mut().now_or_never().is_none(), "it is not its turn");
+        let large = large.await.unwrap();
+        let small = small.await.unwrap();
+        assert_eq!(free(&room), (1, 30));
+        drop((large, small));
+        assert!(room.try_enter(100).is_ok());
+    }
+
+    #[tokio::test]
     async fn a_cancelled_wait_leaves_nothing_behind() {
         let room = Room::new(2, 100);
         let held = room.try_enter(60).unwrap();
