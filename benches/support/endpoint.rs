@@ -127,10 +127,13 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
         .is_some_and(|target| target == "DynamoDB_20120810.BatchWriteItem");
     let mut body = request.into_body();
     while let Some(Ok(_)) = body.frame().await {}
-    let said = if is_batch { r#"{"UnprocessedItems":{}}"# } else { "{}" };
+    // The checksums are those of DynamoDB: some clients look, and one of them takes a missing one amiss.
+    let (said, checksum) =
+        if is_batch { (r#"{"UnprocessedItems":{}}"#, "4185382651") } else { ("{}", "2745614147") };
     let response = Response::builder()
         .header(CONTENT_TYPE, "application/x-amz-json-1.0")
         .header("x-amzn-requestid", "REQUEST")
+        .header("x-amz-crc32", checksum)
         .body(Full::new(Bytes::from_static(said.as_bytes())))
         .unwrap();
     Ok(response)

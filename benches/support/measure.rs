@@ -16,7 +16,7 @@ pub(crate) struct Watch {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sample {
     pub(crate) wall: Duration,
-    cpu: Duration,
+    pub(crate) cpu: Duration,
     events: usize,
 }
 

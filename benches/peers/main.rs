@@ -1,0 +1,100 @@
+//! Ways of writing events to DynamoDB from several languages, side by side.
+//!
+//! ```text
+//! benches/peers/run benches/peers    # installs what the other languages need, then runs this
+//! cargo bench --all-features --bench peers -- FOLDER
+//! ```
+//!
+//! Every peer is a process of its own, is set up as its documentation advises, and writes the same
+//! JSON texts to the same endpoint on loopback, one peer after the other, round by round. Each watches
+//! itself after a warm-up of half as many events, and prints one line of JSON. What comes of it is written
+//! to `FOLDER`, or to `target/peers`: a table, `peers.md`, and a chart, `peers.svg`.
+//!
+//! The endpoint answers as cheaply as it can. It shows what a client costs and says nothing about
+//! DynamoDB, where a call takes milliseconds. It has the last core; peers run wherever the kernel puts
+//! them, with as many threads as they start by themselves.
+//!
+//! A peer whose tools are not there is left out.
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot run may panic")]
+
+mod bodies;
+mod chart;
+#[path = "../support/cores.rs"]
+#[expect(dead_code, reason = "peers may run on every core")]
+mod cores;
+#[path = "../support/endpoint.rs"]
+#[expect(dead_code, reason = "not every peer can be told to trust the endpoint's certificate")]
+mod endpoint;
+mod machine;
+#[path = "../support/measure.rs"]
+#[expect(dead_code, reason = "peers in other languages have no sample, only a line")]
+mod measure;
+mod outcome;
+mod peer;
+mod report;
+mod sdk;
+#[path = "../support/server.rs"]
+mod server;
+mod store;
+#[path = "../support/value.rs"]
+mod value;
+
+use std::path::{Path, PathBuf};
+
+use self::endpoint::Endpoint;
+use self::outcome::Outcome;
+use self::peer::{Peer, Stage};
+use self::report::Report;
+
+const ROUNDS: usize = 9;
+
+fn main() {
+    if server::order().is_some() {
+        return endpoint::serve();
+    }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [flag, role, url, file, events] = arguments.as_slice()
+        && flag == peer::ROLE
+    {
+        return play(role, url, Path::new(file), events.parse().unwrap());
+    }
+    let endpoint = Endpoint::start();
+    let stage = Stage::new(endpoint.url());
+    // Cargo says `--bench` when it benches; anything else wants to know no more than that it works.
+    if !arguments.iter().any(|argument| argument == "--bench") {
+        for peer in Peer::in_rust() {
+            peer.run(&stage, 500);
+        }
+        return;
+    }
+    let peers = Peer::all(&stage);
+    let rounds: Vec<Vec<Outcome>> = (1..=ROUNDS).map(|round| run(&peers, &stage, round)).collect();
+    let report = Report::new(&peers, &rounds);
+    let given = arguments.iter().find(|argument| !argument.starts_with("--"));
+    let folder = given.map_or_else(|| stage.folder.clone(), PathBuf::from);
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("peers.md"), report.to_string()).unwrap();
+    chart::draw(&report.rows, &folder.join("peers.svg"));
+    println!("\n{report}");
+}
+
+/// Lets every peer write its events once.
+fn run(peers: &[Peer], stage: &Stage, round: usize) -> Vec<Outcome> {
+    let run = |peer: &Peer| {
+        let outcome = peer.run(stage, peer.events);
+        eprintln!("round {round}: {}: {outcome}", peer.name);
+        outcome
+    };
+    peers.iter().map(run).collect()
+}
+
+/// What this program does when it is itself one of the peers.
+fn play(role: &str, url: &str, file: &Path, events: usize) {
+    let bodies = bodies::read(file);
+    let outcome = match role {
+        sdk::ROLE => sdk::play(url, bodies, events),
+        store::ROLE => store::play(url, bodies, events),
+        _ => panic!("there is no peer {role}"),
+    };
+    println!("{}", serde_json::to_string(&outcome).unwrap());
+}

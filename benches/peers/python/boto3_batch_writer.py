@@ -1,0 +1,64 @@
+"""boto3's `batch_writer`, as its documentation shows it.
+
+It gathers 25 items and sends them when it has them, one call at a time; what comes back unprocessed
+it sends again by itself. Session, connections and retries are boto3's defaults. The items are dicts of
+plain values, made within the time that is measured, as boto3 turns them into the wire's form there.
+"""
+
+import json
+import platform
+import resource
+import sys
+import time
+
+import boto3
+import botocore
+
+BATCH_EVENTS = 25
+
+url, path, events = sys.argv[1], sys.argv[2], int(sys.argv[3])
+with open(path, encoding="utf-8") as file:
+    bodies = file.read().rstrip("\n").split("\n")
+
+table = boto3.resource("dynamodb", region_name="us-east-1", endpoint_url=url).Table("events")
+calls = 0
+
+
+def check(parsed, **_):
+    """The writer would send what is left again, and nobody would see the further call."""
+    global calls
+    calls += 1
+    if parsed["UnprocessedItems"]:
+        sys.exit(f"unprocessed: {parsed}")
+
+
+table.meta.client.meta.events.register("after-call.dynamodb.BatchWriteItem", check)
+
+
+def write(first, events):
+    with table.batch_writer() as batch:
+        for number in range(first, first + events):
+            body = bodies[number % len(bodies)]
+            batch.put_item(Item={"key": f"20130927T005240652{number:09}", "body": body})
+
+
+def cpu_seconds():
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+# Opens the connection.
+warm_up = events // 2
+write(0, warm_up)
+calls = 0
+cpu, wall = cpu_seconds(), time.perf_counter()
+write(warm_up, events)
+wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
+assert calls == -(-events // BATCH_EVENTS), f"{calls} calls for {events} events"
+versions = {
+    "python": platform.python_version(),
+    "boto3": boto3.__version__,
+    "botocore": botocore.__version__,
+}
+line = {"events": events, "wall_seconds": wall, "cpu_seconds": cpu, "versions": versions}
+print(json.dumps(line))
