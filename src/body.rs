@@ -38,11 +38,12 @@ pub(crate) fn room_of(body: &str) -> u32 {
 /// Lends empty memory. Whoever asks for it while it is lent gets other memory: a value that puts another
 /// one while it is being serialised.
 fn with_scratch<T>(write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
-    let mut scratch = SCRATCH.take();
+    // A thread that is ending may have none any more.
+    let mut scratch = SCRATCH.try_with(Cell::take).unwrap_or_default();
     scratch.clear();
     let written = write(&mut scratch);
     if scratch.capacity() <= KEPT_BYTES {
-        SCRATCH.set(scratch);
+        let _ = SCRATCH.try_with(|kept| kept.set(scratch));
     }
     written
 }

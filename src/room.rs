@@ -273,6 +273,48 @@ mod tests {
         assert_eq!(room.try_enter(1).unwrap_err(), NoRoom::Closed);
     }
 
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn puts_on_several_threads_that_wait_and_give_up_all_get_room_in_the_end() {
+        const PUTS: u32 = 2_000;
+        let room: &'static Room = Box::leak(Box::new(Room::new(3, 100)));
+        let mut tasks = tokio::task::JoinSet::new();
+        for task in 0..8_u32 {
+            tasks.spawn(async move {
+                for put in 0..PUTS {
+                    let bytes = 1 + (put * 31 + task * 17) % 100;
+                    if put % 7 == task % 7 {
+                        // Begins to wait, and gives up before, at or after its turn.
+                        let begun = room.enter(bytes);
+                        tokio::select! {
+                            biased;
+                            entered = begun => drop(entered.unwrap()),
+                            () = tokio::task::yield_now() => {}
+                        }
+                        continue;
+                    }
+                    let permit = room.enter(bytes).await.unwrap();
+                    if put % 3 == 0 {
+                        tokio::task::yield_now().await;
+                    }
+                    drop(permit);
+                }
+            });
+        }
+        while let Some(done) = tasks.join_next().await {
+            done.unwrap();
+        }
+        assert_eq!((free(room), room.is_pressed()), ((3, 100), false));
+        // Closing lets everyone go who waits, wherever they are.
+        let _held = room.try_enter(100).unwrap();
+        let mut waiting = tokio::task::JoinSet::new();
+        (0..8).for_each(|_| drop(waiting.spawn(async { room.enter(1).await.is_err() })));
+        while room.waiting.load(Ordering::SeqCst) < 8 {
+            tokio::task::yield_now().await;
+        }
+        room.close();
+        assert!(waiting.join_all().await.into_iter().all(|refused| refused));
+    }
+
     #[derive(Debug, Clone)]
     enum Step {
         /// Asks for room for an event of so many bytes, and waits if there is none.
