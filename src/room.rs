@@ -1,8 +1,10 @@
 //! Room in the buffer, in events and in bytes: taken by a put, given back by its settling.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Notify, oneshot};
 
 /// Why room was not given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,17 +14,33 @@ pub(crate) enum NoRoom {
 }
 
 /// The buffer's bounds. Waiters are served in the order they came.
+///
+/// Whoever gives room back hands it to those who wait. So a put that is set aside while it waits, and
+/// not asked again, keeps no more than its own room from the others.
 #[derive(Debug)]
 pub(crate) struct Room {
     /// A [`Free`]: one word, so that room is taken in one step where there is some.
     free: AtomicU64,
-    /// Puts that wait for room. While there are any, nobody else takes room.
+    /// How many are in `queue`. While there are any, nobody else takes room.
     waiting: AtomicUsize,
-    /// They wait for their turn here; the one whose turn it is waits for room.
-    turn: Mutex<()>,
-    given_back: Notify,
+    queue: Mutex<Queue>,
     /// Tells the worker that a put has begun to wait, so that it does not sit out the linger.
     pressed: Notify,
+}
+
+/// The puts that wait for room, in the order they came.
+#[derive(Debug, Default)]
+struct Queue {
+    waiters: VecDeque<Waiter>,
+    next_number: u64,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    number: u64,
+    bytes: u32,
+    /// Told when the room has been taken for it; dropped when there will be none.
+    entered: oneshot::Sender<()>,
 }
 
 impl Room {
@@ -31,8 +49,7 @@ impl Room {
         Self {
             free: AtomicU64::new(free.0),
             waiting: AtomicUsize::new(0),
-            turn: Mutex::new(()),
-            given_back: Notify::new(),
+            queue: Mutex::default(),
             pressed: Notify::new(),
         }
     }
@@ -42,7 +59,8 @@ impl Room {
         if self.is_pressed() && !self.free().is_closed() {
             return Err(NoRoom::Full);
         }
-        self.take(bytes)
+        self.take(bytes)?;
+        Ok(Permit { room: self, bytes })
     }
 
     /// Waits for room for one event of `bytes`. Fails only when the store closes.
@@ -51,23 +69,8 @@ impl Room {
     pub(crate) async fn enter(&self, bytes: u32) -> Result<Permit<'_>, NoRoom> {
         match self.try_enter(bytes) {
             // In memory of its own, so that a put that need not wait carries none of it around.
-            Err(NoRoom::Full) => Box::pin(self.wait(bytes)).await,
+            Err(NoRoom::Full) => Box::pin(Wait::new(self, bytes).done()).await,
             decided => decided,
-        }
-    }
-
-    async fn wait(&self, bytes: u32) -> Result<Permit<'_>, NoRoom> {
-        let _waiter = Waiter::new(self);
-        let _turn = self.turn.lock().await;
-        loop {
-            // Listening comes before looking, or what is given back in between would go unnoticed.
-            let given_back = self.given_back.notified();
-            tokio::pin!(given_back);
-            given_back.as_mut().enable();
-            match self.take(bytes) {
-                Err(NoRoom::Full) => given_back.await,
-                decided => return decided,
-            }
         }
     }
 
@@ -75,16 +78,15 @@ impl Room {
     pub(crate) fn leave(&self, events: u64, bytes: u64) {
         // In one order with `waiting`: either the waiter sees this room, or this sees the waiter.
         self.free.fetch_add(Free::of(events, bytes).0, Ordering::SeqCst);
-        if self.waiting.load(Ordering::SeqCst) > 0 {
-            self.given_back.notify_one();
+        if self.is_pressed() {
+            self.serve();
         }
     }
 
     /// Refuses everyone from now on, those who wait included.
     pub(crate) fn close(&self) {
         self.free.fetch_or(Free::CLOSED, Ordering::SeqCst);
-        // The one who is told leaves, and with that it is the next one's turn.
-        self.given_back.notify_one();
+        self.serve();
     }
 
     /// Whether a put waits for room now.
@@ -97,10 +99,32 @@ impl Room {
         self.pressed.notified().await;
     }
 
-    fn take(&self, bytes: u32) -> Result<Permit<'_>, NoRoom> {
+    /// Takes room for those who have waited longest, as far as there is some. Nobody is woken under the
+    /// lock.
+    fn serve(&self) {
+        while let Some((waiter, taken)) = self.next_served() {
+            // Where there will be no room, dropping the sender says so. Who has gone leaves it to the next.
+            if taken.is_ok() && waiter.entered.send(()).is_err() {
+                self.free.fetch_add(Free::of(1, waiter.bytes.into()).0, Ordering::SeqCst);
+            }
+        }
+    }
+
+    fn next_served(&self) -> Option<(Waiter, Result<(), NoRoom>)> {
+        let mut queue = self.queue();
+        let taken = self.take(queue.waiters.front()?.bytes);
+        if taken == Err(NoRoom::Full) {
+            return None;
+        }
+        let waiter = queue.waiters.pop_front()?;
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        Some((waiter, taken))
+    }
+
+    fn take(&self, bytes: u32) -> Result<(), NoRoom> {
         let less = |free| Free(free).less(bytes).map(|free| free.0);
         match self.free.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less) {
-            Ok(_) => Ok(Permit { room: self, bytes }),
+            Ok(_) => Ok(()),
             Err(free) if Free(free).is_closed() => Err(NoRoom::Closed),
             Err(_) => Err(NoRoom::Full),
         }
@@ -108,6 +132,65 @@ impl Room {
 
     fn free(&self) -> Free {
         Free(self.free.load(Ordering::SeqCst))
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // A queue is whole after each of its steps, so a poisoned lock does not matter.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One put's wait.
+struct Wait<'a> {
+    room: &'a Room,
+    number: u64,
+    bytes: u32,
+    entered: oneshot::Receiver<()>,
+}
+
+impl<'a> Wait<'a> {
+    fn new(room: &'a Room, bytes: u32) -> Self {
+        let (entered, told) = oneshot::channel();
+        let number = {
+            let mut queue = room.queue();
+            let number = queue.next_number;
+            queue.next_number += 1;
+            queue.waiters.push_back(Waiter { number, bytes, entered });
+            room.waiting.fetch_add(1, Ordering::SeqCst);
+            number
+        };
+        room.pressed.notify_one();
+        // What was given back before the place was taken went to nobody.
+        room.serve();
+        Self { room, number, bytes, entered: told }
+    }
+
+    async fn done(mut self) -> Result<Permit<'a>, NoRoom> {
+        let told = (&mut self.entered).await;
+        told.map(|()| Permit { room: self.room, bytes: self.bytes }).map_err(|_| NoRoom::Closed)
+    }
+}
+
+impl Drop for Wait<'_> {
+    /// Leaves the queue, or gives back what nobody has heard of.
+    fn drop(&mut self) {
+        if self.entered.is_terminated() {
+            return;
+        }
+        // From here on nobody tells anything.
+        self.entered.close();
+        if self.entered.try_recv().is_ok() {
+            return self.room.leave(1, self.bytes.into());
+        }
+        {
+            let mut queue = self.room.queue();
+            let place = queue.waiters.binary_search_by_key(&self.number, |waiter| waiter.number);
+            let Ok(place) = place else { return };
+            queue.waiters.remove(place);
+            self.room.waiting.fetch_sub(1, Ordering::SeqCst);
+        }
+        // Those behind may be smaller.
+        self.room.serve();
     }
 }
 
@@ -148,23 +231,6 @@ impl Free {
     fn less(self, bytes: u32) -> Option<Self> {
         let fits = !self.is_closed() && self.events() > 0 && self.bytes() >= bytes.into();
         fits.then(|| Self(self.0 - Self::of(1, bytes.into()).0))
-    }
-}
-
-/// One put's wait, for as long as it waits.
-struct Waiter<'a>(&'a Room);
-
-impl<'a> Waiter<'a> {
-    fn new(room: &'a Room) -> Self {
-        room.waiting.fetch_add(1, Ordering::SeqCst);
-        room.pressed.notify_one();
-        Self(room)
-    }
-}
-
-impl Drop for Waiter<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -238,12 +304,42 @@ mod tests {
         let mut small = Box::pin(room.enter(10));
         assert!(small.as_mut().now_or_never().is_none());
         drop(held);
-        assert!(small.as_mut().now_or_never().is_none(), "it is not its turn");
-        let large = large.await.unwrap();
-        let small = small.await.unwrap();
+        let (large, small) = (large.await.unwrap(), small.await.unwrap());
         assert_eq!(free(&room), (1, 30));
         drop((large, small));
         assert!(room.try_enter(100).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_put_that_is_set_aside_while_it_waits_keeps_only_its_own_room() {
+        let room = Room::new(2, 100);
+        let (first, second) = (room.try_enter(1).unwrap(), room.try_enter(1).unwrap());
+        let mut set_aside = Box::pin(room.enter(60));
+        assert!(set_aside.as_mut().now_or_never().is_none());
+        let mut waits = Box::pin(room.enter(40));
+        assert!(waits.as_mut().now_or_never().is_none());
+        drop(first);
+        assert!(waits.as_mut().now_or_never().is_none(), "this room is the other's");
+        drop(second);
+        let entered = waits.await.unwrap();
+        assert_eq!(free(&room), (0, 0), "the other has its room, whether it asks or not");
+        assert!(!room.is_pressed());
+        drop(entered);
+        drop(room.try_enter(40).unwrap());
+        drop(set_aside);
+        assert_eq!(free(&room), (2, 100));
+    }
+
+    #[tokio::test]
+    async fn when_a_large_one_gives_up_those_behind_it_are_served() {
+        let room = Room::new(3, 100);
+        let _held = room.try_enter(60).unwrap();
+        let mut large = Box::pin(room.enter(60));
+        assert!(large.as_mut().now_or_never().is_none());
+        let mut small = Box::pin(room.enter(40));
+        assert!(small.as_mut().now_or_never().is_none());
+        drop(large);
+        assert!(small.now_or_never().is_some());
     }
 
     #[tokio::test]
