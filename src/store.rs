@@ -9,7 +9,6 @@ use serde::Serialize;
 use serde::de::IgnoredAny;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::coop::consume_budget;
 
 use crate::body::{room_of, serialise};
 use crate::builder::EventStoreBuilder;
@@ -335,10 +334,7 @@ impl EventStore {
         self.accept(body, room)
     }
 
-    /// Waits for room. A task that does nothing but put lets the others run now and then, as with any
-    /// channel of tokio's: the worker above all, where it shares a thread with it.
     async fn enter(&self, bytes: u32) -> Result<Permit<'_>, PutError> {
-        consume_budget().await;
         self.shared.ledger.room.enter(bytes).await.map_err(|no| self.refusal(no))
     }
 

@@ -140,6 +140,8 @@ pub(crate) struct Pending {
     doubt_before: Doubt,
     /// Whether the event still has its room, and is yet to be counted as settled.
     is_entered: bool,
+    /// Whether it was struck out as stored, and is only to be told.
+    is_stored: bool,
     accepted_at: Instant,
     /// When the current attempt began, while its answer is out.
     in_flight_since: Option<Instant>,
@@ -159,6 +161,7 @@ impl Pending {
             attempts: 0,
             doubt_before,
             is_entered: true,
+            is_stored: false,
             accepted_at: now,
             in_flight_since: None,
             history: None,
@@ -182,7 +185,10 @@ impl Pending {
         ledger: &Ledger,
     ) {
         let mut entries = Entries::default();
-        batch.for_each(|pending| entries += pending.strike_out());
+        for pending in batch {
+            pending.is_stored = true;
+            entries += pending.strike_out();
+        }
         ledger.settle(entries, true);
     }
 
@@ -241,13 +247,17 @@ impl Pending {
         if self.history.is_some() {
             self.conclude(None, now);
         }
-        let history = self.history.take().map(|history| history.attempts).unwrap_or_default();
-        let stored = Stored { key: *self.event.key(), attempts: self.attempts, proof, history };
-        tracing::debug!(key = %stored.key, attempts = stored.attempts, ?proof, "ok");
         let entry = self.strike_out();
         if entry.events > 0 {
             self.ledger.settle(entry, true);
         }
+        self.answer_stored(proof);
+    }
+
+    fn answer_stored(&mut self, proof: Proof) {
+        let history = self.history.take().map(|history| history.attempts).unwrap_or_default();
+        let stored = Stored { key: *self.event.key(), attempts: self.attempts, proof, history };
+        tracing::debug!(key = %stored.key, attempts = stored.attempts, ?proof, "ok");
         if let Some(reply) = self.reply.take() {
             // The caller may have dropped the ticket; the event is stored all the same.
             let _ = reply.send(Ok(stored));
@@ -315,7 +325,13 @@ impl Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        if self.reply.is_some() {
+        if self.reply.is_none() {
+            return;
+        }
+        if self.is_stored {
+            // Somebody before it has panicked as he was told.
+            self.answer_stored(Proof::Acknowledged);
+        } else {
             let (certainty, reason) = (self.certainty(), GiveUp::WorkerLost(WorkerLost::now()));
             self.settle_error(certainty, reason, Duration::ZERO, None);
         }

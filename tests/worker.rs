@@ -4,14 +4,17 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::task::Context;
 use std::time::Duration;
 
 use dynamodb_eventstore::{
-    Backoff, Certainty, EventStore, FailureClass, FlushReport, GiveUp, PutError, PutTicket,
+    Backoff, Certainty, EventStore, FailureClass, FlushReport, GiveUp, Proof, PutError, PutTicket,
     WriteError,
 };
 use futures::FutureExt;
 use futures::future::join_all;
+use futures::task::{ArcWake, waker};
 use serde_json::json;
 
 use dynamodb_eventstore::test_util::{FakeTable, Reply};
@@ -798,4 +801,39 @@ fn several_threads_put_at_the_same_time() {
         assert_eq!(store.close(SECOND * 10).await.unwrap().stored, 2_000);
         assert_eq!(writer.violations(), Vec::<String>::new());
     });
+}
+
+#[tokio::test(start_paused = true)]
+async fn puts_that_are_polled_together_draw_their_keys_in_the_order_of_their_calls() {
+    let store = FakeTable::new().store_builder().start().await.unwrap();
+    let events: Vec<_> = (0..1_000).map(|number| json!({ "number": number })).collect();
+    let tickets = join_all(events.iter().map(|event| store.put(event))).await;
+    let keys: Vec<_> = tickets.iter().map(|ticket| *ticket.as_ref().unwrap().key()).collect();
+    assert!(keys.is_sorted());
+}
+
+/// Panics where a ticket's answer is announced.
+struct Startled;
+
+impl ArcWake for Startled {
+    fn wake_by_ref(_: &Arc<Self>) {
+        panic!("as the test wants it");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_that_panics_as_it_is_told_takes_no_answer_from_the_others() {
+    let table = FakeTable::new();
+    let store = table.store_builder().start().await.unwrap();
+    let mut tickets = put_many(&store, 3).await;
+    let mut startled = tickets.remove(0);
+    let waker = waker(Arc::new(Startled));
+    assert!(startled.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
+    for ticket in tickets {
+        assert_eq!(ticket.await.unwrap().proof, Proof::Acknowledged);
+    }
+    assert!(startled.await.is_ok());
+    let stats = store.stats();
+    assert_eq!((stats.stored, stats.failed, stats.pending), (3, 0, 0));
+    assert_eq!(table.rows().len(), 3);
 }

@@ -122,6 +122,20 @@ mod tests {
 
     proptest! {
         #[test]
+        fn a_key_is_taken_once_in_whatever_order_keys_come(
+            picks in prop::collection::vec(0..12_usize, 0..60),
+        ) {
+            let mut items = Items::new();
+            let pool: Vec<_> = (0..12).map(|_| items.item()).collect();
+            let mut batch = Batch::new(BatchLimits::new(25));
+            let mut taken = std::collections::HashSet::new();
+            for pick in picks {
+                let is_new = taken.insert(pick);
+                prop_assert_eq!(batch.try_push(pool[pick].clone()).is_ok(), is_new);
+            }
+        }
+
+        #[test]
         fn no_batch_is_illegal(
             max_events in 1..=25_usize,
             bodies in prop::collection::vec(("[\"a\\\\]{0,2}", 0..200_000_usize, any::<bool>()), 0..60),

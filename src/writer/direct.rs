@@ -189,7 +189,7 @@ fn request_id(response: &HttpResponse) -> Option<&str> {
     headers.get("x-amzn-requestid").or_else(|| headers.get("x-amz-request-id"))
 }
 
-pub(super) fn unix_seconds(time: SystemTime) -> i64 {
+fn unix_seconds(time: SystemTime) -> i64 {
     match time.duration_since(UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
         Err(_) => 0,

@@ -140,15 +140,19 @@ impl Recording {
         let mut request =
             self.template.try_clone().ok_or_else(|| fatal("the request cannot be repeated"))?;
         *request.body_mut() = SdkBody::from(body.clone());
-        let headers = request.headers_mut();
-        headers.insert("content-length", body.len().to_string());
-        headers.insert("x-amz-date", date);
-        if let Some(token) = token {
-            headers.insert("x-amz-security-token", token);
-        }
-        headers.insert("authorization", authorization);
-        if let Some(trace) = lambda_trace() {
-            headers.insert("x-amzn-trace-id", trace);
+        let headers = [
+            ("content-length", Some(body.len().to_string())),
+            ("x-amz-date", Some(date)),
+            ("x-amz-security-token", token),
+            ("authorization", Some(authorization)),
+            ("x-amzn-trace-id", lambda_trace()),
+        ];
+        for (name, value) in headers {
+            if let Some(value) = value {
+                let inserted = request.headers_mut().try_insert(name, value);
+                inserted
+                    .map_err(|_| fatal("the request's signature does not belong into a header"))?;
+            }
         }
         Ok(request)
     }

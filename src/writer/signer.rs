@@ -19,9 +19,11 @@ use aws_smithy_runtime_api::client::identity::Identity;
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
-use super::direct::unix_seconds;
 use super::outline::Outline;
 use crate::error::{BatchError, Certainty, FailureClass};
+
+/// A body to sign on trial.
+const TRIAL: &[u8] = b"{}";
 
 /// What a signature is made of beside the request itself.
 #[derive(Debug)]
@@ -55,7 +57,7 @@ pub(super) struct SignatureHeaders {
 }
 
 impl Signer {
-    /// For requests to `uri` with these headers. `identity` and the time are for a trial.
+    /// For requests to `uri` with these headers, with credentials like these.
     pub(super) fn new(
         uri: &str,
         headers: &[(String, String)],
@@ -70,13 +72,19 @@ impl Signer {
             outline: None,
             moment: Mutex::default(),
         };
-        let body = b"{}";
-        let expected = signer.sign_in_full(identity, body, now)?;
-        let outline = Outline::of(uri, headers);
-        signer.outline = outline.filter(|outline| {
-            signer.sign_by(outline, identity, body, now).is_some_and(|signed| signed == expected)
-        });
+        signer.sign_in_full(identity, TRIAL, now)?;
+        signer.outline = Outline::of(uri, headers).filter(|outline| signer.holds(outline, now));
         Ok(signer)
+    }
+
+    /// Whether the outline comes to what `aws-sigv4` does, without a session token and with one.
+    fn holds(&self, outline: &Outline, now: SystemTime) -> bool {
+        [None, Some("token".to_owned())].into_iter().all(|token| {
+            let identity = Credentials::new("trial", "trial", token, None, "trial").into();
+            let expected = self.sign_in_full(&identity, TRIAL, now);
+            let signed = self.sign_by(outline, &identity, TRIAL, now);
+            expected.is_ok_and(|expected| signed == Some(expected))
+        })
     }
 
     pub(super) fn sign(
@@ -90,7 +98,8 @@ impl Signer {
         by_outline.map_or_else(|| self.sign_in_full(identity, body, at), Ok)
     }
 
-    /// `None` for credentials that are no such.
+    /// `None` for credentials that are no such, or that do not belong into a header: `aws-sigv4` says
+    /// what is wrong with them.
     fn sign_by(
         &self,
         outline: &Outline,
@@ -98,9 +107,14 @@ impl Signer {
         body: &[u8],
         at: SystemTime,
     ) -> Option<SignatureHeaders> {
-        let moment = self.moment(identity.data::<Credentials>()?, at);
-        let Moment { credentials, date, scope, key, .. } = &*moment;
+        let credentials = identity.data::<Credentials>()?;
         let token = credentials.session_token();
+        let is_plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+        if !is_plain(credentials.access_key_id()) || !token.is_none_or(is_plain) {
+            return None;
+        }
+        let moment = self.moment(credentials, at);
+        let Moment { date, scope, key, .. } = &*moment;
         let request = outline.fill(body.len(), date, token, &hex(&Sha256::digest(body)));
         let request = hex(&Sha256::digest(request));
         let to_sign = ["AWS4-HMAC-SHA256\n", date, "\n", scope, "\n", &request].concat();
@@ -123,7 +137,7 @@ impl Signer {
     }
 
     fn moment(&self, credentials: &Credentials, at: SystemTime) -> Arc<Moment> {
-        let seconds = unix_seconds(at);
+        let seconds = DateTime::<Utc>::from(at).timestamp();
         // A moment is whole before it gets here, so a poisoned lock does not matter.
         let mut moment = self.moment.lock().unwrap_or_else(PoisonError::into_inner);
         match &*moment {
@@ -198,7 +212,7 @@ impl Moment {
         let (day, _) = date.split_once('T').unwrap_or_default();
         let key = v4::generate_signing_key(credentials.secret_access_key(), at, region, service);
         Self {
-            seconds: unix_seconds(at),
+            seconds: DateTime::<Utc>::from(at).timestamp(),
             credentials: credentials.clone(),
             scope: format!("{day}/{region}/{service}/aws4_request"),
             key: key.as_ref().to_vec(),
@@ -286,7 +300,7 @@ mod tests {
                 (
                     prop_oneof![Just("secret".to_owned()), "[a-zA-Z0-9/+]{1,50}"],
                     prop_oneof![Just(None), Just(Some("token".to_owned()))],
-                    prop_oneof![0..2_u64, 0..9_999_999_999_u64],
+                    prop_oneof![-2..2_i64, -9_999_999_999..9_999_999_999_i64],
                 ),
                 1..9,
             ),
@@ -295,11 +309,23 @@ mod tests {
             prop_assert!(signer.outline.is_some());
             for (secret, token, seconds) in calls {
                 let identity = identity(&secret, token.as_deref());
-                let at = UNIX_EPOCH + Duration::from_secs(seconds);
+                let distance = Duration::from_millis(seconds.unsigned_abs() * 500);
+                let at = if seconds < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance };
                 let signed = signer.sign(&identity, &body, at).unwrap();
                 prop_assert_eq!(signed, signer.sign_in_full(&identity, &body, at).unwrap());
             }
         }
+    }
+
+    #[test]
+    fn credentials_that_do_not_belong_into_a_header_are_refused_as_aws_sigv4_does() {
+        let signer = signer("http://localhost:8000/", &HEADERS);
+        for token in ["token\n", "to\u{0}ken", "token\u{7f}"] {
+            assert!(signer.sign(&identity("secret", Some(token)), b"{}", UNIX_EPOCH).is_err());
+        }
+        let spaced = identity("secret", Some("to ken"));
+        let signed = signer.sign(&spaced, b"{}", UNIX_EPOCH).unwrap();
+        assert_eq!(signed, signer.sign_in_full(&spaced, b"{}", UNIX_EPOCH).unwrap());
     }
 
     #[test]
