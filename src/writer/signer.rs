@@ -1,9 +1,9 @@
 //! Signs requests that differ in their body and their time, and in nothing else.
 //!
 //! `aws-sigv4` puts every request into its canonical form anew: sorts its headers, checks and copies them,
-//! and derives the day's key from the secret. That is a sixth of what a call of 25 small events costs. Here
-//! the form is an [`Outline`], made once, and the key is kept for as long as its time is shown; `aws-sigv4`
-//! still makes the signature. An outline is only used where it has come to the very signature that
+//! and derives the day's key from the secret. That was about a fifth of the transport's time. Here the form
+//! is an [`Outline`], made once, and the key is kept for as long as its time is shown; `aws-sigv4` still
+//! makes the signature. An outline is only used where it has come, on trial, to the very signature that
 //! `aws-sigv4` makes on its own.
 
 use std::fmt;
