@@ -1,8 +1,9 @@
 //! What is stored, and the arithmetic of the service's limits.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
 
+use crate::body::Body;
 use crate::key::EventKey;
 
 /// Name of the table's hash key attribute, a String.
@@ -31,21 +32,26 @@ pub const MAX_BATCH_EVENTS: usize = 25;
 /// under each reading.
 pub const MAX_BATCH_WIRE_BYTES: usize = 16_000_000;
 
-/// What surrounds one item's key and body in the request, with the comma between two items.
-const ITEM_ENVELOPE: &str = r#"{"PutRequest":{"Item":{"key":{"S":""},"body":{"S":""}}}},"#;
+/// What stands before an item's key in the request.
+pub(crate) const BEFORE_KEY: &str = r#"{"PutRequest":{"Item":{"key":{"S":""#;
+
+/// What stands between an item's key and its body.
+pub(crate) const BEFORE_BODY: &str = r#""},"body":{"S":""#;
+
+/// What stands after an item's body, with the comma between two items.
+pub(crate) const AFTER_BODY: &str = r#""}}}},"#;
 
 /// An event as it stands in the table: a key and a JSON text.
 ///
-/// A clone shares the text. `Debug` shows the body's size and never the body.
+/// A clone shares the text, which is kept as a request carries it: escaped. `Debug` shows the body's size
+/// and never the body.
 ///
 /// It serialises to `{"key":"…","body":"…"}`, and is read from any JSON object that has these two.
 #[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "KeyAndBody", try_from = "KeyAndBody")]
 pub struct Event {
     key: EventKey,
-    body: Arc<str>,
-    /// No more than six times [`MAX_ITEM_BYTES`].
-    escaped_body_bytes: u32,
+    body: Body,
 }
 
 impl Event {
@@ -55,11 +61,16 @@ impl Event {
     /// # Errors
     ///
     /// [`EventTooLarge`] when the item would be larger than [`MAX_ITEM_BYTES`].
-    pub fn new(key: EventKey, body: impl Into<Arc<str>>) -> Result<Self, EventTooLarge> {
-        let body = body.into();
+    pub fn new(key: EventKey, body: impl AsRef<str>) -> Result<Self, EventTooLarge> {
+        let body = body.as_ref();
         check_body_bytes(body.len(), MAX_ITEM_BYTES - item_overhead(&key))?;
-        let escaped_body_bytes = u32::try_from(escaped_bytes(&body)).unwrap_or(u32::MAX);
-        Ok(Self { key, body, escaped_body_bytes })
+        Ok(Self { key, body: Body::from_text(body) })
+    }
+
+    /// As [`new`](Self::new), with a body that is made already.
+    pub(crate) fn with_body(key: EventKey, body: Body) -> Result<Self, EventTooLarge> {
+        check_body_bytes(body.len(), MAX_ITEM_BYTES - item_overhead(&key))?;
+        Ok(Self { key, body })
     }
 
     /// The key, which is the item's hash key.
@@ -68,10 +79,15 @@ impl Event {
         &self.key
     }
 
-    /// The JSON text.
+    /// The JSON text. Unless nothing in it has to be escaped in a request, it is made anew at each call.
     #[must_use]
-    pub fn body(&self) -> &str {
-        &self.body
+    pub fn body(&self) -> Cow<'_, str> {
+        self.body.text()
+    }
+
+    /// The JSON text as it stands in a request.
+    pub(crate) fn wire_body(&self) -> &str {
+        self.body.wire()
     }
 
     /// Size of the item as DynamoDB counts it: the bytes of attribute names and values.
@@ -83,7 +99,8 @@ impl Event {
     /// Bytes the event takes in a request body, escaping and punctuation included.
     #[must_use]
     pub fn wire_bytes(&self) -> usize {
-        ITEM_ENVELOPE.len() + self.key.len() + self.escaped_body_bytes as usize
+        const ENVELOPE: usize = BEFORE_KEY.len() + BEFORE_BODY.len() + AFTER_BODY.len();
+        ENVELOPE + self.key.len() + self.body.wire().len()
     }
 }
 
@@ -96,7 +113,7 @@ struct KeyAndBody {
 
 impl From<Event> for KeyAndBody {
     fn from(event: Event) -> Self {
-        Self { key: event.key, body: event.body().to_owned() }
+        Self { key: event.key, body: event.body().into_owned() }
     }
 }
 
@@ -132,9 +149,15 @@ pub struct EventTooLarge {
     pub limit: usize,
 }
 
+/// Bytes of the buffer that an event with this body takes, under a key made here: those of its item.
+pub(crate) fn room_of(body: &Body) -> u32 {
+    const OVERHEAD: usize = MAX_ITEM_BYTES - MAX_BODY_BYTES;
+    u32::try_from(body.len() + OVERHEAD).unwrap_or(u32::MAX)
+}
+
 /// Refuses a body that no event of this store could have.
-pub(crate) fn check_body(body: &str) -> Result<(), EventTooLarge> {
-    check_body_bytes(body.len(), MAX_BODY_BYTES)
+pub(crate) fn check_body(body_bytes: usize) -> Result<(), EventTooLarge> {
+    check_body_bytes(body_bytes, MAX_BODY_BYTES)
 }
 
 fn check_body_bytes(body_bytes: usize, limit: usize) -> Result<(), EventTooLarge> {
@@ -146,22 +169,6 @@ fn check_body_bytes(body_bytes: usize, limit: usize) -> Result<(), EventTooLarge
 
 fn item_overhead(key: &EventKey) -> usize {
     KEY_ATTRIBUTE.len() + key.len() + BODY_ATTRIBUTE.len()
-}
-
-/// Length of `text` inside a JSON string, by the escaping rules of the SDK: two bytes for the
-/// characters that have a short form, six for the other control characters, all else as it is.
-fn escaped_bytes(text: &str) -> usize {
-    // Sums of single bytes, which the compiler adds up many at a time; 32 of them add 160 at most.
-    let extra = |bytes: &[u8]| usize::from(bytes.iter().copied().map(extra_bytes).sum::<u8>());
-    let (chunks, rest) = text.as_bytes().as_chunks::<32>();
-    text.len() + chunks.iter().map(|chunk| extra(chunk)).sum::<usize>() + extra(rest)
-}
-
-/// Bytes that a byte of text takes on top of its own, inside a JSON string.
-fn extra_bytes(byte: u8) -> u8 {
-    let is_short = matches!(byte, b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c);
-    let is_long = (byte < 0x20) & !is_short;
-    u8::from(is_short) + 5 * u8::from(is_long)
 }
 
 #[cfg(test)]

@@ -112,6 +112,7 @@ mod target;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 mod ticket;
+mod wire;
 mod worker;
 mod writer;
 

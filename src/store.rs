@@ -10,12 +10,12 @@ use serde::de::IgnoredAny;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::body::{room_of, serialise};
+use crate::body::Body;
 use crate::builder::EventStoreBuilder;
 use crate::clock::{FAR_OFF, KeyClock, now};
 use crate::config::Config;
 use crate::error::{CloseError, FlushError, PutError, WorkerLost};
-use crate::event::{Event, check_body};
+use crate::event::{Event, check_body, room_of};
 use crate::history::Doubt;
 use crate::key::{KeyGenerator, WriterId};
 use crate::ledger::Ledger;
@@ -149,7 +149,7 @@ impl EventStore {
         &'store self,
         event: &E,
     ) -> impl Future<Output = Result<PutTicket, PutError>> + Send + use<'store, E> {
-        let body = serialise(event);
+        let body = Body::of(event);
         async move { self.put_body(body?).await }
     }
 
@@ -171,9 +171,9 @@ impl EventStore {
     /// # }
     /// ```
     pub async fn put_json(&self, json: &str) -> Result<PutTicket, PutError> {
-        check_body(json)?;
+        check_body(json.len())?;
         serde_json::from_str::<IgnoredAny>(json).map_err(PutError::NotJson)?;
-        self.put_body(Arc::from(json)).await
+        self.put_body(Body::from_text(json)).await
     }
 
     /// Puts an event that has its key already: one that an earlier store could not store, or not say
@@ -227,7 +227,7 @@ impl EventStore {
     /// # }
     /// ```
     pub fn try_put<E: Serialize + ?Sized>(&self, event: &E) -> Result<PutTicket, PutError> {
-        let body = serialise(event)?;
+        let body = Body::of(event)?;
         let room =
             self.shared.ledger.room.try_enter(room_of(&body)).map_err(|no| self.refusal(no))?;
         self.accept(body, room)
@@ -329,7 +329,7 @@ impl EventStore {
         self.shared.ledger.counters.snapshot(self.shared.config.batch_capacity())
     }
 
-    async fn put_body(&self, body: Arc<str>) -> Result<PutTicket, PutError> {
+    async fn put_body(&self, body: Body) -> Result<PutTicket, PutError> {
         let room = self.enter(room_of(&body)).await?;
         self.accept(body, room)
     }
@@ -339,13 +339,13 @@ impl EventStore {
     }
 
     /// Gives an event that has room its key and hands it to the worker.
-    fn accept(&self, body: Arc<str>, room: Permit<'_>) -> Result<PutTicket, PutError> {
+    fn accept(&self, body: Body, room: Permit<'_>) -> Result<PutTicket, PutError> {
         let key = {
             // A generator is whole after each of its steps, so a poisoned lock does not matter.
             let mut keys = self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner);
             keys.next(self.shared.key_clock.unix_milliseconds()).ok_or(PutError::NoKeyLeft)?
         };
-        self.hand_over(Event::new(key, body)?, Doubt::None, room)
+        self.hand_over(Event::with_body(key, body)?, Doubt::None, room)
     }
 
     fn hand_over(
@@ -354,7 +354,7 @@ impl EventStore {
         doubt_before: Doubt,
         room: Permit<'_>,
     ) -> Result<PutTicket, PutError> {
-        tracing::trace!(key = %event.key(), body = event.body(), "put");
+        tracing::trace!(key = %event.key(), body = &*event.body(), "put");
         let ledger = &self.shared.ledger;
         let (accepted, ticket) = Accepted::new(event, doubt_before, room, &ledger.counters);
         match self.shared.commands.send(Command::Put(accepted)) {

@@ -206,7 +206,7 @@ impl Run {
         };
         let Some(event) = given_up else { return };
         match store.put_event(event.clone()).await {
-            Ok(ticket) => self.accepted(ticket, event.body().to_owned(), true),
+            Ok(ticket) => self.accepted(ticket, event.body().into_owned(), true),
             Err(refused) => self.refused(&refused),
         }
     }

@@ -143,9 +143,9 @@ impl Again {
         let mut put = self.put.lock().unwrap_or_else(PoisonError::into_inner);
         for step in &mut steps {
             let Step::Put(line, event) = step else { continue };
-            let hash = hash(event.body());
+            let hash = hash(&event.body());
             let is_other = match stored.get(event.key()) {
-                Some(stored) if stored.as_deref() == Some(event.body()) => {
+                Some(stored) if stored.as_deref() == Some(&*event.body()) => {
                     *step = Step::AlreadyThere(std::mem::take(line));
                     continue;
                 }
@@ -172,7 +172,7 @@ fn refuse_other(line: Line, event: &Event) -> Step {
          give it a new key: put its body",
         event.key()
     );
-    let content = Content::Body(event.body().to_owned());
+    let content = Content::Body(event.body().into_owned());
     let key = Some(event.key().to_string());
     let failure = Failure::refused(line.number, key, Certainty::MaybeStored, reason, content);
     Step::Refuse(line, failure)

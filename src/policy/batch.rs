@@ -134,6 +134,11 @@ mod tests {
                 prop_assert_eq!(batch.try_push(pool[pick].clone()).is_ok(), is_new);
             }
         }
+    }
+
+    proptest! {
+        // Each case escapes megabytes.
+        #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
         fn no_batch_is_illegal(

@@ -306,7 +306,7 @@ impl State {
             self.violations.push(violation.clone());
             return Err(invalid(violation));
         }
-        if events.iter().any(|event| self.poisonous.contains(event.body())) {
+        if events.iter().any(|event| self.poisonous.contains(&*event.body())) {
             return Err(invalid("One or more parameter values were invalid".to_owned()));
         }
         Ok(self.script.pop_front().unwrap_or_else(|| self.then.next(events.len())))
@@ -324,7 +324,7 @@ impl State {
 
     fn apply<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>) {
         for event in events {
-            let (key, body) = (event.key().to_string(), event.body().to_owned());
+            let (key, body) = (event.key().to_string(), event.body().into_owned());
             let before = self.rows.insert(key.clone(), body);
             if before.is_some_and(|before| before != event.body()) {
                 self.violations.push(format!("{key} was overwritten with another body"));
