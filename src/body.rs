@@ -23,6 +23,10 @@ pub(crate) struct Body {
     bytes: usize,
 }
 
+/// About what an event takes beside its text: its key, its ticket, and what the worker notes of it
+/// (`benches/costs` measures it).
+const BOOKKEEPING_BYTES: usize = 350;
+
 impl Body {
     /// A value's JSON text. One allocation, and none for a text that no event could have.
     pub(crate) fn of<E: Serialize + ?Sized>(value: &E) -> Result<Self, PutError> {
@@ -54,6 +58,11 @@ impl Body {
     /// Length of the text itself.
     pub(crate) fn len(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes of memory that an event with this body takes while it waits for its answer.
+    pub(crate) fn buffered_bytes(&self) -> u32 {
+        u32::try_from(self.wire.len() + BOOKKEEPING_BYTES).unwrap_or(u32::MAX)
     }
 
     /// The text itself.

@@ -155,12 +155,14 @@ impl EventStoreBuilder {
         self
     }
 
-    /// Most bytes of accepted events that are not settled, counted as DynamoDB counts items: 409,600
-    /// to 68,719,476,735, which is 64 GiB less one. Default: 64 MiB, so that 10,000 events of 6.7 KB fit.
+    /// Most bytes of memory that accepted events take which are not settled: 409,600 to 68,719,476,735,
+    /// which is 64 GiB less one. Default: 64 MiB. When it is reached, [`EventStore::put`] waits.
     ///
-    /// Not counted are about 300 bytes that each event takes besides, and a byte for each quote and each
-    /// backslash in its text, which is kept as a request carries it: a tenth of most JSON. Requests under way are copies and come on top: no call begins while those before it take a quarter
-    /// of this, so they take no more than that and one call, which is 16 MB at most.
+    /// Each event counts as its text, with a byte more for each quote and each backslash (it is kept as a
+    /// request carries it), and 350 bytes for its key, its ticket and the bookkeeping. One that is larger than
+    /// all of this comes in when it is alone. Requests under way are copies and come on top: no call begins
+    /// while those before it take a quarter of this, so they take no more than that and one call, which is
+    /// 16 MB at most.
     pub fn max_buffered_bytes(mut self, max_buffered_bytes: usize) -> Self {
         self.config.max_buffered_bytes = max_buffered_bytes;
         self

@@ -88,7 +88,7 @@ impl Config {
         duration_in_range("linger", self.linger, Duration::ZERO, HOUR)?;
         in_range("max_batches_in_flight", self.max_batches_in_flight, 1, 1_000)?;
         in_range("max_buffered_events", self.max_buffered_events, 1, MAX_BUFFERED_EVENTS)?;
-        // The largest event has to fit, or it would wait for ever.
+        // With less, hardly any event would be in company.
         in_range(
             "max_buffered_bytes",
             self.max_buffered_bytes as u64,

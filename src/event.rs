@@ -85,6 +85,11 @@ impl Event {
         self.body.text()
     }
 
+    /// Bytes of memory that the event takes while it waits for its answer.
+    pub(crate) fn buffered_bytes(&self) -> u32 {
+        self.body.buffered_bytes()
+    }
+
     /// The JSON text as it stands in a request.
     pub(crate) fn wire_body(&self) -> &str {
         self.body.wire()
@@ -147,12 +152,6 @@ pub struct EventTooLarge {
     pub body_bytes: usize,
     /// Largest body allowed, in bytes.
     pub limit: usize,
-}
-
-/// Bytes of the buffer that an event with this body takes, under a key made here: those of its item.
-pub(crate) fn room_of(body: &Body) -> u32 {
-    const OVERHEAD: usize = MAX_ITEM_BYTES - MAX_BODY_BYTES;
-    u32::try_from(body.len() + OVERHEAD).unwrap_or(u32::MAX)
 }
 
 /// Refuses a body that no event of this store could have.

@@ -8,12 +8,20 @@ use crate::stats::Counters;
 pub(crate) struct Ledger {
     pub(crate) room: Room,
     pub(crate) counters: Counters,
+    /// The most room that one event takes.
+    max_event_bytes: u32,
 }
 
 impl Ledger {
     pub(crate) fn new(max_buffered_events: usize, max_buffered_bytes: usize) -> Self {
         let room = Room::new(max_buffered_events, max_buffered_bytes);
-        Self { room, counters: Counters::default() }
+        let max_event_bytes = u32::try_from(max_buffered_bytes).unwrap_or(u32::MAX);
+        Self { room, counters: Counters::default(), max_event_bytes }
+    }
+
+    /// Room for an event of so many bytes. One that is larger than all room takes all of it.
+    pub(crate) fn room_for(&self, buffered_bytes: u32) -> u32 {
+        buffered_bytes.min(self.max_event_bytes)
     }
 
     /// Strikes out events that are settled. This comes before their answers: whoever hears one finds the

@@ -15,7 +15,7 @@ use crate::builder::EventStoreBuilder;
 use crate::clock::{FAR_OFF, KeyClock, now};
 use crate::config::Config;
 use crate::error::{CloseError, FlushError, PutError, WorkerLost};
-use crate::event::{Event, check_body, room_of};
+use crate::event::{Event, check_body};
 use crate::history::Doubt;
 use crate::key::{KeyGenerator, WriterId};
 use crate::ledger::Ledger;
@@ -202,8 +202,7 @@ impl EventStore {
     /// # }
     /// ```
     pub async fn put_event(&self, event: Event) -> Result<PutTicket, PutError> {
-        let bytes = u32::try_from(event.item_bytes()).unwrap_or(u32::MAX);
-        let room = self.enter(bytes).await?;
+        let room = self.enter(event.buffered_bytes()).await?;
         self.hand_over(event, Doubt::Open, room)
     }
 
@@ -228,8 +227,9 @@ impl EventStore {
     /// ```
     pub fn try_put<E: Serialize + ?Sized>(&self, event: &E) -> Result<PutTicket, PutError> {
         let body = Body::of(event)?;
-        let room =
-            self.shared.ledger.room.try_enter(room_of(&body)).map_err(|no| self.refusal(no))?;
+        let ledger = &self.shared.ledger;
+        let bytes = ledger.room_for(body.buffered_bytes());
+        let room = ledger.room.try_enter(bytes).map_err(|no| self.refusal(no))?;
         self.accept(body, room)
     }
 
@@ -330,12 +330,14 @@ impl EventStore {
     }
 
     async fn put_body(&self, body: Body) -> Result<PutTicket, PutError> {
-        let room = self.enter(room_of(&body)).await?;
+        let room = self.enter(body.buffered_bytes()).await?;
         self.accept(body, room)
     }
 
-    async fn enter(&self, bytes: u32) -> Result<Permit<'_>, PutError> {
-        self.shared.ledger.room.enter(bytes).await.map_err(|no| self.refusal(no))
+    async fn enter(&self, buffered_bytes: u32) -> Result<Permit<'_>, PutError> {
+        let ledger = &self.shared.ledger;
+        let bytes = ledger.room_for(buffered_bytes);
+        ledger.room.enter(bytes).await.map_err(|no| self.refusal(no))
     }
 
     /// Gives an event that has room its key and hands it to the worker.

@@ -123,7 +123,7 @@ impl Accepted {
     /// Takes the acceptance back: the worker never got the event and nobody has its ticket.
     pub(crate) fn refuse(self, ledger: &Ledger) {
         ledger.counters.refuse();
-        ledger.room.leave(1, self.event.item_bytes() as u64);
+        ledger.room.leave(1, ledger.room_for(self.event.buffered_bytes()).into());
     }
 }
 
@@ -175,7 +175,7 @@ impl Pending {
         if !std::mem::take(&mut self.is_entered) {
             return Entries::default();
         }
-        Entries { events: 1, bytes: self.event.item_bytes() as u64 }
+        Entries { events: 1, bytes: self.ledger.room_for(self.event.buffered_bytes()).into() }
     }
 
     /// Strikes out events that are all stored, in one go; then each is to be told so by

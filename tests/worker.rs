@@ -505,6 +505,31 @@ async fn bytes_bound_the_buffer_as_events_do() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn small_events_fill_the_buffer_by_the_memory_that_they_take() {
+    let writer = FakeTable::always(Reply::Hang);
+    let store = writer.store_builder().max_buffered_bytes(409_600).start().await.unwrap();
+    let taken = (0..10_000).take_while(|number| store.try_put(number).is_ok()).count();
+    assert!((900..1_300).contains(&taken), "{taken} events of some 350 bytes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_is_larger_than_the_buffer_comes_in_when_it_is_alone() {
+    let writer = FakeTable::always(Reply::Store.after(SECOND));
+    let store = writer.store_builder().max_buffered_bytes(409_600).start().await.unwrap();
+    // Each of these takes four bytes in a request.
+    let quotes = "\"".repeat(200_000);
+    for _ in 0..2 {
+        let small = store.put(&1).await.unwrap();
+        assert!(matches!(store.try_put(&quotes), Err(PutError::Full { .. })));
+        small.await.unwrap();
+        let large = store.put(&quotes).await.unwrap();
+        assert!(matches!(store.try_put(&1), Err(PutError::Full { .. })));
+        large.await.unwrap();
+    }
+    assert_eq!(store.close(SECOND).await.unwrap().stored, 4);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cancelled_put_leaves_nothing_behind() {
     let writer = FakeTable::always(Reply::Store.after(Duration::from_millis(10)));
     let store = writer.store_builder().max_buffered_events(1).linger(SECOND).start().await.unwrap();

@@ -88,7 +88,7 @@ impl Settlement {
         now: Instant,
         closing: bool,
     ) {
-        let item_bytes = held.event().item_bytes();
+        let bytes = self.ledger.room_for(held.event().buffered_bytes()) as usize;
         let Answered { error, heard } = match read_back {
             Some((certainty, read_back)) => {
                 held.pending.give_up_after_reading(certainty, read_back, reason, now)
@@ -100,9 +100,9 @@ impl Settlement {
             self.report.not_stored.push(error);
         } else if !heard {
             let has_room = self.report.not_stored.len() < self.max_unheard_events
-                && self.unheard_bytes + item_bytes <= self.max_unheard_bytes;
+                && self.unheard_bytes + bytes <= self.max_unheard_bytes;
             if has_room {
-                self.unheard_bytes += item_bytes;
+                self.unheard_bytes += bytes;
                 self.report.not_stored.push(error);
             } else {
                 self.report.not_listed += 1;
