@@ -107,6 +107,7 @@ mod report;
 mod room;
 mod stats;
 mod store;
+mod sync;
 mod table;
 mod target;
 #[cfg(feature = "test-util")]

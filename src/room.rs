@@ -1,10 +1,10 @@
 //! Room in the buffer, in events and in bytes: taken by a put, given back by its settling.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
+
+use crate::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, PoisonError};
 
 /// Why room was not given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
