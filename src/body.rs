@@ -70,8 +70,8 @@ impl Body {
         if self.wire.len() == self.bytes {
             return Cow::Borrowed(&self.wire);
         }
-        // What was escaped can be unescaped: the default is never taken.
-        Cow::Owned(unescaped(&self.wire).unwrap_or_default())
+        // What was escaped can be unescaped. Were it not, this would still be all there is of the event.
+        unescaped(&self.wire).map_or(Cow::Borrowed(&self.wire), Cow::Owned)
     }
 
     /// The text as it stands inside a JSON string.

@@ -156,13 +156,16 @@ impl EventStoreBuilder {
     }
 
     /// Most bytes of memory that accepted events take which are not settled: 409,600 to 68,719,476,735,
-    /// which is 64 GiB less one. Default: 64 MiB. When it is reached, [`EventStore::put`] waits.
+    /// which is 64 GiB less one. Default: 64 MiB. When it is reached, [`EventStore::put`] waits; puts come
+    /// in in the order of their calls, a small one not before a large one.
     ///
-    /// Each event counts as its text, with a byte more for each quote and each backslash (it is kept as a
-    /// request carries it), and 350 bytes for its key, its ticket and the bookkeeping. One that is larger than
-    /// all of this comes in when it is alone. Requests under way are copies and come on top: no call begins
-    /// while those before it take a quarter of this, so they take no more than that and one call, which is
-    /// 16 MB at most.
+    /// Each event counts as its text, as it is kept: the way a request carries it, with a byte more for each
+    /// quote, backslash and line break. And 350 bytes for its key, its ticket and the bookkeeping. An event that
+    /// is larger than all of this comes in when it is alone.
+    ///
+    /// Two things come on top. Requests under way are copies: no call begins while those before it take a
+    /// quarter of this, so they take no more than that and one call, which is 16 MB at most. And of an event
+    /// whose attempts fail is kept what they were, for its answer: some 1,300 bytes when there are many.
     pub fn max_buffered_bytes(mut self, max_buffered_bytes: usize) -> Self {
         self.config.max_buffered_bytes = max_buffered_bytes;
         self

@@ -90,6 +90,12 @@ impl Event {
         self.body.buffered_bytes()
     }
 
+    /// Length of the JSON text, in bytes.
+    #[must_use]
+    pub fn body_bytes(&self) -> usize {
+        self.body.len()
+    }
+
     /// The JSON text as it stands in a request.
     pub(crate) fn wire_body(&self) -> &str {
         self.body.wire()
@@ -135,7 +141,7 @@ impl fmt::Debug for Event {
         formatter
             .debug_struct("Event")
             .field("key", &self.key)
-            .field("body_bytes", &self.body.len())
+            .field("body_bytes", &self.body_bytes())
             .finish()
     }
 }

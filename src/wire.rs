@@ -108,6 +108,15 @@ impl Formatter for WireFormatter<'_> {
         }
     }
 
+    /// A number of any length, whose text somebody else has made.
+    fn write_number_str<W: Write + ?Sized>(
+        &mut self,
+        writer: &mut W,
+        number: &str,
+    ) -> io::Result<()> {
+        self.write_raw_fragment(writer, number)
+    }
+
     /// JSON text that somebody else has made.
     fn write_raw_fragment<W: Write + ?Sized>(
         &mut self,
@@ -125,6 +134,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn what_is_no_number_does_not_end_the_string_that_it_stands_in() {
+        let (mut wire, mut added_bytes) = (Vec::new(), 0);
+        let mut formatter = WireFormatter { added_bytes: &mut added_bytes };
+        formatter.write_number_str(&mut wire, r#"7"}}"#).unwrap();
+        assert_eq!((wire.as_slice(), added_bytes), (br#"7\"}}"#.as_slice(), 1));
+    }
 
     proptest! {
         /// serde_json escapes by the same rules.

@@ -9,8 +9,8 @@ use std::task::Context;
 use std::time::Duration;
 
 use dynamodb_eventstore::{
-    Backoff, Certainty, EventStore, FailureClass, FlushReport, GiveUp, Proof, PutError, PutTicket,
-    WriteError,
+    Backoff, Certainty, Event, EventStore, FailureClass, FlushReport, GiveUp, Proof, PutError,
+    PutTicket, WriteError,
 };
 use futures::FutureExt;
 use futures::future::join_all;
@@ -20,6 +20,7 @@ use serde_json::json;
 use dynamodb_eventstore::test_util::{FakeTable, Reply};
 use support::clock::{self, wait_milliseconds};
 use support::watchdog;
+use tokio::time::timeout;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -451,6 +452,18 @@ async fn a_failure_that_no_ticket_heard_of_is_in_the_close_report() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn failures_that_no_ticket_heard_of_are_kept_in_the_memory_that_the_buffer_may_take() {
+    let writer = FakeTable::always(Reply::Fail(FailureClass::Fatal, Certainty::NotStored));
+    let store = writer.store_builder().max_buffered_bytes(409_600).start().await.unwrap();
+    for _ in 0..7 {
+        drop(store.put(&"x".repeat(100_000)).await.unwrap());
+        store.flush().await.unwrap();
+    }
+    let report = store.close(SECOND).await.unwrap();
+    assert_eq!((report.failed, report.not_stored.len(), report.not_listed), (7, 4, 3));
+}
+
+#[tokio::test(start_paused = true)]
 async fn dropping_a_ticket_does_not_cancel_the_write() {
     let writer = FakeTable::new();
     let store = writer.store_builder().start().await.unwrap();
@@ -516,17 +529,43 @@ async fn small_events_fill_the_buffer_by_the_memory_that_they_take() {
 async fn an_event_that_is_larger_than_the_buffer_comes_in_when_it_is_alone() {
     let writer = FakeTable::always(Reply::Store.after(SECOND));
     let store = writer.store_builder().max_buffered_bytes(409_600).start().await.unwrap();
-    // Each of these takes four bytes in a request.
-    let quotes = "\"".repeat(200_000);
     for _ in 0..2 {
         let small = store.put(&1).await.unwrap();
-        assert!(matches!(store.try_put(&quotes), Err(PutError::Full { .. })));
+        assert!(matches!(store.try_put(&larger_than_the_buffer()), Err(PutError::Full { .. })));
         small.await.unwrap();
-        let large = store.put(&quotes).await.unwrap();
+        let large = timeout(SECOND * 60, store.put(&larger_than_the_buffer())).await.unwrap();
         assert!(matches!(store.try_put(&1), Err(PutError::Full { .. })));
-        large.await.unwrap();
+        large.unwrap().await.unwrap();
     }
     assert_eq!(store.close(SECOND).await.unwrap().stored, 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_event_took_is_given_back_to_the_byte_however_it_was_put_and_ended() {
+    let writer = FakeTable::scripted([
+        Reply::HandBack(vec![0, 2]),
+        Reply::Fail(FailureClass::Transient, Certainty::MaybeStored),
+        Reply::Fail(FailureClass::Fatal, Certainty::NotStored),
+    ]);
+    let store = writer.store_builder().max_buffered_bytes(409_600).start().await.unwrap();
+    let short_key = "20130927T0052406525".parse().unwrap();
+    for round in 0..4 {
+        let _stored = store.put(&json!({ "round": round, "text": "\"quoted\"\n" })).await.unwrap();
+        let _stored = store.try_put(&"é\u{1}").unwrap();
+        let _stored = store.put_json("{ \n\t\"spaced\": \"\\\"\" }").await.unwrap();
+        let event = Event::new(short_key, "[\"put before\"]").unwrap();
+        let _stored = store.put_event(event).await.unwrap();
+        store.flush().await.unwrap();
+        // This one takes all room there is, and leaves none.
+        let large = store.try_put(&larger_than_the_buffer()).unwrap();
+        assert!(matches!(store.try_put(&1), Err(PutError::Full { .. })), "round {round}");
+        large.await.unwrap();
+    }
+}
+
+/// Each quote of it takes four bytes in a request.
+fn larger_than_the_buffer() -> String {
+    "\"".repeat(200_000)
 }
 
 #[tokio::test(start_paused = true)]
@@ -559,6 +598,13 @@ async fn what_cannot_be_an_event_is_refused_and_takes_no_room() {
 
     assert_eq!(store.stats().accepted, 0);
     assert!(store.try_put(&1).is_ok());
+
+    // Nor does it wait for room.
+    let refused = store.put(&too_large).now_or_never();
+    assert!(matches!(refused, Some(Err(PutError::TooLarge(_)))));
+    let text = format!("\"{too_large}\"");
+    let refused = store.put_json(&text).now_or_never();
+    assert!(matches!(refused, Some(Err(PutError::TooLarge(_)))));
 }
 
 #[tokio::test(start_paused = true)]

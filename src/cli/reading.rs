@@ -144,7 +144,7 @@ impl Reading<'_> {
             };
             let (line, outcome) = match step {
                 Step::Put(line, event) => {
-                    let bytes = event.body().len() as u64;
+                    let bytes = event.body_bytes() as u64;
                     match self.store.put_event(event).await {
                         Ok(ticket) => {
                             let number = line.number;

@@ -143,9 +143,10 @@ impl Again {
         let mut put = self.put.lock().unwrap_or_else(PoisonError::into_inner);
         for step in &mut steps {
             let Step::Put(line, event) = step else { continue };
-            let hash = hash(&event.body());
+            let body = event.body();
+            let hash = hash(&body);
             let is_other = match stored.get(event.key()) {
-                Some(stored) if stored.as_deref() == Some(&*event.body()) => {
+                Some(stored) if stored.as_deref() == Some(&*body) => {
                     *step = Step::AlreadyThere(std::mem::take(line));
                     continue;
                 }
