@@ -28,7 +28,7 @@ const TABLE: &str = "events";
 /// Calls at the same time, for the SDK by itself: the store's default.
 const IN_FLIGHT: usize = 8;
 
-/// Tickets that a producer holds before it waits for the oldest.
+/// Tickets that are held before the oldest is waited for, by all producers together.
 const UNHEARD: usize = 1_000;
 
 /// How many values are put, over and over.
@@ -176,9 +176,9 @@ impl Stage {
                 self.send_bodies(bodies.into_iter()).await;
                 watch.stop(events)
             }
-            Way::Store => self.put(&self.store, events).await,
-            Way::StoreWithClient => self.put(&self.store_with_client, events).await,
-            Way::StoreAlone => self.put(&self.store_alone, events).await,
+            Way::Store | Way::StoreWithClient | Way::StoreAlone => {
+                self.put(way, events, UNHEARD).await
+            }
         }
     }
 
@@ -273,7 +273,9 @@ impl Stage {
         let mut tasks = JoinSet::new();
         for _ in 0..producers {
             let stage = Arc::clone(self);
-            tasks.spawn(async move { stage.run(way, events / producers).await });
+            tasks.spawn(
+                async move { stage.put(way, events / producers, UNHEARD / producers).await },
+            );
         }
         while let Some(done) = tasks.join_next().await {
             done.unwrap();
@@ -281,11 +283,16 @@ impl Stage {
         watch.stop(events)
     }
 
-    async fn put(&self, store: &EventStore, events: usize) -> Sample {
-        let mut tickets: VecDeque<PutTicket> = VecDeque::with_capacity(UNHEARD);
+    async fn put(&self, way: Way, events: usize, unheard: usize) -> Sample {
+        let store = match way {
+            Way::StoreWithClient => &self.store_with_client,
+            Way::StoreAlone => &self.store_alone,
+            _ => &self.store,
+        };
+        let mut tickets: VecDeque<PutTicket> = VecDeque::with_capacity(unheard);
         let watch = Watch::start();
         for value in self.values.iter().cycle().take(events) {
-            if tickets.len() == UNHEARD
+            if tickets.len() == unheard
                 && let Some(oldest) = tickets.pop_front()
             {
                 oldest.await.unwrap();
