@@ -105,7 +105,8 @@ impl EventStoreBuilder {
     /// A ready client, with its interceptors and all. Only its retries are switched off, for this
     /// store alone: the store has its own, and sees every attempt. Interceptors find the items in the
     /// request's body, not in the operation's input. Without a client of yours the store calls the service
-    /// at a lower cost, from the same parts.
+    /// at a lower cost, from the same parts; those writes are then not in the SDK's own spans and metrics, and
+    /// have no `amz-sdk-` headers.
     pub fn client(mut self, client: &Client) -> Self {
         self.client = Some(client.clone());
         self

@@ -15,8 +15,8 @@
 //! the table at the end gives medians over the rounds: a machine that is busy for a while is busy
 //! for all, so the ratios hold where the figures themselves do not.
 //!
-//! All ways share the runtime, the client's configuration (the SDK's retries are off, as the store
-//! has them) and the number of calls in flight. The process that is measured runs on one thread,
+//! All ways share the runtime, the client's configuration (the SDK's defaults, its retries among them)
+//! and the number of calls in flight. The process that is measured runs on one thread,
 //! where its CPU time is free of what threads do to each other; the same on two worker threads comes
 //! second.
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run may panic")]
