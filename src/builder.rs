@@ -161,7 +161,7 @@ impl EventStoreBuilder {
     /// in in the order of their calls, a small one not before a large one.
     ///
     /// Each event counts as its text, as it is kept: the way a request carries it, with a byte more for each
-    /// quote, backslash and line break. And 350 bytes for its key, its ticket and the bookkeeping. An event that
+    /// quote, backslash, tab and line break. And 350 bytes for its key, its ticket and the bookkeeping. An event that
     /// is larger than all of this comes in when it is alone.
     ///
     /// Two things come on top. Requests under way are copies: no call begins while those before it take a

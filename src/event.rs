@@ -38,8 +38,11 @@ pub(crate) const BEFORE_KEY: &str = r#"{"PutRequest":{"Item":{"key":{"S":""#;
 /// What stands between an item's key and its body.
 pub(crate) const BEFORE_BODY: &str = r#""},"body":{"S":""#;
 
-/// What stands after an item's body, with the comma between two items.
-pub(crate) const AFTER_BODY: &str = r#""}}}},"#;
+/// What stands after an item's body.
+pub(crate) const AFTER_BODY: &str = r#""}}}}"#;
+
+/// What stands between two items.
+pub(crate) const BETWEEN_ITEMS: &str = ",";
 
 /// An event as it stands in the table: a key and a JSON text.
 ///
@@ -110,7 +113,8 @@ impl Event {
     /// Bytes the event takes in a request body, escaping and punctuation included.
     #[must_use]
     pub fn wire_bytes(&self) -> usize {
-        const ENVELOPE: usize = BEFORE_KEY.len() + BEFORE_BODY.len() + AFTER_BODY.len();
+        const ENVELOPE: usize =
+            BEFORE_KEY.len() + BEFORE_BODY.len() + AFTER_BODY.len() + BETWEEN_ITEMS.len();
         ENVELOPE + self.key.len() + self.body.wire().len()
     }
 }

@@ -200,6 +200,17 @@ async fn create_table_makes_a_table_that_put_stores_in() {
     assert_eq!(stored.into_values().collect::<Vec<_>>(), [r#"{"foo":"bar"}"#]);
 }
 
+#[tokio::test]
+async fn an_endpoint_for_dynamodb_alone_goes_before_one_for_all_services() {
+    let (folder, server) = (folder(), LocalTable::in_memory().await.unwrap());
+    write(&folder, "one.ndjson", "{\"foo\":\"bar\"}\n");
+    let mut tool = tool_for(&folder, "http://nobody.invalid:1");
+    tool.env("AWS_ENDPOINT_URL_DYNAMODB", server.endpoint_url());
+    let output = tool.args(["put", "one.ndjson", "--table", server.name()]).output().unwrap();
+    assert_success(&output);
+    assert_eq!(rows(server.client(), server.name()).await.len(), 1);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_failed_file_that_is_no_regular_file_is_as_good() {

@@ -1,7 +1,8 @@
 //! Room in the buffer, under a scheduler that tries out the orders in which threads can take their steps.
 //!
 //! Where nobody can go on any more, because somebody was not told that there is room, it panics and says
-//! how to get there again. There is no harness: the tests of the file that is tried are not to run here.
+//! how to get there again. The harness is not the usual one: the tests of the file that is tried are not to
+//! run here.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 #[path = "../src/room.rs"]
@@ -15,8 +16,10 @@ mod sync {
 }
 
 use std::pin::pin;
+use std::process::ExitCode;
 
 use futures::FutureExt;
+use libtest_mimic::{Arguments, Trial};
 use shuttle::future::block_on;
 use shuttle::sync::Arc;
 use shuttle::thread::{self, JoinHandle};
@@ -29,19 +32,22 @@ const BYTES: u32 = 10;
 /// More than enough to see each fault that was tried.
 const SCHEDULES: usize = 5_000;
 
-fn main() {
+fn main() -> ExitCode {
     let scenarios: [(&str, fn()); 5] = [
-        ("everyone who waits gets room in the end", everyone_gets_room),
-        ("who gives up leaves the room to the others", who_gives_up_leaves_room),
-        ("who gives up lets those behind go on", who_gives_up_lets_others_go_on),
-        ("closing lets everyone go", closing_lets_everyone_go),
-        ("room is never given twice", room_is_never_given_twice),
+        ("everyone_who_waits_gets_room_in_the_end", everyone_gets_room),
+        ("who_gives_up_leaves_the_room_to_the_others", who_gives_up_leaves_room),
+        ("who_gives_up_lets_those_behind_go_on", who_gives_up_lets_others_go_on),
+        ("closing_lets_everyone_go", closing_lets_everyone_go),
+        ("room_is_never_given_twice", room_is_never_given_twice),
     ];
-    for (name, scenario) in scenarios {
-        shuttle::check_random(scenario, SCHEDULES);
-        shuttle::check_pct(scenario, SCHEDULES, 3);
-        println!("{name} ... ok");
-    }
+    let trials = scenarios.map(|(name, scenario)| {
+        Trial::test(name, move || {
+            shuttle::check_random(scenario, SCHEDULES);
+            shuttle::check_pct(scenario, SCHEDULES, 3);
+            Ok(())
+        })
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.into()).exit_code()
 }
 
 fn everyone_gets_room() {

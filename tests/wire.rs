@@ -4,12 +4,21 @@
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, UNIX_EPOCH};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
+use aws_sdk_dynamodb::config::http::HttpResponse;
+use aws_sdk_dynamodb::config::{
+    Credentials, ProvideCredentials, RuntimeComponents, SharedCredentialsProvider,
+};
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_types::body::SdkBody;
 use dynamodb_eventstore::{EventStore, EventStoreBuilder};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -177,5 +186,125 @@ async fn both_ways_send_what_the_sdk_would() {
             direct.authorization("SignedHeaders=").split(';').any(|name| name == signed),
             "{signed}"
         );
+    }
+}
+
+/// Says yes to every request, wherever it is to go, and notes where that is and for which region it is
+/// signed.
+#[derive(Debug, Clone, Default)]
+struct Anywhere(Arc<Mutex<Vec<(String, String)>>>);
+
+impl Anywhere {
+    fn last(&self) -> (String, String) {
+        self.0.lock().unwrap().last().cloned().unwrap()
+    }
+}
+
+impl HttpConnector for Anywhere {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let authorization = request.headers().get("authorization").unwrap();
+        let region = authorization.split('/').nth(2).unwrap();
+        self.0.lock().unwrap().push((request.uri().to_owned(), region.to_owned()));
+        let answer = SdkBody::from(r#"{"UnprocessedItems":{}}"#);
+        HttpConnectorFuture::ready(Ok(HttpResponse::new(200.try_into().unwrap(), answer)))
+    }
+}
+
+impl HttpClient for Anywhere {
+    fn http_connector(
+        &self,
+        _settings: &HttpConnectorSettings,
+        _components: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        SharedHttpConnector::new(self.clone())
+    }
+}
+
+/// Where requests go, and for which region they are signed, by this configuration: the direct way's, and
+/// the SDK's own.
+async fn addresses(config: SdkConfig) -> [(String, String); 2] {
+    let anywhere = Anywhere::default();
+    let config = config.into_builder().behavior_version(BehaviorVersion::latest());
+    let config = config.http_client(anywhere.clone()).build();
+    let store = EventStore::builder().sdk_config(&config).table("all-events").check_table(false);
+    Box::pin(store.start()).await.unwrap().put(&1).await.unwrap().await.unwrap();
+    let direct = anywhere.last();
+    let key = AttributeValue::S("20130927T005240652508858176".to_owned());
+    let put = PutRequest::builder().item("key", key).build().unwrap();
+    let write = WriteRequest::builder().put_request(put).build();
+    let call = Client::new(&config).batch_write_item().request_items("all-events", vec![write]);
+    call.send().await.unwrap();
+    [direct, anywhere.last()]
+}
+
+#[tokio::test]
+async fn requests_go_where_the_configuration_of_the_sdk_says() {
+    let credentials = |account: Option<&str>| {
+        let credentials = Credentials::builder().access_key_id("AKID").secret_access_key("secret");
+        let mut credentials = credentials.provider_name("test");
+        credentials.set_account_id(account.map(Into::into));
+        SharedCredentialsProvider::new(credentials.build())
+    };
+    let to = |region: &'static str| {
+        let config = SdkConfig::builder().region(Region::from_static(region));
+        config.credentials_provider(credentials(None))
+    };
+    let of_an_account = to("us-east-1").credentials_provider(credentials(Some("123456789012")));
+    for (config, address, region) in [
+        (to("eu-central-1"), "https://dynamodb.eu-central-1.amazonaws.com/", "eu-central-1"),
+        (to("cn-north-1"), "https://dynamodb.cn-north-1.amazonaws.com.cn/", "cn-north-1"),
+        (
+            to("us-east-1").use_fips(true),
+            "https://dynamodb-fips.us-east-1.amazonaws.com/",
+            "us-east-1",
+        ),
+        (to("us-east-1").use_dual_stack(true), "https://dynamodb.us-east-1.api.aws/", "us-east-1"),
+        (of_an_account, "https://123456789012.ddb.us-east-1.amazonaws.com/", "us-east-1"),
+    ] {
+        let [direct, sdk] = addresses(config.build()).await;
+        assert_eq!(direct, sdk);
+        assert_eq!(direct, (address.to_owned(), region.to_owned()));
+    }
+}
+
+/// Credentials that are asked for again at each call, and may by then be another account's.
+#[derive(Debug, Clone)]
+struct Accounts(Arc<Mutex<&'static str>>);
+
+impl ProvideCredentials for Accounts {
+    fn provide_credentials<'a>(
+        &'a self,
+    ) -> aws_credential_types::provider::future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        let credentials = Credentials::builder()
+            .access_key_id("AKID")
+            .secret_access_key("secret")
+            .provider_name("test")
+            .expiry(UNIX_EPOCH)
+            .account_id(*self.0.lock().unwrap())
+            .build();
+        aws_credential_types::provider::future::ProvideCredentials::ready(Ok(credentials))
+    }
+}
+
+#[tokio::test]
+async fn when_the_credentials_become_another_accounts_requests_go_to_its_address() {
+    let (anywhere, accounts) =
+        (Anywhere::default(), Accounts(Arc::new(Mutex::new("111111111111"))));
+    let config = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::from_static("us-east-1"))
+        .credentials_provider(SharedCredentialsProvider::new(accounts.clone()))
+        .http_client(anywhere.clone())
+        .build();
+    let store = EventStore::builder().sdk_config(&config).table("all-events").check_table(false);
+    let store = Box::pin(store.start()).await.unwrap();
+    for account in ["111111111111", "222222222222", "111111111111"] {
+        *accounts.0.lock().unwrap() = account;
+        store.put(&1).await.unwrap().await.unwrap();
+        let (address, _) = anywhere.last();
+        assert_eq!(address, format!("https://{account}.ddb.us-east-1.amazonaws.com/"));
     }
 }

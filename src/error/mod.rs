@@ -36,7 +36,7 @@ pub enum PutError {
     Full {
         /// The store's limit on buffered events.
         max_buffered_events: NonZeroUsize,
-        /// The store's limit on buffered bytes.
+        /// The store's limit on the bytes of memory that buffered events take.
         max_buffered_bytes: NonZeroUsize,
     },
 
