@@ -568,7 +568,9 @@ async fn local_serves_what_put_stored_until_it_is_told_to_stop() {
     // A client that is half-way through a request does not keep it from stopping.
     let address = url.strip_prefix("http://").unwrap();
     let mut half_way = std::net::TcpStream::connect(address).unwrap();
-    half_way.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{").unwrap();
+    half_way
+        .write_all(b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n{")
+        .unwrap();
     send_signal(child.id(), "TERM");
     assert!(child.wait().unwrap().success());
     assert_eq!(bodies(&folder.path().join("events.sqlite")).await.len(), 200);

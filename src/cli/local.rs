@@ -13,7 +13,8 @@ use crate::target::DEFAULT_FILE;
 /// Serve a local table on this machine, to any AWS client, until Ctrl-C
 ///
 /// The table is an SQLite file, the same that `put --local` writes. Any credentials and any region
-/// will do. Only programs on this machine can connect.
+/// will do. Only programs on this machine can connect, and no web page: a request with an Origin, or
+/// with a Host other than 127.0.0.1, localhost or [::1], is refused.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// File of the table; made if it is not there.

@@ -1,68 +1,30 @@
 //! Feature `local`: a table without an account, in this process.
 
-use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::net::{Ipv4Addr, SocketAddr};
+mod access;
+mod batch_write;
+mod error;
+mod file;
+mod operations;
+mod response;
+mod server;
+
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
-use dynoxide::Database;
-use futures::FutureExt;
-use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until};
 
 use crate::builder::EventStoreBuilder;
-use crate::clock::now;
 use crate::store::EventStore;
 use crate::table::{Capacity, Table, TableError};
 
+pub use error::LocalError;
+
 /// Region that a local table's client names. The engine takes any.
 const REGION: &str = "us-east-1";
-
-/// How long a stopping engine waits for requests that have begun.
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Why a local table did not start, or did not stop well.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LocalError {
-    /// The file could not be opened as a database.
-    #[error("cannot open `{path}` as a local table: {cause}")]
-    Open {
-        /// The file, or `:memory:`.
-        path: String,
-        /// What the engine said.
-        cause: String,
-    },
-
-    /// The port could not be listened on.
-    #[error("cannot listen on {address}: {cause}; name another port, or 0 for any that is free")]
-    Listen {
-        /// The loopback address and port.
-        address: SocketAddr,
-        /// What the system said.
-        #[source]
-        cause: io::Error,
-    },
-
-    /// The thread or the runtime of the engine could not be started.
-    #[error("cannot start the local table's thread: {0}")]
-    Thread(#[source] io::Error),
-
-    /// The engine ended before it was asked to.
-    #[error("the local table stopped: {0}")]
-    Stopped(String),
-
-    /// The table in the file is not one for events.
-    #[error(transparent)]
-    Table(#[from] TableError),
-}
 
 /// A table in this process: the [dynoxide](https://docs.rs/dynoxide-rs) engine behind HTTP on
 /// loopback, in memory or in a SQLite file.
@@ -74,8 +36,13 @@ pub enum LocalError {
 /// The engine runs in a thread of its own until the handle is dropped; then it finishes the requests
 /// that have begun, within five seconds, and closes the file. [`stop`](Self::stop) waits for that.
 ///
-/// Each write to a file is on disk before it is acknowledged. One process at a time should have a
-/// file open.
+/// Each write to a file is on disk before it is acknowledged, and a batch of events is one
+/// transaction: it is there whole or not at all. A new file is for its user alone (mode 0600), and so
+/// are the `-wal` and `-shm` beside it; one that is there keeps its mode. A file that holds another
+/// program's database is refused and left as it is. One process at a time should have a file open.
+///
+/// Every program on this machine can connect, and no web page: a request that has an `Origin` header,
+/// or a `Host` that is not 127.0.0.1, localhost or `[::1]`, is answered 403.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -236,7 +203,7 @@ impl LocalTableBuilder {
             .name("local-table".to_owned())
             .spawn(move || {
                 // Whoever waited for either answer may have gone.
-                let _ = ended.send(run_engine(file.as_deref(), port, started, stop));
+                let _ = ended.send(server::run(file.as_deref(), port, started, stop));
             })
             .map_err(LocalError::Thread)?;
         let Ok(address) = address.await else {
@@ -263,74 +230,6 @@ impl LocalTableBuilder {
         }
         Ok(local)
     }
-}
-
-/// The life of the engine's thread. Its runtime is its own: the engine works within its HTTP
-/// handlers, and would hold up whoever shared a runtime with it.
-fn run_engine(
-    file: Option<&Path>,
-    port: u16,
-    started: oneshot::Sender<SocketAddr>,
-    stop: oneshot::Receiver<()>,
-) -> Result<(), LocalError> {
-    let database = open_database(file)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(LocalError::Thread)?;
-    runtime.block_on(async move {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let not_listening = |cause| LocalError::Listen { address, cause };
-        let listener = TcpListener::bind(address).await.map_err(not_listening)?;
-        let bound = listener.local_addr().map_err(not_listening)?;
-        if started.send(bound).is_err() {
-            return Ok(());
-        }
-        // An error means that the handle was dropped, which stops the engine as well.
-        let stop = stop.map(|_| ()).shared();
-        let serve = dynoxide::server::serve_with_shutdown(listener, database, stop.clone());
-        // A client that is half-way through a request is waited for, but not for ever.
-        let patience = async {
-            stop.await;
-            sleep_until(Instant::from_std(now() + STOP_PATIENCE)).await;
-        };
-        tokio::select! {
-            served = serve => served.map_err(LocalError::Stopped),
-            () = patience => Ok(()),
-        }
-    })
-}
-
-fn open_database(file: Option<&Path>) -> Result<Database, LocalError> {
-    let refused = |path: &dyn fmt::Display, cause: &dyn fmt::Display| LocalError::Open {
-        path: path.to_string(),
-        cause: cause.to_string(),
-    };
-    let Some(path) = file else {
-        return Database::memory().map_err(|cause| refused(&":memory:", &cause));
-    };
-    let Some(text) = path.to_str() else {
-        return Err(refused(&path.display(), &"the path is not valid UTF-8"));
-    };
-    match is_sqlite_or_empty(path) {
-        Ok(true) => {}
-        Ok(false) => return Err(refused(&path.display(), &"it is another kind of file")),
-        Err(cause) => return Err(refused(&path.display(), &cause)),
-    }
-    Database::new(text).map_err(|cause| refused(&path.display(), &cause))
-}
-
-/// Whether the engine can be let loose on the file. It would notice itself that it cannot, but in
-/// words about encryption.
-fn is_sqlite_or_empty(path: &Path) -> io::Result<bool> {
-    const HEADER: &[u8] = b"SQLite format 3\0";
-    let mut start = Vec::new();
-    match File::open(path) {
-        Ok(file) => file.take(HEADER.len() as u64).read_to_end(&mut start)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
-        Err(error) => return Err(error),
-    };
-    Ok(start.is_empty() || start == HEADER)
 }
 
 fn sdk_config_for(address: SocketAddr) -> SdkConfig {

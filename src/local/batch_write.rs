@@ -1,0 +1,104 @@
+//! `BatchWriteItem` in one transaction.
+//!
+//! The engine writes each item of a batch in a transaction of its own, and syncs the file for each.
+//! Its import writes many in one, all or none, but leaves some checks out. So a batch goes by the import
+//! if it passes those, and by the engine's own `BatchWriteItem` otherwise, which words the refusal.
+
+use std::collections::HashSet;
+
+use dynoxide::actions::batch_write_item::{
+    BatchWriteItemRequest, BatchWriteItemResponse, PutRequest, WriteRequest,
+};
+use dynoxide::types::{
+    AttributeDefinition, AttributeValue, Item, KeySchemaElement, KeyType, MAX_ITEM_SIZE,
+    ScalarAttributeType, item_size,
+};
+use dynoxide::{Database, ImportOptions, TableMetadata};
+
+use super::operations::{parse, serialise};
+use crate::event::MAX_BATCH_EVENTS;
+
+/// Answers one call. What it acknowledges is on disk.
+pub(super) fn batch_write_item(database: &Database, body: &str) -> dynoxide::Result<String> {
+    serialise(&write(database, parse(body)?)?)
+}
+
+/// Writes all of a batch. What a limit does not admit has to be taken out before, and be added to the
+/// response's unprocessed items after.
+fn write(
+    database: &Database,
+    request: BatchWriteItemRequest,
+) -> dynoxide::Result<BatchWriteItemResponse> {
+    match PlainPuts::find(database, request)? {
+        Ok(PlainPuts { table, items }) => {
+            database.import_items(&table, items, ImportOptions::default())?;
+            Ok(BatchWriteItemResponse::default())
+        }
+        Err(request) => database.batch_write_item(request),
+    }
+}
+
+/// Puts into one table that has a hash key of type String, and no index and no stream that would follow
+/// from its items.
+struct PlainPuts {
+    table: String,
+    items: Vec<Item>,
+}
+
+impl PlainPuts {
+    /// Takes a batch apart, or hands it back as it was.
+    fn find(
+        database: &Database,
+        mut request: BatchWriteItemRequest,
+    ) -> dynoxide::Result<Result<Self, BatchWriteItemRequest>> {
+        let mut tables = request.request_items.iter();
+        let (Some((table, writes)), None) = (tables.next(), tables.next()) else {
+            return Ok(Err(request));
+        };
+        let nothing_is_asked_back = request.return_consumed_capacity.is_none()
+            && request.return_item_collection_metrics.is_none();
+        let metadata = database.get_table_metadata(table)?;
+        let key = metadata.as_ref().and_then(plain_key);
+        if !nothing_is_asked_back || !key.is_some_and(|key| are_plain(writes, &key)) {
+            return Ok(Err(request));
+        }
+        let taken = request.request_items.drain().next();
+        let (table, writes) = taken.unwrap_or_default();
+        let puts = writes.into_iter().filter_map(|write| write.put_request);
+        Ok(Ok(Self { table, items: puts.map(|put| put.item).collect() }))
+    }
+}
+
+/// Name of the key of a table that has one of type String, and no index and no stream.
+fn plain_key(table: &TableMetadata) -> Option<String> {
+    let derived = [&table.gsi_definitions, &table.lsi_definitions, &table.vector_index_definitions];
+    if table.stream_enabled || derived.iter().any(|definitions| definitions.is_some()) {
+        return None;
+    }
+    let schema: Vec<KeySchemaElement> = serde_json::from_str(&table.key_schema).ok()?;
+    let [KeySchemaElement { attribute_name: key, key_type: KeyType::HASH }] = schema.as_slice()
+    else {
+        return None;
+    };
+    let attributes: Vec<AttributeDefinition> =
+        serde_json::from_str(&table.attribute_definitions).ok()?;
+    let is_text = attributes.iter().any(|attribute| {
+        attribute.attribute_name == *key && attribute.attribute_type == ScalarAttributeType::S
+    });
+    is_text.then(|| key.clone())
+}
+
+/// Whether these are puts of items that the import, which looks at their keys and values itself, checks
+/// as `BatchWriteItem` does: each with a name for every attribute, none too large, and no key twice.
+fn are_plain(writes: &[WriteRequest], key: &str) -> bool {
+    let mut keys = HashSet::with_capacity(writes.len());
+    (1..=MAX_BATCH_EVENTS).contains(&writes.len())
+        && writes.iter().all(|write| match write {
+            WriteRequest { put_request: Some(PutRequest { item }), delete_request: None } => {
+                matches!(item.get(key), Some(AttributeValue::S(text)) if keys.insert(text.as_str()))
+                    && item_size(item) <= MAX_ITEM_SIZE
+                    && !item.keys().any(String::is_empty)
+            }
+            _ => false,
+        })
+}

@@ -1,0 +1,125 @@
+//! The table's file: whose it is, and who may read it.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::path::Path;
+
+use dynoxide::Database;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::error::LocalError;
+
+/// Opens the engine's database: in memory, or in a file that is the engine's own, empty or not there.
+/// Nothing is written to any other file.
+pub(super) fn open_database(file: Option<&Path>) -> Result<Database, LocalError> {
+    let Some(path) = file else {
+        let refused = |cause| LocalError::Open { path: ":memory:".to_owned(), cause };
+        return Database::memory().map_err(|cause| refused(cause.to_string()));
+    };
+    let refused = |cause| LocalError::Open { path: path.display().to_string(), cause };
+    let path = prepare(path).map_err(refused)?;
+    Database::new(&path).map_err(|cause| refused(cause.to_string()))
+}
+
+/// Makes the file if it is not there, and checks it if it is. Returns its absolute path, which SQLite
+/// takes for nothing but a path.
+fn prepare(path: &Path) -> Result<String, String> {
+    let said = |error: io::Error| error.to_string();
+    if !path.try_exists().map_err(said)? {
+        create(path).map_err(said)?;
+    }
+    let path = path.canonicalize().map_err(said)?;
+    let metadata = path.metadata().map_err(said)?;
+    if !metadata.is_file() {
+        return Err("it is no regular file".to_owned());
+    }
+    let text = path.to_str().ok_or("the path is not valid UTF-8")?;
+    if metadata.len() > 0 {
+        check_owner(text)?;
+    }
+    Ok(text.to_owned())
+}
+
+/// Makes an empty file for this user alone. SQLite gives its `-wal` and `-shm` the same mode.
+fn create(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
+}
+
+/// Refuses a file that is no SQLite database, or another program's.
+fn check_owner(path: &str) -> Result<(), String> {
+    let owner = look_into(path).and_then(|database| owner(&database));
+    match owner {
+        Ok(Owner::Engine | Owner::Nobody) => Ok(()),
+        Ok(Owner::Other(contents)) => Err(format!(
+            "it is the SQLite database of another program ({contents}), and was left as it is; \
+             name another file"
+        )),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
+            Err("it is another kind of file".to_owned())
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Opens a database for reading without leaving a trace: no lock, no `-wal`, no `-shm`, and nothing
+/// written to those that are there.
+fn look_into(path: &str) -> rusqlite::Result<Connection> {
+    let beside = |suffix: &str| fs::metadata(format!("{path}{suffix}"));
+    let how = if beside("-wal").map_or(0, |wal| wal.len()) == 0 {
+        // All there is stands in the file.
+        "immutable=1"
+    } else if beside("-shm").is_ok() {
+        "mode=ro&readonly_shm=1"
+    } else {
+        // Without an index of the -wal nobody has the database open. SQLite makes one in memory if
+        // it may believe that it is alone.
+        "mode=ro&vfs=unix-none"
+    };
+    let escaped = path.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let database = Connection::open_with_flags(format!("file:{escaped}?{how}"), flags)?;
+    database.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    if how.contains("unix-none") {
+        database.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    }
+    Ok(database)
+}
+
+#[derive(Debug)]
+enum Owner {
+    Engine,
+    Nobody,
+    /// What it holds, in words.
+    Other(String),
+}
+
+fn owner(database: &Connection) -> rusqlite::Result<Owner> {
+    const ITS_TABLES: &str = "SELECT count(*) = 3 FROM pragma_table_info('_tables')
+         WHERE name IN ('table_name', 'key_schema', 'attribute_definitions')
+         AND EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = '_config')";
+    if database.query_row(ITS_TABLES, [], |row| row.get(0))? {
+        return Ok(Owner::Engine);
+    }
+    let names = "SELECT name FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
+         ORDER BY type <> 'table', name LIMIT 4";
+    let mut names = database.prepare(names)?;
+    let names: Vec<String> = names.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    if let [first, others @ ..] = names.as_slice() {
+        let more = if others.len() > 2 { " and more" } else { "" };
+        let shown: String = others.iter().take(2).map(|name| format!(", `{name}`")).collect();
+        return Ok(Owner::Other(format!("it holds `{first}`{shown}{more}")));
+    }
+    // A program that has set up its file and not yet made a table.
+    for mark in ["application_id", "user_version"] {
+        let value: i32 = database.pragma_query_value(None, mark, |row| row.get(0))?;
+        if value != 0 {
+            return Ok(Owner::Other(format!("its {mark} is {value}")));
+        }
+    }
+    Ok(Owner::Nobody)
+}

@@ -1,0 +1,118 @@
+//! The operations of DynamoDB that the engine has, by their names.
+
+use dynoxide::{Database, DynoxideError};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+
+use super::batch_write::batch_write_item;
+
+/// What stands before an operation's name in a request.
+const SERVICES: [&str; 2] = ["DynamoDB_20120810.", "DynamoDBStreams_20120810."];
+
+/// Runs the operation that `target` names. `None`: the engine has none of that name.
+pub(super) fn run(
+    database: &Database,
+    target: &str,
+    body: &str,
+) -> Option<dynoxide::Result<String>> {
+    let operation = SERVICES.iter().find_map(|service| target.strip_prefix(service))?;
+    let answer = match operation {
+        "BatchExecuteStatement" => call(body, |request| database.batch_execute_statement(request)),
+        "BatchGetItem" => call(body, |request| database.batch_get_item(request)),
+        "BatchWriteItem" => batch_write_item(database, body),
+        "CreateTable" => call(body, |request| database.create_table(request)),
+        "DeleteItem" => call(body, |request| database.delete_item(request)),
+        "DeleteTable" => call(body, |request| database.delete_table(request)),
+        "DescribeStream" => call(body, |request| database.describe_stream(request)),
+        "DescribeTable" => call(body, |request| database.describe_table(request)),
+        "DescribeTimeToLive" => call(body, |request| database.describe_time_to_live(request)),
+        "ExecuteStatement" => call(body, |request| database.execute_statement(request)),
+        "ExecuteTransaction" => call(body, |request| database.execute_transaction(request)),
+        "GetItem" => call(body, |request| database.get_item(request)),
+        "GetRecords" => call(body, |request| database.get_records(request)),
+        "GetShardIterator" => call(body, |request| database.get_shard_iterator(request)),
+        "ListStreams" => call(body, |request| database.list_streams(request)),
+        "ListTables" => call(body, |request| database.list_tables(request)),
+        "ListTagsOfResource" => call(body, |request| database.list_tags_of_resource(request)),
+        "PutItem" => call(body, |request| database.put_item(request)),
+        "Query" => call(body, |request| database.query(request)),
+        "Scan" => call(body, |request| database.scan(request)),
+        "SearchVectors" => call(body, |request| database.search_vectors(request)),
+        "TagResource" => call(body, |request| database.tag_resource(request)),
+        "TransactGetItems" => call(body, |request| database.transact_get_items(request)),
+        "TransactWriteItems" => call(body, |request| database.transact_write_items(request)),
+        "UntagResource" => call(body, |request| database.untag_resource(request)),
+        "UpdateItem" => call(body, |request| database.update_item(request)),
+        "UpdateTable" => call(body, |request| database.update_table(request)),
+        "UpdateTimeToLive" => call(body, |request| database.update_time_to_live(request)),
+        _ => return None,
+    };
+    Some(answer.map_err(|error| as_worded_for(operation, error)))
+}
+
+fn call<Request: DeserializeOwned, Response: Serialize>(
+    body: &str,
+    run: impl FnOnce(Request) -> dynoxide::Result<Response>,
+) -> dynoxide::Result<String> {
+    serialise(&run(parse(body)?)?)
+}
+
+pub(super) fn serialise(response: &impl Serialize) -> dynoxide::Result<String> {
+    serde_json::to_string(response)
+        .map_err(|error| DynoxideError::InternalServerError(error.to_string()))
+}
+
+pub(super) fn parse<Request: DeserializeOwned>(body: &str) -> dynoxide::Result<Request> {
+    serde_json::from_str(body).map_err(|error| refusal(&error))
+}
+
+/// Makes an error of a message.
+type Class = fn(String) -> DynoxideError;
+
+/// What DynamoDB would call a request that cannot be read. Where the engine's own types refuse a
+/// value, they put the class of the error before its message.
+fn refusal(error: &serde_json::Error) -> DynoxideError {
+    if error.classify() != Category::Data {
+        return DynoxideError::SerializationException(String::new());
+    }
+    let whole = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    let message = whole.strip_suffix(&place).unwrap_or(&whole);
+    let classes: [(&str, Class); 5] = [
+        ("VALIDATION:", DynoxideError::ValidationException),
+        ("VALIDATION_AS_READ:", DynoxideError::ValidationException),
+        ("VALIDATION_REQUEST:", DynoxideError::EnvelopedValidation),
+        ("SERIALIZATION:", DynoxideError::SerializationException),
+        ("SERIALIZATION_AS_READ:", DynoxideError::SerializationException),
+    ];
+    for (class, error) in classes {
+        if let Some(message) = message.strip_prefix(class) {
+            return error(message.to_owned());
+        }
+    }
+    if message.starts_with("empty AttributeValue") {
+        return DynoxideError::ValidationException(
+            "Supplied AttributeValue is empty, must contain exactly one of the supported datatypes"
+                .to_owned(),
+        );
+    }
+    if message.starts_with("missing field") || message.starts_with("Supplied AttributeValue") {
+        return DynoxideError::ValidationException(message.to_owned());
+    }
+    DynoxideError::SerializationException(message.to_owned())
+}
+
+/// The same error as DynamoDB words it for this operation.
+fn as_worded_for(operation: &str, error: DynoxideError) -> DynoxideError {
+    match (operation, error) {
+        ("PutItem" | "UpdateItem" | "DeleteItem", DynoxideError::EnvelopedValidation(message)) => {
+            DynoxideError::ValidationException(format!("1 validation error detected: {message}"))
+        }
+        (
+            "ExecuteStatement",
+            DynoxideError::ConditionalCheckFailedException(message, Some(item)),
+        ) => DynoxideError::StatementConditionalCheckFailed(message, item),
+        (_, error) => error,
+    }
+}

@@ -1,0 +1,205 @@
+//! HTTP on loopback before the engine.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dynoxide::Database;
+use dynoxide::auth_material::{self, AuthMaterial};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
+
+use super::access;
+use super::error::LocalError;
+use super::file::open_database;
+use super::operations;
+use super::response::{AMZ_JSON, Answer};
+use crate::clock::{KeyClock, now};
+
+/// How long a stopping server waits for requests that have begun.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long nothing is accepted after the system refused to, for want of files for instance.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Longest request: a batch of 16 MB, and what stands around its items.
+const MAX_REQUEST_BYTES: usize = 16 * 1024 * 1024;
+
+/// The life of the server's thread. Its runtime is its own: the engine works within the requests'
+/// tasks, and would hold up whoever shared a runtime with it.
+///
+/// The port comes before the file, so that a port that is taken leaves no file behind.
+pub(super) fn run(
+    file: Option<&Path>,
+    port: u16,
+    started: oneshot::Sender<SocketAddr>,
+    stop: oneshot::Receiver<()>,
+) -> Result<(), LocalError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(LocalError::Thread)?;
+    runtime.block_on(async move {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let not_listening = |cause| LocalError::Listen { address, cause };
+        let listener = TcpListener::bind(address).await.map_err(not_listening)?;
+        let bound = listener.local_addr().map_err(not_listening)?;
+        let front = Arc::new(Front::new(open_database(file)?));
+        if started.send(bound).is_ok() {
+            serve(listener, front, stop).await;
+        }
+        Ok(())
+    })
+}
+
+/// Answers until `stop` is sent or dropped. Then requests that have begun are waited for, but not for
+/// ever: a client may be half-way through one.
+async fn serve(listener: TcpListener, front: Arc<Front>, stop: oneshot::Receiver<()>) {
+    let connections = GracefulShutdown::new();
+    let mut stop = pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = &mut stop => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let answer = {
+                    let front = Arc::clone(&front);
+                    move |request| Arc::clone(&front).answer(request)
+                };
+                // Answers are small and wait for nothing. Without it they are only slower.
+                let _ = stream.set_nodelay(true);
+                let connection = http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service_fn(answer));
+                let connection = connections.watch(connection);
+                // An error is a client that went away or speaks no HTTP.
+                tokio::spawn(async move { drop(connection.await) });
+            }
+            Err(error) if is_the_clients(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the local table cannot accept connections");
+                sleep_until(Instant::from_std(now() + ACCEPT_PAUSE)).await;
+            }
+        }
+    }
+    drop(listener);
+    let patience = sleep_until(Instant::from_std(now() + STOP_PATIENCE));
+    tokio::select! {
+        () = connections.shutdown() => {}
+        () = patience => {}
+    }
+}
+
+fn is_the_clients(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// What stands between the connections and the engine.
+struct Front {
+    database: Database,
+    started: u64,
+    requests: AtomicU64,
+}
+
+impl Front {
+    fn new(database: Database) -> Self {
+        let started = KeyClock::Wall.unix_milliseconds();
+        Self { database, started, requests: AtomicU64::new(0) }
+    }
+
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Full<Bytes>>, Infallible> {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        let request_id = format!("LOCAL{:015}{number:032}", self.started);
+        Ok(self.decide(request).await.into_response(&request_id))
+    }
+
+    /// Nothing of a request is read before it is let in.
+    async fn decide(&self, request: Request<Incoming>) -> Answer {
+        let (head, body) = request.into_parts();
+        if let Err(reason) = access::check(&head.uri, &head.headers) {
+            tracing::warn!(reason, "the local table refused a request");
+            return Answer::error(StatusCode::FORBIDDEN, "AccessDeniedException", &reason);
+        }
+        match head.method {
+            Method::POST => {}
+            // Who waits for a server to come up asks for this.
+            Method::GET if head.uri.path() == "/" => {
+                return Answer::text(StatusCode::OK, "healthy: dynamodb.us-east-1.amazonaws.com ");
+            }
+            _ => return unknown_operation(StatusCode::NOT_FOUND),
+        }
+        let body = match Limited::new(body, MAX_REQUEST_BYTES).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) => {
+                let message = format!("the request could not be read: {error}");
+                return Answer::error(StatusCode::PAYLOAD_TOO_LARGE, SERIALIZATION, &message);
+            }
+        };
+        match str::from_utf8(&body) {
+            Ok(body) => self.call(&head, body),
+            Err(_) => Answer::error(StatusCode::BAD_REQUEST, SERIALIZATION, "it is not UTF-8"),
+        }
+    }
+
+    /// Runs the operation that the request names.
+    fn call(&self, head: &Parts, body: &str) -> Answer {
+        let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
+        let content_type = header(CONTENT_TYPE).unwrap_or_default();
+        let content_type = content_type.split(';').next().unwrap_or_default().trim();
+        let content_type = if content_type.eq_ignore_ascii_case("application/json") {
+            HeaderValue::from_static("application/json")
+        } else if content_type.as_bytes().eq_ignore_ascii_case(AMZ_JSON.as_bytes()) {
+            AMZ_JSON
+        } else {
+            return unknown_operation(StatusCode::NOT_FOUND);
+        };
+        let signature = AuthMaterial {
+            authorization: header(AUTHORIZATION),
+            query: head.uri.query().unwrap_or_default(),
+            has_date_header: head.headers.contains_key("x-amz-date")
+                || head.headers.contains_key(DATE),
+        };
+        if let Some(refusal) = auth_material::validate(signature) {
+            return Answer::json(StatusCode::BAD_REQUEST, refusal);
+        }
+        let target = head.headers.get("x-amz-target").and_then(|target| target.to_str().ok());
+        let ran = target.and_then(|target| operations::run(&self.database, target, body));
+        let (status, body) = match ran {
+            Some(Ok(body)) => (StatusCode::OK, body),
+            Some(Err(error)) => {
+                let status = StatusCode::from_u16(error.status_code());
+                (status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), error.to_json())
+            }
+            None => return unknown_operation(StatusCode::BAD_REQUEST),
+        };
+        Answer { status, content_type, body }
+    }
+}
+
+const SERIALIZATION: &str = "com.amazon.coral.service#SerializationException";
+
+fn unknown_operation(status: StatusCode) -> Answer {
+    let kind = "com.amazon.coral.service#UnknownOperationException";
+    Answer::error(status, kind, "no operation of DynamoDB is served under this name")
+}

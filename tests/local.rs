@@ -1,0 +1,497 @@
+//! The embedded table as others meet it: programs, web pages, files of other programs, and a kill.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod support;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::ProvideErrorMetadata;
+use aws_sdk_dynamodb::primitives::Blob;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, AttributeValue, BillingMode, DeleteRequest, GlobalSecondaryIndex,
+    KeySchemaElement, KeyType, Projection, ProjectionType, PutRequest, ReturnConsumedCapacity,
+    ScalarAttributeType, StreamSpecification, StreamViewType, WriteRequest,
+};
+use dynamodb_eventstore::{LocalError, LocalTable};
+use futures::future::join_all;
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use support::table::rows;
+
+/// An item of an attribute's name and value each.
+type Item = HashMap<String, AttributeValue>;
+
+fn text(text: impl Into<String>) -> AttributeValue {
+    AttributeValue::S(text.into())
+}
+
+fn event(key: &str, body: &str) -> Item {
+    HashMap::from([("key".to_owned(), text(key)), ("body".to_owned(), text(body))])
+}
+
+fn put(item: Item) -> WriteRequest {
+    let put = PutRequest::builder().set_item(Some(item)).build().unwrap();
+    WriteRequest::builder().put_request(put).build()
+}
+
+fn delete(key: &str) -> WriteRequest {
+    let delete = DeleteRequest::builder().key("key", text(key)).build().unwrap();
+    WriteRequest::builder().delete_request(delete).build()
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// Every file of the folder with its length and the checksum of its bytes.
+fn contents(folder: &Path) -> BTreeMap<PathBuf, (usize, u32)> {
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let content = |path| {
+        let bytes = fs::read(&path).unwrap();
+        (path, (bytes.len(), crc32fast::hash(&bytes)))
+    };
+    files.map(content).collect()
+}
+
+/// A put as an AWS client sends it, but for its method and its `Host` and what else is in `headers`.
+fn request(method: &str, headers: &str) -> String {
+    let item = json!({ "key": { "S": "k" }, "body": { "S": "{}" } });
+    let body = json!({ "TableName": "events", "Item": item });
+    call(method, headers, "DynamoDB_20120810.PutItem", &body)
+}
+
+fn call(method: &str, headers: &str, target: &str, body: &Value) -> String {
+    let body = body.to_string();
+    format!(
+        "{method} / HTTP/1.1\r\n{headers}connection: close\r\ncontent-length: {}\r\n\
+         content-type: application/x-amz-json-1.0\r\nx-amz-target: {target}\r\n\
+         x-amz-date: 20261124T000000Z\r\nauthorization: AWS4-HMAC-SHA256 \
+         Credential=any/20261124/us-east-1/dynamodb/aws4_request, SignedHeaders=host, \
+         Signature=any\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// The whole answer.
+async fn send(table: &LocalTable, request: &str) -> String {
+    let address = table.endpoint_url().replace("http://", "");
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+/// What an operation of DynamoDB Streams answers.
+async fn ask_streams(table: &LocalTable, operation: &str, body: Value) -> Value {
+    let target = format!("DynamoDBStreams_20120810.{operation}");
+    let answer = send(table, &call("POST", "host: localhost\r\n", &target, &body)).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+#[tokio::test]
+async fn requests_of_web_pages_are_refused_and_change_nothing() {
+    let table = LocalTable::in_memory().await.unwrap();
+    let preflight = "host: 127.0.0.1\r\norigin: https://evil.example\r\n\
+                     access-control-request-method: POST\r\n\
+                     access-control-request-headers: x-amz-target,content-type\r\n";
+    let refused = [
+        ("POST", "host: 127.0.0.1:8000\r\norigin: https://evil.example\r\n"),
+        ("POST", "host: 127.0.0.1:8000\r\norigin: null\r\n"),
+        ("POST", "host: 127.0.0.1:8000\r\norigin: http://localhost:3000\r\n"),
+        ("POST", "host: evil.example:8000\r\n"),
+        ("POST", "host: 127.0.0.1.evil.example\r\n"),
+        ("POST", ""),
+        ("GET", "host: evil.example:8000\r\n"),
+        ("OPTIONS", preflight),
+    ];
+    for (method, headers) in refused {
+        let answer = send(&table, &request(method, headers)).await;
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{headers}: {answer}");
+        assert!(!answer.contains("access-control"), "{headers}: {answer}");
+    }
+    let answer = send(&table, &request("OPTIONS", "host: localhost\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    assert_eq!(rows(table.client(), table.name()).await, BTreeMap::new());
+}
+
+#[tokio::test]
+async fn requests_of_programs_are_answered_whatever_they_call_loopback() {
+    let table = LocalTable::in_memory().await.unwrap();
+    for host in ["127.0.0.1:8000", "127.0.0.1", "localhost:8000", "LOCALHOST", "[::1]:8000"] {
+        let answer = send(&table, &request("POST", &format!("host: {host}\r\n"))).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{host}: {answer}");
+        assert!(answer.contains("x-amz-crc32: ") && !answer.contains("access-control"), "{answer}");
+    }
+    assert_eq!(rows(table.client(), table.name()).await.len(), 1);
+}
+
+#[tokio::test]
+async fn another_programs_database_is_refused_and_left_as_it_is() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    let tables = "CREATE TABLE people (name); INSERT INTO people VALUES ('Ada');
+                  CREATE TABLE _config (key, value)";
+    let begin = |name: &str, with: &str| {
+        let database = Connection::open(path(name)).unwrap();
+        database.execute_batch(with).unwrap();
+        database
+    };
+    drop(begin("tables.sqlite", tables));
+    drop(begin("wal.sqlite", &format!("PRAGMA journal_mode = WAL; {tables}")));
+    drop(begin("same-name.sqlite", "CREATE TABLE _tables (a); CREATE TABLE _config (b)"));
+    drop(begin("identified.sqlite", "PRAGMA application_id = 7"));
+    drop(begin("versioned?a=1#%41.sqlite", "PRAGMA user_version = 3"));
+    // Of a program that is running: its tables are in the -wal alone.
+    let running = begin("running.sqlite", &format!("PRAGMA journal_mode = WAL; {tables}"));
+    // And of one that was killed, with its index of the -wal and without.
+    for (copy, suffixes) in [("killed", &["", "-wal", "-shm"][..]), ("moved", &["", "-wal"][..])] {
+        for suffix in suffixes {
+            let original = path(&format!("running.sqlite{suffix}"));
+            fs::copy(original, path(&format!("{copy}.sqlite{suffix}"))).unwrap();
+        }
+    }
+    // A -wal with nothing in it that counts.
+    fs::copy(path("wal.sqlite"), path("junk.sqlite")).unwrap();
+    fs::write(path("junk.sqlite-wal"), [7; 100]).unwrap();
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(path("running.sqlite"), path("link.sqlite")).unwrap();
+    fs::write(path("page.sqlite"), "<!DOCTYPE html>").unwrap();
+
+    // All but one file, in which those who read the running program's database mark how far.
+    let contents = || {
+        let mut contents = contents(folder.path());
+        contents.remove(&path("running.sqlite-shm")).unwrap();
+        contents
+    };
+    let before = contents();
+    for (name, says) in [
+        ("tables.sqlite", "it holds `_config`, `people`"),
+        ("wal.sqlite", "it holds `_config`, `people`"),
+        ("same-name.sqlite", "it holds `_config`, `_tables`"),
+        ("identified.sqlite", "its application_id is 7"),
+        ("versioned?a=1#%41.sqlite", "its user_version is 3"),
+        ("running.sqlite", "it holds `_config`, `people`"),
+        ("killed.sqlite", "it holds `_config`, `people`"),
+        ("moved.sqlite", "it holds `_config`, `people`"),
+        ("junk.sqlite", "it holds `_config`, `people`"),
+        #[cfg(unix)]
+        ("link.sqlite", "it holds `_config`, `people`"),
+        ("page.sqlite", "it is another kind of file"),
+    ] {
+        let refused = LocalTable::open(path(name)).await.unwrap_err();
+        assert!(matches!(refused, LocalError::Open { .. }), "{name}: {refused}");
+        assert!(refused.to_string().contains(says), "{name}: {refused}");
+        assert_eq!(contents(), before, "{name} was touched");
+    }
+    drop(running);
+}
+
+#[tokio::test]
+async fn an_empty_file_becomes_a_table() {
+    let folder = folder();
+    let file = folder.path().join("file:empty?.sqlite");
+    fs::write(&file, "").unwrap();
+    for _ in 0..2 {
+        LocalTable::open(&file).await.unwrap().stop().await.unwrap();
+    }
+    assert_eq!(contents(folder.path()).into_keys().collect::<Vec<_>>(), [file]);
+}
+
+#[tokio::test]
+async fn a_taken_port_is_told_before_a_file_is_made() {
+    let folder = folder();
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let file = folder.path().join("events.sqlite");
+    let refused = LocalTable::builder().file(&file).port(port).start().await.unwrap_err();
+    assert!(matches!(refused, LocalError::Listen { .. }), "{refused}");
+    assert_eq!(contents(folder.path()), BTreeMap::new());
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn files_of_a_new_table_are_for_their_user_alone() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = folder();
+    let mode =
+        |name: &str| fs::metadata(folder.path().join(name)).unwrap().permissions().mode() & 0o777;
+    let table = LocalTable::open(folder.path().join("new")).await.unwrap();
+    for file in ["new", "new-wal", "new-shm"] {
+        assert_eq!(mode(file), 0o600, "{file}");
+    }
+    drop(table);
+
+    // Who gave others access has it left.
+    fs::write(folder.path().join("shared"), "").unwrap();
+    let shared = fs::Permissions::from_mode(0o640);
+    fs::set_permissions(folder.path().join("shared"), shared).unwrap();
+    let _table = LocalTable::open(folder.path().join("shared")).await.unwrap();
+    assert_eq!(mode("shared"), 0o640);
+}
+
+/// How many transactions a `-wal` holds: each ends with a frame that says how long the file is now.
+fn transactions(wal: &Path) -> usize {
+    const HEADER: usize = 32;
+    const FRAME_HEADER: usize = 24;
+    let wal = fs::read(wal).unwrap();
+    let number = |at: usize| u32::from_be_bytes(*wal.get(at..).unwrap().first_chunk().unwrap());
+    let frame = FRAME_HEADER + usize::try_from(number(8)).unwrap();
+    (HEADER..wal.len()).step_by(frame).filter(|&at| number(at + 4) > 0).count()
+}
+
+#[tokio::test]
+async fn a_batch_of_events_is_one_transaction() {
+    let folder = folder();
+    let file = folder.path().join("events.sqlite");
+    let table = LocalTable::open(&file).await.unwrap();
+    let before = transactions(&folder.path().join("events.sqlite-wal"));
+    let batch = (0..25).map(|number| put(event(&format!("{number:02}"), "{}"))).collect();
+    let written = table.client().batch_write_item().request_items("events", batch).send().await;
+    assert_eq!(written.unwrap().unprocessed_items, Some(HashMap::new()));
+    assert_eq!(transactions(&folder.path().join("events.sqlite-wal")), before + 1);
+    assert_eq!(rows(table.client(), "events").await.len(), 25);
+}
+
+fn attribute(name: &str, kind: ScalarAttributeType) -> AttributeDefinition {
+    let attribute = AttributeDefinition::builder().attribute_name(name);
+    attribute.attribute_type(kind).build().unwrap()
+}
+
+fn hash(name: &str) -> KeySchemaElement {
+    let key = KeySchemaElement::builder().attribute_name(name);
+    key.key_type(KeyType::Hash).build().unwrap()
+}
+
+/// A table with an index, whose batches the engine writes by itself.
+async fn create_indexed(client: &Client, name: &str) {
+    let all = Projection::builder().projection_type(ProjectionType::All).build();
+    let index = GlobalSecondaryIndex::builder().index_name("index").key_schema(hash("other"));
+    let create = client.create_table().table_name(name).billing_mode(BillingMode::PayPerRequest);
+    create
+        .attribute_definitions(attribute("key", ScalarAttributeType::S))
+        .attribute_definitions(attribute("other", ScalarAttributeType::S))
+        .key_schema(hash("key"))
+        .global_secondary_indexes(index.projection(all).build().unwrap())
+        .send()
+        .await
+        .unwrap();
+}
+
+/// What a table answers to a batch, and what it holds then.
+async fn write(
+    client: &Client,
+    table: &str,
+    batch: Vec<WriteRequest>,
+) -> (Result<(), (Option<String>, Option<String>)>, BTreeMap<String, Item>) {
+    let written = client.batch_write_item().request_items(table, batch).send().await;
+    let answer = match written {
+        Ok(written) => {
+            assert_eq!(written.unprocessed_items, Some(HashMap::new()));
+            Ok(())
+        }
+        Err(error) => Err((error.code().map(Into::into), error.message().map(Into::into))),
+    };
+    let items = client.scan().table_name(table).send().await.unwrap().items.unwrap();
+    let key = |item: &Item| item["key"].as_s().unwrap().clone();
+    (answer, items.into_iter().map(|item| (key(&item), item)).collect())
+}
+
+#[tokio::test]
+async fn both_ways_of_a_batch_answer_and_store_the_same() {
+    let table = LocalTable::in_memory().await.unwrap();
+    let client = table.client();
+    create_indexed(client, "indexed").await;
+    let with = |name: &str, value| {
+        let mut item = event("a", "{}");
+        item.insert(name.to_owned(), value);
+        vec![put(item)]
+    };
+    let numbers = |numbers: &[&str]| {
+        AttributeValue::Ns(numbers.iter().map(|&number| number.to_owned()).collect())
+    };
+    let nested = AttributeValue::L(vec![
+        AttributeValue::M(HashMap::from([("m".to_owned(), AttributeValue::Null(true))])),
+        AttributeValue::Bool(true),
+        AttributeValue::B(Blob::new([0, 255])),
+    ]);
+    let body_of = |bytes| "x".repeat(bytes);
+    let (largest, too_large) = (409_600 - 8, 409_600 - 7);
+    let stored = [
+        ("puts", vec![put(event("a", "1")), put(event("b", "2"))]),
+        ("an overwrite", vec![put(event("a", "3"))]),
+        ("a number", with("other-attribute", AttributeValue::N("1.50".to_owned()))),
+        ("a set of numbers", with("set", numbers(&["2", "1.0"]))),
+        ("nested values", with("nested", nested)),
+        ("an empty string", vec![put(event("a", ""))]),
+        ("a put and a delete", vec![put(event("c", "4")), delete("b")]),
+        ("the largest item", vec![put(event("a", &body_of(largest)))]),
+        ("the longest key", vec![put(event(&"k".repeat(2048), "{}"))]),
+    ];
+    let refused = [
+        ("no writes", vec![]),
+        ("26 writes", (0..26).map(|number| put(event(&number.to_string(), "{}"))).collect()),
+        ("a key twice", vec![put(event("d", "1")), put(event("d", "2"))]),
+        ("a key twice, deleted", vec![put(event("d", "1")), delete("d")]),
+        ("an empty key", vec![put(event("d", "1")), put(event("", "1"))]),
+        ("a key too long", vec![put(event(&"k".repeat(2049), "{}"))]),
+        ("no key", vec![put(HashMap::from([("body".to_owned(), text("{}"))]))]),
+        ("a number as key", with("key", AttributeValue::N("1".to_owned()))),
+        ("an item too large", vec![put(event("a", &body_of(too_large))), put(event("d", "{}"))]),
+        ("an empty set", with("set", numbers(&[]))),
+        ("a number twice", with("set", numbers(&["1", "1.0"]))),
+        ("no number", with("number", AttributeValue::N("one".to_owned()))),
+        ("an empty name", with("", text("x"))),
+        ("neither put nor delete", vec![WriteRequest::builder().build()]),
+    ];
+    let mut before = BTreeMap::new();
+    for (case, batch) in stored {
+        let alike = write(client, "events", batch.clone()).await;
+        assert_eq!(alike, write(client, "indexed", batch).await, "{case}");
+        assert_eq!(alike.0, Ok(()), "{case}");
+        before = alike.1;
+    }
+    for (case, batch) in refused {
+        let (answer, after) = write(client, "events", batch.clone()).await;
+        let (other, _) = write(client, "indexed", batch).await;
+        let echoes = |answer: &Result<(), (Option<String>, Option<String>)>| {
+            // The engine repeats the request, in which the table has another name.
+            let (code, message) = answer.clone().expect_err(case);
+            (code.unwrap(), message.unwrap().replace("indexed", "events"))
+        };
+        assert_eq!(echoes(&answer), echoes(&other), "{case}");
+        assert_eq!(after, before, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_asks_for_more_is_told_more() {
+    let table = LocalTable::in_memory().await.unwrap();
+    let client = table.client();
+    let write = client.batch_write_item().request_items("events", vec![put(event("a", "{}"))]);
+    let written = write.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await;
+    let consumed = written.unwrap().consumed_capacity.unwrap();
+    assert_eq!(consumed[0].capacity_units, Some(1.0));
+
+    let missing = client.batch_write_item().request_items("missing", vec![put(event("a", "{}"))]);
+    let error = missing.send().await.unwrap_err();
+    assert_eq!(error.code(), Some("ResourceNotFoundException"));
+}
+
+#[tokio::test]
+async fn a_batch_reaches_the_stream_of_its_table_and_obeys_its_key() {
+    let table = LocalTable::in_memory().await.unwrap();
+    let client = table.client();
+    let stream = StreamSpecification::builder().stream_enabled(true);
+    let created = client
+        .create_table()
+        .table_name("streamed")
+        .attribute_definitions(attribute("key", ScalarAttributeType::S))
+        .key_schema(hash("key"))
+        .billing_mode(BillingMode::PayPerRequest)
+        .stream_specification(stream.stream_view_type(StreamViewType::KeysOnly).build().unwrap())
+        .send();
+    let stream = created.await.unwrap().table_description.unwrap().latest_stream_arn.unwrap();
+    let (answer, _) = write(client, "streamed", vec![put(event("a", "1"))]).await;
+    assert_eq!(answer, Ok(()));
+    let described = ask_streams(&table, "DescribeStream", json!({ "StreamArn": stream })).await;
+    let shard = &described["StreamDescription"]["Shards"][0]["ShardId"];
+    let from = json!({
+        "StreamArn": stream, "ShardId": shard, "ShardIteratorType": "TRIM_HORIZON",
+    });
+    let iterator = ask_streams(&table, "GetShardIterator", from).await;
+    let records =
+        ask_streams(&table, "GetRecords", json!({ "ShardIterator": iterator["ShardIterator"] }));
+    assert_eq!(records.await["Records"][0]["dynamodb"]["Keys"], json!({ "key": { "S": "a" } }));
+
+    let numbered = client.create_table().table_name("numbered").key_schema(hash("key"));
+    let number = attribute("key", ScalarAttributeType::N);
+    let numbered = numbered.attribute_definitions(number).billing_mode(BillingMode::PayPerRequest);
+    numbered.send().await.unwrap();
+    let batch = client.batch_write_item().request_items("numbered", vec![put(event("a", "1"))]);
+    let refused = batch.send().await.unwrap_err();
+    assert_eq!(refused.message(), Some("The provided key element does not match the schema"));
+}
+
+/// Batches that are written at a time, and how many are acknowledged before the kill.
+const WRITERS: usize = 4;
+const BATCHES_BEFORE_THE_KILL: usize = 100;
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_before_a_kill_is_there_and_batches_are_whole() {
+    let folder = folder();
+    let mut server = Command::new(env!("CARGO_BIN_EXE_dynamodb-eventstore"))
+        .args(["local", "events.sqlite", "--port", "0"])
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first_line = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut first_line).unwrap();
+    let url = first_line.trim().rsplit_once(' ').unwrap().1;
+    // Its configuration is that of any local table's client, but for the address.
+    let any = LocalTable::in_memory().await.unwrap();
+    let config = any.client().config().to_builder().endpoint_url(url);
+    let config = config.retry_config(aws_config::retry::RetryConfig::disabled()).build();
+    let client = Client::from_conf(config);
+
+    let (acknowledged, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let writers = (0..WRITERS).map(|writer| {
+        let (client, acknowledged) = (client.clone(), acknowledged.clone());
+        async move {
+            for number in 0.. {
+                let batch = format!("{writer}-{number:06}");
+                let writes =
+                    (0..25).map(|event_| put(event(&format!("{batch}-{event_:02}"), "{}")));
+                let call = client.batch_write_item().request_items("events", writes.collect());
+                if call.send().await.is_err() {
+                    break;
+                }
+                acknowledged.send(batch).unwrap();
+            }
+        }
+    });
+    let writers = tokio::spawn(join_all(writers.collect::<Vec<_>>()));
+    drop(acknowledged);
+    let mut batches = Vec::new();
+    while let Some(batch) = heard.recv().await {
+        batches.push(batch);
+        if batches.len() == BATCHES_BEFORE_THE_KILL {
+            server.kill().unwrap();
+        }
+    }
+    writers.await.unwrap();
+    assert!(!server.wait().unwrap().success());
+
+    assert!(batches.len() >= BATCHES_BEFORE_THE_KILL);
+    // Once more without the index of the -wal, as after a copy of the two files that hold the data.
+    for suffix in ["", "-wal"] {
+        let file = |name: &str| folder.path().join(format!("{name}.sqlite{suffix}"));
+        fs::copy(file("events"), file("copy")).unwrap();
+    }
+    for file in ["events.sqlite", "copy.sqlite"] {
+        let table = LocalTable::open(folder.path().join(file)).await.unwrap();
+        let mut events: BTreeMap<String, usize> = BTreeMap::new();
+        for key in rows(table.client(), "events").await.into_keys() {
+            *events.entry(key.rsplit_once('-').unwrap().0.to_owned()).or_default() += 1;
+        }
+        for batch in &batches {
+            assert!(events.contains_key(batch), "{batch} was acknowledged and is not in {file}");
+        }
+        for (batch, events) in events {
+            assert_eq!(events, 25, "{batch} is not whole in {file}");
+        }
+    }
+}
