@@ -4,10 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::SdkConfig;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::Credentials;
-use aws_sdk_dynamodb::config::retry::RetryConfig;
 use rand::rngs::{StdRng, SysRng};
 use rand::{Rng, SeedableRng};
 use tokio::runtime::Handle;
@@ -18,7 +17,7 @@ use crate::config::{Config, ConfigError};
 use crate::policy::retry::Backoff;
 use crate::store::EventStore;
 use crate::table::{Table, TableError};
-use crate::target::Target;
+use crate::target::{self, Target};
 use crate::writer::BatchWriter;
 
 /// Why a store did not start.
@@ -142,15 +141,30 @@ impl EventStoreBuilder {
         self
     }
 
-    /// Most calls at the same time, 1 to 1,000. Default: 8, which at 10 ms a call is 20,000
-    /// events/s: five times what a new on-demand table takes, half of the default quota of a table.
+    /// Most calls at the same time, 1 to 1,000. Default: 64, which at 20 ms a call is 80,000 events/s,
+    /// twice the default quota of a table. The store begins with 8 and uses more while more bring
+    /// more events; where the table limits it, calls in flight are what its capacity makes them.
     pub fn max_batches_in_flight(mut self, max_batches_in_flight: usize) -> Self {
         self.config.max_batches_in_flight = max_batches_in_flight;
         self
     }
 
+    /// Most write units that leave in a second, 1 to 100,000,000: a budget that leaves capacity to others.
+    /// Default: none. An event costs one unit for each 1,024 bytes that its item begins
+    /// ([`Event::write_units`](crate::Event::write_units)), each time it is sent. No more than a tenth of a
+    /// second's units leave at once, except for an event that has more by itself.
+    ///
+    /// Without a budget calls leave as fast as the table takes them: unlimited until it refuses some for its
+    /// capacity, and then at the rate of that capacity, which the store measures.
+    pub fn max_write_units_per_second(mut self, max_write_units_per_second: u32) -> Self {
+        self.config.max_write_units_per_second = Some(max_write_units_per_second);
+        self
+    }
+
     /// Most accepted events that are not settled, 1 to 100,000,000. Default: 10,000, half a
     /// second's work at 20,000 events/s. When it is reached, [`EventStore::put`] waits.
+    /// Where the table or a budget limits the store, fewer come in: as many as are stored in half of
+    /// [`event_deadline`](Self::event_deadline), so that none passes its deadline while it waits.
     pub fn max_buffered_events(mut self, max_buffered_events: usize) -> Self {
         self.config.max_buffered_events = max_buffered_events;
         self
@@ -332,38 +346,18 @@ impl EventStoreBuilder {
     }
 
     async fn into_target(self) -> Result<Target, ConfigError> {
-        if let Some(writer) = self.batch_writer {
-            return Ok(Target::Writer(writer));
-        }
         let table = self.table.unwrap_or_default();
-        let is_own = self.client.is_none();
-        let client = match (self.client, self.sdk_config) {
-            (Some(client), _) => client,
-            (None, Some(sdk_config)) => Client::new(&sdk_config),
-            (None, None) => {
-                let mut loader = aws_config::defaults(BehaviorVersion::latest())
-                    .retry_config(RetryConfig::disabled());
-                if let Some(region) = self.region {
-                    loader = loader.region(Region::new(region));
-                }
-                if let Some(credentials) = self.credentials {
-                    loader = loader.credentials_provider(credentials);
-                }
-                if let Some(endpoint_url) = self.endpoint_url {
-                    loader = loader.endpoint_url(endpoint_url);
-                }
-                Client::new(&loader.load().await)
+        match (self.batch_writer, self.client, self.sdk_config) {
+            (Some(writer), ..) => Ok(Target::Writer(writer)),
+            (_, Some(client), _) => Target::of_client(client, table),
+            (_, _, Some(sdk_config)) => Target::of_configuration(&sdk_config, table),
+            _ => {
+                let Self { region, credentials, endpoint_url, .. } = self;
+                // Boxed, as it is large beside the rest and done with before the rest begins.
+                let sdk_config = Box::pin(target::load(region, credentials, endpoint_url)).await;
+                Target::of_configuration(&sdk_config, table)
             }
-        };
-        if client.config().region().is_none() {
-            let limit = "be given, here or as AWS_REGION or in the AWS profile";
-            return Err(ConfigError::new("region", "missing", limit));
         }
-        Ok(if is_own {
-            Target::Configured { client, table }
-        } else {
-            Target::Client { client, table }
-        })
     }
 }
 

@@ -10,6 +10,7 @@ use crate::key::WriterId;
 use crate::policy::batch::BatchLimits;
 use crate::policy::retry::{Backoff, RetryPolicy};
 use crate::room;
+use crate::stats::Stats;
 use crate::worker::WorkerSettings;
 
 /// A setting is out of range, missing, or contradicts another. Nothing is clamped.
@@ -42,6 +43,7 @@ pub(crate) struct Config {
     pub(crate) max_batch_events: usize,
     pub(crate) linger: Duration,
     pub(crate) max_batches_in_flight: usize,
+    pub(crate) max_write_units_per_second: Option<u32>,
     pub(crate) max_buffered_events: usize,
     pub(crate) max_buffered_bytes: usize,
     pub(crate) attempt_timeout: Duration,
@@ -60,7 +62,8 @@ impl Default for Config {
         Self {
             max_batch_events: MAX_BATCH_EVENTS,
             linger: Duration::from_millis(5),
-            max_batches_in_flight: 8,
+            max_batches_in_flight: 64,
+            max_write_units_per_second: None,
             max_buffered_events: 10_000,
             max_buffered_bytes: 64 * 1024 * 1024,
             attempt_timeout: Duration::from_secs(10),
@@ -78,6 +81,9 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
 
+/// Far above what any table takes.
+const MAX_WRITE_UNITS: u32 = 100_000_000;
+
 const MAX_BUFFERED_EVENTS: usize = 100_000_000;
 const MAX_BUFFERED_BYTES: u64 = room::MAX_BYTES;
 const _: () = assert!(MAX_BUFFERED_EVENTS as u64 <= room::MAX_EVENTS);
@@ -87,6 +93,9 @@ impl Config {
         in_range("max_batch_events", self.max_batch_events, 1, MAX_BATCH_EVENTS)?;
         duration_in_range("linger", self.linger, Duration::ZERO, HOUR)?;
         in_range("max_batches_in_flight", self.max_batches_in_flight, 1, 1_000)?;
+        if let Some(budget) = self.max_write_units_per_second {
+            in_range("max_write_units_per_second", budget, 1, MAX_WRITE_UNITS)?;
+        }
         in_range("max_buffered_events", self.max_buffered_events, 1, MAX_BUFFERED_EVENTS)?;
         // With less, hardly any event would be in company.
         in_range(
@@ -118,6 +127,8 @@ impl Config {
             limits: BatchLimits::new(self.max_batch_events),
             linger: self.linger,
             max_batches_in_flight: self.max_batches_in_flight,
+            max_write_units_per_second: self.max_write_units_per_second,
+            max_buffered_events: self.max_buffered_events,
             // Rendered requests are copies: with the one that passes the mark, they take no more than
             // another half of the buffer, or the 16 MB of one call.
             enough_bytes_in_flight: self.max_buffered_bytes / 4,
@@ -149,7 +160,13 @@ impl Config {
     }
 
     /// Why a put is refused that does not wait for room.
-    pub(crate) fn full(&self) -> PutError {
+    pub(crate) fn full(&self, stats: &Stats, is_withheld: bool) -> PutError {
+        if let Some(write_units_per_second) = stats.write_units_per_second
+            && is_withheld
+        {
+            let buffered_events = stats.pending;
+            return PutError::Throttled { write_units_per_second, buffered_events };
+        }
         PutError::Full {
             max_buffered_events: non_zero(self.max_buffered_events),
             max_buffered_bytes: non_zero(self.max_buffered_bytes),
@@ -223,13 +240,17 @@ mod tests {
 
     #[test]
     fn a_value_out_of_range_is_refused_with_its_field_its_value_and_its_limit() {
-        let cases: [(Change, &str); 15] = [
+        let cases: [(Change, &str); 16] = [
             (|c| c.max_batch_events = 0, "setting `max_batch_events` is 0; it must be 1 to 25"),
             (|c| c.max_batch_events = 26, "setting `max_batch_events` is 26; it must be 1 to 25"),
             (|c| c.linger = HOUR * 2, "setting `linger` is 7200s; it must be 0ns to 3600s"),
             (
                 |c| c.max_batches_in_flight = 0,
                 "setting `max_batches_in_flight` is 0; it must be 1 to 1000",
+            ),
+            (
+                |c| c.max_write_units_per_second = Some(0),
+                "setting `max_write_units_per_second` is 0; it must be 1 to 100000000",
             ),
             (
                 |c| c.max_buffered_events = 0,

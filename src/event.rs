@@ -6,6 +6,9 @@ use std::fmt;
 use crate::body::Body;
 use crate::key::EventKey;
 
+/// Bytes of an item that one write unit pays for.
+const WRITE_UNIT_BYTES: usize = 1_024;
+
 /// Name of the table's hash key attribute, a String.
 pub const KEY_ATTRIBUTE: &str = "key";
 
@@ -110,6 +113,14 @@ impl Event {
         item_overhead(&self.key) + self.body.len()
     }
 
+    /// Write units that the item costs: one for each 1,024 bytes of [`item_bytes`](Self::item_bytes) that it
+    /// begins
+    /// ([capacity units](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html#write-operation-consumption)).
+    #[must_use]
+    pub fn write_units(&self) -> u64 {
+        self.item_bytes().div_ceil(WRITE_UNIT_BYTES) as u64
+    }
+
     /// Bytes the event takes in a request body, escaping and punctuation included.
     #[must_use]
     pub fn wire_bytes(&self) -> usize {
@@ -197,6 +208,13 @@ mod tests {
         let event = Event::new(key(), "{}").unwrap();
         assert_eq!(event.item_bytes(), 36);
         assert_eq!(MAX_BODY_BYTES, 409_566);
+    }
+
+    #[test]
+    fn an_item_costs_a_write_unit_for_each_kilobyte_begun() {
+        for (body_bytes, units) in [(2, 1), (990, 1), (991, 2), (2_014, 2), (MAX_BODY_BYTES, 400)] {
+            assert_eq!(Event::new(key(), "x".repeat(body_bytes)).unwrap().write_units(), units);
+        }
     }
 
     #[test]

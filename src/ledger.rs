@@ -1,5 +1,7 @@
 //! What an accepted event is entered in until it is settled.
 
+use std::time::Instant;
+
 use crate::room::Room;
 use crate::stats::Counters;
 
@@ -10,13 +12,19 @@ pub(crate) struct Ledger {
     pub(crate) counters: Counters,
     /// The most room that one event takes.
     max_event_bytes: u32,
+    /// When the store began.
+    pub(crate) began: Instant,
 }
 
 impl Ledger {
-    pub(crate) fn new(max_buffered_events: usize, max_buffered_bytes: usize) -> Self {
+    pub(crate) fn new(
+        max_buffered_events: usize,
+        max_buffered_bytes: usize,
+        began: Instant,
+    ) -> Self {
         let room = Room::new(max_buffered_events, max_buffered_bytes);
         let max_event_bytes = u32::try_from(max_buffered_bytes).unwrap_or(u32::MAX);
-        Self { room, counters: Counters::default(), max_event_bytes }
+        Self { room, counters: Counters::default(), max_event_bytes, began }
     }
 
     /// Room for an event of so many bytes. One that is larger than all room takes all of it.

@@ -115,6 +115,8 @@ pub mod test_util;
 mod ticket;
 mod wire;
 mod worker;
+#[cfg(feature = "test-util")]
+mod write_capacity;
 mod writer;
 
 pub use builder::{EventStoreBuilder, StartError};
@@ -137,6 +139,8 @@ pub use stats::Stats;
 pub use store::EventStore;
 pub use table::{Capacity, Table, TableError};
 pub use ticket::{Proof, PutTicket, Stored};
+#[cfg(feature = "test-util")]
+pub use write_capacity::WriteCapacity;
 pub use writer::{BatchReading, BatchReceipt, BatchWriter, SdkBatchWriter};
 
 /// The snippets of the README, run as doc tests.

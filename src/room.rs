@@ -21,6 +21,9 @@ pub(crate) enum NoRoom {
 pub(crate) struct Room {
     /// A [`Free`]: one word, so that room is taken in one step where there is some.
     free: AtomicU64,
+    /// How many events' room is to be kept back, and how much is by now: the rest is still in use.
+    to_withhold: AtomicU64,
+    withheld: AtomicU64,
     /// How many are in `queue`. While there are any, nobody else takes room.
     waiting: AtomicUsize,
     queue: Mutex<Queue>,
@@ -48,6 +51,8 @@ impl Room {
         let free = Free::of(max_buffered_events as u64, max_buffered_bytes as u64);
         Self {
             free: AtomicU64::new(free.0),
+            to_withhold: AtomicU64::new(0),
+            withheld: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             queue: Mutex::default(),
             pressed: Notify::new(),
@@ -76,11 +81,53 @@ impl Room {
 
     /// Gives back the room of so many events.
     pub(crate) fn leave(&self, events: u64, bytes: u64) {
+        let events = events - self.keep_back(events);
         // In one order with `waiting`: either the waiter sees this room, or this sees the waiter.
         self.free.fetch_add(Free::of(events, bytes).0, Ordering::SeqCst);
         if self.is_pressed() {
             self.serve();
         }
+    }
+
+    /// Keeps the room of so many events back from now on, out of what is free and of what is given back. One
+    /// caller at a time.
+    pub(crate) fn withhold(&self, events: u64) {
+        self.to_withhold.store(events, Ordering::SeqCst);
+        let mut taken = 0;
+        let _ = self.free.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |free| {
+            let missing = events.saturating_sub(self.withheld.load(Ordering::SeqCst));
+            taken = missing.min(Free(free).events());
+            Some(free - Free::of(taken, 0).0)
+        });
+        self.withheld.fetch_add(taken, Ordering::SeqCst);
+        let mut too_many = 0;
+        let _ = self.withheld.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |withheld| {
+            too_many = withheld.saturating_sub(events);
+            Some(withheld - too_many)
+        });
+        if too_many > 0 {
+            self.free.fetch_add(Free::of(too_many, 0).0, Ordering::SeqCst);
+            self.serve();
+        }
+    }
+
+    /// Whether room is kept back.
+    pub(crate) fn is_withheld(&self) -> bool {
+        self.to_withhold.load(Ordering::SeqCst) > 0
+    }
+
+    /// Keeps as many of these events' room back as are still to be.
+    fn keep_back(&self, events: u64) -> u64 {
+        let to_withhold = self.to_withhold.load(Ordering::SeqCst);
+        if to_withhold == 0 {
+            return 0;
+        }
+        let mut kept = 0;
+        let _ = self.withheld.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |withheld| {
+            kept = to_withhold.saturating_sub(withheld).min(events);
+            Some(withheld + kept)
+        });
+        kept
     }
 
     /// Refuses everyone from now on, those who wait included.
@@ -105,7 +152,8 @@ impl Room {
         while let Some((waiter, taken)) = self.next_served() {
             // Where there will be no room, dropping the sender says so. Who has gone leaves it to the next.
             if taken.is_ok() && waiter.entered.send(()).is_err() {
-                self.free.fetch_add(Free::of(1, waiter.bytes.into()).0, Ordering::SeqCst);
+                let events = 1 - self.keep_back(1);
+                self.free.fetch_add(Free::of(events, waiter.bytes.into()).0, Ordering::SeqCst);
             }
         }
     }
@@ -291,6 +339,44 @@ mod tests {
         let _held = room.try_enter(60).unwrap();
         assert_eq!(room.try_enter(41).unwrap_err(), NoRoom::Full);
         assert_eq!(free(&room), (1, 40));
+    }
+
+    #[test]
+    fn withheld_room_is_free_for_nobody_until_it_is_released() {
+        let room = Room::new(10, 100);
+        room.withhold(7);
+        assert_eq!(free(&room), (3, 100));
+        room.withhold(4);
+        assert_eq!(free(&room), (6, 100));
+        room.withhold(0);
+        assert_eq!(free(&room), (10, 100));
+        assert!(!room.is_withheld());
+    }
+
+    #[test]
+    fn room_in_use_is_withheld_when_it_is_given_back() {
+        let room = Room::new(3, 100);
+        let permits = [(); 3].map(|()| room.try_enter(10).unwrap());
+        room.withhold(2);
+        let [first, second, third] = permits;
+        drop(first);
+        drop(second);
+        assert_eq!(free(&room), (0, 90));
+        drop(third);
+        assert_eq!(free(&room), (1, 100));
+        room.withhold(0);
+        assert_eq!(free(&room), (3, 100));
+    }
+
+    #[tokio::test]
+    async fn a_put_that_waits_is_served_when_room_is_released() {
+        let room = Room::new(2, 100);
+        room.withhold(2);
+        let mut waits = Box::pin(room.enter(10));
+        assert!(waits.as_mut().now_or_never().is_none());
+        room.withhold(1);
+        drop(waits.await.unwrap());
+        assert_eq!(free(&room), (1, 100));
     }
 
     #[tokio::test]

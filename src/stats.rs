@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// The store's counters at one moment; see [`EventStore::stats`](crate::EventStore::stats).
 ///
@@ -23,6 +24,18 @@ pub struct Stats {
     pub batches: u64,
     /// Events per call, as a share of the largest batch allowed; 0 before the first call.
     pub fill_ratio: f64,
+    /// Write units that leave in a second, while the table's capacity or the store's
+    /// [budget](crate::EventStoreBuilder::max_write_units_per_second) limits them. `None` while nothing does.
+    pub write_units_per_second: Option<f64>,
+    /// Write units of events that the table refused for its capacity, summed over all attempts.
+    pub throttled_units: u64,
+    /// Calls of which the table refused all for its capacity.
+    pub throttled_batches: u64,
+    /// Calls that may be in flight now: at most
+    /// [`max_batches_in_flight`](crate::EventStoreBuilder::max_batches_in_flight).
+    pub batches_in_flight_limit: u64,
+    /// How long the oldest event has waited to be sent, of those that wait; zero where none does.
+    pub oldest_waiting: Duration,
 }
 
 /// The counters behind [`Stats`], shared by the handles and the worker.
@@ -35,6 +48,23 @@ pub(crate) struct Counters {
     retried: AtomicU64,
     batches: AtomicU64,
     batched_events: AtomicU64,
+    throttled_units: AtomicU64,
+    throttled_batches: AtomicU64,
+    in_flight_limit: AtomicU64,
+    /// The bits of a float; 0 without a limit.
+    pace: AtomicU64,
+    /// When the oldest event that waits was accepted, in nanoseconds after the store began, plus one; 0 where
+    /// none waits.
+    oldest: AtomicU64,
+}
+
+/// What limits the store's calls at some moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) write_units_per_second: Option<f64>,
+    pub(crate) batches_in_flight: usize,
+    /// When the oldest event that waits was accepted, counted from the store's beginning.
+    pub(crate) oldest: Option<Duration>,
 }
 
 /// What every put writes, apart in memory from what the worker writes: what lies together is fetched
@@ -65,12 +95,27 @@ impl Counters {
         self.batches.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts units that the table refused; `whole` says whether the call carried nothing else.
+    pub(crate) fn throttle(&self, units: u64, whole: bool) {
+        self.throttled_units.fetch_add(units, Ordering::Relaxed);
+        self.throttled_batches.fetch_add(whole.into(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn limit(&self, limits: Limits) {
+        let Limits { write_units_per_second, batches_in_flight, oldest } = limits;
+        self.pace.store(write_units_per_second.map_or(0, f64::to_bits), Ordering::Relaxed);
+        self.in_flight_limit.store(batches_in_flight as u64, Ordering::Relaxed);
+        let oldest = oldest.map_or(0, |since| since.as_nanos() as u64 + 1);
+        self.oldest.store(oldest, Ordering::Relaxed);
+    }
+
     /// Events stored and events failed so far.
     pub(crate) fn settled(&self) -> (u64, u64) {
         (self.stored.load(Ordering::Acquire), self.failed.load(Ordering::Acquire))
     }
 
-    pub(crate) fn snapshot(&self, max_batch_events: NonZeroUsize) -> Stats {
+    /// The counters, so long after the store's beginning.
+    pub(crate) fn snapshot(&self, max_batch_events: NonZeroUsize, age: Duration) -> Stats {
         // The settled are read first: an event can be accepted in between, never unaccepted.
         let (stored, failed) = self.settled();
         let accepted = self.accepted.0.load(Ordering::Acquire);
@@ -85,6 +130,17 @@ impl Counters {
             retried: self.retried.load(Ordering::Relaxed),
             batches,
             fill_ratio: if batches == 0 { 0.0 } else { (batched_events / room).min(1.0) },
+            write_units_per_second: match self.pace.load(Ordering::Relaxed) {
+                0 => None,
+                bits => Some(f64::from_bits(bits)),
+            },
+            throttled_units: self.throttled_units.load(Ordering::Relaxed),
+            throttled_batches: self.throttled_batches.load(Ordering::Relaxed),
+            batches_in_flight_limit: self.in_flight_limit.load(Ordering::Relaxed),
+            oldest_waiting: match self.oldest.load(Ordering::Relaxed) {
+                0 => Duration::ZERO,
+                since => age.saturating_sub(Duration::from_nanos(since - 1)),
+            },
         }
     }
 }

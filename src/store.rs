@@ -88,7 +88,7 @@ impl EventStore {
         let (commands, received) = mpsc::unbounded_channel();
         let (close_order, close_order_seen) = watch::channel(None);
         let (ending, ending_seen) = watch::channel(None);
-        let ledger = Ledger::new(config.max_buffered_events, config.max_buffered_bytes);
+        let ledger = Ledger::new(config.max_buffered_events, config.max_buffered_bytes, now());
         let ledger = Arc::new(ledger);
         let links = WorkerLinks {
             commands: received,
@@ -326,7 +326,9 @@ impl EventStore {
     /// The store's counters at this moment.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.shared.ledger.counters.snapshot(self.shared.config.batch_capacity())
+        let ledger = &self.shared.ledger;
+        let age = now().saturating_duration_since(ledger.began);
+        ledger.counters.snapshot(self.shared.config.batch_capacity(), age)
     }
 
     async fn put_body(&self, body: Body) -> Result<PutTicket, PutError> {
@@ -372,7 +374,9 @@ impl EventStore {
 
     fn refusal(&self, no_room: NoRoom) -> PutError {
         match (no_room, self.lost()) {
-            (NoRoom::Full, _) => self.shared.config.full(),
+            (NoRoom::Full, _) => {
+                self.shared.config.full(&self.stats(), self.shared.ledger.room.is_withheld())
+            }
             (NoRoom::Closed, Some(lost)) => PutError::WorkerLost(lost),
             (NoRoom::Closed, None) => PutError::Closed,
         }

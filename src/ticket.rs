@@ -209,6 +209,15 @@ impl Pending {
         since.max(self.doubt_before)
     }
 
+    pub(crate) fn accepted_at(&self) -> Instant {
+        self.accepted_at
+    }
+
+    /// When the call under way began that carries the event.
+    pub(crate) fn in_flight_since(&self) -> Option<Instant> {
+        self.in_flight_since
+    }
+
     pub(crate) fn elapsed(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.accepted_at)
     }

@@ -78,16 +78,20 @@ async fn an_unprocessed_part_is_sent_again_until_it_is_stored_and_nothing_else_i
 }
 
 #[tokio::test]
-async fn a_batch_that_comes_back_whole_is_sent_until_it_stays() {
+async fn batches_that_come_back_whole_are_sent_again_until_they_stay() {
     in_time(async {
         let back = || Reply::Unprocessed(Selector::All);
         let endpoint = Endpoint::start([back(), back(), back()]).await;
         let store = store_at(&endpoint).await;
         let puts = put_many(&store, 25).await;
         let answers = settle(&store, &endpoint, puts).await;
-        assert_eq!(attempts(&answers), [4; 25]);
-        assert_eq!(endpoint.sizes(), [25; 4]);
-        assert_eq!(store.stats().retried, 75);
+        // The first comes back whole; then calls leave at a lower rate, with fewer events each.
+        let sizes = endpoint.sizes();
+        let returned: usize = sizes.iter().take(3).sum();
+        assert_eq!(sizes.iter().sum::<usize>(), 25 + returned);
+        assert_eq!(attempts(&answers).iter().sum::<u32>() as usize, 25 + returned);
+        let stats = store.stats();
+        assert_eq!((stats.retried, stats.throttled_units), (returned as u64, returned as u64));
     })
     .await;
 }
@@ -590,16 +594,18 @@ async fn an_event_behind_a_name_that_nobody_knows_is_not_stored() {
 #[tokio::test]
 async fn whatever_goes_wrong_in_between_each_ticket_tells_the_truth() {
     in_time(async {
-        let trouble = [
+        let throttling = [
             Reply::Unprocessed(Selector::Places(vec![24, 0, 12, 5])),
             Reply::error(400, "ProvisionedThroughputExceededException"),
+            Reply::Unprocessed(Selector::All),
+            Reply::Unprocessed(Selector::Places((0..24).rev().collect())),
+        ];
+        let trouble = [
             Reply::HangUp.once_applied(),
             Reply::Ok,
             Reply::error(500, "InternalServerError").once_applied(),
-            Reply::Unprocessed(Selector::All),
             Reply::raw(200, "{}").once_applied(),
             Reply::raw(200, "<html></html>"),
-            Reply::Unprocessed(Selector::Places((0..24).rev().collect())),
             Reply::CutShort.once_applied(),
             Reply::Hang.once_applied(),
             Reply::HangUp,
@@ -608,7 +614,8 @@ async fn whatever_goes_wrong_in_between_each_ticket_tells_the_truth() {
             Reply::Unprocessed(Selector::PlacesAndStranger(vec![])),
             Reply::error(503, "ServiceUnavailable"),
         ];
-        let replies = trouble.iter().cycle().take(6 * trouble.len()).cloned();
+        let replies = trouble.iter().cycle().take(6 * trouble.len());
+        let replies = throttling.iter().chain(replies).cloned();
         let endpoint = Endpoint::start(Script::of(replies)).await;
         let store = brisk(endpoint.store()).max_batches_in_flight(4).start().await.unwrap();
         let puts = put_many(&store, 1_000).await;

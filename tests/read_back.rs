@@ -437,11 +437,12 @@ async fn the_lines_of_a_close_report_put_the_same_events_again_under_the_same_ke
         let stored = store.put_event(event.clone()).await.unwrap().await.unwrap();
         assert_eq!(stored.key, *event.key());
     }
-    let expected: Vec<(String, String)> = report
+    let mut expected: Vec<(String, String)> = report
         .not_stored
         .iter()
         .map(|error| (error.key().to_string(), error.event().unwrap().body().into_owned()))
         .collect();
+    expected.sort();
     assert_eq!(table.rows().into_iter().collect::<Vec<_>>(), expected);
     assert!(table.violations().is_empty());
 }

@@ -42,6 +42,9 @@ const SLACK: Duration = Duration::from_millis(6);
 /// The table applies a call without an answer so much later at most.
 const LATEST_WRITE: Duration = Duration::from_secs(11);
 
+/// So long after the last refusal the buffer has all its room again.
+const UNLIMITED_AGAIN: Duration = Duration::from_secs(61);
+
 /// What one simulation goes by.
 #[derive(Debug, Clone)]
 struct Plan {
@@ -317,6 +320,8 @@ async fn simulate(seed: u64) -> String {
     clock::wait(LATEST_WRITE).await;
     let told = judge(&plan, &table, &watched, &mut puts.lock().unwrap());
 
+    // A table that has refused nothing for a minute counts as unlimited again.
+    clock::wait(UNLIMITED_AGAIN).await;
     // All room is back: as many events as at the start fit at once.
     if !closed {
         let room = plan.max_buffered_events;

@@ -30,6 +30,11 @@ fn constant_backoff(milliseconds: u64) -> Backoff {
     Backoff { floor: wait, base: wait, ceiling: wait }
 }
 
+/// A passing failure that stored nothing.
+fn not_applied() -> Reply {
+    Reply::Fail(FailureClass::Transient, Certainty::NotStored)
+}
+
 async fn put_many(store: &EventStore, count: usize) -> Vec<PutTicket> {
     watchdog::start();
     let mut tickets = Vec::new();
@@ -112,21 +117,22 @@ async fn what_is_handed_back_is_matched_by_key_and_sent_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_retry_is_refilled_with_new_events() {
-    let writer = FakeTable::scripted([Reply::HandBack(vec![0, 1, 2])]);
-    let builder = writer.store_builder().linger(SECOND * 30).backoff(constant_backoff(100));
+    let writer = FakeTable::scripted([not_applied()]);
+    let linger = Duration::from_millis(100);
+    let builder = writer.store_builder().linger(linger).backoff(constant_backoff(100));
     let store = builder.start().await.unwrap();
-    let mut tickets = put_many(&store, 25).await;
-    wait_milliseconds(50).await;
+    let mut tickets = put_many(&store, 3).await;
+    wait_milliseconds(150).await;
     tickets.extend(put_many(&store, 22).await);
 
     let (_, milliseconds) = took(join_all(tickets)).await;
-    assert_eq!(writer.sizes(), [25, 25]);
+    assert_eq!(writer.sizes(), [3, 25]);
     assert_eq!(milliseconds, 50);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_waiting_retry_does_not_hold_fresh_events_up() {
-    let writer = FakeTable::scripted([Reply::throttle()]);
+    let writer = FakeTable::scripted([not_applied()]);
     let builder = writer.store_builder().max_batches_in_flight(1).backoff(constant_backoff(1_000));
     let store = builder.start().await.unwrap();
     let throttled = put_many(&store, 25).await;
@@ -299,7 +305,7 @@ async fn several_poisonous_events_cost_a_few_calls_each_and_join_no_other_batch(
 #[tokio::test(start_paused = true)]
 async fn when_nothing_can_be_stored_every_waiting_ticket_is_told_at_once() {
     let fatal = Reply::Fail(FailureClass::Fatal, Certainty::NotStored);
-    let writer = FakeTable::scripted([Reply::throttle(), fatal.after(Duration::from_millis(20))]);
+    let writer = FakeTable::scripted([not_applied(), fatal.after(Duration::from_millis(20))]);
     let builder = writer.store_builder().max_batches_in_flight(1).backoff(constant_backoff(10));
     let store = builder.start().await.unwrap();
     let tickets = put_many(&store, 1_000).await;
@@ -343,7 +349,7 @@ async fn an_answer_that_hands_back_a_stranger_is_not_believed() {
 
 #[tokio::test(start_paused = true)]
 async fn flush_sends_what_lingers_and_counts_each_event_once() {
-    let writer = FakeTable::scripted([Reply::HandBack(vec![0])]);
+    let writer = FakeTable::scripted([not_applied()]);
     let builder = writer.store_builder().linger(SECOND * 30).backoff(constant_backoff(100));
     let store = builder.start().await.unwrap();
     let tickets = put_many(&store, 3).await;
@@ -379,7 +385,7 @@ async fn flush_waits_for_nothing_that_comes_after_it() {
 
 #[tokio::test(start_paused = true)]
 async fn close_drains_reports_and_refuses_what_comes_later() {
-    let writer = FakeTable::scripted([Reply::HandBack(vec![1]).after(Duration::from_millis(10))]);
+    let writer = FakeTable::scripted([not_applied().after(Duration::from_millis(10))]);
     let builder = writer.store_builder().linger(SECOND * 30).backoff(constant_backoff(100));
     let store = builder.start().await.unwrap();
     let tickets = put_many(&store, 5).await;
@@ -474,7 +480,7 @@ async fn dropping_a_ticket_does_not_cancel_the_write() {
 
 #[tokio::test(start_paused = true)]
 async fn when_the_last_handle_is_dropped_the_worker_drains_by_itself() {
-    let writer = FakeTable::scripted([Reply::HandBack(vec![0])]);
+    let writer = FakeTable::scripted([not_applied()]);
     let builder = writer.store_builder().linger(SECOND * 30).backoff(constant_backoff(100));
     let store = builder.start().await.unwrap();
     let tickets = put_many(&store, 3).await;
@@ -543,7 +549,7 @@ async fn an_event_that_is_larger_than_the_buffer_comes_in_when_it_is_alone() {
 #[tokio::test(start_paused = true)]
 async fn what_an_event_took_is_given_back_to_the_byte_however_it_was_put_and_ended() {
     let writer = FakeTable::scripted([
-        Reply::HandBack(vec![0, 2]),
+        not_applied(),
         Reply::Fail(FailureClass::Transient, Certainty::MaybeStored),
         Reply::Fail(FailureClass::Fatal, Certainty::NotStored),
     ]);
@@ -770,7 +776,7 @@ async fn a_flush_sends_the_event_that_the_full_batch_had_no_room_for() {
 
 #[tokio::test(start_paused = true)]
 async fn only_retried_events_count_as_retries_and_only_events_fill_batches() {
-    let writer = FakeTable::scripted([Reply::HandBack(vec![0])]);
+    let writer = FakeTable::scripted([not_applied()]);
     let store = writer.store_builder().backoff(constant_backoff(20)).start().await.unwrap();
     let first = store.put(&1).await.unwrap();
     wait_milliseconds(20).await;

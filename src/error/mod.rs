@@ -40,6 +40,20 @@ pub enum PutError {
         max_buffered_bytes: NonZeroUsize,
     },
 
+    /// As many events wait as the table takes in half of their deadline
+    /// ([`try_put`](crate::EventStore::try_put) only; `put` waits).
+    #[error(
+        "{buffered_events} events wait already, and the table takes {write_units_per_second:.0} write \
+         units a second: later ones would not be stored by their deadline; try later, wait with put(), or \
+         give the table more capacity"
+    )]
+    Throttled {
+        /// What leaves in a second, as the table's capacity or the store's budget allows.
+        write_units_per_second: f64,
+        /// Events that are accepted and not settled.
+        buffered_events: u64,
+    },
+
     /// The store was closed.
     #[error("the event store is closed")]
     Closed,

@@ -13,12 +13,20 @@ const REQUEST_ENVELOPE_BYTES: usize = 1_200;
 pub(crate) struct BatchLimits {
     pub(crate) max_events: usize,
     pub(crate) max_wire_bytes: usize,
+    /// Write units that may leave with one call. An event of more goes alone.
+    pub(crate) max_units: u64,
 }
 
 impl BatchLimits {
     /// At most `max_events`, and the service's limit of bytes.
     pub(crate) const fn new(max_events: usize) -> Self {
-        Self { max_events, max_wire_bytes: MAX_BATCH_WIRE_BYTES - REQUEST_ENVELOPE_BYTES }
+        let max_wire_bytes = MAX_BATCH_WIRE_BYTES - REQUEST_ENVELOPE_BYTES;
+        Self { max_events, max_wire_bytes, max_units: u64::MAX }
+    }
+
+    /// The same, for a batch of at most so many write units.
+    pub(crate) const fn within(self, max_units: u64) -> Self {
+        Self { max_units, ..self }
     }
 }
 
@@ -37,6 +45,7 @@ pub(crate) struct Batch<T> {
     limits: BatchLimits,
     items: Vec<T>,
     wire_bytes: usize,
+    units: u64,
     greatest_key: Option<EventKey>,
 }
 
@@ -46,13 +55,18 @@ impl<T: Waiting> Batch<T> {
             limits,
             items: Vec::with_capacity(limits.max_events),
             wire_bytes: 0,
+            units: 0,
             greatest_key: None,
         }
     }
 
     pub(crate) fn try_push(&mut self, item: T) -> Result<(), Refused<T>> {
         let wire_bytes = self.wire_bytes + item.event().wire_bytes();
-        if self.items.len() >= self.limits.max_events || wire_bytes > self.limits.max_wire_bytes {
+        let units = self.units + item.event().write_units();
+        if self.items.len() >= self.limits.max_events
+            || wire_bytes > self.limits.max_wire_bytes
+            || (units > self.limits.max_units && !self.is_empty())
+        {
             return Err(Refused::Full(item));
         }
         let key = *item.event().key();
@@ -63,6 +77,7 @@ impl<T: Waiting> Batch<T> {
             return Err(Refused::SameKey(item));
         }
         self.wire_bytes = wire_bytes;
+        self.units = units;
         self.items.push(item);
         Ok(())
     }
@@ -97,6 +112,24 @@ mod tests {
         let late = items.item();
         assert_eq!(batch.try_push(late.clone()), Err(Refused::Full(late)));
         assert_eq!(batch.into_items().len(), 25);
+    }
+
+    #[test]
+    fn a_batch_stays_within_its_write_units() {
+        let mut items = Items::new();
+        let mut batch = Batch::new(BatchLimits::new(25).within(3));
+        let (large, small) = ("x".repeat(2_000), "{}");
+        batch.try_push(items.with_body(&large)).unwrap();
+        batch.try_push(items.with_body(small)).unwrap();
+        assert!(matches!(batch.try_push(items.with_body(small)), Err(Refused::Full(_))));
+    }
+
+    #[test]
+    fn an_event_of_more_units_than_allowed_goes_alone() {
+        let mut items = Items::new();
+        let mut batch = Batch::new(BatchLimits::new(25).within(1));
+        batch.try_push(items.with_body(&"x".repeat(5_000))).unwrap();
+        assert!(matches!(batch.try_push(items.item()), Err(Refused::Full(_))));
     }
 
     #[test]

@@ -75,6 +75,12 @@ impl<T: Waiting> Buffer<T> {
         self.insert_retry(Retry { item, group: None }, place);
     }
 
+    /// Adds an event that the table had no capacity for, before all that was accepted at `accepted_at` or
+    /// later: it keeps its turn.
+    pub(crate) fn requeue_in_turn(&mut self, item: T, accepted_at: Instant) {
+        self.requeue(item, accepted_at);
+    }
+
     /// Adds the events of a batch that was refused for one of them, as two batches of half its size
     /// that nothing else joins. Halving finds one culprit among 25 in five steps.
     pub(crate) fn isolate(&mut self, mut suspects: Vec<T>, now: Instant) {
@@ -97,10 +103,15 @@ impl<T: Waiting> Buffer<T> {
     /// The next batch, if one is due at `now`: it is full, or holds an event that is not to wait
     /// any longer.
     pub(crate) fn take_ready(&mut self, now: Instant) -> Option<Batch<T>> {
+        self.take_ready_within(now, u64::MAX)
+    }
+
+    /// The next batch that is due at `now`, of at most `max_units` write units, or of one event.
+    pub(crate) fn take_ready_within(&mut self, now: Instant, max_units: u64) -> Option<Batch<T>> {
         if !self.is_due(now) {
             return None;
         }
-        let mut batch = Batch::new(self.limits);
+        let mut batch = Batch::new(self.limits.within(max_units));
         if self.fill_from_retries(&mut batch, now) {
             self.fill_from_fresh(&mut batch, now);
         }
@@ -150,7 +161,12 @@ impl<T: Waiting> Buffer<T> {
         self.fresh.is_empty() && self.retries.is_empty()
     }
 
-    fn is_due(&self, now: Instant) -> bool {
+    pub(crate) fn len(&self) -> usize {
+        self.fresh.len() + self.retries.len()
+    }
+
+    /// Whether a batch is due at `now`.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
         self.rushed > 0
             || self.fresh.len() >= self.limits.max_events
             || self.fresh_wire_bytes >= self.limits.max_wire_bytes

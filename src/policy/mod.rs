@@ -7,6 +7,8 @@
 pub(crate) mod barrier;
 pub(crate) mod batch;
 pub(crate) mod buffer;
+pub(crate) mod concurrency;
+pub(crate) mod pace;
 pub(crate) mod reconcile;
 pub(crate) mod resolve;
 pub(crate) mod retry;

@@ -88,13 +88,31 @@ impl RetryPolicy {
         if attempts >= self.max_attempts {
             return Decision::GiveUp(GiveUp::Attempts);
         }
-        let delay = self.backoff.delay(attempts, jitter);
+        let delay = match class {
+            FailureClass::Throttled | FailureClass::Unprocessed => next_turn(attempts, jitter),
+            _ => self.backoff.delay(attempts, jitter),
+        };
         // An attempt that cannot begin in time is not worth waiting for.
         if elapsed.saturating_add(delay) >= self.event_deadline {
             return Decision::GiveUp(GiveUp::Deadline);
         }
         Decision::After(delay)
     }
+}
+
+/// The shortest and the longest wait of an event that the table had no capacity for more than once. Without
+/// it one partition that takes less than the others would fill every batch with its events.
+const SHORTEST_TURN: Duration = Duration::from_millis(10);
+const LONGEST_TURN: Duration = Duration::from_secs(1);
+
+/// How long an event that was refused for the table's capacity leaves its turn to others: the first time not
+/// at all, as the pace of all calls has become slower already.
+fn next_turn(attempts: u32, jitter: f64) -> Duration {
+    if attempts <= 1 {
+        return Duration::ZERO;
+    }
+    let backoff = Backoff { floor: SHORTEST_TURN, base: SHORTEST_TURN, ceiling: LONGEST_TURN };
+    backoff.delay(attempts - 1, jitter)
 }
 
 #[cfg(test)]
@@ -131,7 +149,7 @@ mod tests {
     #[test]
     fn an_attempt_that_would_begin_at_the_deadline_is_not_waited_for() {
         let decide =
-            |elapsed| POLICY.decide(1, milliseconds(elapsed), FailureClass::Throttled, 1.0);
+            |elapsed| POLICY.decide(1, milliseconds(elapsed), FailureClass::Transient, 1.0);
         assert_eq!(decide(59_949), Decision::After(milliseconds(50)));
         assert_eq!(decide(59_950), Decision::GiveUp(GiveUp::Deadline));
     }
@@ -139,9 +157,19 @@ mod tests {
     #[test]
     fn the_last_attempt_is_the_last() {
         let decide =
-            |attempts| POLICY.decide(attempts, Duration::ZERO, FailureClass::Unprocessed, 0.0);
+            |attempts| POLICY.decide(attempts, Duration::ZERO, FailureClass::Transient, 0.0);
         assert_eq!(decide(9), Decision::After(milliseconds(25)));
         assert_eq!(decide(10), Decision::GiveUp(GiveUp::Attempts));
+    }
+
+    #[test]
+    fn a_throttled_event_keeps_its_turn_once_and_then_waits_little() {
+        let decide =
+            |attempts| POLICY.decide(attempts, Duration::ZERO, FailureClass::Throttled, 1.0);
+        let waits = [0, 10, 20, 40, 80, 160, 320, 640, 1_000];
+        for (attempts, wait) in (1..).zip(waits) {
+            assert_eq!(decide(attempts), Decision::After(milliseconds(wait)), "{attempts}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -11,7 +11,8 @@ use rand::rngs::StdRng;
 use tokio::time::sleep_until;
 
 use super::reply::Then;
-use super::rules::violation;
+use super::state::{Call, State};
+use super::throughput::{Meter, Throughput};
 use super::{FaultRates, ReadReply, Reply};
 use crate::builder::EventStoreBuilder;
 use crate::clock::now;
@@ -19,22 +20,11 @@ use crate::error::{BatchError, Certainty, FailureClass};
 use crate::event::Event;
 use crate::key::EventKey;
 use crate::store::EventStore;
+use crate::write_capacity::WriteCapacity;
 use crate::writer::{BatchReading, BatchReceipt, BatchWriter};
 
 /// A key that no store of today makes.
 const STRANGER: &str = "20130927T005240652508858176";
-
-/// One call that the table got.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Call {
-    /// When it came, after the table was made, by the runtime's clock.
-    pub at: Duration,
-    /// Keys of the batch.
-    pub keys: Vec<String>,
-    /// Calls of its kind under way when it began, itself included.
-    pub in_flight: usize,
-}
 
 /// A table in memory to write to instead of DynamoDB; see [the module](crate::test_util).
 ///
@@ -47,26 +37,6 @@ pub struct Call {
 #[derive(Debug, Clone)]
 pub struct FakeTable {
     state: Arc<Mutex<State>>,
-}
-
-#[derive(Debug)]
-struct State {
-    start: Instant,
-    script: VecDeque<Reply>,
-    read_script: VecDeque<ReadReply>,
-    /// When the scripts are at their end.
-    then: Then<Reply>,
-    then_read: Then<ReadReply>,
-    /// A batch with one of these bodies is refused as a whole.
-    poisonous: HashSet<String>,
-    calls: Vec<Call>,
-    reads: Vec<Call>,
-    writing: usize,
-    reading: usize,
-    rows: BTreeMap<String, String>,
-    /// Batches that are to be applied when their time comes, whoever waits.
-    late: Vec<(Instant, Vec<Event>)>,
-    violations: Vec<String>,
 }
 
 impl Default for FakeTable {
@@ -106,6 +76,26 @@ impl FakeTable {
         )
     }
 
+    /// A table that takes so much and no more. It refuses like the service: some of a batch by handing it back,
+    /// all of it by an exception.
+    #[must_use]
+    pub fn with_capacity(capacity: WriteCapacity) -> Self {
+        let table = Self::new();
+        table.limit(capacity);
+        table
+    }
+
+    /// Takes so much from now on and no more, beside whatever else it was told.
+    pub fn limit(&self, capacity: WriteCapacity) {
+        self.lock().meter = Some(Meter::new(capacity, now()));
+    }
+
+    /// What a table with a capacity has taken and refused, second by second.
+    #[must_use]
+    pub fn throughput(&self) -> Vec<Throughput> {
+        self.lock().meter.as_ref().map(Meter::seconds).unwrap_or_default()
+    }
+
     fn with(
         script: impl IntoIterator<Item = Reply>,
         then: Then<Reply>,
@@ -126,6 +116,7 @@ impl FakeTable {
                 rows: BTreeMap::new(),
                 late: Vec::new(),
                 violations: Vec::new(),
+                meter: None,
             })),
         }
     }
@@ -218,16 +209,14 @@ impl FakeTable {
         }
         match reply {
             Reply::Store => {
-                self.lock().apply(events);
-                Ok(BatchReceipt::all_processed())
+                let refused = self.lock().refuse(events)?;
+                if refused.is_empty() {
+                    self.lock().apply(events);
+                    return Ok(BatchReceipt::all_processed());
+                }
+                Ok(self.hand_back(events, &refused))
             }
-            Reply::HandBack(places) => {
-                let back: Vec<&Event> =
-                    places.iter().filter_map(|&place| events.get(place)).collect();
-                self.lock().apply(events.iter().filter(|event| !back.contains(event)));
-                Ok(BatchReceipt::with_unprocessed(back.iter().map(|event| event.key().as_str()))
-                    .with_request_id("FAKE"))
-            }
+            Reply::HandBack(places) => Ok(self.hand_back(events, &places)),
             Reply::HandBackStranger => {
                 self.lock().apply(events);
                 Ok(BatchReceipt::with_unprocessed([STRANGER]))
@@ -257,6 +246,14 @@ impl FakeTable {
             Reply::Panic => panic!("the writer panics, as scripted"),
             Reply::After(..) => Err(lost("taken apart above")),
         }
+    }
+
+    /// Applies all but the events at these places.
+    fn hand_back(&self, events: &[Event], places: &[usize]) -> BatchReceipt {
+        let back: Vec<&Event> = places.iter().filter_map(|&place| events.get(place)).collect();
+        self.lock().apply(events.iter().filter(|event| !back.contains(event)));
+        BatchReceipt::with_unprocessed(back.iter().map(|event| event.key().as_str()))
+            .with_request_id("FAKE")
     }
 
     async fn read(&self, reply: ReadReply, keys: &[EventKey]) -> Result<BatchReading, BatchError> {
@@ -294,47 +291,6 @@ impl FakeTable {
     }
 }
 
-impl State {
-    fn begin(&mut self, events: &[Event]) -> Result<Reply, BatchError> {
-        let keys = events.iter().map(|event| event.key().to_string()).collect();
-        self.calls.push(Call { at: self.age(), keys, in_flight: self.writing });
-        let invalid = |message: String| {
-            BatchError::new(FailureClass::Poison, Certainty::NotStored, message)
-                .with_code("ValidationException")
-        };
-        if let Some(violation) = violation(events) {
-            self.violations.push(violation.clone());
-            return Err(invalid(violation));
-        }
-        if !self.poisonous.is_empty()
-            && events.iter().any(|event| self.poisonous.contains(&*event.body()))
-        {
-            return Err(invalid("One or more parameter values were invalid".to_owned()));
-        }
-        Ok(self.script.pop_front().unwrap_or_else(|| self.then.next(events.len())))
-    }
-
-    fn begin_read(&mut self, keys: &[EventKey]) -> ReadReply {
-        let asked = keys.iter().map(ToString::to_string).collect();
-        self.reads.push(Call { at: self.age(), keys: asked, in_flight: self.reading });
-        self.read_script.pop_front().unwrap_or_else(|| self.then_read.next(keys.len()))
-    }
-
-    fn age(&self) -> Duration {
-        now().saturating_duration_since(self.start)
-    }
-
-    fn apply<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>) {
-        for event in events {
-            let (key, body) = (event.key().to_string(), event.body().into_owned());
-            let before = self.rows.insert(key.clone(), body);
-            if before.is_some_and(|before| before != event.body()) {
-                self.violations.push(format!("{key} was overwritten with another body"));
-            }
-        }
-    }
-}
-
 impl BatchWriter for FakeTable {
     fn write_batch<'a>(
         &'a self,
@@ -342,7 +298,10 @@ impl BatchWriter for FakeTable {
     ) -> BoxFuture<'a, Result<BatchReceipt, BatchError>> {
         async move {
             let _under_way = UnderWay::new(self, |state| &mut state.writing);
-            let reply = self.lock().begin(events)?;
+            let (reply, latency) = self.lock().begin(events)?;
+            if !latency.is_zero() {
+                wait(latency).await;
+            }
             self.reply(reply, events).await
         }
         .boxed()

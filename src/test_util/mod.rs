@@ -59,6 +59,10 @@
 mod fake_table;
 mod reply;
 mod rules;
+mod state;
+mod throughput;
 
-pub use fake_table::{Call, FakeTable};
+pub use fake_table::FakeTable;
 pub use reply::{FaultRates, ReadReply, Reply};
+pub use state::Call;
+pub use throughput::Throughput;

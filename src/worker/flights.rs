@@ -43,6 +43,10 @@ impl<T, A: Send + 'static> Flights<T, A> {
         self.flights.is_empty()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.flights.len()
+    }
+
     /// Sends a batch of so many bytes on its way, with so much time to come back.
     pub(super) fn start(
         &mut self,

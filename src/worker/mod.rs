@@ -5,6 +5,7 @@ mod doubts;
 mod flights;
 mod links;
 mod outcome;
+mod pacing;
 mod settlement;
 
 use std::sync::Arc;
@@ -20,11 +21,14 @@ use crate::clock::now;
 use crate::event::Event;
 use crate::policy::batch::BatchLimits;
 use crate::policy::buffer::Buffer;
+use crate::policy::concurrency::Concurrency;
+use crate::policy::pace::{Allowance, Pace};
 use crate::policy::retry::RetryPolicy;
 use crate::writer::{BatchReading, BatchReceipt, BatchWriter};
 use doubts::{Doubtful, Doubts};
 use flights::{Flights, Landed};
 use links::{Epitaph, Inbox};
+use pacing::units;
 use settlement::{Held, Settlement};
 
 /// Commands taken from the channel at one go.
@@ -42,6 +46,8 @@ pub(crate) struct WorkerSettings {
     pub(crate) limits: BatchLimits,
     pub(crate) linger: Duration,
     pub(crate) max_batches_in_flight: usize,
+    pub(crate) max_write_units_per_second: Option<u32>,
+    pub(crate) max_buffered_events: usize,
     /// With so many bytes on the wire no further call begins.
     pub(crate) enough_bytes_in_flight: usize,
     pub(crate) attempt_timeout: Duration,
@@ -66,8 +72,14 @@ pub(crate) struct Worker {
     retry: RetryPolicy,
     read_back: bool,
     jitter: StdRng,
+    limits: BatchLimits,
     buffer: Buffer<Held>,
     flights: Flights<Held, BatchReceipt>,
+    pace: Pace,
+    /// When the pace lets the next batch leave that is due.
+    next_turn: Option<Instant>,
+    concurrency: Concurrency,
+    max_buffered_events: usize,
     doubts: Doubts,
     settlement: Settlement,
     /// False once the channel is closed and empty: nothing more will come.
@@ -101,6 +113,8 @@ impl Worker {
             limits,
             linger,
             max_batches_in_flight,
+            max_write_units_per_second,
+            max_buffered_events,
             enough_bytes_in_flight,
             attempt_timeout,
             retry,
@@ -117,8 +131,13 @@ impl Worker {
             retry,
             read_back,
             jitter,
+            limits,
             buffer: Buffer::new(limits, linger),
             flights: Flights::new(max_batches_in_flight, enough_bytes_in_flight),
+            pace: Pace::new(max_write_units_per_second, limits.max_events),
+            next_turn: None,
+            concurrency: Concurrency::new(max_batches_in_flight),
+            max_buffered_events,
             // As many reads as writes: calls that hang do not keep each other's places.
             doubts: Doubts::new(
                 Arc::clone(&writer),
@@ -142,13 +161,16 @@ impl Worker {
     /// in the loop but the `select!` waits, and no branch of it does more than tell what happened.
     pub(crate) async fn run(mut self) {
         let mut received = Vec::with_capacity(RECEIVED);
+        self.limit_buffer();
         let timer = sleep_until(tokio_instant(now()));
         tokio::pin!(timer);
         loop {
             let turn = now();
             self.give_up_expired(turn);
             self.notice_fullness(turn);
+            self.forget_pace(turn);
             self.send_due(turn);
+            self.publish_limits(turn);
             self.doubts.read_due(turn);
             self.settlement.answer_flushes();
             if self.is_done() {
@@ -198,7 +220,9 @@ impl Worker {
     /// When the next turn is due if nothing happens before.
     fn next_deadline(&self) -> Option<Instant> {
         // Without a place in flight nothing can be sent, however due it is.
-        let send = if self.flights.has_place() { self.buffer.next_due() } else { None };
+        // What is due already waits for its turn.
+        let send =
+            if self.has_place() { self.next_turn.or_else(|| self.buffer.next_due()) } else { None };
         // Past the deadlines of close there is only the channel to wait for, which will say that it is
         // empty.
         let is_sending = !(self.buffer.is_empty() && self.flights.is_empty());
@@ -207,7 +231,10 @@ impl Worker {
             self.closing.filter(|_| !self.doubts.is_empty()).map(|closing| closing.answer_by);
         send.into_iter()
             .chain(self.buffer.next_expiry())
-            .chain(self.full_since.map(|since| since + HAND_OVER))
+            .chain(self.pace.forgets_at())
+            .chain(
+                self.full_since.filter(|_| self.next_turn.is_none()).map(|since| since + HAND_OVER),
+            )
             .chain(self.doubts.next_deadline())
             .chain(give_up)
             .chain(answer)
@@ -236,11 +263,22 @@ impl Worker {
         if !self.open || self.full_since.is_some_and(|since| since + HAND_OVER <= now) {
             self.buffer.rush();
         }
-        while self.flights.has_place()
-            && let Some(batch) = self.buffer.take_ready(now)
-        {
+        self.next_turn = None;
+        while self.has_place() && self.buffer.is_due(now) {
+            let max_units = match self.pace.allow(self.buffer.len(), now) {
+                Allowance::Units(units) => units,
+                Allowance::NotBefore(turn) => {
+                    self.next_turn = Some(turn);
+                    break;
+                }
+            };
+            let Some(batch) = self.buffer.take_ready_within(now, max_units) else { break };
             self.send(batch.into_items(), now);
         }
+    }
+
+    fn has_place(&self) -> bool {
+        self.flights.has_place() && self.flights.len() < self.concurrency.limit()
     }
 
     /// Notes since when the buffer is full: puts wait for room while events wait for company.
@@ -249,9 +287,8 @@ impl Worker {
     /// taken for full when for that long nothing has come: to send the first that comes back into a buffer
     /// of which a call has just been settled would cost a call each.
     fn notice_fullness(&mut self, now: Instant) {
-        let is_full = self.epitaph.ledger.room.is_pressed()
-            && self.buffer.has_fresh()
-            && self.flights.has_place();
+        let is_full =
+            self.epitaph.ledger.room.is_pressed() && self.buffer.has_fresh() && self.has_place();
         if is_full {
             self.full_since.get_or_insert(now);
         } else {
@@ -262,6 +299,7 @@ impl Worker {
     fn send(&mut self, mut batch: Vec<Held>, now: Instant) {
         let retried = batch.iter().filter(|held| held.pending.attempts() > 0).count();
         self.epitaph.ledger.counters.send(batch.len(), retried);
+        self.pace.sent(units(&batch), batch.len());
         let limit = self.attempt_limit(&batch, now);
         let events: Vec<Event> = batch
             .iter_mut()

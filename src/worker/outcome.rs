@@ -1,13 +1,14 @@
 //! What follows from an attempt, a read or a deadline: events are settled, sent again or given up.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
 use super::Worker;
 use super::doubts::{Doubtful, Verdict};
 use super::flights::Landed;
+use super::pacing::{Call, Share};
 use super::settlement::Held;
 use crate::error::{BatchError, Certainty, FailureClass, GiveUp};
 use crate::history::Doubt;
@@ -24,13 +25,19 @@ impl Worker {
         attempt: Landed<BatchReceipt>,
         now: Instant,
     ) {
+        let call = Call::of(&batch);
         match attempt {
-            Ok(receipt) => self.apply(batch, &receipt, now),
-            Err(error) => self.fail(batch, error, now),
+            Ok(receipt) => self.apply(batch, &receipt, call, now),
+            Err(error) => {
+                if error.class() == FailureClass::Throttled {
+                    self.learn(call, Share::Refused, now);
+                }
+                self.fail(batch, error, now);
+            }
         }
     }
 
-    fn apply(&mut self, batch: Vec<Held>, receipt: &BatchReceipt, now: Instant) {
+    fn apply(&mut self, batch: Vec<Held>, receipt: &BatchReceipt, call: Call, now: Instant) {
         let reconciled = reconcile(batch, receipt.unprocessed());
         if reconciled.foreign > 0 {
             // It is not the answer to this batch, so nothing in it counts.
@@ -43,6 +50,7 @@ impl Worker {
             );
             return self.fail(batch, foreign, now);
         }
+        self.learn(call, Share::Stored(&reconciled.stored), now);
         self.settlement.acknowledged(reconciled.stored, now);
         if !reconciled.remaining.is_empty() {
             self.fail(reconciled.remaining, BatchError::unprocessed(receipt.request_id()), now);
@@ -51,8 +59,13 @@ impl Worker {
 
     /// Sends events again, or gives them up, after a failed attempt.
     fn fail(&mut self, mut batch: Vec<Held>, cause: BatchError, now: Instant) {
-        tracing::warn!(events = batch.len(), class = ?cause.class(), error = %cause, "attempt failed");
         let class = cause.class();
+        let throttled = matches!(class, FailureClass::Throttled | FailureClass::Unprocessed);
+        if throttled {
+            tracing::debug!(events = batch.len(), ?class, error = %cause, "attempt throttled");
+        } else {
+            tracing::warn!(events = batch.len(), ?class, error = %cause, "attempt failed");
+        }
         let cause = Arc::new(cause);
         for held in &mut batch {
             held.pending.fail(&cause, now);
@@ -66,6 +79,10 @@ impl Worker {
         for held in batch {
             let (attempts, elapsed) = (held.pending.attempts(), held.pending.elapsed(now));
             match self.retry.decide(attempts, elapsed, class, jitter) {
+                Decision::After(Duration::ZERO) if throttled => {
+                    let accepted_at = held.pending.accepted_at();
+                    self.buffer.requeue_in_turn(held, accepted_at);
+                }
                 Decision::After(delay) => self.buffer.requeue(held, now + delay),
                 Decision::GiveUp(reason) => self.give_up(held, reason, now),
             }

@@ -1,0 +1,257 @@
+//! How fast calls may leave: as fast as the table takes write units, once it has refused some.
+//!
+//! A table is a token bucket. It gains units at a constant rate, keeps some of those that nobody uses, and refuses
+//! while it is empty. So a refusal says that the bucket is empty now. Between two refusals it goes from empty to
+//! empty: the units accepted in between, divided by the time in between, are its capacity, however much it keeps.
+//!
+//! After a refusal the rate steps back below the measured capacity, and then rises past it until the next one.
+//! What is not used below the capacity stays in the bucket and is used above it, so nothing is lost on the way.
+//! [`limit`] has the curve.
+
+mod limit;
+
+use std::time::{Duration, Instant};
+
+use limit::Limit;
+
+/// How far back the share of refused units looks.
+const MEMORY: Duration = Duration::from_millis(200);
+
+/// A share of fewer units than leave in this time says too little.
+const LEAST_SAMPLE: Duration = Duration::from_millis(50);
+
+/// The part of a second's units that leaves at once, beyond a full batch; and that a batch waits for.
+const BURST: Duration = Duration::from_millis(100);
+
+/// A store that sends little shows little of the table: the first guess, in units per second, is not below this.
+const LEAST_GUESS: f64 = 250.0;
+
+/// How long nothing may be refused, nor held back, before the table counts as unlimited again.
+const FORGET_AFTER: Duration = Duration::from_secs(60);
+
+/// The longest wait that jitter adds after the first refusal.
+const JITTER: Duration = Duration::from_millis(25);
+
+/// Shorter waits than a timer keeps would only wake the worker.
+const SHORTEST_WAIT: Duration = Duration::from_micros(500);
+
+/// How much one batch counts for the mean size of events.
+const MEAN_WEIGHT: f64 = 0.1;
+
+/// Sums of many small numbers come out a little below the whole.
+const ROUNDING: f64 = 1e-6;
+
+/// One answer of the service to a batch, in write units.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Answer {
+    /// When the call began.
+    pub(crate) began: Instant,
+    /// Units of the events that were stored.
+    pub(crate) accepted: u64,
+    /// Units of the events that were refused for the table's capacity.
+    pub(crate) refused: u64,
+}
+
+/// What may leave.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Allowance {
+    /// A batch of so many units. An event that has more goes alone, and is paid for afterwards.
+    Units(u64),
+    /// Nothing before this moment.
+    NotBefore(Instant),
+}
+
+/// What an answer changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    None,
+    /// The table refused for the first time: from now on calls leave at its pace.
+    Began,
+    /// For a long time the table has refused nothing, and not been used up.
+    Ended,
+}
+
+/// The pace of one store's calls.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    budget: Option<f64>,
+    max_batch_events: f64,
+    /// Mean size of the events that were sent, in units.
+    mean_event_units: f64,
+    recent: Recent,
+    limit: Option<Limit>,
+    /// Units that may leave now, below zero after an event that had more.
+    tokens: f64,
+    filled_at: Option<Instant>,
+    /// When an event last waited for its turn.
+    held_back_at: Option<Instant>,
+}
+
+impl Pace {
+    /// A pace without a limit but the `budget`, in units per second.
+    pub(crate) fn new(budget: Option<u32>, max_batch_events: usize) -> Self {
+        Self {
+            budget: budget.map(f64::from),
+            max_batch_events: max_batch_events as f64,
+            mean_event_units: 1.0,
+            recent: Recent::default(),
+            limit: None,
+            tokens: 0.0,
+            filled_at: None,
+            held_back_at: None,
+        }
+    }
+
+    /// Units per second that may leave at `now`; `None` without a limit.
+    pub(crate) fn rate(&self, now: Instant) -> Option<f64> {
+        self.within_budget(self.limit.as_ref().map(|limit| limit.rate(now)))
+    }
+
+    /// Units per second that the table takes, as far as is known; `None` without a limit.
+    pub(crate) fn capacity(&self) -> Option<f64> {
+        self.within_budget(self.limit.as_ref().map(|limit| limit.capacity))
+    }
+
+    fn within_budget(&self, rate: Option<f64>) -> Option<f64> {
+        match (rate, self.budget) {
+            (Some(rate), Some(budget)) => Some(rate.min(budget)),
+            (rate, budget) => rate.or(budget),
+        }
+    }
+
+    /// How many events the table takes within `time`; `None` without a limit.
+    pub(crate) fn events_within(&self, time: Duration) -> Option<u64> {
+        let units = self.capacity()? * time.as_secs_f64();
+        Some((units / self.mean_event_units) as u64)
+    }
+
+    /// What may leave at `now`, with so many events waiting to.
+    pub(crate) fn allow(&mut self, waiting_events: usize, now: Instant) -> Allowance {
+        let Some(rate) = self.rate(now) else { return Allowance::Units(u64::MAX) };
+        let burst = rate * BURST.as_secs_f64();
+        let full_batch = self.max_batch_events * self.mean_event_units;
+        // A batch waits until it can be full, but no longer than a burst takes.
+        let batch = full_batch.min(burst).max(self.mean_event_units);
+        // A budget counts every unit; a table has a bucket of its own.
+        let most = if self.budget.is_some() { batch.max(burst) } else { full_batch.max(burst) };
+        self.fill(rate, most, now);
+        let wanted = batch.min(waiting_events as f64 * self.mean_event_units);
+        if self.tokens + ROUNDING >= wanted {
+            return Allowance::Units((self.tokens + ROUNDING).max(1.0) as u64);
+        }
+        self.held_back_at = Some(now);
+        let wait = Duration::from_secs_f64(((wanted - self.tokens) / rate).min(3_600.0));
+        Allowance::NotBefore(now + wait.max(SHORTEST_WAIT))
+    }
+
+    /// Notes that a batch leaves.
+    pub(crate) fn sent(&mut self, units: u64, events: usize) {
+        let mean = units as f64 / events.max(1) as f64;
+        self.mean_event_units += (mean - self.mean_event_units) * MEAN_WEIGHT;
+        if self.filled_at.is_some() {
+            self.tokens -= units as f64;
+        }
+    }
+
+    /// Learns from an answer. `jitter` is a random number from 0 to 1: by it the next call of one writer waits longer
+    /// than that of another, so that those who were refused together do not come again together.
+    pub(crate) fn observe(&mut self, answer: Answer, now: Instant, jitter: f64) -> Change {
+        let (accepted, refused) = (answer.accepted as f64, answer.refused as f64);
+        let Some(limit) = &mut self.limit else {
+            self.recent.add(accepted, refused, now);
+            if answer.refused == 0
+                || self.recent.refused_share() < limit::noise(self.mean_event_units)
+            {
+                return Change::None;
+            }
+            // What the table has accepted until now may have come out of its reserve.
+            let share = accepted / (accepted + refused);
+            let guess = self.recent.units_per_second().max(LEAST_GUESS);
+            self.limit = Some(Limit::guessed(guess, share, self.mean_event_units, now));
+            self.recent = Recent::default();
+            self.tokens = -guess * JITTER.as_secs_f64() * jitter;
+            self.filled_at = Some(now);
+            return Change::Began;
+        };
+        limit.count(answer.began, accepted, now);
+        // Calls that began before the rate stepped back tell what is known already.
+        if answer.began < limit.since {
+            return Change::None;
+        }
+        self.recent.add(accepted, refused, now);
+        if answer.refused > 0 {
+            limit.last_refusal = now;
+            let share = self.recent.refused_share();
+            let sample = limit.rate(now) * LEAST_SAMPLE.as_secs_f64();
+            if share >= limit.noise(now) && self.recent.units() >= sample {
+                *limit = limit.after_refusal(share, self.mean_event_units, now);
+                self.recent = Recent::default();
+                self.tokens = self.tokens.min(0.0);
+            }
+        }
+        Change::None
+    }
+
+    /// When the table counts as unlimited again, if it refuses nothing and nothing waits for it until then.
+    pub(crate) fn forgets_at(&self) -> Option<Instant> {
+        let last_refusal = self.limit.as_ref()?.last_refusal;
+        let last = self.held_back_at.map_or(last_refusal, |at| at.max(last_refusal));
+        Some(last + FORGET_AFTER)
+    }
+
+    /// Forgets the table's limit when it is time to.
+    pub(crate) fn forget(&mut self, now: Instant) -> Change {
+        if self.forgets_at().is_none_or(|at| now < at) {
+            return Change::None;
+        }
+        self.limit = None;
+        self.recent = Recent::default();
+        if self.budget.is_none() {
+            self.filled_at = None;
+        }
+        Change::Ended
+    }
+
+    fn fill(&mut self, rate: f64, most: f64, now: Instant) {
+        let filled_at = self.filled_at.replace(now).unwrap_or(now);
+        let passed = now.saturating_duration_since(filled_at);
+        self.tokens += rate * passed.as_secs_f64();
+        if self.tokens > most {
+            self.tokens = most;
+            // Nothing waited for the pace, so nothing was learned of the table.
+            if let Some(limit) = &mut self.limit {
+                limit.unused += passed;
+            }
+        }
+    }
+}
+
+/// Accepted and refused units of the last moments, older ones counting less.
+#[derive(Debug, Default)]
+struct Recent {
+    accepted: f64,
+    refused: f64,
+    at: Option<Instant>,
+}
+
+impl Recent {
+    fn add(&mut self, accepted: f64, refused: f64, now: Instant) {
+        let age = self.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let kept = (-age.as_secs_f64() / MEMORY.as_secs_f64()).exp();
+        self.accepted = self.accepted * kept + accepted;
+        self.refused = self.refused * kept + refused;
+        self.at = Some(now);
+    }
+
+    fn units(&self) -> f64 {
+        self.accepted + self.refused
+    }
+
+    fn units_per_second(&self) -> f64 {
+        self.units() / MEMORY.as_secs_f64()
+    }
+
+    fn refused_share(&self) -> f64 {
+        if self.units() > 0.0 { self.refused / self.units() } else { 0.0 }
+    }
+}

@@ -1,0 +1,94 @@
+//! What a fake table holds, and what it was told.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::reply::Then;
+use super::rules::violation;
+use super::throughput::Meter;
+use super::{ReadReply, Reply};
+use crate::clock::now;
+use crate::error::{BatchError, Certainty, FailureClass};
+use crate::event::Event;
+use crate::key::EventKey;
+
+/// One call that the table got.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Call {
+    /// When it came, after the table was made, by the runtime's clock.
+    pub at: Duration,
+    /// Keys of the batch.
+    pub keys: Vec<String>,
+    /// Calls of its kind under way when it began, itself included.
+    pub in_flight: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) start: Instant,
+    pub(super) script: VecDeque<Reply>,
+    pub(super) read_script: VecDeque<ReadReply>,
+    /// When the scripts are at their end.
+    pub(super) then: Then<Reply>,
+    pub(super) then_read: Then<ReadReply>,
+    /// A batch with one of these bodies is refused as a whole.
+    pub(super) poisonous: HashSet<String>,
+    pub(super) calls: Vec<Call>,
+    pub(super) reads: Vec<Call>,
+    pub(super) writing: usize,
+    pub(super) reading: usize,
+    pub(super) rows: BTreeMap<String, String>,
+    /// Batches that are to be applied when their time comes, whoever waits.
+    pub(super) late: Vec<(Instant, Vec<Event>)>,
+    pub(super) violations: Vec<String>,
+    /// `None` for a table without limits.
+    pub(super) meter: Option<Meter>,
+}
+
+impl State {
+    pub(super) fn begin(&mut self, events: &[Event]) -> Result<(Reply, Duration), BatchError> {
+        let keys = events.iter().map(|event| event.key().to_string()).collect();
+        self.calls.push(Call { at: self.age(), keys, in_flight: self.writing });
+        let invalid = |message: String| {
+            BatchError::new(FailureClass::Poison, Certainty::NotStored, message)
+                .with_code("ValidationException")
+        };
+        if let Some(violation) = violation(events) {
+            self.violations.push(violation.clone());
+            return Err(invalid(violation));
+        }
+        if !self.poisonous.is_empty()
+            && events.iter().any(|event| self.poisonous.contains(&*event.body()))
+        {
+            return Err(invalid("One or more parameter values were invalid".to_owned()));
+        }
+        let latency = self.meter.as_ref().map_or(Duration::ZERO, |meter| meter.latency(now()));
+        Ok((self.script.pop_front().unwrap_or_else(|| self.then.next(events.len())), latency))
+    }
+
+    /// The places of the events that there is no capacity for.
+    pub(super) fn refuse(&mut self, events: &[Event]) -> Result<Vec<usize>, BatchError> {
+        self.meter.as_mut().map_or(Ok(Vec::new()), |meter| meter.refuse(events, now()))
+    }
+
+    pub(super) fn begin_read(&mut self, keys: &[EventKey]) -> ReadReply {
+        let asked = keys.iter().map(ToString::to_string).collect();
+        self.reads.push(Call { at: self.age(), keys: asked, in_flight: self.reading });
+        self.read_script.pop_front().unwrap_or_else(|| self.then_read.next(keys.len()))
+    }
+
+    pub(super) fn age(&self) -> Duration {
+        now().saturating_duration_since(self.start)
+    }
+
+    pub(super) fn apply<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>) {
+        for event in events {
+            let (key, body) = (event.key().to_string(), event.body().into_owned());
+            let before = self.rows.insert(key.clone(), body);
+            if before.is_some_and(|before| before != event.body()) {
+                self.violations.push(format!("{key} was overwritten with another body"));
+            }
+        }
+    }
+}

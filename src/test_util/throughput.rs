@@ -1,0 +1,89 @@
+//! What a fake table with a capacity takes, and what it took.
+
+use std::time::{Duration, Instant};
+
+use crate::error::{BatchError, Certainty, FailureClass};
+use crate::event::Event;
+use crate::write_capacity::{Buckets, Refusal, WriteCapacity};
+
+/// What a table took and refused in one second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Throughput {
+    /// Write units of the items that were applied.
+    pub accepted_units: u64,
+    /// Write units of the items that were refused for the table's capacity.
+    pub refused_units: u64,
+    /// Calls of which all was refused.
+    pub refused_calls: u64,
+}
+
+/// A table's capacity in use.
+#[derive(Debug)]
+pub(super) struct Meter {
+    start: Instant,
+    buckets: Buckets,
+    seconds: Vec<Throughput>,
+}
+
+impl Meter {
+    pub(super) fn new(capacity: WriteCapacity, start: Instant) -> Self {
+        Self { start, buckets: Buckets::new(capacity), seconds: Vec::new() }
+    }
+
+    pub(super) fn latency(&self, now: Instant) -> Duration {
+        self.buckets.latency(now.saturating_duration_since(self.start))
+    }
+
+    pub(super) fn seconds(&self) -> Vec<Throughput> {
+        self.seconds.clone()
+    }
+
+    /// The places of the events that there is no capacity for at `now`; an error where there is none for any.
+    pub(super) fn refuse(
+        &mut self,
+        events: &[Event],
+        now: Instant,
+    ) -> Result<Vec<usize>, BatchError> {
+        let age = now.saturating_duration_since(self.start);
+        let mut refused = Vec::new();
+        let mut last = None;
+        let mut seen = Throughput::default();
+        for (place, event) in events.iter().enumerate() {
+            let units = event.write_units();
+            match self.buckets.admit(event.key().as_str(), units, age) {
+                Ok(()) => seen.accepted_units += units,
+                Err(refusal) => {
+                    seen.refused_units += units;
+                    refused.push(place);
+                    last = Some(refusal);
+                }
+            }
+        }
+        let whole = last.filter(|_| refused.len() == events.len());
+        seen.refused_calls = u64::from(whole.is_some());
+        self.count(seen, age);
+        match whole {
+            Some(refusal) => Err(throttled(refusal)),
+            None => Ok(refused),
+        }
+    }
+
+    fn count(&mut self, seen: Throughput, age: Duration) {
+        let second = age.as_secs() as usize;
+        if self.seconds.len() <= second {
+            self.seconds.resize(second + 1, Throughput::default());
+        }
+        if let Some(sum) = self.seconds.get_mut(second) {
+            sum.accepted_units += seen.accepted_units;
+            sum.refused_units += seen.refused_units;
+            sum.refused_calls += seen.refused_calls;
+        }
+    }
+}
+
+fn throttled(refusal: Refusal) -> BatchError {
+    let (code, reason) = refusal.exception();
+    let message = format!("the fake table is out of capacity ({reason})");
+    BatchError::new(FailureClass::Throttled, Certainty::NotStored, message).with_code(code)
+}

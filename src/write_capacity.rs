@@ -1,0 +1,300 @@
+//! How much a table takes: token buckets as DynamoDB keeps them, for tables that stand in for it.
+//!
+//! The rules, from the developer guide's pages on
+//! [capacity](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/provisioned-capacity-mode.html),
+//! [burst and adaptive capacity](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/burst-adaptive-capacity.html),
+//! [on-demand](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/on-demand-capacity-mode.html)
+//! and [throttling](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/throttling-diagnosing-workflow.html):
+//!
+//! - a table gains its units at a constant rate and keeps up to 300 s of what is not used;
+//! - a partition gives 1,000 write units a second, and items spread over partitions by a hash of their keys;
+//! - an item goes through while anything is left in each of its buckets, which it may take below zero;
+//! - a new on-demand table takes 4,000 units a second, and later twice its previous peak.
+
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+/// Write units that one partition gives a second.
+const PARTITION_UNITS: f64 = 1_000.0;
+
+/// How long a table keeps units that are not used.
+const LONGEST_BURST: Duration = Duration::from_secs(300);
+
+/// Write units a second of a new on-demand table.
+const NEW_ON_DEMAND: f64 = 4_000.0;
+
+/// How long an on-demand table takes to count a new peak as its previous one.
+const PEAK_PERIOD: Duration = Duration::from_secs(30 * 60);
+
+/// How much a table takes, and how fast it answers. Times count from the table's beginning.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use dynamodb_eventstore::WriteCapacity;
+///
+/// // 4,000 write units a second on four partitions; a second's worth may be saved up.
+/// let capacity = WriteCapacity::provisioned(4_000).burst(Duration::from_secs(1));
+/// // After a minute half of it.
+/// let capacity = capacity.changed_to(2_000, Duration::from_secs(60));
+/// # let _ = capacity;
+/// ```
+#[derive(Debug, Clone)]
+pub struct WriteCapacity {
+    units: f64,
+    is_on_demand: bool,
+    partitions: Option<usize>,
+    burst: Duration,
+    saved: Duration,
+    changes: Vec<(Duration, f64)>,
+    most_on_demand: Option<f64>,
+    account: Option<f64>,
+    latency: Duration,
+    latency_at_limit: Duration,
+}
+
+impl WriteCapacity {
+    /// So many write units a second; on as many partitions as that takes, with 300 s of unused units kept for
+    /// later, and none saved up at the beginning.
+    #[must_use]
+    pub fn provisioned(write_units_per_second: u32) -> Self {
+        Self {
+            units: write_units_per_second.into(),
+            is_on_demand: false,
+            partitions: None,
+            burst: LONGEST_BURST,
+            saved: Duration::ZERO,
+            changes: Vec::new(),
+            most_on_demand: None,
+            account: None,
+            latency: Duration::ZERO,
+            latency_at_limit: Duration::ZERO,
+        }
+    }
+
+    /// What an on-demand table takes: 4,000 write units a second, or twice the peak that it has had before. A
+    /// peak counts when half an hour has passed.
+    #[must_use]
+    pub fn on_demand(previous_peak: u32) -> Self {
+        let units = NEW_ON_DEMAND.max(2.0 * f64::from(previous_peak));
+        Self { units, is_on_demand: true, ..Self::provisioned(0) }
+    }
+
+    /// On so many partitions, of 1,000 units a second each. 1 or more.
+    #[must_use]
+    pub fn partitions(mut self, partitions: usize) -> Self {
+        self.partitions = Some(partitions.max(1));
+        self
+    }
+
+    /// Keeps units that are not used for so long, at most 300 s.
+    #[must_use]
+    pub fn burst(mut self, burst: Duration) -> Self {
+        self.burst = burst.min(LONGEST_BURST);
+        self
+    }
+
+    /// Begins with the units of so long a time saved up.
+    #[must_use]
+    pub fn saved(mut self, saved: Duration) -> Self {
+        self.saved = saved;
+        self
+    }
+
+    /// Takes so many units a second from `at` on.
+    #[must_use]
+    pub fn changed_to(mut self, write_units_per_second: u32, at: Duration) -> Self {
+        self.changes.push((at, write_units_per_second.into()));
+        self.changes.sort_by_key(|(at, _)| *at);
+        self
+    }
+
+    /// The ceiling that an on-demand table was given.
+    #[must_use]
+    pub fn max_on_demand(mut self, write_units_per_second: u32) -> Self {
+        self.most_on_demand = Some(write_units_per_second.into());
+        self
+    }
+
+    /// The account's quota for one table.
+    #[must_use]
+    pub fn account_limit(mut self, write_units_per_second: u32) -> Self {
+        self.account = Some(write_units_per_second.into());
+        self
+    }
+
+    /// Answers after so long.
+    #[must_use]
+    pub fn latency(mut self, latency: Duration) -> Self {
+        (self.latency, self.latency_at_limit) = (latency, latency);
+        self
+    }
+
+    /// Answers after so long when the table is used up, and faster the less it is.
+    #[must_use]
+    pub fn latency_at_limit(mut self, latency: Duration) -> Self {
+        self.latency_at_limit = latency;
+        self
+    }
+
+    fn units_at(&self, now: Duration) -> f64 {
+        let changed = self.changes.iter().rev().find(|(at, _)| *at <= now);
+        changed.map_or(self.units, |(_, units)| *units)
+    }
+
+    fn next_change(&self, after: Duration) -> Option<Duration> {
+        self.changes.iter().map(|(at, _)| *at).find(|at| *at > after)
+    }
+}
+
+/// Why an item is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Provisioned,
+    KeyRange,
+    MaxOnDemand,
+    Account,
+}
+
+impl Refusal {
+    /// The exception that a call gets of which all was refused, and the reason in it.
+    pub(crate) fn exception(self) -> (&'static str, &'static str) {
+        const PROVISIONED: &str = "ProvisionedThroughputExceededException";
+        const THROTTLING: &str = "ThrottlingException";
+        match self {
+            Self::Provisioned => (PROVISIONED, "TableWriteProvisionedThroughputExceeded"),
+            Self::KeyRange => (PROVISIONED, "TableWriteKeyRangeThroughputExceeded"),
+            Self::MaxOnDemand => (THROTTLING, "TableWriteMaxOnDemandThroughputExceeded"),
+            Self::Account => (THROTTLING, "TableWriteAccountLimitExceeded"),
+        }
+    }
+}
+
+/// A table's buckets at some moment.
+#[derive(Debug)]
+pub(crate) struct Buckets {
+    capacity: WriteCapacity,
+    filled_at: Duration,
+    table: Bucket,
+    account: Bucket,
+    partitions: Vec<Bucket>,
+    /// Units accepted in each second that has been, the current one last.
+    seconds: VecDeque<(u64, f64)>,
+    peak: f64,
+    peak_counts_from: Duration,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    units: f64,
+}
+
+impl Bucket {
+    fn fill(&mut self, rate: f64, passed: Duration, burst: Duration) {
+        // Even without a burst there is the second that the units are counted in.
+        let most = rate * burst.as_secs_f64().max(1.0);
+        self.units = (self.units + rate * passed.as_secs_f64()).min(most);
+    }
+}
+
+impl Buckets {
+    pub(crate) fn new(capacity: WriteCapacity) -> Self {
+        let saved = capacity.saved.as_secs_f64();
+        let partitions = capacity
+            .partitions
+            .unwrap_or_else(|| (capacity.units / PARTITION_UNITS).ceil().max(1.0) as usize);
+        let filled = |rate: f64| Bucket { units: rate * saved };
+        Self {
+            table: filled(capacity.units),
+            account: filled(capacity.account.unwrap_or_default()),
+            partitions: vec![filled(PARTITION_UNITS); partitions],
+            filled_at: Duration::ZERO,
+            seconds: VecDeque::new(),
+            peak: 0.0,
+            peak_counts_from: PEAK_PERIOD,
+            capacity,
+        }
+    }
+
+    /// Takes an item of so many units under `key`, or says why not. `now` does not go back.
+    pub(crate) fn admit(&mut self, key: &str, units: u64, now: Duration) -> Result<(), Refusal> {
+        self.fill(now);
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        let place = hasher.finish() as usize % self.partitions.len().max(1);
+        let is_on_demand = self.capacity.is_on_demand;
+        if self.capacity.account.is_some() && self.account.units <= 0.0 {
+            return Err(Refusal::Account);
+        }
+        if self.table.units <= 0.0 {
+            return Err(match (is_on_demand, self.capacity.most_on_demand) {
+                (false, _) => Refusal::Provisioned,
+                (true, Some(most)) if self.rate(now) >= most => Refusal::MaxOnDemand,
+                // An on-demand table has no rate of its own: what is short is in its partitions.
+                (true, _) => Refusal::KeyRange,
+            });
+        }
+        let Some(partition) = self.partitions.get_mut(place) else { return Ok(()) };
+        if partition.units <= 0.0 {
+            return Err(Refusal::KeyRange);
+        }
+        let units = units as f64;
+        partition.units -= units;
+        self.table.units -= units;
+        self.account.units -= units;
+        self.count(units, now);
+        Ok(())
+    }
+
+    /// How long a call takes that is answered about now.
+    pub(crate) fn latency(&self, now: Duration) -> Duration {
+        let second = now.as_secs();
+        let last = second.saturating_sub(1);
+        let used: f64 =
+            self.seconds.iter().filter(|(at, _)| *at == last).map(|(_, units)| units).sum();
+        let share = (used / self.rate(now).max(1.0)).min(1.0);
+        let more = self.capacity.latency_at_limit.saturating_sub(self.capacity.latency);
+        self.capacity.latency + more.mul_f64(share.powi(4))
+    }
+
+    fn rate(&self, now: Duration) -> f64 {
+        let units = self.capacity.units_at(now);
+        if !self.capacity.is_on_demand {
+            return units;
+        }
+        units.max(2.0 * self.peak).min(self.capacity.most_on_demand.unwrap_or(f64::MAX))
+    }
+
+    fn fill(&mut self, now: Duration) {
+        while self.filled_at < now {
+            let until = self.capacity.next_change(self.filled_at).map_or(now, |at| at.min(now));
+            let passed = until.saturating_sub(self.filled_at);
+            let burst = self.capacity.burst;
+            let rate = self.rate(self.filled_at);
+            self.table.fill(rate, passed, burst);
+            self.account.fill(self.capacity.account.unwrap_or_default(), passed, Duration::ZERO);
+            for partition in &mut self.partitions {
+                partition.fill(PARTITION_UNITS, passed, burst);
+            }
+            self.filled_at = until;
+        }
+        if self.capacity.is_on_demand && now >= self.peak_counts_from {
+            let best = self.seconds.iter().map(|(_, units)| *units).fold(0.0, f64::max);
+            self.peak = self.peak.max(best);
+            self.peak_counts_from = now + PEAK_PERIOD;
+            self.seconds.clear();
+        }
+    }
+
+    fn count(&mut self, units: f64, now: Duration) {
+        let second = now.as_secs();
+        match self.seconds.back_mut() {
+            Some((at, sum)) if *at == second => *sum += units,
+            _ => self.seconds.push_back((second, units)),
+        }
+        if self.seconds.len() > PEAK_PERIOD.as_secs() as usize {
+            self.seconds.pop_front();
+        }
+    }
+}

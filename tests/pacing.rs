@@ -1,0 +1,324 @@
+//! Stores before tables with limits, on virtual time: how much of the capacity they use, how much is refused,
+//! and how long events wait. A seed decides each run.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on panics"
+)]
+
+mod support;
+
+use std::time::Duration;
+
+use dynamodb_eventstore::test_util::{FakeTable, Throughput};
+use dynamodb_eventstore::{EventStore, EventStoreBuilder, PutError, WriteCapacity};
+use futures::future::join_all;
+use tokio::task::JoinHandle;
+
+use support::clock;
+
+const SECOND: Duration = Duration::from_secs(1);
+const LATENCY: Duration = Duration::from_millis(5);
+const SEED: u64 = 20_130_927;
+
+/// A table of so many units a second, on partitions of 1,000, that keeps unused units for a second.
+fn capacity(units: u32) -> WriteCapacity {
+    WriteCapacity::provisioned(units).burst(SECOND).saved(SECOND).latency(LATENCY)
+}
+
+async fn start(table: &FakeTable, seed: u64) -> EventStore {
+    start_with(table.store_builder(), seed).await
+}
+
+async fn start_with(builder: EventStoreBuilder, seed: u64) -> EventStore {
+    builder.deterministic(seed).start().await.unwrap()
+}
+
+fn body(bytes: usize) -> String {
+    format!("\"{}\"", "x".repeat(bytes - 2))
+}
+
+/// Puts events of these sizes in turn, as fast as they are let in, until it is aborted.
+fn overload(store: &EventStore, body_bytes: &[usize]) -> JoinHandle<()> {
+    let store = store.clone();
+    let bodies: Vec<String> = body_bytes.iter().map(|&bytes| body(bytes)).collect();
+    tokio::spawn(async move {
+        for body in bodies.iter().cycle() {
+            if store.put_json(body).await.is_err() {
+                break;
+            }
+        }
+    })
+}
+
+/// Accepted and refused units of these seconds.
+fn sum(seconds: &[Throughput]) -> (f64, f64) {
+    let accepted: u64 = seconds.iter().map(|second| second.accepted_units).sum();
+    let refused: u64 = seconds.iter().map(|second| second.refused_units).sum();
+    (accepted as f64, refused as f64)
+}
+
+/// Overloads a table for so many seconds, and says what it took in each.
+async fn overloaded(
+    capacity: WriteCapacity,
+    body_bytes: &[usize],
+    seconds: u64,
+) -> Vec<Throughput> {
+    let table = FakeTable::with_capacity(capacity);
+    let store = start(&table, SEED).await;
+    let producer = overload(&store, body_bytes);
+    clock::wait(SECOND * seconds as u32).await;
+    producer.abort();
+    table.throughput()[..seconds as usize].to_vec()
+}
+
+/// Of the time after the third second: which share of the capacity was used, and of the units sent refused.
+fn use_of(throughput: &[Throughput], units: u32) -> (f64, f64) {
+    let steady = &throughput[3..];
+    let (accepted, refused) = sum(steady);
+    (accepted / (f64::from(units) * steady.len() as f64), refused / (accepted + refused))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_overloaded_table_gives_all_it_has_and_refuses_little() {
+    for (units, seconds) in [(100, 43), (1_000, 43), (4_000, 43), (40_000, 18)] {
+        let throughput = overloaded(capacity(units), &[200], seconds).await;
+        let (used, refused) = use_of(&throughput, units);
+        assert!(used >= 0.97, "{used} of {units} units/s");
+        assert!(refused <= 0.02, "{refused} at {units} units/s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_and_mixed_events_use_the_capacity_as_well() {
+    for (units, sizes) in [
+        (1_000, &[10_000][..]),
+        (4_000, &[10_000]),
+        (1_000, &[200, 3_000, 10_000]),
+        (4_000, &[200, 3_000, 10_000]),
+    ] {
+        let throughput = overloaded(capacity(units), sizes, 63).await;
+        let (used, refused) = use_of(&throughput, units);
+        assert!(used >= 0.97, "{used} of {units} units/s, {sizes:?}");
+        assert!(refused <= 0.02, "{refused} at {units} units/s, {sizes:?}");
+    }
+}
+
+/// Seconds after the change, in the 20th second, until the table is used as far as it goes for two seconds.
+fn settled_after(throughput: &[Throughput], units: u32) -> Option<usize> {
+    let is_used = |second: &Throughput| second.accepted_units as f64 >= 0.95 * f64::from(units);
+    let is_calm = |second: &Throughput| second.refused_units as f64 <= 0.05 * f64::from(units);
+    throughput[20..].windows(2).position(|two| two.iter().all(|s| is_used(s) && is_calm(s)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_doubled_capacity_is_used_within_ten_seconds() {
+    for (before, after) in [(100, 200), (1_000, 2_000), (4_000, 8_000)] {
+        let capacity = capacity(before).partitions(8).changed_to(after, SECOND * 20);
+        let throughput = overloaded(capacity, &[200], 36).await;
+        let seconds = settled_after(&throughput, after).unwrap();
+        assert!(seconds <= 10, "{before} to {after}: {seconds} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_halved_capacity_is_kept_to_within_three_seconds() {
+    for (before, after) in [(200, 100), (2_000, 1_000), (8_000, 4_000)] {
+        let capacity = capacity(before).partitions(8).changed_to(after, SECOND * 20);
+        let throughput = overloaded(capacity, &[200], 36).await;
+        let late = &throughput[23..];
+        let (accepted, refused) = sum(late);
+        let used = accepted / (f64::from(after) * late.len() as f64);
+        assert!(used >= 0.95, "{before} to {after}: {used}");
+        assert!(refused <= 0.04 * accepted, "{before} to {after}: {refused} of {accepted}");
+    }
+}
+
+/// Waiting times of so many puts, one each so often, from put to answer; shortest first.
+async fn waits(store: &EventStore, puts: u32, every: Duration) -> Vec<Duration> {
+    let mut answers = Vec::new();
+    for _ in 0..puts {
+        let put_at = clock::now();
+        let ticket = store.put_json(&body(200)).await.unwrap();
+        answers.push(tokio::spawn(async move {
+            ticket.await.unwrap();
+            clock::now() - put_at
+        }));
+        clock::wait(every).await;
+    }
+    let mut waits: Vec<Duration> =
+        join_all(answers).await.into_iter().map(Result::unwrap).collect();
+    waits.sort();
+    waits
+}
+
+#[tokio::test(start_paused = true)]
+async fn below_its_capacity_a_table_answers_as_if_it_had_no_limit() {
+    let latency = Duration::from_millis(10);
+    let table = FakeTable::with_capacity(capacity(1_000).latency(latency));
+    let store = start(&table, SEED).await;
+    let waits = waits(&store, 8_000, SECOND / 800).await;
+    assert!(waits[waits.len() * 99 / 100] <= 2 * latency, "{:?}", waits.last());
+    assert_eq!(store.stats().write_units_per_second, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_overload_all_events_wait_about_as_long() {
+    let table = FakeTable::with_capacity(capacity(1_000));
+    let store = start(&table, SEED).await;
+    let mut answers = Vec::new();
+    for _ in 0..60_000 {
+        let ticket = store.put_json(&body(200)).await.unwrap();
+        let put_at = clock::now();
+        answers.push(tokio::spawn(async move {
+            ticket.await.unwrap();
+            clock::now() - put_at
+        }));
+    }
+    // Those at the beginning met an empty buffer, and the table's reserve.
+    let waits: Vec<Duration> = join_all(answers).await.into_iter().map(Result::unwrap).collect();
+    let mut steady = waits[20_000..].to_vec();
+    steady.sort();
+    let (half, most) = (steady[steady.len() / 2], steady[steady.len() * 99 / 100]);
+    assert!(most.as_secs_f64() <= 1.5 * half.as_secs_f64(), "{half:?}, {most:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_of_any_number_pass_a_slow_table_without_a_loss() {
+    let table = FakeTable::with_capacity(WriteCapacity::provisioned(50).latency(LATENCY));
+    // Those that are let in before the first refusal take 200 s.
+    let builder = table.store_builder().event_deadline(SECOND * 300);
+    let store = start_with(builder, SEED).await;
+    for _ in 0..15_000 {
+        drop(store.put_json("1").await.unwrap());
+    }
+    let report = store.close(Duration::MAX).await.unwrap();
+    assert_eq!((report.stored, report.failed), (15_000, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_let_in_who_cannot_be_served_in_time() {
+    let table = FakeTable::with_capacity(capacity(50));
+    let store = start_with(table.store_builder().max_buffered_events(500), SEED).await;
+    let producer = overload(&store, &[200]);
+    clock::wait(SECOND * 120).await;
+    // 50 units/s in half a minute are 1,500, more than the buffer's bound.
+    assert_eq!((store.stats().pending, store.stats().failed), (500, 0));
+    producer.abort();
+
+    let builder = table.store_builder().event_deadline(SECOND * 8);
+    let hurried = start_with(builder, SEED + 1).await;
+    let producer = overload(&hurried, &[200]);
+    clock::wait(SECOND * 120).await;
+    assert!(hurried.stats().pending <= 250, "{:?}", hurried.stats());
+    let failed = hurried.stats().failed;
+    let refused = hurried.try_put(&1).unwrap_err();
+    assert!(matches!(refused, PutError::Throttled { .. }), "{refused}");
+    clock::wait(SECOND * 120).await;
+    assert_eq!(hurried.stats().failed, failed, "an event expired while it waited");
+    producer.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_answers_slowly_is_filled_without_a_setting() {
+    let latency = Duration::from_millis(20);
+    let table = FakeTable::with_capacity(capacity(40_000).latency(latency));
+    let store = start(&table, SEED).await;
+    let producer = overload(&store, &[200]);
+    clock::wait(SECOND * 12).await;
+    producer.abort();
+    let (used, _) = use_of(&table.throughput()[..12], 40_000);
+    assert!(used >= 0.95, "{used}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_is_kept_to_within_a_percent_of_any_ten_seconds() {
+    for budget in [20, 500, 10_000] {
+        let table = FakeTable::with_capacity(capacity(40_000));
+        let builder = table.store_builder().max_write_units_per_second(budget);
+        let store = start_with(builder, SEED).await;
+        let producer = overload(&store, &[200]);
+        clock::wait(SECOND * 31).await;
+        producer.abort();
+        let throughput = table.throughput();
+        for ten in throughput[..31].windows(10) {
+            let (accepted, _) = sum(ten);
+            let share = accepted / (10.0 * f64::from(budget));
+            assert!((0.99..=1.011).contains(&share), "{share} of {budget}");
+        }
+        let most = throughput.iter().map(|second| second.accepted_units).max().unwrap();
+        assert!(most <= 2 * u64::from(budget));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_throttles_no_more_is_unlimited_again_after_a_minute() {
+    let table = FakeTable::with_capacity(capacity(1_000));
+    let store = start(&table, SEED).await;
+    let producer = overload(&store, &[200]);
+    clock::wait(SECOND * 10).await;
+    producer.abort();
+    let stats = store.stats();
+    let pace = stats.write_units_per_second.unwrap();
+    assert!((700.0..1_300.0).contains(&pace), "{pace}");
+    assert!(stats.throttled_units > 0 && stats.oldest_waiting > SECOND, "{stats:?}");
+    clock::wait(SECOND * 80).await;
+    let stats = store.stats();
+    assert_eq!((stats.write_units_per_second, stats.oldest_waiting), (None, Duration::ZERO));
+}
+
+/// Jain's index of fairness: 1 where all have the same, 1/n where one has everything.
+fn jain(shares: &[f64]) -> f64 {
+    let sum: f64 = shares.iter().sum();
+    let squares: f64 = shares.iter().map(|share| share * share).sum();
+    sum * sum / (shares.len() as f64 * squares)
+}
+
+/// Starts so many stores on one table, the last one `late`, and says what each stores in so many seconds after
+/// `from`.
+async fn shares(
+    capacity: WriteCapacity,
+    stores: u64,
+    late: Duration,
+    from: Duration,
+    seconds: u32,
+) -> Vec<f64> {
+    let table = FakeTable::with_capacity(capacity);
+    let mut running = Vec::new();
+    for number in 0..stores {
+        if number + 1 == stores {
+            clock::wait(late).await;
+        }
+        let store = start(&table, SEED + number).await;
+        let producer = overload(&store, &[200]);
+        running.push((store, producer));
+        clock::wait(Duration::from_millis(20)).await;
+    }
+    clock::wait(from).await;
+    let before: Vec<u64> = running.iter().map(|(store, _)| store.stats().stored).collect();
+    clock::wait(SECOND * seconds).await;
+    let stored = running
+        .iter()
+        .zip(before)
+        .map(|((store, _), before)| (store.stats().stored - before) as f64);
+    let stored = stored.collect();
+    running.iter().for_each(|(_, producer)| producer.abort());
+    stored
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_stores_share_a_table_equally() {
+    for (stores, units) in [(2, 4_000), (10, 4_000), (10, 1_000), (100, 4_000)] {
+        let shares = shares(capacity(units), stores, Duration::ZERO, SECOND * 30, 60).await;
+        let used = shares.iter().sum::<f64>() / (60.0 * f64::from(units));
+        assert!(used >= 0.95, "{stores} stores use {used} of {units} units/s");
+        assert!(jain(&shares) >= 0.95, "{stores} stores at {units} units/s: {shares:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newcomer_has_its_share_after_half_a_minute() {
+    let shares = shares(capacity(4_000), 10, SECOND * 30, SECOND * 30, 30).await;
+    let newcomer = shares[9] / (shares.iter().sum::<f64>() / 10.0);
+    assert!((0.6..1.6).contains(&newcomer), "{shares:?}");
+}
