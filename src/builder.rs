@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::Credentials;
+use aws_sdk_dynamodb::config::{Credentials, ProvideCredentials, SharedCredentialsProvider};
 use rand::rngs::{StdRng, SysRng};
 use rand::{Rng, SeedableRng};
 use tokio::runtime::Handle;
@@ -17,7 +17,7 @@ use crate::config::{Config, ConfigError};
 use crate::policy::retry::Backoff;
 use crate::store::EventStore;
 use crate::table::{Table, TableError};
-use crate::target::{self, Target};
+use crate::target::{TargetSettings, Transport};
 use crate::writer::BatchWriter;
 
 /// Why a store did not start.
@@ -39,6 +39,9 @@ pub enum StartError {
     Table(#[from] TableError),
 }
 
+/// Where credentials that were given say that they come from.
+const PROVIDER: &str = "EventStoreBuilder";
+
 /// Sets up an [`EventStore`]; made by [`EventStore::builder`].
 ///
 /// Where the store writes is said in one of four ways:
@@ -55,49 +58,62 @@ pub enum StartError {
 #[derive(Default)]
 pub struct EventStoreBuilder {
     config: Config,
-    table: Option<String>,
-    region: Option<String>,
-    credentials: Option<Credentials>,
-    endpoint_url: Option<String>,
-    sdk_config: Option<SdkConfig>,
-    client: Option<Client>,
-    batch_writer: Option<Arc<dyn BatchWriter>>,
+    target: TargetSettings,
     skip_table_check: bool,
 }
 
 impl EventStoreBuilder {
     /// Table to write to: its name or its ARN. Its only key is the hash key `key`, a String.
     pub fn table(mut self, table: impl Into<String>) -> Self {
-        self.table = Some(table.into());
+        self.target.table = Some(table.into());
         self
     }
 
     /// AWS region, for example `eu-central-1`.
     pub fn region(mut self, region: impl Into<String>) -> Self {
-        self.region = Some(region.into());
+        self.target.region = Some(region.into());
         self
     }
 
     /// Static credentials. Prefer the standard chain where there is one: it refreshes by itself.
     pub fn credentials(
-        mut self,
+        self,
         access_key_id: impl Into<String>,
         secret_access_key: impl Into<String>,
     ) -> Self {
         let (id, secret) = (access_key_id.into(), secret_access_key.into());
-        self.credentials = Some(Credentials::new(id, secret, None, None, "EventStoreBuilder"));
+        self.credentials_provider(Credentials::new(id, secret, None, None, PROVIDER))
+    }
+
+    /// Static credentials with a session token, as AWS STS gives them. They expire; a
+    /// [`credentials_provider`](Self::credentials_provider) can renew them.
+    pub fn session_credentials(
+        self,
+        access_key_id: impl Into<String>,
+        secret_access_key: impl Into<String>,
+        session_token: impl Into<String>,
+    ) -> Self {
+        let (id, secret) = (access_key_id.into(), secret_access_key.into());
+        let token = Some(session_token.into());
+        self.credentials_provider(Credentials::new(id, secret, token, None, PROVIDER))
+    }
+
+    /// Whatever provides credentials: it is asked when there are none, when they are about to expire, and when the
+    /// service refuses them, then at most every 3 s.
+    pub fn credentials_provider(mut self, provider: impl ProvideCredentials + 'static) -> Self {
+        self.target.credentials = Some(SharedCredentialsProvider::new(provider));
         self
     }
 
     /// Endpoint to send to instead of the region's own; `http://` means without TLS.
     pub fn endpoint_url(mut self, endpoint_url: impl Into<String>) -> Self {
-        self.endpoint_url = Some(endpoint_url.into());
+        self.target.endpoint_url = Some(endpoint_url.into());
         self
     }
 
     /// Everything about AWS in one: region, credentials, endpoint, HTTP client.
     pub fn sdk_config(mut self, sdk_config: &SdkConfig) -> Self {
-        self.sdk_config = Some(sdk_config.clone());
+        self.target.sdk_config = Some(sdk_config.clone());
         self
     }
 
@@ -107,13 +123,19 @@ impl EventStoreBuilder {
     /// at a lower cost, from the same parts; those writes are then not in the SDK's own spans and metrics, and
     /// have no `amz-sdk-` headers.
     pub fn client(mut self, client: &Client) -> Self {
-        self.client = Some(client.clone());
+        self.target.client = Some(client.clone());
         self
     }
 
     /// Another way to write a batch than `BatchWriteItem`, or one wrapped around it.
     pub fn batch_writer(mut self, batch_writer: impl BatchWriter) -> Self {
-        self.batch_writer = Some(Arc::new(batch_writer));
+        self.target.batch_writer = Some(Arc::new(batch_writer));
+        self
+    }
+
+    /// By which way batches go to the service. Default: [`Transport::Automatic`].
+    pub fn transport(mut self, transport: Transport) -> Self {
+        self.target.transport = transport;
         self
     }
 
@@ -217,6 +239,16 @@ impl EventStoreBuilder {
         self
     }
 
+    /// How long the service may refuse every call (access denied, unknown credentials) before that is final and
+    /// every event that waits is given up, 0 to 1 hour. Default: 5 s: fresh roles, keys and permissions refuse for
+    /// some seconds ([changes are not always visible at
+    /// once](https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency)).
+    /// Until then one call at a time is tried, with fresh credentials. A call that succeeds begins the time anew.
+    pub fn refusal_timeout(mut self, refusal_timeout: Duration) -> Self {
+        self.config.refusal_timeout = refusal_timeout;
+        self
+    }
+
     /// Whether an event that may be stored without an acknowledgement is read back, with a consistent
     /// `BatchGetItem`, before it is given up. Default: yes. It costs a read only where the answer would
     /// be *maybe*:
@@ -285,16 +317,16 @@ impl EventStoreBuilder {
     /// ```
     pub async fn start(self) -> Result<EventStore, StartError> {
         self.config.validate()?;
-        self.validate_target()?;
+        self.target.validate()?;
         let runtime = Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         let check_table = !self.skip_table_check;
-        let config = self.config.clone();
-        let target = self.into_target().await?;
+        let (config, transport) = (self.config.clone(), self.target.transport);
+        let target = self.target.into_target().await?;
         if check_table && let Some((client, table)) = target.table() {
             // Boxed, as it is large beside the rest and done with before the rest begins.
             Box::pin(Table::new(client, table).check_before_writing()).await?;
         }
-        let writer = target.into_writer();
+        let writer = target.into_writer(transport);
         let mut random = match config.seed {
             Some(seed) => StdRng::seed_from_u64(seed),
             None => random(config.writer_id)?,
@@ -304,61 +336,6 @@ impl EventStoreBuilder {
         drop(sleep_until(Instant::from_std(now())));
         Ok(EventStore::spawn(&runtime, writer, config, writer_id, random))
     }
-
-    fn validate_target(&self) -> Result<(), ConfigError> {
-        let ways = [
-            ("sdk_config", self.sdk_config.is_some()),
-            ("client", self.client.is_some()),
-            ("batch_writer", self.batch_writer.is_some()),
-        ];
-        let settings = [
-            ("region", self.region.clone()),
-            ("credentials", self.credentials.as_ref().map(|_| "hidden".to_owned())),
-            ("endpoint_url", self.endpoint_url.clone()),
-        ];
-        let mut chosen = ways.iter().filter(|(_, is_set)| *is_set).map(|(way, _)| *way);
-        let first = chosen.next();
-        if let (Some(first), Some(second)) = (first, chosen.next()) {
-            let limit = format!("not be given together with `{first}`");
-            return Err(ConfigError::new(second, "set", limit));
-        }
-        if let Some(way) = first {
-            for (setting, value) in settings {
-                if let Some(value) = value {
-                    let limit = format!("not be given together with `{way}`, which brings its own");
-                    return Err(ConfigError::new(setting, value, limit));
-                }
-            }
-        }
-        match (&self.table, first) {
-            (Some(table), Some("batch_writer")) => {
-                let limit = "not be given together with `batch_writer`, which knows its own";
-                Err(ConfigError::new("table", table, limit))
-            }
-            (None, Some("batch_writer")) => Ok(()),
-            (Some(table), _) if (1..=1_024).contains(&table.len()) => Ok(()),
-            (Some(table), _) => {
-                let limit = "be a table's name or ARN: 1 to 1024 characters";
-                Err(ConfigError::new("table", format_args!("`{table}`"), limit))
-            }
-            (None, _) => Err(ConfigError::new("table", "missing", "name the table to write to")),
-        }
-    }
-
-    async fn into_target(self) -> Result<Target, ConfigError> {
-        let table = self.table.unwrap_or_default();
-        match (self.batch_writer, self.client, self.sdk_config) {
-            (Some(writer), ..) => Ok(Target::Writer(writer)),
-            (_, Some(client), _) => Target::of_client(client, table),
-            (_, _, Some(sdk_config)) => Target::of_configuration(&sdk_config, table),
-            _ => {
-                let Self { region, credentials, endpoint_url, .. } = self;
-                // Boxed, as it is large beside the rest and done with before the rest begins.
-                let sdk_config = Box::pin(target::load(region, credentials, endpoint_url)).await;
-                Target::of_configuration(&sdk_config, table)
-            }
-        }
-    }
 }
 
 impl fmt::Debug for EventStoreBuilder {
@@ -367,9 +344,7 @@ impl fmt::Debug for EventStoreBuilder {
         formatter
             .debug_struct("EventStoreBuilder")
             .field("config", &self.config)
-            .field("table", &self.table)
-            .field("region", &self.region)
-            .field("endpoint_url", &self.endpoint_url)
+            .field("target", &self.target)
             .finish_non_exhaustive()
     }
 }

@@ -50,6 +50,7 @@ pub(crate) struct Config {
     pub(crate) event_deadline: Duration,
     pub(crate) max_attempts: u32,
     pub(crate) backoff: Backoff,
+    pub(crate) refusal_timeout: Duration,
     pub(crate) read_back: bool,
     pub(crate) writer_id: Option<u32>,
     /// Where all luck comes from, instead of from the system.
@@ -70,6 +71,7 @@ impl Default for Config {
             event_deadline: Duration::from_secs(60),
             max_attempts: 100,
             backoff: Backoff::default(),
+            refusal_timeout: Duration::from_secs(5),
             read_back: true,
             writer_id: None,
             seed: None,
@@ -111,6 +113,7 @@ impl Config {
             let limit = "be at most half of `event_deadline`, which leaves time for an attempt";
             return Err(ConfigError::new("linger", format_args!("{:?}", self.linger), limit));
         }
+        duration_in_range("refusal_timeout", self.refusal_timeout, Duration::ZERO, HOUR)?;
         in_range("max_attempts", self.max_attempts, 1, 1_000_000)?;
         let Backoff { floor, base, ceiling } = self.backoff;
         duration_in_range("backoff.ceiling", ceiling, SHORTEST_TIMEOUT, HOUR)?;
@@ -138,6 +141,7 @@ impl Config {
                 max_attempts: self.max_attempts,
                 event_deadline: self.event_deadline,
             },
+            refusal_timeout: self.refusal_timeout,
             read_back: self.read_back,
             max_unheard_events: self.max_buffered_events,
             max_unheard_bytes: self.max_buffered_bytes,
@@ -240,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_value_out_of_range_is_refused_with_its_field_its_value_and_its_limit() {
-        let cases: [(Change, &str); 16] = [
+        let cases: [(Change, &str); 17] = [
             (|c| c.max_batch_events = 0, "setting `max_batch_events` is 0; it must be 1 to 25"),
             (|c| c.max_batch_events = 26, "setting `max_batch_events` is 26; it must be 1 to 25"),
             (|c| c.linger = HOUR * 2, "setting `linger` is 7200s; it must be 0ns to 3600s"),
@@ -270,6 +274,7 @@ mod tests {
                 |c| c.event_deadline = Duration::from_millis(9),
                 "setting `linger` is 5ms; it must be at most half of `event_deadline`",
             ),
+            (|c| c.refusal_timeout = DAY, "setting `refusal_timeout` is 86400s; it must be"),
             (|c| c.max_attempts = 0, "setting `max_attempts` is 0; it must be 1 to 1000000"),
             (
                 |c| c.backoff.floor = HOUR,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use aws_sdk_dynamodb::Client;
 use bytes::Bytes;
 
-use crate::error::BatchError;
+use crate::error::{BatchError, Certainty, FailureClass};
 use crate::event::{Event, MAX_BATCH_EVENTS};
 use crate::key::{EventKey, KeyGenerator, WriterId};
 use crate::policy::Waiting;
@@ -73,6 +73,10 @@ impl DirectTransport {
 
     /// Signs and sends a request, and reads its answer.
     pub async fn send(&self, body: Bytes) -> Result<BatchReceipt, BatchError> {
-        self.0.write(|| body, Duration::MAX).await
+        let unknown = || {
+            let message = "the request cannot be repeated";
+            Err(BatchError::new(FailureClass::Fatal, Certainty::NotStored, message))
+        };
+        self.0.write(|| body, Duration::MAX).await.unwrap_or_else(unknown)
     }
 }

@@ -87,7 +87,9 @@
 //! | none, the default | the library |
 //! | `test-util` | `test_util::FakeTable`: a table that fails as it is told, for your tests |
 //! | `local` | `LocalTable`: an embedded table, in memory or in a SQLite file |
-//! | `cli` | the command-line tool `dynamodb-eventstore`, and `local` |
+//! | `sso` | credentials of AWS profiles with an SSO session |
+//! | `credentials-process` | credentials of AWS profiles with a `credential_process` |
+//! | `cli` | the command-line tool `dynamodb-eventstore`, and `local`, `sso` and `credentials-process` |
 
 mod body;
 mod builder;
@@ -138,6 +140,7 @@ pub use report::{CloseReport, FlushReport};
 pub use stats::Stats;
 pub use store::EventStore;
 pub use table::{Capacity, Table, TableError};
+pub use target::Transport;
 pub use ticket::{Proof, PutTicket, Stored};
 #[cfg(feature = "test-util")]
 pub use write_capacity::WriteCapacity;

@@ -234,7 +234,7 @@ async fn an_error_reaches_the_caller(engine: &Engine) {
     assert_eq!(error.certainty(), Certainty::NotStored);
     assert_eq!(error.reason(), GiveUp::NotRetryable);
     let cause = error.last_cause().unwrap();
-    assert_eq!(cause.class(), FailureClass::Fatal);
+    assert_eq!(cause.class(), FailureClass::Refused);
     assert_eq!(cause.code(), Some("ResourceNotFoundException"));
 }
 

@@ -78,6 +78,13 @@ each_way! {
     a_connection_reset_in_the_middle_of_the_request_is_a_maybe_and_the_batch_is_stored
     a_connection_reset_in_the_middle_of_the_answer_leads_to_one_row
     a_body_cut_short_leads_to_one_row
+    an_answer_with_a_wrong_checksum_is_asked_for_again
+    an_answer_without_an_end_is_given_up_and_asked_for_again
+    an_event_that_is_too_large_on_the_way_fails_alone
+    an_event_refused_for_a_moment_is_stored
+    rotated_keys_are_fetched_anew_and_not_too_often
+    renewed_credentials_use_the_same_connections
+    nothing_of_a_store_is_left_when_it_is_dropped
     an_answer_that_trickles_in_before_the_time_is_up_is_an_answer
     an_answer_that_trickles_beyond_the_time_is_a_maybe_and_asked_for_again
     after_a_connection_was_closed_while_idle_the_next_batch_is_stored_once
@@ -92,10 +99,10 @@ each_way! {
     a_clock_that_goes_wrong_in_the_middle_is_corrected_without_losing_an_event
     a_store_starts_although_its_clock_is_hours_off
     a_clock_that_is_set_right_again_is_noticed_without_losing_an_event
-    a_refusal_is_told_at_once_though_the_clock_is_hours_off
+    a_refusal_is_final_though_the_clock_is_hours_off
     credentials_that_cannot_be_had_for_a_moment_are_waited_for
-    a_table_deleted_in_the_middle_keeps_what_it_had_and_the_rest_is_told_at_once
-    a_table_deleted_under_many_calls_refuses_each_of_them_once
+    a_table_deleted_in_the_middle_keeps_what_it_had_and_the_rest_is_refused
+    a_table_deleted_under_many_calls_refuses_the_rest
     a_store_starts_when_its_table_has_been_created_and_not_before
     what_is_put_while_the_table_is_being_created_is_not_stored_and_what_is_put_later_is
 }
@@ -478,7 +485,7 @@ async fn a_clock_that_is_set_right_again_is_noticed_without_losing_an_event(tran
     }
 }
 
-async fn a_refusal_is_told_at_once_though_the_clock_is_hours_off(transport: Transport) {
+async fn a_refusal_is_final_though_the_clock_is_hours_off(transport: Transport) {
     for code in ["AccessDeniedException", "InvalidSignatureException"] {
         let script =
             Script::always(Reply::error(400, code)).with_clock_ahead(3, "RequestTimeTooSkewed");
@@ -486,8 +493,128 @@ async fn a_refusal_is_told_at_once_though_the_clock_is_hours_off(transport: Tran
         let store = brisk(endpoint.store()).check_table(false).start().await.unwrap();
         let error = settle_one(&store, &endpoint).await.unwrap_err();
         // Refused for its clock, and then for what it asks.
-        assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 2), "{error}");
+        assert_eq!(error.certainty(), Certainty::NotStored, "{error}");
+        assert!(error.attempts() >= 2, "{error}");
         assert_eq!(error.reason(), GiveUp::NotRetryable);
+    }
+}
+
+async fn an_answer_with_a_wrong_checksum_is_asked_for_again(transport: Transport) {
+    stored_after(transport, [Reply::WrongChecksum, Reply::WrongChecksum, Reply::Ok]).await;
+    stored_after(transport, [Reply::WrongChecksum.once_applied(), Reply::Ok]).await;
+    // The last answer is worth nothing, so what it says of its batch is read back.
+    for error in told_after_one_attempt(transport, Reply::WrongChecksum).await {
+        assert_eq!(error.certainty(), Certainty::MaybeStored, "{error}");
+    }
+}
+
+async fn an_answer_without_an_end_is_given_up_and_asked_for_again(transport: Transport) {
+    let endpoint = Endpoint::start_over(transport, [Reply::Endless]).await;
+    // Its bytes end it, not its time.
+    let store = brisk(endpoint.store()).attempt_timeout(TIME_LIMIT).start().await.unwrap();
+    let puts = put_many(&store, 3).await;
+    let answers = settle(&store, &endpoint, puts).await;
+    assert_eq!(attempts(&answers), [2; 3]);
+}
+
+async fn an_event_that_is_too_large_on_the_way_fails_alone(transport: Transport) {
+    for too_large in [Reply::raw(413, "<html>"), Reply::error(413, "RequestEntityTooLarge")] {
+        let endpoint = Endpoint::start_over(transport, [too_large.clone(), too_large]).await;
+        let store = store_at(&endpoint).await;
+        let puts = put_many(&store, 3).await;
+        let answers = settle(&store, &endpoint, puts).await;
+        assert_eq!(endpoint.sizes(), [3, 1, 2]);
+        let error = answers[0].as_ref().unwrap_err();
+        assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 2));
+        assert!(answers[1..].iter().all(Result::is_ok));
+    }
+}
+
+async fn put_and_flush(store: &EventStore) -> Answer {
+    let ticket = store.put(&1).await.unwrap();
+    store.flush().await.unwrap();
+    ticket.await
+}
+
+/// Keys that the service does not know until it has been asked for the second time.
+#[derive(Debug, Clone, Default)]
+struct Rotated(Arc<AtomicU32>);
+
+impl ProvideCredentials for Rotated {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        let key = if self.0.fetch_add(1, Ordering::Relaxed) == 0 { "BEFORE" } else { "AFTER" };
+        let credentials = Credentials::new(key, "secret", None, None, "tests");
+        future::ProvideCredentials::ready(Ok(credentials))
+    }
+}
+
+async fn rotated_keys_are_fetched_anew_and_not_too_often(transport: Transport) {
+    for code in ["UnrecognizedClientException", "InvalidSignatureException"] {
+        let endpoint = Endpoint::start_over(transport, Script::of([])).await;
+        endpoint.accept_only_with("AFTER", code);
+        let provider = Rotated::default();
+        let config = endpoint.sdk_config().into_builder();
+        let config = config.credentials_provider(SharedCredentialsProvider::new(provider.clone()));
+        let store = brisk(endpoint.store_with(&config.build())).check_table(false);
+        let store = store.start().await.unwrap();
+        put_and_flush(&store).await.unwrap();
+        assert_eq!(provider.0.load(Ordering::Relaxed), 2, "{code}");
+        // Now none are good any more, and the provider is not asked at each refusal.
+        endpoint.accept_only_with("NEVER", code);
+        put_and_flush(&store).await.unwrap_err();
+        assert!(endpoint.batches().len() > 3);
+        assert_eq!(provider.0.load(Ordering::Relaxed), 2, "{code}");
+    }
+}
+
+async fn renewed_credentials_use_the_same_connections(transport: Transport) {
+    let expired = || Reply::error(400, "ExpiredTokenException");
+    let replies = (0..10).flat_map(|_| [expired(), Reply::Ok]);
+    let endpoint = Endpoint::start_over(transport, Script::of(replies)).await;
+    let provider = Rotated::default();
+    let config = endpoint.sdk_config().into_builder();
+    let config = config.credentials_provider(SharedCredentialsProvider::new(provider.clone()));
+    let store = brisk(endpoint.store_with(&config.build()));
+    let store = store.check_table(false).max_batches_in_flight(1).start().await.unwrap();
+    for _ in 0..10 {
+        put_and_flush(&store).await.unwrap();
+    }
+    assert!(provider.0.load(Ordering::Relaxed) >= 2, "nothing was renewed");
+    assert_eq!(endpoint.connections(), 1);
+}
+
+/// Notes how many of it there are.
+#[derive(Debug)]
+struct Counted {
+    _alive: Arc<()>,
+}
+
+impl ProvideCredentials for Counted {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::ready(Ok(Credentials::new("test", "test", None, None, "tests")))
+    }
+}
+
+async fn nothing_of_a_store_is_left_when_it_is_dropped(transport: Transport) {
+    let expired = || Reply::error(400, "ExpiredTokenException");
+    let endpoint = Endpoint::start_over(transport, [expired(), expired()]).await;
+    let alive = Arc::new(());
+    let provider = SharedCredentialsProvider::new(Counted { _alive: Arc::clone(&alive) });
+    let config = endpoint.sdk_config().into_builder().credentials_provider(provider).build();
+    let store = brisk(endpoint.store_with(&config)).check_table(false).start().await.unwrap();
+    drop(config);
+    settle_one(&store, &endpoint).await.unwrap();
+    store.close(ATTEMPT_TIMEOUT).await.unwrap();
+    drop(store);
+    // The worker's task is dropped a moment after it has reported.
+    while Arc::strong_count(&alive) > 1 {
+        yield_now().await;
     }
 }
 
@@ -722,7 +849,7 @@ async fn an_event_for_which_credentials_never_come_is_not_stored() {
 
 const NO_TABLE: &str = "ResourceNotFoundException";
 
-async fn a_table_deleted_in_the_middle_keeps_what_it_had_and_the_rest_is_told_at_once(
+async fn a_table_deleted_in_the_middle_keeps_what_it_had_and_the_rest_is_refused(
     transport: Transport,
 ) {
     let script = Script::of([Reply::Ok, Reply::Ok]).then(Reply::error(400, NO_TABLE));
@@ -730,32 +857,28 @@ async fn a_table_deleted_in_the_middle_keeps_what_it_had_and_the_rest_is_told_at
     let store = brisk(endpoint.store()).max_batches_in_flight(1).start().await.unwrap();
     let puts = put_many(&store, 110).await;
     let answers = settle(&store, &endpoint, puts).await;
-    assert_eq!(endpoint.sizes(), [25, 25, 25]);
+    assert!(endpoint.sizes().len() > 3, "it may come back, as it was there before");
     assert_eq!(attempts(&answers[..50]), [1; 50]);
-    for (place, answer) in answers.into_iter().enumerate().skip(50) {
+    for answer in answers.into_iter().skip(50) {
         let error = answer.unwrap_err();
         assert_eq!(error.certainty(), Certainty::NotStored);
         assert_eq!(error.reason(), GiveUp::NotRetryable);
-        assert_eq!(error.attempts(), if place < 75 { 1 } else { 0 });
         assert_eq!(error.last_cause().unwrap().code(), Some(NO_TABLE));
     }
 }
 
-async fn a_table_deleted_under_many_calls_refuses_each_of_them_once(transport: Transport) {
+async fn a_table_deleted_under_many_calls_refuses_the_rest(transport: Transport) {
     let script = Script::of([Reply::Ok]).then(Reply::error(400, NO_TABLE));
     let endpoint = Endpoint::start_over(transport, script).await;
     let store = brisk(endpoint.store()).max_batches_in_flight(4).start().await.unwrap();
     let puts = put_many(&store, 120).await;
     let answers = settle(&store, &endpoint, puts).await;
-    // One was stored, and four at most were under way when the first refusal came.
-    assert!((2..=5).contains(&endpoint.sizes().len()), "{:?}", endpoint.sizes());
     let (stored, failed): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
     assert_eq!(attempts(&stored), [1; 25]);
     let mut sent = 0;
     for error in failed.into_iter().map(Result::unwrap_err) {
         assert_eq!(error.certainty(), Certainty::NotStored);
         assert_eq!(error.reason(), GiveUp::NotRetryable);
-        assert!(error.attempts() <= 1);
         sent += error.attempts() as usize;
     }
     assert_eq!(sent + 25, endpoint.sizes().iter().sum::<usize>());
@@ -778,21 +901,33 @@ async fn a_store_starts_when_its_table_has_been_created_and_not_before(transport
 async fn what_is_put_while_the_table_is_being_created_is_not_stored_and_what_is_put_later_is(
     transport: Transport,
 ) {
-    for code in [NO_TABLE, "ResourceInUseException"] {
-        let script = Script::of([Reply::error(400, code)]).describing(Described::creating());
-        let endpoint = Endpoint::start_over(transport, script).await;
-        // With the check the store would not start.
-        let store = brisk(endpoint.store()).check_table(false).start().await.unwrap();
-        let puts = put_many(&store, 3).await;
-        for answer in settle(&store, &endpoint, puts).await {
-            let error = answer.unwrap_err();
-            assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 1));
-            assert_eq!(error.reason(), GiveUp::NotRetryable);
-            assert_eq!(error.last_cause().unwrap().code(), Some(code));
-        }
-        settle_one(&store, &endpoint).await.unwrap();
-        assert_eq!(endpoint.sizes(), [3, 1]);
+    let script = Script::of([Reply::error(400, NO_TABLE)]).describing(Described::creating());
+    let endpoint = Endpoint::start_over(transport, script).await;
+    // With the check the store would not start.
+    let store = brisk(endpoint.store()).check_table(false).start().await.unwrap();
+    let puts = put_many(&store, 3).await;
+    for answer in settle(&store, &endpoint, puts).await {
+        let error = answer.unwrap_err();
+        assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 1));
+        assert_eq!(error.reason(), GiveUp::NotRetryable);
+        assert_eq!(error.last_cause().unwrap().code(), Some(NO_TABLE));
     }
+    settle_one(&store, &endpoint).await.unwrap();
+    assert_eq!(endpoint.sizes(), [3, 1]);
+}
+
+async fn an_event_refused_for_a_moment_is_stored(transport: Transport) {
+    for code in [
+        "AccessDeniedException",
+        "InvalidSignatureException",
+        "MissingAuthenticationTokenException",
+        "ResourceInUseException",
+        "TransactionConflictException",
+        "UnrecognizedClientException",
+    ] {
+        stored_after(transport, [Reply::error(400, code), Reply::Ok]).await;
+    }
+    stored_after(transport, [Reply::error(421, "InvalidEndpointException"), Reply::Ok]).await;
 }
 
 #[tokio::test]

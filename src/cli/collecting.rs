@@ -67,5 +67,7 @@ pub(crate) async fn collect(
 /// Whether the events to come would fail the same way.
 fn is_hopeless(error: &WriteError) -> bool {
     error.reason() == GiveUp::NotRetryable
-        && error.last_cause().is_some_and(|cause| cause.class() == FailureClass::Fatal)
+        && error.last_cause().is_some_and(|cause| {
+            matches!(cause.class(), FailureClass::Fatal | FailureClass::Refused)
+        })
 }

@@ -208,7 +208,8 @@ async fn read(
         if left.is_empty() {
             break;
         }
-        if !failure.class().is_retryable() || now() + wait >= progress + PATIENCE {
+        let is_refused = failure.class() == FailureClass::Refused;
+        if is_refused || !failure.class().is_retryable() || now() + wait >= progress + PATIENCE {
             return Err(failure);
         }
         sleep_until(now() + wait).await;

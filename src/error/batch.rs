@@ -31,6 +31,16 @@ impl serde::Serialize for Certainty {
 }
 
 /// What kind of failure it was, which decides what happens next.
+///
+/// | class | of an answer of the service | may be stored |
+/// |---|---|---|
+/// | `Throttled` | `ProvisionedThroughputExceededException`, `ThrottlingException`, `RequestLimitExceeded`, `LimitExceededException` and their like; 429 without a code | no |
+/// | `Transient` | `InternalServerError`, `ServiceUnavailable`, `ReplicatedWriteConflictException`, `TransactionInProgressException`, `RequestTimeout`, any 5xx; an answer that cannot be read; 408 without a code | maybe |
+/// | `Transient` | `TransactionConflictException`, `InvalidEndpointException`, 421, any other 4xx without a code | no |
+/// | `ExpiredCredentials` | `ExpiredTokenException`; credentials that are not there, or not yet | no |
+/// | `ClockSkew` | `RequestTimeTooSkewed`, `RequestExpired`; a refused signature where the clocks are far apart | no |
+/// | `Poison` | `ValidationException`, `SerializationException`, `ItemCollectionSizeLimitExceededException`, 413 | no |
+/// | `Refused` | `AccessDeniedException`, `UnrecognizedClientException`, `InvalidSignatureException`, `MissingAuthenticationTokenException`, `ResourceNotFoundException`, and every 4xx with a code that is not named here | no |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -49,7 +59,12 @@ pub enum FailureClass {
     /// The service calls the request invalid, which one event of the batch can be at fault for. The
     /// batch is sent again in halves until the guilty event is alone; that one is not retried.
     Poison,
-    /// Nothing that time mends, for any event: no such table, access denied, unknown credentials.
+    /// The service refuses every event: access denied, unknown credentials, no such table. Fresh roles, keys and
+    /// permissions do so for seconds. Retried until it has stood for
+    /// [`refusal_timeout`](crate::EventStoreBuilder::refusal_timeout) without a success in between; then it is final
+    /// for every event that waits. A table that is not there is final at once, unless it was there before.
+    Refused,
+    /// Nothing that time mends, for any event: a request that cannot be built, credentials that are set up wrong.
     /// Not retried, and the events that wait are given up with it.
     Fatal,
     /// The [`BatchWriter`](crate::BatchWriter) panicked. Not retried.
@@ -65,7 +80,8 @@ impl FailureClass {
             | Self::Throttled
             | Self::Transient
             | Self::ExpiredCredentials
-            | Self::ClockSkew => true,
+            | Self::ClockSkew
+            | Self::Refused => true,
             Self::Poison | Self::Fatal | Self::Panicked => false,
         }
     }

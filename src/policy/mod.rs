@@ -10,6 +10,7 @@ pub(crate) mod buffer;
 pub(crate) mod concurrency;
 pub(crate) mod pace;
 pub(crate) mod reconcile;
+pub(crate) mod refusal;
 pub(crate) mod resolve;
 pub(crate) mod retry;
 

@@ -132,14 +132,16 @@ impl Doubts {
             Err(failure) => {
                 tracing::warn!(events = batch.len(), class = ?failure.class(), error = %failure, "read back failed");
                 let failure = Arc::new(failure);
-                if failure.class().is_retryable() {
+                // A role that may write need not be allowed to read.
+                let is_refused = failure.class() == FailureClass::Refused;
+                if failure.class().is_retryable() && !is_refused {
                     let again = batch.into_iter();
                     return again
                         .filter_map(|doubtful| self.again(doubtful, &failure, now, jitter))
                         .collect();
                 }
                 let mut refused = batch;
-                if failure.class() == FailureClass::Fatal {
+                if is_refused || failure.class() == FailureClass::Fatal {
                     // What waits would be refused as well.
                     refused.extend(std::iter::from_fn(|| self.waiting.pop()));
                 }

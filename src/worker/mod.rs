@@ -23,6 +23,7 @@ use crate::policy::batch::BatchLimits;
 use crate::policy::buffer::Buffer;
 use crate::policy::concurrency::Concurrency;
 use crate::policy::pace::{Allowance, Pace};
+use crate::policy::refusal::Refusals;
 use crate::policy::retry::RetryPolicy;
 use crate::writer::{BatchReading, BatchReceipt, BatchWriter};
 use doubts::{Doubtful, Doubts};
@@ -52,6 +53,8 @@ pub(crate) struct WorkerSettings {
     pub(crate) enough_bytes_in_flight: usize,
     pub(crate) attempt_timeout: Duration,
     pub(crate) retry: RetryPolicy,
+    /// How long a refusal that no event would escape stands before it is final.
+    pub(crate) refusal_timeout: Duration,
     /// Whether events in doubt are read back before they are answered.
     pub(crate) read_back: bool,
     /// How many failed events whose tickets were dropped are kept for the close report.
@@ -79,6 +82,7 @@ pub(crate) struct Worker {
     /// When the pace lets the next batch leave that is due.
     next_turn: Option<Instant>,
     concurrency: Concurrency,
+    refusals: Refusals,
     max_buffered_events: usize,
     doubts: Doubts,
     settlement: Settlement,
@@ -118,6 +122,7 @@ impl Worker {
             enough_bytes_in_flight,
             attempt_timeout,
             retry,
+            refusal_timeout,
             read_back,
             max_unheard_events,
             max_unheard_bytes,
@@ -137,6 +142,7 @@ impl Worker {
             pace: Pace::new(max_write_units_per_second, limits.max_events),
             next_turn: None,
             concurrency: Concurrency::new(max_batches_in_flight),
+            refusals: Refusals::new(refusal_timeout),
             max_buffered_events,
             // As many reads as writes: calls that hang do not keep each other's places.
             doubts: Doubts::new(
@@ -265,6 +271,10 @@ impl Worker {
         }
         self.next_turn = None;
         while self.has_place() && self.buffer.is_due(now) {
+            if let Some(turn) = self.refusals.next_attempt().filter(|turn| now < *turn) {
+                self.next_turn = Some(turn);
+                break;
+            }
             let max_units = match self.pace.allow(self.buffer.len(), now) {
                 Allowance::Units(units) => units,
                 Allowance::NotBefore(turn) => {
@@ -278,7 +288,10 @@ impl Worker {
     }
 
     fn has_place(&self) -> bool {
-        self.flights.has_place() && self.flights.len() < self.concurrency.limit()
+        // While all is refused, one call is enough to learn whether it still is.
+        let limit =
+            if self.refusals.next_attempt().is_some() { 1 } else { self.concurrency.limit() };
+        self.flights.has_place() && self.flights.len() < limit
     }
 
     /// Notes since when the buffer is full: puts wait for room while events wait for company.

@@ -18,6 +18,9 @@ use crate::policy::retry::Decision;
 use crate::ticket::Proof;
 use crate::writer::{BatchReading, BatchReceipt};
 
+/// What the service says where there is no table of this name.
+const NO_SUCH_TABLE: &str = "ResourceNotFoundException";
+
 impl Worker {
     pub(super) fn conclude(
         &mut self,
@@ -29,8 +32,10 @@ impl Worker {
         match attempt {
             Ok(receipt) => self.apply(batch, &receipt, call, now),
             Err(error) => {
-                if error.class() == FailureClass::Throttled {
-                    self.learn(call, Share::Refused, now);
+                match error.class() {
+                    FailureClass::Throttled => self.learn(call, Share::Refused, now),
+                    FailureClass::Refused => return self.refuse(batch, error, call, now),
+                    _ => {}
                 }
                 self.fail(batch, error, now);
             }
@@ -50,6 +55,7 @@ impl Worker {
             );
             return self.fail(batch, foreign, now);
         }
+        self.refusals.succeeded(now);
         self.learn(call, Share::Stored(&reconciled.stored), now);
         self.settlement.acknowledged(reconciled.stored, now);
         if !reconciled.remaining.is_empty() {
@@ -88,6 +94,33 @@ impl Worker {
             }
         }
         if class == FailureClass::Fatal {
+            self.give_up_waiting(&cause, now);
+        }
+    }
+
+    /// Sends events again that were refused as every event would be, until that is final; then gives up all that
+    /// waits.
+    fn refuse(&mut self, mut batch: Vec<Held>, cause: BatchError, call: Call, now: Instant) {
+        let (began, jitter) = (call.began.unwrap_or(now), self.jitter.random::<f64>());
+        let is_wrong_table = cause.code() == Some(NO_SUCH_TABLE);
+        let is_final = self.refusals.refused(began, is_wrong_table, now, jitter);
+        tracing::warn!(events = batch.len(), is_final, error = %cause, "refused");
+        let cause = Arc::new(cause);
+        for held in &mut batch {
+            held.pending.fail(&cause, now);
+        }
+        for held in batch {
+            if is_final {
+                self.give_up(held, GiveUp::NotRetryable, now);
+            } else if held.pending.attempts() >= self.retry.max_attempts {
+                self.give_up(held, GiveUp::Attempts, now);
+            } else {
+                // The next attempt of all waits, so none has to wait by itself.
+                let accepted_at = held.pending.accepted_at();
+                self.buffer.requeue_in_turn(held, accepted_at);
+            }
+        }
+        if is_final {
             self.give_up_waiting(&cause, now);
         }
     }

@@ -16,7 +16,7 @@ const LEAST_BUFFERED_BATCHES: usize = 4;
 /// A call that was answered.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Call {
-    began: Option<Instant>,
+    pub(super) began: Option<Instant>,
     units: u64,
 }
 

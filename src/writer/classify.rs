@@ -1,12 +1,14 @@
 //! What a failed SDK call means: its class, and whether it may have been applied.
 
 use std::error::Error;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ConnectorError, ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::RequestId;
+use chrono::Datelike;
 
 use super::signing::Signed;
 use crate::error::{BatchError, Certainty, FailureClass};
@@ -108,6 +110,10 @@ fn by_code(code: &str, status: u16, skewed: bool) -> (FailureClass, Certainty) {
         | "RequestTimeout"
         | "RequestTimeoutException" => (FailureClass::Transient, MaybeStored),
 
+        "TransactionConflictException" | "InvalidEndpointException" => {
+            (FailureClass::Transient, NotStored)
+        }
+
         "ExpiredToken" | "ExpiredTokenException" => (FailureClass::ExpiredCredentials, NotStored),
 
         "RequestTimeTooSkewed" | "RequestExpired" => (FailureClass::ClockSkew, NotStored),
@@ -120,11 +126,16 @@ fn by_code(code: &str, status: u16, skewed: bool) -> (FailureClass, Certainty) {
             (FailureClass::ClockSkew, NotStored)
         }
 
-        "ValidationException" => (FailureClass::Poison, NotStored),
+        // One event may be at fault.
+        "ValidationException"
+        | "SerializationException"
+        | "ItemCollectionSizeLimitExceededException"
+        | "RequestEntityTooLarge"
+        | "RequestEntityTooLargeException" => (FailureClass::Poison, NotStored),
 
         // A refusal in the service's own words, if in new ones.
-        _ if matches!(status, 400..=499) && !matches!(status, 408 | 429) => {
-            (FailureClass::Fatal, NotStored)
+        _ if matches!(status, 400..=499) && !matches!(status, 408 | 413 | 421 | 429) => {
+            (FailureClass::Refused, NotStored)
         }
         _ => by_status(status),
     }
@@ -135,6 +146,8 @@ fn by_code(code: &str, status: u16, skewed: bool) -> (FailureClass, Certainty) {
 fn by_status(status: u16) -> (FailureClass, Certainty) {
     match status {
         408 => (FailureClass::Transient, Certainty::MaybeStored),
+        // Too large, for one event among them perhaps, whoever says so.
+        413 => (FailureClass::Poison, Certainty::NotStored),
         429 => (FailureClass::Throttled, Certainty::NotStored),
         400..=499 => (FailureClass::Transient, Certainty::NotStored),
         // 5xx, and whatever has no business in an error: a 200 that is no answer, a redirect.
@@ -164,18 +177,38 @@ pub(super) fn credentials_failure(
     has_signed: bool,
 ) -> Option<BatchError> {
     let credentials = find_source::<CredentialsError>(error)?;
-    let class = match credentials {
+    let (class, message) = match credentials {
+        // The chain of providers has a sentence for each, which say the same. There may be some in a moment: a role
+        // that is attached to an instance, a container's.
+        CredentialsError::CredentialsNotLoaded(_) if !has_signed => {
+            (FailureClass::ExpiredCredentials, NO_CREDENTIALS.to_owned())
+        }
+        CredentialsError::InvalidConfiguration(_) => {
+            (FailureClass::Fatal, with_reason("the AWS credentials are set up wrong", credentials))
+        }
         // Where there have been credentials there will be: whoever provides them has a hiccup.
-        CredentialsError::CredentialsNotLoaded(_) if !has_signed => FailureClass::Fatal,
-        CredentialsError::InvalidConfiguration(_) => FailureClass::Fatal,
-        _ => FailureClass::ExpiredCredentials,
+        _ => {
+            let what = "no AWS credentials could be had just now";
+            (FailureClass::ExpiredCredentials, with_reason(what, credentials))
+        }
     };
-    let message = format!(
-        "no AWS credentials could be had ({}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or \
-         AWS_PROFILE, or give the builder credentials",
-        one_line(innermost(credentials))
-    );
     Some(BatchError::new(class, Certainty::NotStored, message))
+}
+
+const NO_CREDENTIALS: &str = "no AWS credentials were found: set AWS_ACCESS_KEY_ID and \
+    AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the builder credentials";
+
+/// The innermost reason says what happened, and is short enough for a message.
+fn with_reason(what: &str, credentials: &CredentialsError) -> String {
+    let reason = one_line(innermost(credentials));
+    let kept: String = reason.chars().take(LONGEST_MESSAGE).collect();
+    // A profile can need a provider that is not compiled in.
+    let hint = if reason.contains("feature") {
+        "; this crate's features `sso` and `credentials-process` add the providers that profiles need"
+    } else {
+        ""
+    };
+    format!("{what}: {kept}{hint}")
 }
 
 /// `error`, what caused it, what caused that, and so on.
@@ -200,10 +233,14 @@ fn clock_skew(response: &HttpResponse, signed_at: i64) -> Option<Duration> {
     Some(Duration::from_secs(date(response)?.abs_diff(signed_at)))
 }
 
-/// The service's time, in seconds after the Unix epoch.
+/// The years in which the service can be: DynamoDB began in 2012, and a signature has four digits for the year.
+const YEARS: RangeInclusive<i32> = 2012..=9998;
+
+/// The service's time, in seconds after the Unix epoch. `None` for a time that cannot be the service's.
 pub(super) fn date(response: &HttpResponse) -> Option<i64> {
     let date = response.headers().get("date")?;
-    Some(chrono::DateTime::parse_from_rfc2822(date).ok()?.timestamp())
+    let date = chrono::DateTime::parse_from_rfc2822(date).ok()?;
+    YEARS.contains(&date.year()).then(|| date.timestamp())
 }
 
 /// The service's message as far as it cannot hold data. Some of its messages echo the request or what
@@ -230,7 +267,7 @@ mod tests {
     #[test]
     fn every_known_code_has_its_class_and_its_certainty() {
         use Certainty::{MaybeStored, NotStored};
-        use FailureClass::{ClockSkew, ExpiredCredentials, Fatal, Poison, Throttled, Transient};
+        use FailureClass::{ClockSkew, ExpiredCredentials, Poison, Refused, Throttled, Transient};
         for (code, status, skewed, class, certainty) in [
             ("ProvisionedThroughputExceededException", 400, false, Throttled, NotStored),
             ("ThrottlingException", 400, false, Throttled, NotStored),
@@ -242,12 +279,19 @@ mod tests {
             ("ExpiredTokenException", 400, false, ExpiredCredentials, NotStored),
             ("RequestTimeTooSkewed", 403, false, ClockSkew, NotStored),
             ("InvalidSignatureException", 400, true, ClockSkew, NotStored),
-            ("InvalidSignatureException", 400, false, Fatal, NotStored),
-            ("AccessDeniedException", 400, false, Fatal, NotStored),
+            ("InvalidSignatureException", 400, false, Refused, NotStored),
+            ("AccessDeniedException", 400, false, Refused, NotStored),
             ("ValidationException", 400, false, Poison, NotStored),
-            ("ResourceNotFoundException", 400, false, Fatal, NotStored),
-            ("UnrecognizedClientException", 400, false, Fatal, NotStored),
-            ("SomethingNew", 400, false, Fatal, NotStored),
+            ("ResourceNotFoundException", 400, false, Refused, NotStored),
+            ("UnrecognizedClientException", 400, false, Refused, NotStored),
+            ("MissingAuthenticationTokenException", 400, false, Refused, NotStored),
+            ("TransactionConflictException", 400, false, Transient, NotStored),
+            ("InvalidEndpointException", 421, false, Transient, NotStored),
+            ("SomethingNew", 421, false, Transient, NotStored),
+            ("SerializationException", 400, false, Poison, NotStored),
+            ("ItemCollectionSizeLimitExceededException", 400, false, Poison, NotStored),
+            ("SomethingNew", 413, false, Poison, NotStored),
+            ("SomethingNew", 400, false, Refused, NotStored),
             ("SomethingNew", 500, false, Transient, MaybeStored),
             ("SomethingNew", 200, false, Transient, MaybeStored),
         ] {
@@ -256,8 +300,24 @@ mod tests {
     }
 
     #[test]
+    fn a_date_that_cannot_be_the_services_is_none() {
+        for (date, is_one) in [
+            ("Tue, 24 Nov 2026 03:16:36 GMT", true),
+            ("Fri, 24 Nov 99999 03:16:36 GMT", false),
+            ("Thu, 01 Jan 1970 00:00:00 GMT", false),
+            ("yesterday", false),
+        ] {
+            let mut response = HttpResponse::new(400.try_into().unwrap(), "".into());
+            response.headers_mut().insert("date", date);
+            assert_eq!(super::date(&response).is_some(), is_one, "{date}");
+        }
+    }
+
+    #[test]
     fn a_status_alone_is_enough() {
         assert_eq!(by_status(429), (FailureClass::Throttled, Certainty::NotStored));
+        assert_eq!(by_status(413), (FailureClass::Poison, Certainty::NotStored));
+        assert_eq!(by_status(421), (FailureClass::Transient, Certainty::NotStored));
         assert_eq!(by_status(404), (FailureClass::Transient, Certainty::NotStored));
         assert_eq!(by_status(502), (FailureClass::Transient, Certainty::MaybeStored));
         assert_eq!(by_status(200), (FailureClass::Transient, Certainty::MaybeStored));

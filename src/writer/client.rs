@@ -1,14 +1,15 @@
 //! The SDK's client, with credentials that can be fetched anew.
 
 use std::error::Error;
+use std::fmt;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
-use aws_sdk_dynamodb::config::{IdentityCache, StalledStreamProtectionConfig};
+use aws_sdk_dynamodb::config::{IdentityCache, SharedHttpClient, StalledStreamProtectionConfig};
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::batch_write_item::builders::BatchWriteItemFluentBuilder;
 
@@ -21,6 +22,17 @@ use crate::error::{BatchError, Certainty, FailureClass};
 /// No credentials are thrown away that were fetched a moment ago: the calls that fail with them come in
 /// swarms, and a fetch can be a process or a call to another service.
 const SHORTEST_LIFE: Duration = Duration::from_secs(1);
+
+/// Refused credentials may be good all the same, so that is asked less often.
+const SHORTEST_LIFE_OF_REFUSED: Duration = Duration::from_secs(3);
+
+const NO_SUCH_TABLE: &str = "ResourceNotFoundException";
+
+/// The time was up before the request could leave: credentials that do not come.
+pub(super) fn unprepared(limit: Duration) -> BatchError {
+    let (class, certainty) = (FailureClass::ExpiredCredentials, Certainty::NotStored);
+    BatchError::new(class, certainty, format!("no credentials came within {limit:?}"))
+}
 
 impl Call {
     /// The SDK's call of `BatchWriteItem` for `table`, which both ways of writing begin with: without
@@ -35,17 +47,27 @@ impl Call {
 ///
 /// The SDK keeps credentials until the time that their provider gave them, or for a quarter of an hour,
 /// also when the service calls them expired: revoked, or replaced. After such a failure the
-/// provider is asked again, by a client that is otherwise the same: with a fresh identity cache, and with
-/// new connections where the configuration has no HTTP client of its own.
-#[derive(Debug, Clone)]
+/// provider is asked again, by a client that is otherwise the same, connections included, with a fresh identity
+/// cache.
+#[derive(Clone)]
 pub(super) struct RefreshableClient {
     current: Arc<RwLock<Current>>,
     /// Whether there have been credentials.
     has_signed: Arc<AtomicBool>,
+    connections: Connections,
+}
+
+/// The connections of the first call, for the clients that follow: each would make a pool of its own.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Connections(Arc<OnceLock<SharedHttpClient>>);
+
+impl Connections {
+    pub(super) fn keep(&self, http_client: &SharedHttpClient) {
+        self.0.get_or_init(|| http_client.clone());
+    }
 }
 
 /// One call, from its beginning to its failure.
-#[derive(Debug)]
 pub(super) struct Call {
     pub(super) client: Client,
     pub(super) signing: Signing,
@@ -54,13 +76,19 @@ pub(super) struct Call {
     pub(super) generation: u64,
 }
 
-#[derive(Debug)]
 struct Current {
     client: Client,
     /// Tells calls with these credentials from those before.
     generation: u64,
     /// `None` for the credentials that were there from the start.
     since: Option<Instant>,
+}
+
+impl fmt::Debug for RefreshableClient {
+    /// Shows nothing: a client's configuration can hold a password, in its address.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("RefreshableClient").finish_non_exhaustive()
+    }
 }
 
 impl RefreshableClient {
@@ -74,7 +102,11 @@ impl RefreshableClient {
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .build();
         let current = Current { client: Client::from_conf(config), generation: 0, since: None };
-        Self { current: Arc::new(RwLock::new(current)), has_signed: Arc::default() }
+        Self {
+            current: Arc::new(RwLock::new(current)),
+            has_signed: Arc::default(),
+            connections: Connections::default(),
+        }
     }
 
     pub(super) fn begin(&self) -> Call {
@@ -82,7 +114,7 @@ impl RefreshableClient {
         let payload = Payload::default();
         Call {
             client: current.client.clone(),
-            signing: Signing::new(&self.has_signed, payload.slot()),
+            signing: Signing::new(&self.has_signed, &self.connections, payload.slot()),
             payload,
             generation: current.generation,
         }
@@ -96,13 +128,25 @@ impl RefreshableClient {
         self.note(classify(error, call.signing.signed()), call)
     }
 
-    /// What a failure means beside what it says: a call of which a part never left was not applied, and
-    /// credentials that have expired are not used again.
+    /// The failure of a call that took longer than `limit`.
+    pub(super) fn timed_out(&self, limit: Duration, call: &Call) -> BatchError {
+        let failure =
+            if call.signing.is_sent() { BatchError::timed_out(limit) } else { unprepared(limit) };
+        self.note(failure, call)
+    }
+
+    /// What a failure means beside what it says: a call that was never signed, or of which a part never left, was
+    /// not applied; and credentials that have expired are not used again.
     pub(super) fn note(&self, failure: BatchError, call: &Call) -> BatchError {
-        if failure.class() == FailureClass::ExpiredCredentials {
-            self.refresh(call.generation);
+        match failure.class() {
+            FailureClass::ExpiredCredentials => self.refresh(call.generation, SHORTEST_LIFE),
+            // Keys that were rotated, or a role that was given more: its provider may know better by now.
+            FailureClass::Refused if failure.code() != Some(NO_SUCH_TABLE) => {
+                self.refresh(call.generation, SHORTEST_LIFE_OF_REFUSED);
+            }
+            _ => {}
         }
-        if call.payload.give_up() {
+        if call.payload.give_up() || !call.signing.is_sent() {
             return failure.with_certainty(Certainty::NotStored);
         }
         failure
@@ -119,10 +163,10 @@ impl RefreshableClient {
         }
     }
 
-    fn refresh(&self, generation: u64) {
+    fn refresh(&self, generation: u64, shortest_life: Duration) {
         let now = now();
         let is_due = |current: &Current| {
-            let is_young = |since| now.saturating_duration_since(since) < SHORTEST_LIFE;
+            let is_young = |since| now.saturating_duration_since(since) < shortest_life;
             current.generation == generation && !current.since.is_some_and(is_young)
         };
         let config = {
@@ -133,8 +177,12 @@ impl RefreshableClient {
             current.client.config().to_builder()
         };
         // To make a client takes a while, in which the others go on with the one there is.
-        let config = config.identity_cache(IdentityCache::lazy().build()).build();
-        let client = Client::from_conf(config);
+        let config = config.identity_cache(IdentityCache::lazy().build());
+        let config = match self.connections.0.get() {
+            Some(http_client) => config.http_client(http_client.clone()),
+            None => config,
+        };
+        let client = Client::from_conf(config.build());
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         // Others of the swarm may have been quicker.
         if is_due(&current) {

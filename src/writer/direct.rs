@@ -7,7 +7,7 @@
 //! the chain of credentials) decides over all.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_sdk_dynamodb::Client;
@@ -20,8 +20,8 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::classify::{date, refused};
-use super::client::{Call, RefreshableClient};
-use super::recording::Recording;
+use super::client::{Call, RefreshableClient, unprepared};
+use super::recording::{Recording, Unmade};
 use super::signing::Signed;
 use super::{BatchReading, BatchReceipt, BatchWriter, SdkBatchWriter, request, response};
 use crate::clock::now;
@@ -38,10 +38,18 @@ pub(crate) struct DirectBatchWriter {
     recording: Mutex<Option<Arc<Recording>>>,
     /// The service's clock less this machine's, in seconds, as far as the service has complained.
     skew_seconds: AtomicI64,
+    /// Whether signatures follow the service's clock, as the SDK's do unless its configuration says no.
+    corrects_clock: bool,
+    /// Whether all calls are left to the SDK.
+    falls_back: AtomicBool,
 }
+
+/// HTTP's status of a request that went to the wrong server, which is that of `InvalidEndpointException`.
+const MISDIRECTED: u16 = 421;
 
 impl DirectBatchWriter {
     pub(crate) fn new(client: &Client, table: impl Into<String>) -> Self {
+        let corrects_clock = client.config().disable_clock_skew_correction() != Some(true);
         let (client, table) = (RefreshableClient::new(client), table.into());
         Self {
             sdk: SdkBatchWriter::sharing(client.clone(), table.clone()),
@@ -49,43 +57,74 @@ impl DirectBatchWriter {
             table,
             recording: Mutex::new(None),
             skew_seconds: AtomicI64::new(0),
+            corrects_clock,
+            falls_back: AtomicBool::new(false),
         }
     }
 
     /// The recorded request, made anew when its credentials were thrown away.
-    async fn recording(&self, call: &Call) -> Result<Arc<Recording>, BatchError> {
+    async fn recording(&self, call: &Call) -> Result<Arc<Recording>, Unmade> {
         let mut recording = self.recording.lock().await;
         match &*recording {
             Some(recorded) if recorded.generation >= call.generation => Ok(Arc::clone(recorded)),
-            _ => {
+            before => {
+                let is_first = before.is_none();
                 let recorded = Arc::new(Recording::make(call, &self.table).await?);
+                if is_first {
+                    tracing::debug!(
+                        transport = "direct",
+                        "calls go without the SDK's orchestrator"
+                    );
+                }
                 *recording = Some(Arc::clone(&recorded));
                 Ok(recorded)
             }
         }
     }
 
+    /// Leaves all calls to the SDK from now on, and says why, once.
+    fn fall_back(&self, reason: &str) {
+        if !self.falls_back.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                transport = "sdk",
+                reason,
+                "calls go through the SDK: its request is not one that this crate knows to repeat"
+            );
+        }
+    }
+
     /// Sends the request with the body that `render` makes, once there are credentials for it.
+    /// `None` where it is not known how to, and the call is the SDK's.
     pub(crate) async fn write(
         &self,
         render: impl FnOnce() -> Bytes,
         limit: Duration,
-    ) -> Result<BatchReceipt, BatchError> {
+    ) -> Option<Result<BatchReceipt, BatchError>> {
+        let begun = now();
         let call = self.client.begin();
-        let result = self.send(&call, render, limit).await;
-        RefreshableClient::answered(result, &call)
-            .map_err(|failure| self.client.note(failure, &call))
+        let result = match timeout(limit, self.prepare(&call)).await {
+            Ok(Ok(prepared)) => {
+                let left = || limit.saturating_sub(now().saturating_duration_since(begun));
+                self.send(&call, prepared, render, left).await
+            }
+            Ok(Err(Unmade::Failed(failure))) => Err(failure),
+            Ok(Err(Unmade::Unknown(reason))) => {
+                self.fall_back(&reason);
+                return None;
+            }
+            Err(_) => Err(unprepared(limit)),
+        };
+        let answered = RefreshableClient::answered(result, &call);
+        Some(answered.map_err(|failure| self.client.note(failure, &call)))
     }
 
     async fn send(
         &self,
         call: &Call,
+        (recorded, identity): (Arc<Recording>, Identity),
         render: impl FnOnce() -> Bytes,
-        limit: Duration,
+        left: impl FnOnce() -> Duration,
     ) -> Result<BatchReceipt, BatchError> {
-        let begun = now();
-        let prepared = timeout(limit, self.prepare(call)).await;
-        let (recorded, identity) = prepared.map_err(|_| unprepared(limit))??;
         let body = render();
         let machine_time = recorded.now();
         let signed_at = shifted(machine_time, self.skew_seconds.load(Ordering::Relaxed));
@@ -94,13 +133,19 @@ impl DirectBatchWriter {
         slot.keep(&body);
         drop(body);
         call.signing.note(unix_seconds(signed_at));
-        let left = limit.saturating_sub(now().saturating_duration_since(begun));
+        // To render and sign a large body takes a while as well.
+        let left = left();
         let left = recorded.attempt_timeout.map_or(left, |own| own.min(left));
         let exchange = recorded.exchange(request, &slot, call.signing.signed());
         let answered = timeout(left, exchange).await;
         let (response, body) = answered.map_err(|_| BatchError::timed_out(left))??;
         let receipt = self.read(&response, &body, call.signing.signed());
+        if response.status().as_u16() == MISDIRECTED {
+            // The address is not the table's any more: the SDK finds it anew.
+            *self.recording.lock().await = None;
+        }
         if let Err(failure) = &receipt
+            && self.corrects_clock
             && failure.class() == FailureClass::ClockSkew
             && let Some(theirs) = date(&response)
         {
@@ -116,9 +161,9 @@ impl DirectBatchWriter {
     }
 
     /// All that a request needs beside its body.
-    async fn prepare(&self, call: &Call) -> Result<(Arc<Recording>, Identity), BatchError> {
+    async fn prepare(&self, call: &Call) -> Result<(Arc<Recording>, Identity), Unmade> {
         let recorded = self.recording(call).await?;
-        let identity = recorded.identity(call.signing.signed()).await?;
+        let identity = recorded.identity(call.signing.signed()).await.map_err(Unmade::Failed)?;
         if recorded.is_for(&identity) {
             return Ok((recorded, identity));
         }
@@ -155,8 +200,18 @@ impl BatchWriter for DirectBatchWriter {
         events: &'a [Event],
         limit: Duration,
     ) -> BoxFuture<'a, Result<BatchReceipt, BatchError>> {
-        let render = || Bytes::from(request::batch_write_item(&self.table, events));
-        self.write(render, limit).boxed()
+        async move {
+            let begun = now();
+            if !self.falls_back.load(Ordering::Relaxed) {
+                let render = || Bytes::from(request::batch_write_item(&self.table, events));
+                if let Some(answer) = self.write(render, limit).await {
+                    return answer;
+                }
+            }
+            let left = limit.saturating_sub(now().saturating_duration_since(begun));
+            self.sdk.write_batch_within(events, left).await
+        }
+        .boxed()
     }
 
     fn read_batch<'a>(
@@ -165,12 +220,6 @@ impl BatchWriter for DirectBatchWriter {
     ) -> BoxFuture<'a, Result<BatchReading, BatchError>> {
         self.sdk.read_batch(keys)
     }
-}
-
-/// The time was up before the request could leave: credentials that do not come.
-fn unprepared(limit: Duration) -> BatchError {
-    let (class, certainty) = (FailureClass::ExpiredCredentials, Certainty::NotStored);
-    BatchError::new(class, certainty, format!("no credentials came within {limit:?}"))
 }
 
 /// The answer broke off before its end.

@@ -1,5 +1,6 @@
 //! The edge: performs one batch write and says what became of it.
 
+mod answer;
 mod classify;
 mod client;
 mod direct;
@@ -11,6 +12,7 @@ mod response;
 mod sdk;
 mod signer;
 mod signing;
+mod template;
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! One request of the SDK's, recorded just before it would be sent.
 
-use std::sync::{Arc, OnceLock};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::attributes::AccountId;
@@ -25,11 +26,13 @@ use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 use bytes::Bytes;
 
+use super::answer;
 use super::classify::{classify, credentials_failure, dispatch_failure};
 use super::client::Call;
 use super::payload::Slot;
 use super::signer::{Scope, SignatureHeaders, Signer};
 use super::signing::Signed;
+use super::template::unexpected;
 use crate::error::{BatchError, Certainty, FailureClass};
 
 /// What this crate adds to the SDK's own words on who asks.
@@ -48,8 +51,16 @@ const OWN_HEADERS: [&str; 7] = [
     "amz-sdk-request",
 ];
 
-/// What all requests share.
+/// Why there is no recording.
 #[derive(Debug)]
+pub(super) enum Unmade {
+    /// The attempt failed, and another may not.
+    Failed(BatchError),
+    /// The request is none that is known to be repeatable, for this reason.
+    Unknown(String),
+}
+
+/// What all requests share.
 pub(super) struct Recording {
     /// Of the client that made it.
     pub(super) generation: u64,
@@ -66,40 +77,67 @@ pub(super) struct Recording {
     connector: SharedHttpConnector,
 }
 
+impl fmt::Debug for Recording {
+    /// Shows no address: it can hold a password.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Recording")
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Recording {
     /// Has the client make a request that is not sent. Whatever fails here, nothing was stored.
-    pub(super) async fn make(call: &Call, table: &str) -> Result<Self, BatchError> {
-        let recorder = Recorder::default();
-        let stopped =
-            call.batch_write_item(table).customize().interceptor(recorder.clone()).send().await;
-        let Some(recorded) = recorder.0.get().cloned() else {
-            return Err(match stopped {
-                Err(error) => {
-                    classify(&error, call.signing.signed()).with_certainty(Certainty::NotStored)
-                }
-                Ok(_) => fatal("the client answers by itself, without a request"),
+    pub(super) async fn make(call: &Call, table: &str) -> Result<Self, Unmade> {
+        let recorder = Recorder::new(table);
+        let stopped = call
+            .batch_write_item(table)
+            .customize()
+            .interceptor(call.signing.clone())
+            .interceptor(recorder.clone())
+            .send()
+            .await;
+        let Some(recorded) = recorder.take() else {
+            let Err(error) = stopped else {
+                return Err(Unmade::Unknown("the client answers by itself".to_owned()));
+            };
+            let failure =
+                classify(&error, call.signing.signed()).with_certainty(Certainty::NotStored);
+            // Credentials that are not there are missing on every way.
+            return Err(match failure.class() {
+                FailureClass::ExpiredCredentials => Unmade::Failed(failure),
+                _ => Unmade::Unknown(failure.to_string()),
             });
         };
-        let Recorded { components, uri, headers, authorization, timeouts, retries } = recorded;
-        let scope = Scope::of(&authorization)
-            .ok_or_else(|| fatal("the client signs in a way that this crate does not know"))?;
+        let Recorded { components, uri, headers, authorization, timeouts, unexpected } = recorded;
+        if let Some(unexpected) = unexpected {
+            return Err(Unmade::Unknown(unexpected));
+        }
+        let unknown = |what: &str| Unmade::Unknown(what.to_owned());
+        let scope =
+            Scope::of(&authorization).ok_or_else(|| unknown("it is signed in another way"))?;
         let http_client =
-            components.http_client().ok_or_else(|| fatal("the client has no HTTP client"))?;
+            components.http_client().ok_or_else(|| unknown("the client has no HTTP client"))?;
         let identities = components
             .identity_resolver(SIGV4)
-            .ok_or_else(|| fatal("the client has no credentials provider"))?;
+            .ok_or_else(|| unknown("the client has no credentials provider"))?;
         let mut settings = HttpConnectorSettings::builder();
         settings.set_connect_timeout(timeouts.connect_timeout());
         settings.set_read_timeout(timeouts.read_timeout());
         let limits = [timeouts.operation_timeout(), timeouts.operation_attempt_timeout()];
         let attempt_timeout = limits.into_iter().flatten().min();
-        // What the client's own calls would find there: the identity cache goes by it.
+        // The identity cache goes by these: how long credentials may take to come follows from them.
         let mut layer = Layer::new("Recording");
-        layer.store_put(timeouts).store_put(retries);
+        layer.store_put(timeouts).store_put(RetryConfig::standard());
         let config = ConfigBag::of_layers(vec![layer]);
-        let identity = identity(&components, &identities, &config, call.signing.signed()).await?;
-        let template = template(&uri, &headers)?;
-        let signer = Signer::new(&uri, &headers, scope, &identity, time(&components))?;
+        let identity = identity(&components, &identities, &config, call.signing.signed())
+            .await
+            .map_err(Unmade::Failed)?;
+        let unusable = |failure: BatchError| Unmade::Unknown(failure.to_string());
+        let template = template(&uri, &headers).map_err(unusable)?;
+        let signer =
+            Signer::new(&uri, &headers, scope, &identity, time(&components)).map_err(unusable)?;
         Ok(Self {
             generation: call.generation,
             account: identity.property::<AccountId>().cloned(),
@@ -172,6 +210,7 @@ impl Recording {
         request.add_extension(connection.clone());
         let answered = self.connector.call(request).await;
         let mut response = answered.map_err(|error| dispatch_failure(&error, signed.ever))?;
+        answer::check(&mut response);
         let status = response.status().as_u16();
         if matches!(status, 408 | 500..)
             && let Some(connection) = connection.get()
@@ -181,7 +220,12 @@ impl Recording {
         let unread = ByteStream::new(response.take_body()).collect().await;
         match unread {
             Ok(read) => Ok((response, read.into_bytes())),
-            Err(_) => Err(super::direct::broken_off(&response)),
+            Err(_) => {
+                if let Some(connection) = connection.get() {
+                    connection.poison();
+                }
+                Err(super::direct::broken_off(&response))
+            }
         }
     }
 }
@@ -221,8 +265,27 @@ fn fatal(message: &str) -> BatchError {
 }
 
 /// Records a request in the place of its transmission.
-#[derive(Debug, Clone, Default)]
-struct Recorder(Arc<OnceLock<Recorded>>);
+#[derive(Debug, Clone)]
+struct Recorder {
+    table: String,
+    recorded: Arc<Mutex<Option<Recorded>>>,
+}
+
+impl Recorder {
+    fn new(table: &str) -> Self {
+        Self { table: table.to_owned(), recorded: Arc::default() }
+    }
+
+    /// What was recorded is taken out: it holds the call's components, which hold this recorder, so that neither
+    /// would ever be freed.
+    fn take(&self) -> Option<Recorded> {
+        self.slot().take()
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Recorded>> {
+        self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 #[derive(Debug, Clone)]
 struct Recorded {
@@ -231,7 +294,8 @@ struct Recorded {
     headers: Vec<(String, String)>,
     authorization: String,
     timeouts: TimeoutConfig,
-    retries: RetryConfig,
+    /// What keeps the request from being repeated.
+    unexpected: Option<String>,
 }
 
 /// What AWS Lambda knows its invocation by, for requests to name: the SDK does the same. In Lambda it
@@ -263,7 +327,7 @@ impl Intercept for Recorder {
                 _ => (name.to_owned(), value.to_owned()),
             })
             .collect();
-        let _ = self.0.set(Recorded {
+        let recorded = Recorded {
             components: components.clone(),
             uri: request.uri().to_owned(),
             headers,
@@ -272,8 +336,9 @@ impl Intercept for Recorder {
                 .load::<TimeoutConfig>()
                 .cloned()
                 .unwrap_or_else(TimeoutConfig::disabled),
-            retries: config.load::<RetryConfig>().cloned().unwrap_or_else(RetryConfig::disabled),
-        });
+            unexpected: unexpected(request, &self.table),
+        };
+        *self.slot() = Some(recorded);
         Err("recorded, and not to be sent".into())
     }
 }

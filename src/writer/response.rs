@@ -10,9 +10,14 @@ use serde_json::{Map, Value};
 use super::BatchReceipt;
 use crate::error::BatchError;
 
+/// What some proxies and servers put before a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// What nearly every answer says.
 const ALL_PROCESSED: &[u8] = br#"{"UnprocessedItems":{}}"#;
 
+/// Without the map, or with a null in its place, an answer is none: the SDK reads an empty 200 of some proxy the same
+/// way, and DynamoDB always sends the map.
 #[derive(Deserialize)]
 struct BatchWriteItemOutput<'a> {
     #[serde(rename = "UnprocessedItems", borrow)]
@@ -48,6 +53,7 @@ pub(super) fn receipt(table: &str, body: &[u8]) -> Result<BatchReceipt, BatchErr
     if body == ALL_PROCESSED {
         return Ok(BatchReceipt::all_processed());
     }
+    let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     // What is no JSON at all is the service's own answer in pieces; see `BatchError::with_call_over`.
     if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err() && !body.is_empty() {
         return Err(BatchError::unreadable("a 200 that is not JSON").with_call_over());
@@ -101,10 +107,11 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_map_or_an_empty_list_is_an_acknowledgement() {
+    fn an_answer_that_lists_nothing_as_unprocessed_is_an_acknowledgement() {
         for body in [
             r#"{"UnprocessedItems":{}}"#,
             r#" { "UnprocessedItems" : { } } "#,
+            "\u{feff}{\"UnprocessedItems\":{}}",
             r#"{"UnprocessedItems":{"events":[]}}"#,
             r#"{"ConsumedCapacity":[{"CapacityUnits":1.0}],"UnprocessedItems":{}}"#,
         ] {

@@ -151,7 +151,7 @@ impl BatchWriter for SdkBatchWriter {
                 .interceptor(call.signing.clone())
                 .send();
             let Ok(sent) = timeout(limit, sent).await else {
-                return Err(self.client.note(BatchError::timed_out(limit), &call));
+                return Err(self.client.timed_out(limit, &call));
             };
             match sent {
                 Ok(output) => {

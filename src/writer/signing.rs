@@ -5,29 +5,50 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use aws_sdk_dynamodb::config::interceptors::{
-    BeforeTransmitInterceptorContextMut, BeforeTransmitInterceptorContextRef,
+    BeforeDeserializationInterceptorContextMut, BeforeTransmitInterceptorContextMut,
+    BeforeTransmitInterceptorContextRef, FinalizerInterceptorContextMut,
 };
+use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_dynamodb::error::BoxError;
 use aws_smithy_types::body::SdkBody;
 use chrono::NaiveDateTime;
 
+use super::answer;
+use super::client::Connections;
 use super::payload::Slot;
 
-/// Watches one request being signed. A clone is the same.
+/// Watches one request being signed, and gives its credentials the time they need. A clone is the same.
+///
+/// How long credentials may take to come follows from the retry settings of the call: 6 s without retries, some 21 s
+/// with standard ones. The store's calls are without; so they have standard settings until they are signed.
 #[derive(Debug, Clone)]
 pub(super) struct Signing {
     /// The request's `X-Amz-Date`: this machine's time, corrected by what the SDK knows of the service's.
     /// It is what the service judges.
     date: Arc<OnceLock<i64>>,
     has_signed: Arc<AtomicBool>,
+    /// Whether this request has been handed to the connection.
+    is_sent: Arc<AtomicBool>,
+    connections: Connections,
     body: Slot,
 }
 
 impl Signing {
     /// `has_signed` is set when the request is signed, and shared with the requests before and after.
-    pub(super) fn new(has_signed: &Arc<AtomicBool>, body: Slot) -> Self {
-        Self { date: Arc::default(), has_signed: Arc::clone(has_signed), body }
+    pub(super) fn new(has_signed: &Arc<AtomicBool>, connections: &Connections, body: Slot) -> Self {
+        Self {
+            date: Arc::default(),
+            has_signed: Arc::clone(has_signed),
+            is_sent: Arc::default(),
+            connections: connections.clone(),
+            body,
+        }
+    }
+
+    /// Whether the request may have left this machine. Without a signature it has not.
+    pub(super) fn is_sent(&self) -> bool {
+        self.is_sent.load(Ordering::Relaxed)
     }
 
     pub(super) fn signed(&self) -> Signed {
@@ -38,6 +59,7 @@ impl Signing {
     pub(super) fn note(&self, signed_at: i64) {
         // The retries are switched off: there is one transmission.
         let _ = self.date.set(signed_at);
+        self.is_sent.store(true, Ordering::Relaxed);
         self.has_signed.store(true, Ordering::Relaxed);
     }
 }
@@ -59,12 +81,46 @@ impl Intercept for Signing {
         "Signing"
     }
 
+    fn read_before_attempt(
+        &self,
+        _context: &BeforeTransmitInterceptorContextRef<'_>,
+        runtime_components: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if let Some(http_client) = runtime_components.http_client() {
+            self.connections.keep(&http_client);
+        }
+        config.interceptor_state().store_put(RetryConfig::standard());
+        Ok(())
+    }
+
+    fn modify_before_attempt_completion(
+        &self,
+        _context: &mut FinalizerInterceptorContextMut<'_>,
+        _runtime_components: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        config.interceptor_state().store_put(RetryConfig::disabled());
+        Ok(())
+    }
+
+    fn modify_before_deserialization(
+        &self,
+        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
+        _runtime_components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        answer::check(context.response_mut());
+        Ok(())
+    }
+
     fn read_before_transmit(
         &self,
         context: &BeforeTransmitInterceptorContextRef<'_>,
         _runtime_components: &RuntimeComponents,
         _config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
+        self.is_sent.store(true, Ordering::Relaxed);
         let date = context.request().headers().get("x-amz-date");
         if let Some(Ok(date)) = date.map(|date| NaiveDateTime::parse_from_str(date, DATE)) {
             self.note(date.and_utc().timestamp());

@@ -19,6 +19,9 @@ pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(30);
 /// Long beside an answer over loopback, so that only a call that hangs takes so long.
 pub(crate) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long a refusal of everything stands before it is final: long enough for a second attempt.
+pub(crate) const REFUSAL_TIMEOUT: Duration = Duration::from_millis(300);
+
 pub(crate) async fn in_time<T>(test: impl Future<Output = T>) -> T {
     timeout(TIME_LIMIT, Box::pin(test)).await.expect("the test to end within its time limit")
 }
@@ -27,6 +30,7 @@ pub(crate) async fn in_time<T>(test: impl Future<Output = T>) -> T {
 /// was put stands in one batch.
 pub(crate) fn brisk(store: EventStoreBuilder) -> EventStoreBuilder {
     let milliseconds = Duration::from_millis;
+    let store = store.refusal_timeout(REFUSAL_TIMEOUT);
     store.linger(Duration::from_secs(30)).attempt_timeout(ATTEMPT_TIMEOUT).backoff(Backoff {
         floor: milliseconds(1),
         base: milliseconds(2),

@@ -32,6 +32,10 @@ pub(super) enum Answer {
     CutShort {
         body: String,
     },
+    WrongChecksum {
+        body: String,
+    },
+    Endless,
     ResetAmid {
         body: String,
     },
@@ -119,6 +123,18 @@ impl Head {
         let broken = yield_now().map(|()| Err(io::Error::other("cut short, as scripted")));
         let parts = stream::iter([Ok(Frame::data(half))]).chain(stream::once(broken));
         self.promise(promised).body(StreamBody::new(parts).boxed_unsync()).unwrap()
+    }
+
+    pub(super) fn wrong_checksum(&self, body: String) -> Response {
+        let body = Full::new(Bytes::from(body)).map_err(|never| match never {});
+        self.response(200).header("x-amz-crc32", "1").body(body.boxed_unsync()).unwrap()
+    }
+
+    /// Sends blanks before a body that never comes.
+    pub(super) fn endless(&self) -> Response {
+        let blanks = Bytes::from(vec![b' '; 1 << 16]);
+        let parts = stream::repeat_with(move || Ok(Frame::data(blanks.clone())));
+        self.response(200).body(StreamBody::new(parts).boxed_unsync()).unwrap()
     }
 
     /// Sends a body byte by byte.

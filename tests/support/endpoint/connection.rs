@@ -125,6 +125,8 @@ async fn answer(
     match decision.answer {
         Answer::Text { status, body } => Ok(head.text(status, body)),
         Answer::Drip { body, pause } => Ok(head.drip(body, pause)),
+        Answer::WrongChecksum { body } => Ok(head.wrong_checksum(body)),
+        Answer::Endless => Ok(head.endless()),
         Answer::CutShort { body } => Ok(head.cut_short(body)),
         Answer::ResetAmid { body } => {
             reset.store(true, Ordering::Relaxed);

@@ -148,7 +148,17 @@ impl Endpoint {
     /// From now on calls the credentials of every request expired that is not signed with this
     /// access key.
     pub(crate) fn accept_only(&self, access_key: &'static str) {
-        self.inner.lock().script.only_access_key = Some(access_key);
+        self.accept_only_with(access_key, "ExpiredTokenException");
+    }
+
+    /// Refuses with this code, from now on, what is not signed with this key.
+    pub(crate) fn accept_only_with(&self, access_key: &'static str, code: &'static str) {
+        self.inner.lock().script.only_access_key = Some((access_key, code));
+    }
+
+    /// Replies like this when the script is used up.
+    pub(crate) fn reply_from_now_on(&self, reply: Reply) {
+        self.inner.lock().script.then = reply;
     }
 
     /// From now on goes by a clock so far from the client's, see [`Script::with_clock_ahead`].
@@ -295,6 +305,8 @@ impl State {
             Reply::Throttled { code, reason } => Answer::throttled(code, reason),
             Reply::Raw { status, body } => Answer::Text { status, body: body.to_owned() },
             Reply::Drip { pause } => Answer::Drip { body: acknowledged.to_string(), pause },
+            Reply::WrongChecksum => Answer::WrongChecksum { body: acknowledged.to_string() },
+            Reply::Endless => Answer::Endless,
             Reply::CutShort => Answer::CutShort { body: acknowledged.to_string() },
             Reply::ResetInAnswer => Answer::ResetAmid { body: acknowledged.to_string() },
             Reply::HangUp => Answer::HangUp,

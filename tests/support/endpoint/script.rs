@@ -24,6 +24,10 @@ pub(crate) enum Reply {
     Drip { pause: Duration },
     /// Nothing is applied, and of the answer only the head and half of the body come.
     CutShort,
+    /// Nothing is applied, and the answer of an acknowledged batch says another checksum than it has.
+    WrongChecksum,
+    /// Nothing is applied, and the answer goes on for ever.
+    Endless,
     /// As [`CutShort`](Self::CutShort), but the connection is not closed: it is reset.
     ResetInAnswer,
     /// The connection is reset when the first bytes of the request's body have come. The others are
@@ -170,7 +174,7 @@ pub(crate) struct Script {
     pub(super) described: VecDeque<Described>,
     /// For the calls after those.
     pub(super) then_described: Described,
-    pub(super) only_access_key: Option<&'static str>,
+    pub(super) only_access_key: Option<(&'static str, &'static str)>,
     pub(super) is_signed: bool,
     pub(super) clock: Option<Clock>,
 }

@@ -25,11 +25,11 @@ impl Clock {
 /// The refusal of a request by whoever may not ask, or not now.
 pub(super) fn refusal(script: &Script, headers: &HeaderMap) -> Option<Answer> {
     let text = |header| headers.get(header).and_then(|value| value.to_str().ok());
-    if let Some(access_key) = script.only_access_key {
+    if let Some((access_key, code)) = script.only_access_key {
         let signed_with = format!("Credential={access_key}/");
         if !text("authorization").unwrap_or_default().contains(&signed_with) {
             let message = "The security token included in the request is expired";
-            return Some(Answer::error(400, "ExpiredTokenException", message));
+            return Some(Answer::error(400, code, message));
         }
     }
     let clock = script.clock?;
