@@ -13,12 +13,16 @@ mod support;
 use std::cell::RefCell;
 use std::io;
 use std::process::Stdio;
-use std::sync::Once;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::interceptors::BeforeTransmitInterceptorContextMut;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_dynamodb::error::BoxError;
 use dynamodb_eventstore::{
     Certainty, EventStore, EventStoreBuilder, FailureClass, GiveUp, StartError, TableError,
     WriteError,
@@ -338,7 +342,7 @@ async fn a_final_refusal_fails_every_queued_event_and_no_later_one() {
     in_time(async {
         let denied = Reply::error(400, "AccessDeniedException");
         let endpoint = Endpoint::start(Script::always(denied)).await;
-        let store = brisk(endpoint.store()).max_batches_in_flight(4).start().await.unwrap();
+        let store = brisk(endpoint.store()).max_batches_in_flight(8).start().await.unwrap();
         let puts = put_many(&store, 600).await;
         let answers = settle(&store, &endpoint, puts).await;
         // While it stands one call at a time is tried.
@@ -676,6 +680,73 @@ async fn bodies_that_double_on_the_wire_go_in_batches_of_less_than_16_mb() {
         // The endpoint itself refuses more than 16 MB. Two requests are enough.
         assert_eq!(endpoint.sizes().iter().sum::<usize>(), 25);
         assert_eq!(endpoint.sizes().len(), 2);
+    })
+    .await;
+}
+
+// A request that is not known to be repeatable goes through the SDK.
+
+/// Changes each request before it is signed, and counts them.
+#[derive(Debug)]
+struct Changes {
+    name: &'static str,
+    value: &'static str,
+    requests: Arc<AtomicU32>,
+}
+
+impl Intercept for Changes {
+    fn name(&self) -> &'static str {
+        "Changes"
+    }
+
+    fn modify_before_signing(
+        &self,
+        context: &mut BeforeTransmitInterceptorContextMut<'_>,
+        _components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        context.request_mut().headers_mut().insert(self.name, self.value);
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_not_known_to_be_repeatable_goes_through_the_sdk() {
+    in_time(async {
+        for (name, value) in [("x-team", "billing"), ("content-type", "application/x-amz-json-1.1")]
+        {
+            let endpoint = Endpoint::start([]).await;
+            let requests = Arc::new(AtomicU32::new(0));
+            let changes = Changes { name, value, requests: Arc::clone(&requests) };
+            let config = aws_sdk_dynamodb::config::Builder::from(&endpoint.sdk_config());
+            let client = Client::from_conf(config.interceptor(changes).build());
+            let store = EventStore::builder().client(&client).table(TABLE).check_table(false);
+            let store = brisk(store).transport(dynamodb_eventstore::Transport::Direct);
+            let store = store.start().await.unwrap();
+            let puts = put_many(&store, 60).await;
+            let answers = settle(&store, &endpoint, puts).await;
+            assert_eq!(attempts(&answers), [1; 60]);
+            // Each went through the client, and the recorded one beside them, once for each that came meanwhile.
+            let batches = endpoint.sizes().len() as u32;
+            assert!(requests.load(Ordering::Relaxed) > batches, "{name}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_transport_can_be_chosen_by_hand() {
+    in_time(async {
+        let endpoint = Endpoint::start([]).await;
+        for transport in
+            [dynamodb_eventstore::Transport::Direct, dynamodb_eventstore::Transport::Sdk]
+        {
+            let store = brisk(endpoint.store()).transport(transport).start().await.unwrap();
+            store.put(&1).await.unwrap().await.unwrap();
+            store.close(TIME_LIMIT).await.unwrap();
+        }
+        assert_eq!(endpoint.sizes(), [1, 1]);
     })
     .await;
 }

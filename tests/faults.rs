@@ -845,6 +845,37 @@ async fn an_event_for_which_credentials_never_come_is_not_stored() {
     .await;
 }
 
+/// Credentials that take longer than the SDK gives them where its retries are off.
+#[derive(Debug)]
+struct Slow;
+
+impl ProvideCredentials for Slow {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async {
+            support::clock::wait(Duration::from_millis(6_600)).await;
+            Ok(Credentials::new("test", "test", None, None, "tests"))
+        })
+    }
+}
+
+#[tokio::test]
+async fn credentials_that_take_seven_seconds_come() {
+    let stored = |transport| async move {
+        let endpoint = Endpoint::start_over(transport, []).await;
+        let config = endpoint.sdk_config().into_builder();
+        let config = config.credentials_provider(SharedCredentialsProvider::new(Slow)).build();
+        let store = brisk(endpoint.store_with(&config)).check_table(false);
+        let store = store.attempt_timeout(Duration::from_secs(20)).max_attempts(1);
+        let store = store.start().await.unwrap();
+        settle_one(&store, &endpoint).await.unwrap();
+    };
+    let both = async { tokio::join!(stored(Transport::Http), stored(Transport::Client)) };
+    in_time(Box::pin(both)).await;
+}
+
 // The table comes and goes.
 
 const NO_TABLE: &str = "ResourceNotFoundException";

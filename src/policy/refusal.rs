@@ -106,6 +106,15 @@ mod tests {
     }
 
     #[test]
+    fn a_call_that_began_before_a_success_says_nothing() {
+        let (start, mut refusals) = (start(), Refusals::new(Duration::ZERO));
+        refusals.succeeded(start + SECOND);
+        assert!(!refusals.refused(start, false, start + 2 * SECOND, 0.0));
+        assert_eq!(refusals.next_attempt(), None);
+        assert!(refusals.refused(start + 2 * SECOND, false, start + 2 * SECOND, 0.0));
+    }
+
+    #[test]
     fn a_wrong_table_is_final_at_once_unless_it_was_there_before() {
         let (start, mut refusals) = (start(), Refusals::new(5 * SECOND));
         assert!(refusals.refused(start, true, start, 0.0));

@@ -70,7 +70,8 @@ mod tests {
 
     #[test]
     fn anything_else_is_named() {
-        let changes: [(fn(&mut HttpRequest), &str); 5] = [
+        type Change = fn(&mut HttpRequest);
+        let changes: [(Change, &str); 5] = [
             (|request| request.set_method("PUT").unwrap(), "its method is PUT"),
             (
                 |request| drop(request.headers_mut().insert("x-amz-checksum-crc32", "1")),
