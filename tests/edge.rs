@@ -12,7 +12,6 @@ mod support;
 
 use std::cell::RefCell;
 use std::io;
-use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
@@ -29,7 +28,6 @@ use dynamodb_eventstore::{
 };
 use serde_json::json;
 use tokio::net::TcpSocket;
-use tokio::process::Command;
 
 use support::endpoint::{
     Described, ECHO, EVENT_KEY, Endpoint, KeyPart, Reply, Script, Selector, TABLE, Transport,
@@ -735,18 +733,30 @@ async fn a_request_that_is_not_known_to_be_repeatable_goes_through_the_sdk() {
     .await;
 }
 
+/// How many of the client's requests three batches take, by this transport.
+async fn client_requests(way: dynamodb_eventstore::Transport) -> u32 {
+    let endpoint = Endpoint::start([]).await;
+    let requests = Arc::new(AtomicU32::new(0));
+    let changes = Changes { name: "user-agent", value: "tests", requests: Arc::clone(&requests) };
+    let config = aws_sdk_dynamodb::config::Builder::from(&endpoint.sdk_config());
+    let client = Client::from_conf(config.interceptor(changes).build());
+    let store = EventStore::builder().client(&client).table(TABLE).check_table(false);
+    let store = brisk(store).transport(way).start().await.unwrap();
+    let puts = put_many(&store, 75).await;
+    assert_eq!(attempts(&settle(&store, &endpoint, puts).await), [1; 75]);
+    assert_eq!(endpoint.sizes(), [25; 3]);
+    requests.load(Ordering::Relaxed)
+}
+
 #[tokio::test]
 async fn the_transport_can_be_chosen_by_hand() {
     in_time(async {
-        let endpoint = Endpoint::start([]).await;
-        for transport in
-            [dynamodb_eventstore::Transport::Direct, dynamodb_eventstore::Transport::Sdk]
-        {
-            let store = brisk(endpoint.store()).transport(transport).start().await.unwrap();
-            store.put(&1).await.unwrap().await.unwrap();
-            store.close(TIME_LIMIT).await.unwrap();
-        }
-        assert_eq!(endpoint.sizes(), [1, 1]);
+        use dynamodb_eventstore::Transport;
+        assert_eq!(client_requests(Transport::Sdk).await, 3);
+        // A client that the caller made is asked for each request, unless told otherwise.
+        assert_eq!(client_requests(Transport::Automatic).await, 3);
+        // One request of its client is what the direct way repeats.
+        assert_eq!(client_requests(Transport::Direct).await, 1);
     })
     .await;
 }
@@ -1061,103 +1071,6 @@ async fn a_service_that_cannot_be_asked_about_the_table_is_an_error_with_its_cau
         let store = store_without_endpoint().endpoint_url(url);
         let said = store.start().await.unwrap_err().to_string();
         assert!(said.contains("no connection to the service: "), "{said}");
-    })
-    .await;
-}
-
-// What the environment is to provide.
-
-/// Set where a test runs by itself in [`bare_environment`].
-const BARE: &str = "EDGE_TEST_IN_A_BARE_ENVIRONMENT";
-
-/// Runs the test of this name once more, in a process whose environment says nothing of AWS, and
-/// fails if it fails there. True in that process: a process cannot change its own environment
-/// while it has threads.
-async fn bare_environment(test: &str) -> bool {
-    if std::env::var_os(BARE).is_some() {
-        return true;
-    }
-    let home = tempfile::tempdir().unwrap();
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env_clear()
-        .env("HOME", home.path())
-        // Where there is no network the SDK would wait for an instance's metadata.
-        .env("AWS_EC2_METADATA_DISABLED", "true")
-        .env(BARE, "1")
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && said.contains("1 passed"),
-        "{said}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    false
-}
-
-#[tokio::test]
-async fn without_a_region_the_start_says_where_to_give_one() {
-    in_time(async {
-        if bare_environment("without_a_region_the_start_says_where_to_give_one").await {
-            let store = EventStore::builder().table(TABLE).credentials("test", "test");
-            let error = store.start().await.unwrap_err();
-            assert_eq!(
-                error.to_string(),
-                "setting `region` is missing; it must be given, here or as AWS_REGION or in the \
-                 AWS profile"
-            );
-        }
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn without_credentials_the_start_says_where_to_give_them() {
-    in_time(async {
-        if bare_environment("without_credentials_the_start_says_where_to_give_them").await {
-            let endpoint = Endpoint::start([]).await;
-            let store =
-                EventStore::builder().table(TABLE).region("us-east-1").endpoint_url(endpoint.url());
-            let said = store.start().await.unwrap_err().to_string();
-            for part in [
-                "DescribeTable of table `events` failed: no AWS credentials",
-                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-                "AWS_PROFILE",
-                "give the builder credentials",
-            ] {
-                assert!(said.contains(part), "{said}");
-            }
-            assert!(endpoint.requests().is_empty());
-        }
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn without_credentials_an_event_is_not_stored_and_says_why() {
-    in_time(async {
-        if bare_environment("without_credentials_an_event_is_not_stored_and_says_why").await {
-            let endpoint = Endpoint::start([]).await;
-            let store = EventStore::builder()
-                .table(TABLE)
-                .region("us-east-1")
-                .endpoint_url(endpoint.url())
-                .check_table(false);
-            let store = brisk(store).max_attempts(3).start().await.unwrap();
-            let error = settle_one(&store, &endpoint).await.unwrap_err();
-            assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 3));
-            assert_eq!(error.reason(), GiveUp::Attempts);
-            let said = error.last_cause().unwrap().to_string();
-            assert!(
-                said.starts_with("no AWS credentials were found") && said.len() < 160,
-                "{said}"
-            );
-            assert!(endpoint.requests().is_empty());
-        }
     })
     .await;
 }

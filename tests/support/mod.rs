@@ -11,6 +11,7 @@ pub(crate) mod clock;
 pub(crate) mod dynamodb_local;
 #[cfg(feature = "local")]
 pub(crate) mod endpoint;
+pub(crate) mod environment;
 pub(crate) mod proxy;
 #[cfg(feature = "local")]
 pub(crate) mod puts;

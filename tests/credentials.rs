@@ -1,0 +1,174 @@
+//! Where credentials come from: the standard chain as the SDK has it, and what the builder is given.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what cannot be had fails the test")]
+
+mod support;
+
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use aws_config::BehaviorVersion;
+use dynamodb_eventstore::{Certainty, EventStore, GiveUp};
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+
+use support::endpoint::{Endpoint, TABLE};
+use support::environment::in_environment;
+use support::puts::{brisk, in_time, settle_one};
+
+/// A service of loopback that throttles its first calls, and answers the later ones with credentials of
+/// an assumed role. Its calls are counted.
+async fn security_token_service(throttled: usize) -> (SocketAddr, Arc<AtomicUsize>) {
+    const REFUSAL: &str = "<ErrorResponse><Error><Type>Sender</Type><Code>Throttling</Code>\
+        <Message>Rate exceeded</Message></Error></ErrorResponse>";
+    const ROLE: &str = "<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult>\
+        <Credentials><AccessKeyId>ROLE</AccessKeyId><SecretAccessKey>secret</SecretAccessKey>\
+        <SessionToken>token</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration>\
+        </Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>";
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let counted = Arc::clone(&counted);
+            let service = service_fn(move |_request| {
+                let is_throttled = counted.fetch_add(1, Ordering::Relaxed) < throttled;
+                let (status, body) = if is_throttled { (400, REFUSAL) } else { (200, ROLE) };
+                let response = hyper::Response::builder()
+                    .status(status)
+                    .header("content-type", "text/xml")
+                    .body(Full::new(Bytes::from_static(body.as_bytes())))
+                    .unwrap();
+                async { Ok::<_, Infallible>(response) }
+            });
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    (address, calls)
+}
+
+/// The environment of a program whose role is assumed with a web identity.
+fn web_identity(service: SocketAddr, token: &std::path::Path) -> Vec<(&'static str, String)> {
+    vec![
+        ("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/writer".to_owned()),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", token.to_str().unwrap().to_owned()),
+        ("AWS_ENDPOINT_URL_STS", format!("http://{service}")),
+    ]
+}
+
+#[tokio::test]
+async fn a_role_is_assumed_with_the_attempts_that_the_environment_allows() {
+    in_time(async {
+        let (service, calls) = security_token_service(3).await;
+        let token = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(token.path(), "token").unwrap();
+        let mut environment = web_identity(service, token.path());
+        environment.push(("AWS_MAX_ATTEMPTS", "4".to_owned()));
+        let test = "a_role_is_assumed_with_the_attempts_that_the_environment_allows";
+        if !in_environment(test, environment).await {
+            assert_eq!(calls.load(Ordering::Relaxed), 4);
+            return;
+        }
+        let endpoint = Endpoint::start([]).await;
+        endpoint.accept_only("ROLE");
+        let store = EventStore::builder().table(TABLE).region("us-east-1");
+        let store = brisk(store.endpoint_url(endpoint.url())).start().await.unwrap();
+        settle_one(&store, &endpoint).await.unwrap();
+    })
+    .await;
+}
+
+/// The SDK's chain, loaded by the caller, keeps its own three attempts.
+#[tokio::test]
+async fn a_loaded_configuration_assumes_its_role_with_retries() {
+    in_time(async {
+        let (service, calls) = security_token_service(2).await;
+        let token = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(token.path(), "token").unwrap();
+        let environment = web_identity(service, token.path());
+        if !in_environment("a_loaded_configuration_assumes_its_role_with_retries", environment)
+            .await
+        {
+            assert_eq!(calls.load(Ordering::Relaxed), 3);
+            return;
+        }
+        let endpoint = Endpoint::start([]).await;
+        endpoint.accept_only("ROLE");
+        let config = aws_config::defaults(BehaviorVersion::latest()).region("us-east-1");
+        let config = config.endpoint_url(endpoint.url()).load().await;
+        let store = EventStore::builder().table(TABLE).sdk_config(&config);
+        let store = brisk(store).start().await.unwrap();
+        settle_one(&store, &endpoint).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_a_region_the_start_says_where_to_give_one() {
+    in_time(async {
+        if in_environment("without_a_region_the_start_says_where_to_give_one", []).await {
+            let store = EventStore::builder().table(TABLE).credentials("test", "test");
+            let error = store.start().await.unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "setting `region` is missing; it must be given, here or as AWS_REGION or in the \
+                 AWS profile"
+            );
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_credentials_the_start_says_where_to_give_them() {
+    in_time(async {
+        if in_environment("without_credentials_the_start_says_where_to_give_them", []).await {
+            let endpoint = Endpoint::start([]).await;
+            let store =
+                EventStore::builder().table(TABLE).region("us-east-1").endpoint_url(endpoint.url());
+            let said = store.start().await.unwrap_err().to_string();
+            for part in [
+                "DescribeTable of table `events` failed: no AWS credentials",
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+                "AWS_PROFILE",
+                "give the builder credentials",
+            ] {
+                assert!(said.contains(part), "{said}");
+            }
+            assert!(endpoint.requests().is_empty());
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_credentials_an_event_is_not_stored_and_says_why() {
+    in_time(async {
+        if in_environment("without_credentials_an_event_is_not_stored_and_says_why", []).await {
+            let endpoint = Endpoint::start([]).await;
+            let store = EventStore::builder()
+                .table(TABLE)
+                .region("us-east-1")
+                .endpoint_url(endpoint.url())
+                .check_table(false);
+            let store = brisk(store).max_attempts(3).start().await.unwrap();
+            let error = settle_one(&store, &endpoint).await.unwrap_err();
+            assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 3));
+            assert_eq!(error.reason(), GiveUp::Attempts);
+            let said = error.last_cause().unwrap().to_string();
+            assert!(
+                said.starts_with("no AWS credentials were found") && said.len() < 160,
+                "{said}"
+            );
+            assert!(endpoint.requests().is_empty());
+        }
+    })
+    .await;
+}
