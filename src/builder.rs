@@ -240,7 +240,7 @@ impl EventStoreBuilder {
     }
 
     /// How long the service may refuse every call (access denied, unknown credentials) before that is final and
-    /// every event that waits is given up, 0 to 1 hour. Default: 5 s: fresh roles, keys and permissions refuse for
+    /// every event that waits is given up, 0 to 24 hours. Default: 5 s: fresh roles, keys and permissions refuse for
     /// some seconds ([changes are not always visible at
     /// once](https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency)).
     /// Until then one call at a time is tried, with fresh credentials. A call that succeeds begins the time anew.

@@ -113,7 +113,7 @@ impl Config {
             let limit = "be at most half of `event_deadline`, which leaves time for an attempt";
             return Err(ConfigError::new("linger", format_args!("{:?}", self.linger), limit));
         }
-        duration_in_range("refusal_timeout", self.refusal_timeout, Duration::ZERO, HOUR)?;
+        duration_in_range("refusal_timeout", self.refusal_timeout, Duration::ZERO, DAY)?;
         in_range("max_attempts", self.max_attempts, 1, 1_000_000)?;
         let Backoff { floor, base, ceiling } = self.backoff;
         duration_in_range("backoff.ceiling", ceiling, SHORTEST_TIMEOUT, HOUR)?;
@@ -274,7 +274,7 @@ mod tests {
                 |c| c.event_deadline = Duration::from_millis(9),
                 "setting `linger` is 5ms; it must be at most half of `event_deadline`",
             ),
-            (|c| c.refusal_timeout = DAY, "setting `refusal_timeout` is 86400s; it must be"),
+            (|c| c.refusal_timeout = DAY * 2, "setting `refusal_timeout` is 172800s; it must be"),
             (|c| c.max_attempts = 0, "setting `max_attempts` is 0; it must be 1 to 1000000"),
             (
                 |c| c.backoff.floor = HOUR,
