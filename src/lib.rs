@@ -125,7 +125,7 @@ pub use builder::{EventStoreBuilder, StartError};
 pub use config::ConfigError;
 pub use error::{
     BatchError, Certainty, CloseError, FailureClass, FlushError, GiveUp, PutError, ReadBack,
-    WorkerLost, WriteError,
+    ThrottlingLimit, ThrottlingReason, WorkerLost, WriteError,
 };
 pub use event::{
     BODY_ATTRIBUTE, Event, EventTooLarge, KEY_ATTRIBUTE, MAX_BATCH_EVENTS, MAX_BATCH_WIRE_BYTES,
@@ -137,7 +137,7 @@ pub use key::{EventKey, ParseKeyError, WriterId};
 pub use local::{LocalError, LocalTable, LocalTableBuilder};
 pub use policy::retry::Backoff;
 pub use report::{CloseReport, FlushReport};
-pub use stats::Stats;
+pub use stats::{Stats, ThrottledBatches};
 pub use store::EventStore;
 pub use table::{Capacity, Table, TableError};
 pub use target::Transport;

@@ -4,6 +4,8 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::error::ThrottlingLimit;
+
 /// The store's counters at one moment; see [`EventStore::stats`](crate::EventStore::stats).
 ///
 /// `accepted == stored + failed + pending`, in every snapshot.
@@ -31,11 +33,36 @@ pub struct Stats {
     pub throttled_units: u64,
     /// Calls of which the table refused all for its capacity.
     pub throttled_batches: u64,
+    /// The same calls, by the limit that the service named.
+    pub throttled_batches_by_limit: ThrottledBatches,
     /// Calls that may be in flight now: at most
     /// [`max_batches_in_flight`](crate::EventStoreBuilder::max_batches_in_flight).
     pub batches_in_flight_limit: u64,
     /// How long the oldest event has waited to be sent, of those that wait; zero where none does.
     pub oldest_waiting: Duration,
+}
+
+/// Calls of which the table refused all for its capacity, by the limit that the service named.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct ThrottledBatches {
+    /// One range of keys was used more than a partition allows.
+    pub key_range: u64,
+    /// The table's provisioned capacity was used up.
+    pub provisioned: u64,
+    /// The maximum that the on-demand table was given was reached.
+    pub max_on_demand: u64,
+    /// The account's quota for one table was reached.
+    pub account: u64,
+    /// The service named no limit, or one that this crate does not know.
+    pub unknown: u64,
+}
+
+impl ThrottledBatches {
+    fn total(&self) -> u64 {
+        let Self { key_range, provisioned, max_on_demand, account, unknown } = self;
+        key_range + provisioned + max_on_demand + account + unknown
+    }
 }
 
 /// The counters behind [`Stats`], shared by the handles and the worker.
@@ -49,13 +76,45 @@ pub(crate) struct Counters {
     batches: AtomicU64,
     batched_events: AtomicU64,
     throttled_units: AtomicU64,
-    throttled_batches: AtomicU64,
+    throttled_by: ThrottledBy,
     in_flight_limit: AtomicU64,
     /// The bits of a float; 0 without a limit.
     pace: AtomicU64,
     /// When the oldest event that waits was accepted, in nanoseconds after the store began, plus one; 0 where
     /// none waits.
     oldest: AtomicU64,
+}
+
+/// Calls refused as a whole, by the limit that the service named.
+#[derive(Debug, Default)]
+struct ThrottledBy {
+    key_range: AtomicU64,
+    provisioned: AtomicU64,
+    max_on_demand: AtomicU64,
+    account: AtomicU64,
+    unknown: AtomicU64,
+}
+
+impl ThrottledBy {
+    fn counter(&self, limit: ThrottlingLimit) -> &AtomicU64 {
+        match limit {
+            ThrottlingLimit::KeyRange => &self.key_range,
+            ThrottlingLimit::Provisioned => &self.provisioned,
+            ThrottlingLimit::MaxOnDemand => &self.max_on_demand,
+            ThrottlingLimit::Account => &self.account,
+            ThrottlingLimit::Unknown => &self.unknown,
+        }
+    }
+
+    fn snapshot(&self) -> ThrottledBatches {
+        ThrottledBatches {
+            key_range: self.key_range.load(Ordering::Relaxed),
+            provisioned: self.provisioned.load(Ordering::Relaxed),
+            max_on_demand: self.max_on_demand.load(Ordering::Relaxed),
+            account: self.account.load(Ordering::Relaxed),
+            unknown: self.unknown.load(Ordering::Relaxed),
+        }
+    }
 }
 
 /// What limits the store's calls at some moment.
@@ -95,10 +154,14 @@ impl Counters {
         self.batches.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts units that the table refused; `whole` says whether the call carried nothing else.
-    pub(crate) fn throttle(&self, units: u64, whole: bool) {
+    /// Counts units that the table refused for its capacity.
+    pub(crate) fn throttle(&self, units: u64) {
         self.throttled_units.fetch_add(units, Ordering::Relaxed);
-        self.throttled_batches.fetch_add(whole.into(), Ordering::Relaxed);
+    }
+
+    /// Counts a call of which the table refused all, for this limit.
+    pub(crate) fn throttle_batch(&self, limit: ThrottlingLimit) {
+        self.throttled_by.counter(limit).fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn limit(&self, limits: Limits) {
@@ -121,6 +184,7 @@ impl Counters {
         let accepted = self.accepted.0.load(Ordering::Acquire);
         let batches = self.batches.load(Ordering::Relaxed);
         let room = batches as f64 * max_batch_events.get() as f64;
+        let throttled = self.throttled_by.snapshot();
         let batched_events = self.batched_events.load(Ordering::Relaxed) as f64;
         Stats {
             accepted,
@@ -135,7 +199,8 @@ impl Counters {
                 bits => Some(f64::from_bits(bits)),
             },
             throttled_units: self.throttled_units.load(Ordering::Relaxed),
-            throttled_batches: self.throttled_batches.load(Ordering::Relaxed),
+            throttled_batches: throttled.total(),
+            throttled_batches_by_limit: throttled,
             batches_in_flight_limit: self.in_flight_limit.load(Ordering::Relaxed),
             oldest_waiting: match self.oldest.load(Ordering::Relaxed) {
                 0 => Duration::ZERO,

@@ -48,6 +48,7 @@ pub struct WriteCapacity {
     burst: Duration,
     saved: Duration,
     changes: Vec<(Duration, f64)>,
+    busy: Option<BusyPartition>,
     most_on_demand: Option<f64>,
     account: Option<f64>,
     latency: Duration,
@@ -66,6 +67,7 @@ impl WriteCapacity {
             burst: LONGEST_BURST,
             saved: Duration::ZERO,
             changes: Vec::new(),
+            busy: None,
             most_on_demand: None,
             account: None,
             latency: Duration::ZERO,
@@ -110,6 +112,20 @@ impl WriteCapacity {
         self
     }
 
+    /// One of the partitions is kept busy by others, and gives only so many units a second from `from` until
+    /// `until`.
+    #[must_use]
+    pub fn busy_partition(
+        mut self,
+        write_units_per_second: u32,
+        from: Duration,
+        until: Duration,
+    ) -> Self {
+        let units = f64::from(write_units_per_second).min(PARTITION_UNITS);
+        self.busy = Some(BusyPartition { units, from, until });
+        self
+    }
+
     /// The ceiling that an on-demand table was given.
     #[must_use]
     pub fn max_on_demand(mut self, write_units_per_second: u32) -> Self {
@@ -144,8 +160,23 @@ impl WriteCapacity {
     }
 
     fn next_change(&self, after: Duration) -> Option<Duration> {
-        self.changes.iter().map(|(at, _)| *at).find(|at| *at > after)
+        let busy = self.busy.iter().flat_map(|busy| [busy.from, busy.until]);
+        self.changes.iter().map(|(at, _)| *at).chain(busy).filter(|at| *at > after).min()
     }
+
+    /// Units a second that the partition at this place gives.
+    fn partition_units_at(&self, place: usize, now: Duration) -> f64 {
+        let busy = self.busy.filter(|busy| place == 0 && (busy.from..busy.until).contains(&now));
+        busy.map_or(PARTITION_UNITS, |busy| busy.units)
+    }
+}
+
+/// A partition that others use as well, for some time.
+#[derive(Debug, Clone, Copy)]
+struct BusyPartition {
+    units: f64,
+    from: Duration,
+    until: Duration,
 }
 
 /// Why an item is refused.
@@ -274,8 +305,9 @@ impl Buckets {
             let rate = self.rate(self.filled_at);
             self.table.fill(rate, passed, burst);
             self.account.fill(self.capacity.account.unwrap_or_default(), passed, Duration::ZERO);
-            for partition in &mut self.partitions {
-                partition.fill(PARTITION_UNITS, passed, burst);
+            for (place, partition) in self.partitions.iter_mut().enumerate() {
+                let rate = self.capacity.partition_units_at(place, self.filled_at);
+                partition.fill(rate, passed, burst);
             }
             self.filled_at = until;
         }

@@ -193,11 +193,15 @@ async fn a_batch_throttled_for_whatever_reason_is_stored_when_there_is_capacity_
 
 async fn a_batch_throttled_to_the_end_is_not_stored_whatever_the_reason(transport: Transport) {
     for throttled in THROTTLED {
-        let Reply::Throttled { code, .. } = throttled else { unreachable!() };
+        let Reply::Throttled { code, reason } = throttled else { unreachable!() };
         for error in told_after_one_attempt(transport, throttled).await {
             assert_eq!(error.certainty(), Certainty::NotStored);
             let cause = error.last_cause().unwrap();
             assert_eq!((cause.class(), cause.code()), (FailureClass::Throttled, Some(code)));
+            let [named] = cause.throttling_reasons() else { panic!("{cause:?}") };
+            assert_eq!(named.reason(), reason);
+            assert!(named.resource().unwrap().ends_with(":table/events"), "{named}");
+            assert!(error.to_string().contains(reason), "{error}");
         }
     }
 }

@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::ser::SerializeStruct;
 
+use super::throttling::ThrottlingReason;
+
 /// Whether an event that was not acknowledged may be in the table all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Certainty {
@@ -98,6 +100,7 @@ pub struct BatchError {
     message: String,
     code: Option<String>,
     request_id: Option<String>,
+    throttling_reasons: Vec<ThrottlingReason>,
     is_call_over: bool,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
@@ -111,6 +114,7 @@ impl BatchError {
             message: message.into(),
             code: None,
             request_id: None,
+            throttling_reasons: Vec::new(),
             is_call_over: false,
             source: None,
         }
@@ -127,6 +131,16 @@ impl BatchError {
     #[must_use]
     pub fn with_request_id(mut self, request_id: impl Into<String>) -> Self {
         self.request_id = Some(request_id.into());
+        self
+    }
+
+    /// Adds the limits that the service throttled the call for.
+    #[must_use]
+    pub fn with_throttling_reasons(
+        mut self,
+        reasons: impl IntoIterator<Item = ThrottlingReason>,
+    ) -> Self {
+        self.throttling_reasons.extend(reasons);
         self
     }
 
@@ -219,6 +233,12 @@ impl BatchError {
     pub fn request_id(&self) -> Option<&str> {
         self.request_id.as_deref()
     }
+
+    /// The limits that the service throttled the call for, where it named any.
+    #[must_use]
+    pub fn throttling_reasons(&self) -> &[ThrottlingReason] {
+        &self.throttling_reasons
+    }
 }
 
 impl fmt::Display for BatchError {
@@ -227,6 +247,9 @@ impl fmt::Display for BatchError {
             write!(formatter, "{code}: ")?;
         }
         formatter.write_str(&self.message)?;
+        for (number, reason) in self.throttling_reasons.iter().enumerate() {
+            write!(formatter, "{}{reason}", if number == 0 { " Reason: " } else { ", " })?;
+        }
         if let Some(request_id) = &self.request_id {
             write!(formatter, " (request id {request_id})")?;
         }
@@ -244,18 +267,25 @@ impl fmt::Debug for BatchError {
             .field("code", &self.code)
             .field("message", &self.message)
             .field("request_id", &self.request_id)
+            .field("throttling_reasons", &self.throttling_reasons)
             .finish_non_exhaustive()
     }
 }
 
 impl serde::Serialize for BatchError {
-    /// Class, code, message and request id. The source is left out, as in `Debug`.
+    /// Class, code, message, request id and, where there are any, throttling reasons. The source is left
+    /// out, as in `Debug`.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = serializer.serialize_struct("BatchError", 4)?;
+        let is_throttled = !self.throttling_reasons.is_empty();
+        let mut fields =
+            serializer.serialize_struct("BatchError", 4 + usize::from(is_throttled))?;
         fields.serialize_field("class", &self.class)?;
         fields.serialize_field("code", &self.code)?;
         fields.serialize_field("message", &self.message)?;
         fields.serialize_field("request_id", &self.request_id)?;
+        if is_throttled {
+            fields.serialize_field("throttling_reasons", &self.throttling_reasons)?;
+        }
         fields.end()
     }
 }

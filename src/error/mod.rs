@@ -1,11 +1,13 @@
 //! One error type per verb: put, write (what a ticket says), flush, close.
 
 mod batch;
+mod throttling;
 mod write;
 
 use std::num::NonZeroUsize;
 
 pub use batch::{BatchError, Certainty, FailureClass};
+pub use throttling::{ThrottlingLimit, ThrottlingReason};
 pub(crate) use write::GivenUp;
 pub use write::{GiveUp, ReadBack, WriteError};
 

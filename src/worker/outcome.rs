@@ -33,7 +33,7 @@ impl Worker {
             Ok(receipt) => self.apply(batch, &receipt, call, now),
             Err(error) => {
                 match error.class() {
-                    FailureClass::Throttled => self.learn(call, Share::Refused, now),
+                    FailureClass::Throttled => self.learn(call, Share::Refused(&error), now),
                     FailureClass::Refused => return self.refuse(batch, error, call, now),
                     _ => {}
                 }

@@ -3,9 +3,11 @@
 use std::time::Instant;
 
 use rand::RngExt;
+use tracing::field::display;
 
 use super::Worker;
 use super::settlement::Held;
+use crate::error::{BatchError, ThrottlingLimit, ThrottlingReason};
 use crate::policy::Waiting;
 use crate::policy::pace::{Answer, Change};
 use crate::stats::Limits;
@@ -13,17 +15,21 @@ use crate::stats::Limits;
 /// However slow the table, so many batches may wait: with fewer, its capacity could not be used.
 const LEAST_BUFFERED_BATCHES: usize = 4;
 
+/// Keys are spread evenly over a table's partitions. So this many events of one call are not all for the same.
+const EVENTS_OF_SEVERAL_PARTITIONS: usize = 8;
+
 /// A call that was answered.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Call {
     pub(super) began: Option<Instant>,
+    events: usize,
     units: u64,
 }
 
 impl Call {
     pub(super) fn of(batch: &[Held]) -> Self {
         let began = batch.first().and_then(|held| held.pending.in_flight_since());
-        Self { began, units: units(batch) }
+        Self { began, events: batch.len(), units: units(batch) }
     }
 }
 
@@ -32,7 +38,19 @@ impl Call {
 pub(super) enum Share<'a> {
     Stored(&'a [Held]),
     /// The call was refused as a whole.
-    Refused,
+    Refused(&'a BatchError),
+}
+
+impl Share<'_> {
+    /// Whether it may be one partition alone that had no capacity.
+    fn is_of_one_partition(&self, call: Call) -> bool {
+        let Self::Refused(error) = self else { return false };
+        let reasons = error.throttling_reasons();
+        let is_key_range = |reason: &ThrottlingReason| reason.limit() == ThrottlingLimit::KeyRange;
+        call.events < EVENTS_OF_SEVERAL_PARTITIONS
+            && !reasons.is_empty()
+            && reasons.iter().all(is_key_range)
+    }
 }
 
 /// Write units of these events.
@@ -45,12 +63,16 @@ impl Worker {
     pub(super) fn learn(&mut self, call: Call, share: Share<'_>, now: Instant) {
         let (accepted, stored_events) = match share {
             Share::Stored(stored) => (units(stored), stored.len()),
-            Share::Refused => (0, 0),
+            Share::Refused(error) => {
+                let reason = error.throttling_reasons().first();
+                let limit = reason.map_or(ThrottlingLimit::Unknown, ThrottlingReason::limit);
+                self.epitaph.ledger.counters.throttle_batch(limit);
+                (0, 0)
+            }
         };
         let refused = call.units - accepted;
         if refused > 0 {
-            let whole = matches!(share, Share::Refused);
-            self.epitaph.ledger.counters.throttle(refused, whole);
+            self.epitaph.ledger.counters.throttle(refused);
         }
         // The call that was answered still had its place when no other could begin.
         let is_saturated =
@@ -58,8 +80,21 @@ impl Worker {
         self.concurrency.observe(stored_events, is_saturated, now);
         let began = call.began.unwrap_or(now);
         let jitter = if refused > 0 { self.jitter.random::<f64>() } else { 0.0 };
-        if self.pace.observe(Answer { began, accepted, refused }, now, jitter) == Change::Began {
-            tracing::warn!("the table throttles: calls now leave at the rate that it takes");
+        let answer = Answer {
+            began,
+            accepted,
+            refused,
+            is_of_one_partition: share.is_of_one_partition(call),
+        };
+        if self.pace.observe(answer, now, jitter) == Change::Began {
+            let reason = match share {
+                Share::Refused(error) => error.throttling_reasons().first().map(display),
+                Share::Stored(_) => None,
+            };
+            tracing::warn!(
+                reason,
+                "the table throttles: calls now leave at the rate that it takes"
+            );
         }
         if self.pace.capacity().is_some() {
             self.limit_buffer();

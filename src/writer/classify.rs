@@ -10,6 +10,7 @@ use aws_sdk_dynamodb::error::{ConnectorError, ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::RequestId;
 use chrono::Datelike;
 
+use super::response::throttling_reasons;
 use super::signing::Signed;
 use crate::error::{BatchError, Certainty, FailureClass};
 
@@ -45,7 +46,9 @@ where
             transient(Certainty::MaybeStored, "the answer could not be read")
         }
         SdkError::ServiceError(service) => {
-            refused(service.raw(), service.err().code(), service.err().message(), signed)
+            let response = service.raw();
+            let body = response.body().bytes().unwrap_or_default();
+            refused(response, body, service.err().code(), service.err().message(), signed)
         }
         _ => transient(Certainty::MaybeStored, "the SDK failed in a way this crate does not know"),
     };
@@ -59,6 +62,7 @@ where
 /// What an answer means that is an error, with the code and the message that its body tells.
 pub(super) fn refused(
     response: &HttpResponse,
+    body: &[u8],
     code: Option<&str>,
     message: Option<&str>,
     signed: Signed,
@@ -72,7 +76,11 @@ pub(super) fn refused(
     let skew = signed.at.and_then(|signed_at| clock_skew(response, signed_at));
     let (class, certainty) = by_code(code, status, skew.is_some_and(|skew| skew > CLOCK_SKEW));
     let message = passable(code, message.unwrap_or("no message"));
-    BatchError::new(class, certainty, message).with_code(code)
+    let reasons = match class {
+        FailureClass::Throttled => throttling_reasons(body),
+        _ => Vec::new(),
+    };
+    BatchError::new(class, certainty, message).with_code(code).with_throttling_reasons(reasons)
 }
 
 fn is_success<E>(error: &SdkError<E, HttpResponse>) -> bool {

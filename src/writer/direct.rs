@@ -183,7 +183,7 @@ impl DirectBatchWriter {
             return response::receipt(&self.table, body);
         }
         let (code, message) = response::error(response, body);
-        Err(refused(response, code.as_deref(), message.as_deref(), signed))
+        Err(refused(response, body, code.as_deref(), message.as_deref(), signed))
     }
 }
 

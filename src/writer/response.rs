@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::BatchReceipt;
-use crate::error::BatchError;
+use crate::error::{BatchError, ThrottlingReason};
 
 /// What some proxies and servers put before a text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -90,6 +90,34 @@ fn told(body: &[u8]) -> (Option<String>, Option<String>) {
     (code, first(&["message", "Message", "errorMessage"]))
 }
 
+/// The limits that a throttled answer names. The member's first letter differs from one exception to another.
+#[derive(Deserialize)]
+struct Throttled<'a> {
+    #[serde(default, rename = "ThrottlingReasons", alias = "throttlingReasons", borrow)]
+    reasons: Vec<Reason<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Reason<'a> {
+    #[serde(borrow)]
+    reason: Cow<'a, str>,
+    #[serde(default, borrow)]
+    resource: Option<Cow<'a, str>>,
+}
+
+/// The limits that the answer names as reasons for its refusal; none where it names them in another form.
+pub(super) fn throttling_reasons(body: &[u8]) -> Vec<ThrottlingReason> {
+    let Ok(Throttled { reasons }) = serde_json::from_slice(body) else { return Vec::new() };
+    let reasons = reasons.into_iter().map(|Reason { reason, resource }| {
+        let named = ThrottlingReason::new(reason);
+        match resource {
+            Some(resource) => named.with_resource(resource),
+            None => named,
+        }
+    });
+    reasons.collect()
+}
+
 /// `com.amazonaws.dynamodb.v20120810#ThrottlingException:http://…` is a `ThrottlingException`.
 fn bare(code: &str) -> &str {
     let code = code.split_once('#').map_or(code, |(_, code)| code);
@@ -159,6 +187,28 @@ mod tests {
             "aws.protocols#ThrottlingException:http://internal.amazon.com/coral/",
         ] {
             assert_eq!(bare(code), "ThrottlingException");
+        }
+    }
+
+    #[test]
+    fn throttling_reasons_are_read_under_either_name() {
+        let reason = ThrottlingReason::new("TableWriteKeyRangeThroughputExceeded");
+        let with_resource = reason.clone().with_resource("arn:aws:dynamodb:::table/events");
+        for (body, reasons) in [
+            (
+                r#"{"ThrottlingReasons":[{"reason":"TableWriteKeyRangeThroughputExceeded"}]}"#,
+                &[reason][..],
+            ),
+            (
+                r#"{"__type":"a#ThrottlingException","throttlingReasons":[{"resource":
+                    "arn:aws:dynamodb:::table/events","reason":"TableWriteKeyRangeThroughputExceeded"}]}"#,
+                &[with_resource],
+            ),
+            (r#"{"__type":"a#ThrottlingException"}"#, &[]),
+            (r#"{"ThrottlingReasons":"none"}"#, &[]),
+            ("<html>", &[]),
+        ] {
+            assert_eq!(throttling_reasons(body.as_bytes()), reasons, "{body}");
         }
     }
 

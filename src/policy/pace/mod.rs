@@ -35,6 +35,9 @@ const JITTER: Duration = Duration::from_millis(25);
 /// Shorter waits than a timer keeps would only wake the worker.
 const SHORTEST_WAIT: Duration = Duration::from_micros(500);
 
+/// From this share of refused units on they are not of one partition among many.
+const SEVERAL_PARTITIONS: f64 = 0.25;
+
 /// How much one batch counts for the mean size of events.
 const MEAN_WEIGHT: f64 = 0.1;
 
@@ -50,6 +53,8 @@ pub(crate) struct Answer {
     pub(crate) accepted: u64,
     /// Units of the events that were refused for the table's capacity.
     pub(crate) refused: u64,
+    /// Whether it may be one partition alone that had no capacity for them.
+    pub(crate) is_of_one_partition: bool,
 }
 
 /// What may leave.
@@ -157,11 +162,11 @@ impl Pace {
     /// than that of another, so that those who were refused together do not come again together.
     pub(crate) fn observe(&mut self, answer: Answer, now: Instant, jitter: f64) -> Change {
         let (accepted, refused) = (answer.accepted as f64, answer.refused as f64);
+        let least_share = if answer.is_of_one_partition { SEVERAL_PARTITIONS } else { 0.0 };
         let Some(limit) = &mut self.limit else {
             self.recent.add(accepted, refused, now);
-            if answer.refused == 0
-                || self.recent.refused_share() < limit::noise(self.mean_event_units)
-            {
+            let noise = limit::noise(self.mean_event_units).max(least_share);
+            if answer.refused == 0 || self.recent.refused_share() < noise {
                 return Change::None;
             }
             // What the table has accepted until now may have come out of its reserve.
@@ -183,7 +188,7 @@ impl Pace {
             limit.last_refusal = now;
             let share = self.recent.refused_share();
             let sample = limit.rate(now) * LEAST_SAMPLE.as_secs_f64();
-            if share >= limit.noise(now) && self.recent.units() >= sample {
+            if share >= limit.noise(now).max(least_share) && self.recent.units() >= sample {
                 *limit = limit.after_refusal(share, self.mean_event_units, now);
                 self.recent = Recent::default();
                 self.tokens = self.tokens.min(0.0);

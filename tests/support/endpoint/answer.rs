@@ -62,7 +62,11 @@ impl Answer {
     pub(super) fn throttled(code: &str, reason: &str) -> Self {
         let mut body = error(code, "Throughput exceeds the current capacity of your table.");
         let table = format!("arn:aws:dynamodb:us-east-1:123456789012:table/{TABLE}");
-        body["ThrottlingReasons"] = json!([{ "reason": reason, "resource": table }]);
+        let member = match code {
+            "ThrottlingException" => "throttlingReasons",
+            _ => "ThrottlingReasons",
+        };
+        body[member] = json!([{ "reason": reason, "resource": table }]);
         Self::Text { status: 400, body: body.to_string() }
     }
 }
