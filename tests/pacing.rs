@@ -134,6 +134,35 @@ async fn a_halved_capacity_is_kept_to_within_three_seconds() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn one_busy_partition_slows_none_of_the_others() {
+    let (from, until) = (SECOND * 20, SECOND * 30);
+    for (partitions, left) in [(8, 200), (8, 0), (20, 0)] {
+        let units = partitions as u32 * 1_000;
+        let capacity = capacity(units).busy_partition(left, from, until);
+        let throughput = overloaded(capacity, &[200], 30).await;
+        let available = f64::from(units - 1_000 + left) * 10.0;
+        let (accepted, refused) = sum(&throughput[20..]);
+        let used = accepted / available;
+        assert!(used >= 0.9, "{used} of {partitions} partitions, one of which gives {left}");
+        // Events of the busy partition are tried now and then.
+        let refused = refused / (accepted + refused);
+        assert!(refused <= 0.3, "{refused}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_of_a_busy_partition_are_stored_when_it_has_time_again() {
+    let capacity = capacity(8_000).busy_partition(0, SECOND * 10, SECOND * 20);
+    let table = FakeTable::with_capacity(capacity);
+    let store = start(&table, SEED).await;
+    let producer = overload(&store, &[200]);
+    clock::wait(SECOND * 20).await;
+    producer.abort();
+    let report = store.close(SECOND * 20).await.unwrap();
+    assert_eq!(report.failed, 0);
+}
+
 /// Waiting times of so many puts, one each so often, from put to answer; shortest first.
 async fn waits(store: &EventStore, puts: u32, every: Duration) -> Vec<Duration> {
     let mut answers = Vec::new();

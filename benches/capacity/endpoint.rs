@@ -153,7 +153,7 @@ async fn write(table: &FakeTable, body: &[u8]) -> (u16, Value) {
     let events: Vec<Event> = items.iter().map(event).collect();
     match table.write_batch(&events).await {
         Ok(receipt) => {
-            let is_left = |item: &&Item| receipt.unprocessed().iter().any(|key| *key == item.key.s);
+            let is_left = |item: &&Item| receipt.unprocessed().contains(&item.key.s);
             let left: Vec<Value> = items.iter().filter(is_left).map(Item::request).collect();
             let left = if left.is_empty() { json!({}) } else { json!({ (TABLE): left }) };
             (200, json!({ "UnprocessedItems": left }))

@@ -49,7 +49,7 @@ impl Table {
     pub(crate) fn units_in(self, second: usize) -> u32 {
         let at = Duration::from_secs(second as u64);
         let changed = CHANGES.iter().rev().find(|(from, _)| self == Self::Changing && *from <= at);
-        changed.map_or(self.units(), |(_, units)| *units)
+        changed.map_or_else(|| self.units(), |(_, units)| *units)
     }
 
     /// How many calls those clients have in flight that have to be told.

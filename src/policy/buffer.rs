@@ -1,10 +1,11 @@
 //! The events that wait to be sent, and until when they may.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::Waiting;
 use super::batch::{Batch, BatchLimits, Refused};
+use super::retry_queue::{Retry, RetryQueue};
 
 /// Events between acceptance and a call, and between one call and the next.
 ///
@@ -20,32 +21,24 @@ pub(crate) struct Buffer<T> {
     fresh_wire_bytes: usize,
     /// How many events at the front of `fresh` are due whatever their linger says.
     rushed: usize,
-    retries: BTreeMap<RetryPlace, Retry<T>>,
-    /// Deadlines of `retries`: they are not in the order of their turns.
-    retry_expiries: BTreeSet<(Instant, RetryPlace)>,
-    /// Keeps retries apart that are ready at the same instant.
-    next_retry: u64,
+    retries: RetryQueue<T>,
+    /// Events that the table had no capacity for more than once.
+    repeated: RetryQueue<T>,
     next_group: u64,
+}
+
+/// How many write units a batch may have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MaxUnits {
+    pub(crate) all: u64,
+    /// Of events that the table had no capacity for more than once.
+    pub(crate) repeated: u64,
 }
 
 #[derive(Debug)]
 struct Fresh<T> {
     item: T,
     due_at: Instant,
-}
-
-#[derive(Debug)]
-struct Retry<T> {
-    item: T,
-    /// Whom the event is to share its batch with, and nobody else; `None` for anyone. A group has
-    /// its places one after the other.
-    group: Option<u64>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct RetryPlace {
-    ready_at: Instant,
-    number: u64,
 }
 
 impl<T: Waiting> Buffer<T> {
@@ -56,9 +49,8 @@ impl<T: Waiting> Buffer<T> {
             fresh: VecDeque::new(),
             fresh_wire_bytes: 0,
             rushed: 0,
-            retries: BTreeMap::new(),
-            retry_expiries: BTreeSet::new(),
-            next_retry: 0,
+            retries: RetryQueue::new(),
+            repeated: RetryQueue::new(),
             next_group: 0,
         }
     }
@@ -71,14 +63,19 @@ impl<T: Waiting> Buffer<T> {
 
     /// Adds an event whose next attempt is not before `ready_at`.
     pub(crate) fn requeue(&mut self, item: T, ready_at: Instant) {
-        let place = self.next_place(ready_at);
-        self.insert_retry(Retry { item, group: None }, place);
+        self.retries.push(item, None, ready_at);
     }
 
     /// Adds an event that the table had no capacity for, before all that was accepted at `accepted_at` or
     /// later: it keeps its turn.
     pub(crate) fn requeue_in_turn(&mut self, item: T, accepted_at: Instant) {
         self.requeue(item, accepted_at);
+    }
+
+    /// Adds an event that the table had no capacity for more than once, and whose next attempt is not before
+    /// `ready_at`.
+    pub(crate) fn requeue_repeated(&mut self, item: T, ready_at: Instant) {
+        self.repeated.push(item, None, ready_at);
     }
 
     /// Adds the events of a batch that was refused for one of them, as two batches of half its size
@@ -89,8 +86,7 @@ impl<T: Waiting> Buffer<T> {
             let group = Some(self.next_group);
             self.next_group += 1;
             for item in half {
-                let place = self.next_place(now);
-                self.insert_retry(Retry { item, group }, place);
+                self.retries.push(item, group, now);
             }
         }
     }
@@ -103,33 +99,52 @@ impl<T: Waiting> Buffer<T> {
     /// The next batch, if one is due at `now`: it is full, or holds an event that is not to wait
     /// any longer.
     pub(crate) fn take_ready(&mut self, now: Instant) -> Option<Batch<T>> {
-        self.take_ready_within(now, u64::MAX)
+        self.take_ready_within(now, MaxUnits { all: u64::MAX, repeated: u64::MAX })
     }
 
-    /// The next batch that is due at `now`, of at most `max_units` write units, or of one event.
-    pub(crate) fn take_ready_within(&mut self, now: Instant, max_units: u64) -> Option<Batch<T>> {
-        if !self.is_due(now) {
+    /// The next batch that is due at `now`, of at most so many write units, or of one event. Repeated events alone
+    /// make a batch due if any may leave.
+    pub(crate) fn take_ready_within(&mut self, now: Instant, max: MaxUnits) -> Option<Batch<T>> {
+        let repeated_leave = max.repeated > 0 && self.has_repeated(now);
+        if !repeated_leave && !self.is_due(now) {
             return None;
         }
-        let mut batch = Batch::new(self.limits.within(max_units));
-        if self.fill_from_retries(&mut batch, now) {
+        let mut batch = Batch::new(self.limits.within(max.all));
+        let is_grouped =
+            self.retries.first_ready(now).is_some_and(|(_, retry)| retry.group.is_some());
+        let mut is_open = true;
+        if repeated_leave && !is_grouped {
+            is_open = self.fill_from_repeated(&mut batch, max.repeated, now);
+        }
+        if is_open && self.fill_from_retries(&mut batch, now) {
             self.fill_from_fresh(&mut batch, now);
         }
         (!batch.is_empty()).then_some(batch)
     }
 
-    /// When the next batch is due, if none comes in before.
+    /// When the next batch is due, if none comes in before. Repeated events are not counted: the pace says when
+    /// they leave.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        let retry = self.retries.keys().next().map(|place| place.ready_at);
         let fresh = self.fresh.front().map(|fresh| fresh.due_at);
-        retry.into_iter().chain(fresh).min()
+        self.retries.next_ready().into_iter().chain(fresh).min()
+    }
+
+    /// From when on the next repeated event may be sent.
+    pub(crate) fn next_repeated(&self) -> Option<Instant> {
+        self.repeated.next_ready()
+    }
+
+    /// Whether a repeated event may be sent at `now`.
+    pub(crate) fn has_repeated(&self, now: Instant) -> bool {
+        self.repeated.first_ready(now).is_some()
     }
 
     /// When the next event is to be given up, if it is not sent before.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
-        let retry = self.retry_expiries.first().map(|(expires_at, _)| *expires_at);
         let fresh = self.fresh.front().map(|fresh| fresh.item.expires_at());
-        retry.into_iter().chain(fresh).min()
+        let retries =
+            [&self.retries, &self.repeated].into_iter().filter_map(RetryQueue::next_expiry);
+        retries.chain(fresh).min()
     }
 
     /// Removes an event whose deadline has passed at `now`.
@@ -137,19 +152,12 @@ impl<T: Waiting> Buffer<T> {
         if self.fresh.front().is_some_and(|fresh| fresh.item.expires_at() <= now) {
             return self.pop_fresh();
         }
-        let (expires_at, place) = *self.retry_expiries.first()?;
-        if expires_at > now {
-            return None;
-        }
-        self.remove_retry(place).map(|retry| retry.item)
+        self.retries.pop_expired(now).or_else(|| self.repeated.pop_expired(now))
     }
 
     /// Removes any event: the store gives up all of them.
     pub(crate) fn pop(&mut self) -> Option<T> {
-        self.pop_fresh().or_else(|| {
-            let place = *self.retries.keys().next()?;
-            self.remove_retry(place).map(|retry| retry.item)
-        })
+        self.pop_fresh().or_else(|| self.retries.pop()).or_else(|| self.repeated.pop())
     }
 
     /// Whether an event is here that was never sent.
@@ -158,14 +166,19 @@ impl<T: Waiting> Buffer<T> {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.fresh.is_empty() && self.retries.is_empty()
+        self.len() == 0
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.fresh.len() + self.retries.len()
+        self.fresh.len() + self.retries.len() + self.repeated.len()
     }
 
-    /// Whether a batch is due at `now`.
+    /// How many events wait that were refused more than once.
+    pub(crate) fn repeated_len(&self) -> usize {
+        self.repeated.len()
+    }
+
+    /// Whether a batch is due at `now`, repeated events not counted.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
         self.rushed > 0
             || self.fresh.len() >= self.limits.max_events
@@ -173,25 +186,49 @@ impl<T: Waiting> Buffer<T> {
             || self.next_due().is_some_and(|due_at| due_at <= now)
     }
 
+    /// Moves repeated events of at most so many units into `batch`, or one. False when nothing else fits.
+    fn fill_from_repeated(&mut self, batch: &mut Batch<T>, max_units: u64, now: Instant) -> bool {
+        let mut same_key = Vec::new();
+        let (mut units, mut is_open) = (0, true);
+        while let Some((place, retry)) = self.repeated.first_ready(now) {
+            units += retry.item.event().write_units();
+            if units > max_units && !batch.is_empty() {
+                break;
+            }
+            let Some(Retry { item, group }) = self.repeated.remove(place) else { break };
+            match batch.try_push(item) {
+                Ok(()) => {}
+                Err(Refused::SameKey(item)) => same_key.push(item),
+                Err(Refused::Full(item)) => {
+                    self.repeated.insert(Retry { item, group }, place);
+                    is_open = false;
+                    break;
+                }
+            }
+        }
+        for item in same_key {
+            self.requeue_repeated(item, now);
+        }
+        is_open
+    }
+
     /// Moves ready retries into `batch`. False when nothing else is to join them.
     fn fill_from_retries(&mut self, batch: &mut Batch<T>, now: Instant) -> bool {
         let mut same_key = Vec::new();
         let mut is_open = true;
         let mut group = None;
-        while let Some((&place, retry)) = self.retries.first_key_value() {
+        while let Some((place, retry)) = self.retries.first_ready(now) {
             // The first one says whose batch it is.
-            if place.ready_at > now || *group.get_or_insert(retry.group) != retry.group {
+            if *group.get_or_insert(retry.group) != retry.group {
                 break;
             }
-            let Some(Retry { item, group }) = self.remove_retry(place) else {
-                break;
-            };
+            let Some(Retry { item, group }) = self.retries.remove(place) else { break };
             is_open = group.is_none();
             match batch.try_push(item) {
                 Ok(()) => {}
                 Err(Refused::SameKey(item)) => same_key.push(item),
                 Err(Refused::Full(item)) => {
-                    self.insert_retry(Retry { item, group }, place);
+                    self.retries.insert(Retry { item, group }, place);
                     is_open = false;
                     break;
                 }
@@ -232,23 +269,6 @@ impl<T: Waiting> Buffer<T> {
         self.fresh_wire_bytes -= item.event().wire_bytes();
         self.rushed = self.rushed.saturating_sub(1);
         Some(item)
-    }
-
-    fn next_place(&mut self, ready_at: Instant) -> RetryPlace {
-        let number = self.next_retry;
-        self.next_retry += 1;
-        RetryPlace { ready_at, number }
-    }
-
-    fn insert_retry(&mut self, retry: Retry<T>, place: RetryPlace) {
-        self.retry_expiries.insert((retry.item.expires_at(), place));
-        self.retries.insert(place, retry);
-    }
-
-    fn remove_retry(&mut self, place: RetryPlace) -> Option<Retry<T>> {
-        let retry = self.retries.remove(&place)?;
-        self.retry_expiries.remove(&(retry.item.expires_at(), place));
-        Some(retry)
     }
 }
 
@@ -388,10 +408,34 @@ mod tests {
         assert_eq!(buffer.next_expiry(), Some(items.at(30)));
     }
 
+    #[test]
+    fn repeated_events_go_first_as_far_as_they_may() {
+        let (mut items, mut buffer) = (Items::new(), buffer());
+        let repeated: Vec<Item> = (0..10).map(|_| items.item()).collect();
+        for item in &repeated {
+            buffer.requeue_repeated(item.clone(), items.at(0));
+        }
+        let none = MaxUnits { all: 100, repeated: 0 };
+        assert!(buffer.take_ready_within(items.at(0), none).is_none());
+        for _ in 0..30 {
+            buffer.push(items.item(), items.at(0));
+        }
+        let three = MaxUnits { all: 100, repeated: 3 };
+        let taken = keys(buffer.take_ready_within(items.at(0), three));
+        assert_eq!(taken.len(), 25);
+        let first: Vec<String> =
+            repeated[..3].iter().map(|item| item.event.key().to_string()).collect();
+        assert_eq!(taken[..3], first);
+        assert_eq!(buffer.repeated_len(), 7);
+        assert_eq!(keys(buffer.take_ready_within(items.at(1), three)).len(), 11);
+        assert_eq!(keys(buffer.take_ready_within(items.at(1), three)).len(), 3);
+    }
+
     #[derive(Debug, Clone)]
     enum Step {
         Push,
         Requeue { after: u64 },
+        RequeueRepeated { after: u64 },
         Isolate { count: usize },
         Rush,
         Wait { milliseconds: u64 },
@@ -403,6 +447,7 @@ mod tests {
         prop_oneof![
             8 => Just(Step::Push),
             4 => (0..50_u64).prop_map(|after| Step::Requeue { after }),
+            2 => (0..50_u64).prop_map(|after| Step::RequeueRepeated { after }),
             1 => (2..=25_usize).prop_map(|count| Step::Isolate { count }),
             1 => Just(Step::Rush),
             2 => (1..20_u64).prop_map(|milliseconds| Step::Wait { milliseconds }),
@@ -421,13 +466,16 @@ mod tests {
             for step in steps {
                 let now = items.at(clock);
                 match step {
-                    Step::Push | Step::Requeue { .. } => {
+                    Step::Push | Step::Requeue { .. } | Step::RequeueRepeated { .. } => {
                         let mut item = items.item();
                         item.expires_at = now + Duration::from_millis(40);
                         came += 1;
                         match step {
                             Step::Requeue { after } => {
                                 buffer.requeue(item, now + Duration::from_millis(after));
+                            }
+                            Step::RequeueRepeated { after } => {
+                                buffer.requeue_repeated(item, now + Duration::from_millis(after));
                             }
                             _ => buffer.push(item, now),
                         }
@@ -445,14 +493,15 @@ mod tests {
                     Step::Rush => buffer.rush(),
                     Step::Wait { milliseconds } => clock += milliseconds,
                     Step::Take => {
-                        let before = buffer.fresh.len() + buffer.retries.len();
+                        let before = buffer.len();
                         let taken = keys(buffer.take_ready(now));
                         prop_assert!(taken.len() <= 25);
-                        prop_assert_eq!(before - taken.len(), buffer.fresh.len() + buffer.retries.len());
+                        prop_assert_eq!(before - taken.len(), buffer.len());
                         // What is due is taken, batch by batch.
                         prop_assert!(
                             !taken.is_empty()
-                                || buffer.next_due().is_none_or(|due_at| due_at > now)
+                                || (buffer.next_due().is_none_or(|due_at| due_at > now)
+                                    && !buffer.has_repeated(now))
                         );
                         left.extend(taken);
                     }
@@ -470,7 +519,6 @@ mod tests {
             }
             prop_assert!(buffer.is_empty());
             prop_assert_eq!(buffer.fresh_wire_bytes, 0);
-            prop_assert!(buffer.retry_expiries.is_empty());
             prop_assert_eq!(left.len(), came);
             left.sort();
             left.dedup();

@@ -13,6 +13,7 @@ pub(crate) mod reconcile;
 pub(crate) mod refusal;
 pub(crate) mod resolve;
 pub(crate) mod retry;
+pub(crate) mod retry_queue;
 
 use std::time::Instant;
 

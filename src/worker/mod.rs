@@ -22,14 +22,13 @@ use crate::event::Event;
 use crate::policy::batch::BatchLimits;
 use crate::policy::buffer::Buffer;
 use crate::policy::concurrency::Concurrency;
-use crate::policy::pace::{Allowance, Pace};
+use crate::policy::pace::Pace;
 use crate::policy::refusal::Refusals;
 use crate::policy::retry::RetryPolicy;
 use crate::writer::{BatchReading, BatchReceipt, BatchWriter};
 use doubts::{Doubtful, Doubts};
 use flights::{Flights, Landed};
 use links::{Epitaph, Inbox};
-use pacing::units;
 use settlement::{Held, Settlement};
 
 /// Commands taken from the channel at one go.
@@ -81,6 +80,8 @@ pub(crate) struct Worker {
     pace: Pace,
     /// When the pace lets the next batch leave that is due.
     next_turn: Option<Instant>,
+    /// When the next event may leave that the table had no capacity for more than once.
+    next_repeated: Option<Instant>,
     concurrency: Concurrency,
     refusals: Refusals,
     max_buffered_events: usize,
@@ -141,6 +142,7 @@ impl Worker {
             flights: Flights::new(max_batches_in_flight, enough_bytes_in_flight),
             pace: Pace::new(max_write_units_per_second, limits.max_events),
             next_turn: None,
+            next_repeated: None,
             concurrency: Concurrency::new(max_batches_in_flight),
             refusals: Refusals::new(refusal_timeout),
             max_buffered_events,
@@ -227,8 +229,8 @@ impl Worker {
     fn next_deadline(&self) -> Option<Instant> {
         // Without a place in flight nothing can be sent, however due it is.
         // What is due already waits for its turn.
-        let send =
-            if self.has_place() { self.next_turn.or_else(|| self.buffer.next_due()) } else { None };
+        let next_due = || self.buffer.next_due().into_iter().chain(self.next_repeated).min();
+        let send = if self.has_place() { self.next_turn.or_else(next_due) } else { None };
         // Past the deadlines of close there is only the channel to wait for, which will say that it is
         // empty.
         let is_sending = !(self.buffer.is_empty() && self.flights.is_empty());
@@ -270,18 +272,13 @@ impl Worker {
             self.buffer.rush();
         }
         self.next_turn = None;
-        while self.has_place() && self.buffer.is_due(now) {
+        self.next_repeated = self.buffer.next_repeated();
+        while self.has_place() && !self.buffer.is_empty() {
             if let Some(turn) = self.refusals.next_attempt().filter(|turn| now < *turn) {
                 self.next_turn = Some(turn);
                 break;
             }
-            let max_units = match self.pace.allow(self.buffer.len(), now) {
-                Allowance::Units(units) => units,
-                Allowance::NotBefore(turn) => {
-                    self.next_turn = Some(turn);
-                    break;
-                }
-            };
+            let Some(max_units) = self.allow(now) else { break };
             let Some(batch) = self.buffer.take_ready_within(now, max_units) else { break };
             self.send(batch.into_items(), now);
         }
@@ -312,7 +309,7 @@ impl Worker {
     fn send(&mut self, mut batch: Vec<Held>, now: Instant) {
         let retried = batch.iter().filter(|held| held.pending.attempts() > 0).count();
         self.epitaph.ledger.counters.send(batch.len(), retried);
-        self.pace.sent(units(&batch), batch.len());
+        self.pace_sent(&batch);
         let limit = self.attempt_limit(&batch, now);
         let events: Vec<Event> = batch
             .iter_mut()

@@ -89,6 +89,9 @@ impl Worker {
                     let accepted_at = held.pending.accepted_at();
                     self.buffer.requeue_in_turn(held, accepted_at);
                 }
+                Decision::After(delay) if throttled => {
+                    self.buffer.requeue_repeated(held, now + delay);
+                }
                 Decision::After(delay) => self.buffer.requeue(held, now + delay),
                 Decision::GiveUp(reason) => self.give_up(held, reason, now),
             }

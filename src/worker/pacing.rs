@@ -9,7 +9,8 @@ use super::Worker;
 use super::settlement::Held;
 use crate::error::{BatchError, ThrottlingLimit, ThrottlingReason};
 use crate::policy::Waiting;
-use crate::policy::pace::{Answer, Change};
+use crate::policy::buffer::MaxUnits;
+use crate::policy::pace::{Allowance, Answer, Change, Units};
 use crate::stats::Limits;
 
 /// However slow the table, so many batches may wait: with fewer, its capacity could not be used.
@@ -23,13 +24,40 @@ const EVENTS_OF_SEVERAL_PARTITIONS: usize = 8;
 pub(super) struct Call {
     pub(super) began: Option<Instant>,
     events: usize,
-    units: u64,
+    units: Sent,
 }
 
 impl Call {
     pub(super) fn of(batch: &[Held]) -> Self {
         let began = batch.first().and_then(|held| held.pending.in_flight_since());
-        Self { began, events: batch.len(), units: units(batch) }
+        Self { began, events: batch.len(), units: Sent::of(batch) }
+    }
+}
+
+/// Write units of a batch whose call has begun, by how often its events have been sent.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sent {
+    first: u64,
+    second: u64,
+    repeated: u64,
+}
+
+impl Sent {
+    fn of(events: &[Held]) -> Self {
+        let mut sent = Self::default();
+        for held in events {
+            let units = held.event().write_units();
+            match held.pending.attempts() {
+                0 | 1 => sent.first += units,
+                2 => sent.second += units,
+                _ => sent.repeated += units,
+            }
+        }
+        sent
+    }
+
+    fn total(self) -> u64 {
+        self.first + self.second + self.repeated
     }
 }
 
@@ -41,56 +69,93 @@ pub(super) enum Share<'a> {
     Refused(&'a BatchError),
 }
 
-impl Share<'_> {
+impl<'a> Share<'a> {
+    /// The first reason that the service named.
+    fn reason(self) -> Option<&'a ThrottlingReason> {
+        match self {
+            Self::Stored(_) => None,
+            Self::Refused(error) => error.throttling_reasons().first(),
+        }
+    }
+
     /// Whether it may be one partition alone that had no capacity.
-    fn is_of_one_partition(&self, call: Call) -> bool {
-        let Self::Refused(error) = self else { return false };
-        let reasons = error.throttling_reasons();
-        let is_key_range = |reason: &ThrottlingReason| reason.limit() == ThrottlingLimit::KeyRange;
-        call.events < EVENTS_OF_SEVERAL_PARTITIONS
-            && !reasons.is_empty()
-            && reasons.iter().all(is_key_range)
+    fn is_of_one_partition(self, call: Call) -> bool {
+        let limit = self.reason().map(ThrottlingReason::limit);
+        call.events < EVENTS_OF_SEVERAL_PARTITIONS && limit == Some(ThrottlingLimit::KeyRange)
     }
 }
 
-/// Write units of these events.
-pub(super) fn units(events: &[Held]) -> u64 {
-    events.iter().map(|held| held.event().write_units()).sum()
-}
-
 impl Worker {
+    /// How many units of a batch may leave at `now`. `None` where nothing is due, or not yet; then the moment to
+    /// ask again is noted.
+    pub(super) fn allow(&mut self, now: Instant) -> Option<MaxUnits> {
+        let repeated = self.allow_repeated(now);
+        if repeated == 0 && !self.buffer.is_due(now) {
+            return None;
+        }
+        let held_back = if repeated == 0 { self.buffer.repeated_len() } else { 0 };
+        match self.pace.allow(self.buffer.len() - held_back, now) {
+            Allowance::Units(all) => Some(MaxUnits { all, repeated }),
+            Allowance::NotBefore(turn) => {
+                self.next_turn = Some(turn);
+                None
+            }
+        }
+    }
+
+    fn allow_repeated(&mut self, now: Instant) -> u64 {
+        self.next_repeated = self.buffer.next_repeated();
+        if !self.buffer.has_repeated(now) {
+            return 0;
+        }
+        match self.pace.allow_repeated(self.buffer.repeated_len(), now) {
+            Allowance::Units(units) => units,
+            Allowance::NotBefore(turn) => {
+                self.next_repeated = Some(turn);
+                0
+            }
+        }
+    }
+
+    /// Notes that a batch leaves, before its call is counted among its events' attempts.
+    pub(super) fn pace_sent(&mut self, batch: &[Held]) {
+        let units = |held: &Held| held.event().write_units();
+        let is_repeated = |held: &&Held| held.pending.attempts() >= 2;
+        let all = batch.iter().map(units).sum();
+        let repeated = batch.iter().filter(is_repeated).map(units).sum();
+        self.pace.sent(all, repeated, batch.len());
+    }
+
     /// Learns from an answer that says what the table had capacity for.
     pub(super) fn learn(&mut self, call: Call, share: Share<'_>, now: Instant) {
-        let (accepted, stored_events) = match share {
-            Share::Stored(stored) => (units(stored), stored.len()),
-            Share::Refused(error) => {
-                let reason = error.throttling_reasons().first();
-                let limit = reason.map_or(ThrottlingLimit::Unknown, ThrottlingReason::limit);
-                self.epitaph.ledger.counters.throttle_batch(limit);
-                (0, 0)
+        let counters = &self.epitaph.ledger.counters;
+        let (stored, stored_events) = match share {
+            Share::Stored(stored) => (Sent::of(stored), stored.len()),
+            Share::Refused(_) => {
+                let limit = share.reason().map(ThrottlingReason::limit);
+                counters.throttle_batch(limit.unwrap_or(ThrottlingLimit::Unknown));
+                (Sent::default(), 0)
             }
         };
-        let refused = call.units - accepted;
+        let refused = call.units.total() - stored.total();
         if refused > 0 {
-            self.epitaph.ledger.counters.throttle(refused);
+            counters.throttle(refused);
         }
         // The call that was answered still had its place when no other could begin.
         let is_saturated =
             self.flights.len() + 1 >= self.concurrency.limit() && self.buffer.is_due(now);
         self.concurrency.observe(stored_events, is_saturated, now);
-        let began = call.began.unwrap_or(now);
-        let jitter = if refused > 0 { self.jitter.random::<f64>() } else { 0.0 };
+        let units = |sent: u64, accepted: u64| Units { accepted, refused: sent - accepted };
         let answer = Answer {
-            began,
-            accepted,
-            refused,
+            began: call.began.unwrap_or(now),
+            first: units(call.units.first, stored.first),
+            second: units(call.units.second, stored.second),
+            repeated: units(call.units.repeated, stored.repeated),
             is_of_one_partition: share.is_of_one_partition(call),
         };
+        let jitter = if refused > 0 { self.jitter.random::<f64>() } else { 0.0 };
         if self.pace.observe(answer, now, jitter) == Change::Began {
-            let reason = match share {
-                Share::Refused(error) => error.throttling_reasons().first().map(display),
-                Share::Stored(_) => None,
-            };
+            let reason = share.reason().map(display);
             tracing::warn!(
                 reason,
                 "the table throttles: calls now leave at the rate that it takes"

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::Units;
+
 /// A smaller share of refused units is the noise of single partitions: keys spread over them by a hash, and their
 /// buckets are not empty at the same time.
 const NOISE: f64 = 0.005;
@@ -12,6 +14,15 @@ const NOISE_BELOW_CAPACITY: f64 = 20.0;
 
 /// And so many times while the capacity is only guessed.
 const NOISE_OF_GUESS: f64 = 10.0;
+
+/// A busy partition is one of whose events at least such a part of all is refused below the capacity. It is
+/// believed to refuse more by this factor, and while the rate is below the capacity any share up to the most.
+const LEAST_BUSY: f64 = 0.015;
+const BUSY_MARGIN: f64 = 1.5;
+const MOST_BUSY: f64 = 0.5;
+
+/// Of a number of refusals so many times its square root may be chance.
+const CHANCE: f64 = 3.0;
 
 /// The noise grows with the size of events, as fewer of them take a bucket from full to empty; up to this factor.
 const MOST_NOISE_BY_SIZE: f64 = 4.0;
@@ -87,6 +98,8 @@ pub(super) struct Limit {
     pub(super) last_refusal: Instant,
     /// Mean size of an event, in units.
     event_units: f64,
+    /// First attempts that were answered while the rate was below the capacity.
+    below: Units,
 }
 
 /// What was accepted since a refusal.
@@ -112,6 +125,7 @@ impl Limit {
             cycle: None,
             last_refusal: now,
             event_units,
+            below: Units::default(),
         }
     }
 
@@ -123,6 +137,29 @@ impl Limit {
             None if call_began >= self.since => self.cycle = Some(Cycle { began: now, units: 0.0 }),
             None => {}
         }
+    }
+
+    /// Counts first attempts, as long as the rate is below the capacity.
+    pub(super) fn count_below_capacity(&mut self, first: Units, now: Instant) {
+        if self.is_early(now) {
+            self.below.accepted += first.accepted;
+            self.below.refused += first.refused;
+        }
+    }
+
+    /// The share of first attempts that a busy partition may refuse, whatever the rate; `None` where there is none.
+    ///
+    /// It is about as large as that which is refused below the capacity. At the capacity, partitions are used up one
+    /// after the other, and each looks busy for a moment: that is none.
+    pub(super) fn refused_anyway(&self, now: Instant) -> Option<f64> {
+        if self.is_early(now) {
+            return Some(MOST_BUSY);
+        }
+        let Units { accepted, refused } = self.below;
+        let (accepted, refused) = (accepted as f64, refused as f64);
+        let certain = refused - CHANCE * refused.sqrt();
+        (certain >= LEAST_BUSY * (accepted + refused))
+            .then(|| BUSY_MARGIN * refused / (accepted + refused))
     }
 
     /// Units per second that may leave at `now`.

@@ -9,13 +9,14 @@
 //! [`limit`] has the curve.
 
 mod limit;
+mod recent;
+mod repeated;
 
 use std::time::{Duration, Instant};
 
 use limit::Limit;
-
-/// How far back the share of refused units looks.
-const MEMORY: Duration = Duration::from_millis(200);
+use recent::Recent;
+use repeated::Repeated;
 
 /// A share of fewer units than leave in this time says too little.
 const LEAST_SAMPLE: Duration = Duration::from_millis(50);
@@ -44,17 +45,28 @@ const MEAN_WEIGHT: f64 = 0.1;
 /// Sums of many small numbers come out a little below the whole.
 const ROUNDING: f64 = 1e-6;
 
-/// One answer of the service to a batch, in write units.
+/// One answer of the service to a batch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Answer {
     /// When the call began.
     pub(crate) began: Instant,
-    /// Units of the events that were stored.
-    pub(crate) accepted: u64,
-    /// Units of the events that were refused for the table's capacity.
-    pub(crate) refused: u64,
+    /// Of events that were sent for the first time.
+    pub(crate) first: Units,
+    /// Of events that were sent for the second time.
+    pub(crate) second: Units,
+    /// Of events that had been refused more than once.
+    pub(crate) repeated: Units,
     /// Whether it may be one partition alone that had no capacity for them.
     pub(crate) is_of_one_partition: bool,
+}
+
+/// Write units of a call's events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Units {
+    /// Of the events that were stored.
+    pub(crate) accepted: u64,
+    /// Of the events that were refused for the table's capacity.
+    pub(crate) refused: u64,
 }
 
 /// What may leave.
@@ -85,6 +97,7 @@ pub(crate) struct Pace {
     mean_event_units: f64,
     recent: Recent,
     limit: Option<Limit>,
+    repeated: Repeated,
     /// Units that may leave now, below zero after an event that had more.
     tokens: f64,
     filled_at: Option<Instant>,
@@ -101,6 +114,7 @@ impl Pace {
             mean_event_units: 1.0,
             recent: Recent::default(),
             limit: None,
+            repeated: Repeated::default(),
             tokens: 0.0,
             filled_at: None,
             held_back_at: None,
@@ -135,8 +149,7 @@ impl Pace {
         let Some(rate) = self.rate(now) else { return Allowance::Units(u64::MAX) };
         let burst = rate * BURST.as_secs_f64();
         let full_batch = self.max_batch_events * self.mean_event_units;
-        // A batch waits until it can be full, but no longer than a burst takes.
-        let batch = full_batch.min(burst).max(self.mean_event_units);
+        let batch = self.batch_units(rate);
         // A budget counts every unit; a table has a bucket of its own.
         let most = if self.budget.is_some() { batch.max(burst) } else { full_batch.max(burst) };
         self.fill(rate, most, now);
@@ -149,8 +162,25 @@ impl Pace {
         Allowance::NotBefore(now + wait.max(SHORTEST_WAIT))
     }
 
-    /// Notes that a batch leaves.
-    pub(crate) fn sent(&mut self, units: u64, events: usize) {
+    /// Units that a batch waits for: it can be full then, unless that takes longer than a burst.
+    fn batch_units(&self, rate: f64) -> f64 {
+        let full = self.max_batch_events * self.mean_event_units;
+        full.min(rate * BURST.as_secs_f64()).max(self.mean_event_units)
+    }
+
+    /// What may leave at `now` of events that were refused more than once, with so many waiting to.
+    pub(crate) fn allow_repeated(&mut self, waiting_events: usize, now: Instant) -> Allowance {
+        let Some(rate) = self.rate(now) else { return Allowance::Units(u64::MAX) };
+        let wanted = self.batch_units(rate).min(waiting_events as f64 * self.mean_event_units);
+        match self.repeated.allow(rate, wanted, now) {
+            Ok(units) => Allowance::Units(units.max(1.0) as u64),
+            Err(wait) => Allowance::NotBefore(now + wait.max(SHORTEST_WAIT)),
+        }
+    }
+
+    /// Notes that a batch leaves, so many of whose units are of events that were refused more than once.
+    pub(crate) fn sent(&mut self, units: u64, repeated_units: u64, events: usize) {
+        self.repeated.sent(repeated_units as f64);
         let mean = units as f64 / events.max(1) as f64;
         self.mean_event_units += (mean - self.mean_event_units) * MEAN_WEIGHT;
         if self.filled_at.is_some() {
@@ -161,12 +191,16 @@ impl Pace {
     /// Learns from an answer. `jitter` is a random number from 0 to 1: by it the next call of one writer waits longer
     /// than that of another, so that those who were refused together do not come again together.
     pub(crate) fn observe(&mut self, answer: Answer, now: Instant, jitter: f64) -> Change {
-        let (accepted, refused) = (answer.accepted as f64, answer.refused as f64);
+        let Answer { began, first, second, repeated, .. } = answer;
+        self.repeated.observe(repeated.accepted as f64, repeated.refused as f64);
+        let accepted = (first.accepted + second.accepted + repeated.accepted) as f64;
+        // Events that were refused more than once tell of their partition.
+        let refused = (first.refused + second.refused) as f64;
         let least_share = if answer.is_of_one_partition { SEVERAL_PARTITIONS } else { 0.0 };
         let Some(limit) = &mut self.limit else {
-            self.recent.add(accepted, refused, now);
+            self.recent.add(first, second, now);
             let noise = limit::noise(self.mean_event_units).max(least_share);
-            if answer.refused == 0 || self.recent.refused_share() < noise {
+            if refused == 0.0 || self.recent.refused_share() < noise {
                 return Change::None;
             }
             // What the table has accepted until now may have come out of its reserve.
@@ -178,17 +212,27 @@ impl Pace {
             self.filled_at = Some(now);
             return Change::Began;
         };
-        limit.count(answer.began, accepted, now);
+        limit.count(began, accepted, now);
         // Calls that began before the rate stepped back tell what is known already.
-        if answer.began < limit.since {
+        if began < limit.since {
             return Change::None;
         }
-        self.recent.add(accepted, refused, now);
-        if answer.refused > 0 {
+        self.recent.add(first, second, now);
+        limit.count_below_capacity(first, now);
+        if refused > 0.0 {
             limit.last_refusal = now;
-            let share = self.recent.refused_share();
+            let mut share = self.recent.refused_share();
+            let mut noise = limit.noise(now);
+            if self.recent.has_busy_partition()
+                && let Some(refused_anyway) = limit.refused_anyway(now)
+            {
+                share = self.recent.first_refused_share();
+                noise += refused_anyway;
+                // What a busy partition has refused has not used the table's capacity.
+                self.tokens += refused;
+            }
             let sample = limit.rate(now) * LEAST_SAMPLE.as_secs_f64();
-            if share >= limit.noise(now).max(least_share) && self.recent.units() >= sample {
+            if share >= noise.max(least_share) && self.recent.units() >= sample {
                 *limit = limit.after_refusal(share, self.mean_event_units, now);
                 self.recent = Recent::default();
                 self.tokens = self.tokens.min(0.0);
@@ -228,35 +272,5 @@ impl Pace {
                 limit.unused += passed;
             }
         }
-    }
-}
-
-/// Accepted and refused units of the last moments, older ones counting less.
-#[derive(Debug, Default)]
-struct Recent {
-    accepted: f64,
-    refused: f64,
-    at: Option<Instant>,
-}
-
-impl Recent {
-    fn add(&mut self, accepted: f64, refused: f64, now: Instant) {
-        let age = self.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-        let kept = (-age.as_secs_f64() / MEMORY.as_secs_f64()).exp();
-        self.accepted = self.accepted * kept + accepted;
-        self.refused = self.refused * kept + refused;
-        self.at = Some(now);
-    }
-
-    fn units(&self) -> f64 {
-        self.accepted + self.refused
-    }
-
-    fn units_per_second(&self) -> f64 {
-        self.units() / MEMORY.as_secs_f64()
-    }
-
-    fn refused_share(&self) -> f64 {
-        if self.units() > 0.0 { self.refused / self.units() } else { 0.0 }
     }
 }
