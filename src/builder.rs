@@ -139,6 +139,16 @@ impl EventStoreBuilder {
         self
     }
 
+    /// Has the service say how many write units each call took. [`Stats::consumed_write_units`] is their sum, and a
+    /// [`BatchReceipt`](crate::BatchReceipt) has those of its call. Answers become longer by some hundred bytes.
+    /// Default: no. A [`batch_writer`](Self::batch_writer) has a setting of its own.
+    ///
+    /// [`Stats::consumed_write_units`]: crate::Stats::consumed_write_units
+    pub fn return_consumed_capacity(mut self, return_consumed_capacity: bool) -> Self {
+        self.target.return_consumed_capacity = return_consumed_capacity;
+        self
+    }
+
     /// Whether [`start`](Self::start) asks `DescribeTable` for the table's key schema. Default: yes,
     /// as a table of another schema refuses every batch. Where the role may not describe the table,
     /// the check is skipped with a warning in the log.
@@ -321,12 +331,13 @@ impl EventStoreBuilder {
         let runtime = Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         let check_table = !self.skip_table_check;
         let (config, transport) = (self.config.clone(), self.target.transport);
+        let return_consumed_capacity = self.target.return_consumed_capacity;
         let target = self.target.into_target().await?;
         if check_table && let Some((client, table)) = target.table() {
             // Boxed, as it is large beside the rest and done with before the rest begins.
             Box::pin(Table::new(client, table).check_before_writing()).await?;
         }
-        let writer = target.into_writer(transport);
+        let writer = target.into_writer(transport, return_consumed_capacity);
         let mut random = match config.seed {
             Some(seed) => StdRng::seed_from_u64(seed),
             None => random(config.writer_id)?,

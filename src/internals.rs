@@ -16,7 +16,7 @@ use crate::policy::buffer::Buffer;
 use crate::policy::reconcile::reconcile;
 use crate::writer::BatchReceipt;
 use crate::writer::DirectBatchWriter;
-use crate::writer::request::batch_write_item;
+use crate::writer::request::{RequestSettings, batch_write_item};
 
 /// An event, and when it is to be given up.
 pub type Expiring = (Event, Instant);
@@ -58,7 +58,8 @@ pub fn reconcile_batch(
 
 /// The body of the request that writes `events`.
 pub fn request_body(table: &str, events: &[Event]) -> Bytes {
-    Bytes::from(batch_write_item(table, events))
+    let settings = RequestSettings { table: table.to_owned(), return_consumed_capacity: false };
+    Bytes::from(batch_write_item(&settings, events))
 }
 
 /// The way from a request's body to the answer, by itself.

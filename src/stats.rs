@@ -35,6 +35,9 @@ pub struct Stats {
     pub throttled_batches: u64,
     /// The same calls, by the limit that the service named.
     pub throttled_batches_by_limit: ThrottledBatches,
+    /// Write units that the service says it has charged for the calls it took; 0 unless
+    /// [`return_consumed_capacity`](crate::EventStoreBuilder::return_consumed_capacity) is set.
+    pub consumed_write_units: f64,
     /// Calls that may be in flight now: at most
     /// [`max_batches_in_flight`](crate::EventStoreBuilder::max_batches_in_flight).
     pub batches_in_flight_limit: u64,
@@ -77,6 +80,8 @@ pub(crate) struct Counters {
     batched_events: AtomicU64,
     throttled_units: AtomicU64,
     throttled_by: ThrottledBy,
+    /// The bits of a float, which the worker alone writes.
+    consumed: AtomicU64,
     in_flight_limit: AtomicU64,
     /// The bits of a float; 0 without a limit.
     pace: AtomicU64,
@@ -164,6 +169,12 @@ impl Counters {
         self.throttled_by.counter(limit).fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts write units that the service has charged. For the worker alone.
+    pub(crate) fn consume(&self, write_units: f64) {
+        let before = f64::from_bits(self.consumed.load(Ordering::Relaxed));
+        self.consumed.store((before + write_units).to_bits(), Ordering::Relaxed);
+    }
+
     pub(crate) fn limit(&self, limits: Limits) {
         let Limits { write_units_per_second, batches_in_flight, oldest } = limits;
         self.pace.store(write_units_per_second.map_or(0, f64::to_bits), Ordering::Relaxed);
@@ -201,6 +212,7 @@ impl Counters {
             throttled_units: self.throttled_units.load(Ordering::Relaxed),
             throttled_batches: throttled.total(),
             throttled_batches_by_limit: throttled,
+            consumed_write_units: f64::from_bits(self.consumed.load(Ordering::Relaxed)),
             batches_in_flight_limit: self.in_flight_limit.load(Ordering::Relaxed),
             oldest_waiting: match self.oldest.load(Ordering::Relaxed) {
                 0 => Duration::ZERO,

@@ -37,6 +37,7 @@ pub(crate) struct TargetSettings {
     pub(crate) client: Option<Client>,
     pub(crate) batch_writer: Option<Arc<dyn BatchWriter>>,
     pub(crate) transport: Transport,
+    pub(crate) return_consumed_capacity: bool,
 }
 
 impl TargetSettings {
@@ -51,6 +52,10 @@ impl TargetSettings {
             ("credentials", self.credentials.as_ref().map(|_| "hidden".to_owned())),
             ("endpoint_url", self.endpoint_url.as_deref().map(without_user)),
         ];
+        if self.batch_writer.is_some() && self.return_consumed_capacity {
+            let limit = "be false together with `batch_writer`, which asks for it by itself";
+            return Err(ConfigError::new("return_consumed_capacity", true, limit));
+        }
         let mut chosen = ways.iter().filter(|(_, is_set)| *is_set).map(|(way, _)| *way);
         let first = chosen.next();
         if let (Some(first), Some(second)) = (first, chosen.next()) {
@@ -166,7 +171,11 @@ impl Target {
         }
     }
 
-    pub(crate) fn into_writer(self, transport: Transport) -> Arc<dyn BatchWriter> {
+    pub(crate) fn into_writer(
+        self,
+        transport: Transport,
+        return_consumed_capacity: bool,
+    ) -> Arc<dyn BatchWriter> {
         let (client, table, transport) = match (self, transport) {
             (Self::Writer(writer), _) => return writer,
             (Self::Client { client, table }, Transport::Automatic) => {
@@ -177,9 +186,13 @@ impl Target {
             }
         };
         match transport {
-            Transport::Sdk => Arc::new(SdkBatchWriter::new(&client, table)),
+            Transport::Sdk => {
+                let writer = SdkBatchWriter::new(&client, table);
+                Arc::new(writer.return_consumed_capacity(return_consumed_capacity))
+            }
             Transport::Automatic | Transport::Direct => {
-                Arc::new(DirectBatchWriter::new(&client, table))
+                let writer = DirectBatchWriter::new(&client, table);
+                Arc::new(writer.return_consumed_capacity(return_consumed_capacity))
             }
         }
     }

@@ -176,6 +176,7 @@ contract! {
     the_largest_body_is_stored_and_a_larger_one_refused
     twenty_five_of_the_largest_bodies_are_stored_at_once
     the_largest_bodies_that_double_on_the_wire_are_stored
+    the_units_charged_are_those_that_events_are_counted_with
     a_table_with_another_key_is_refused
     a_missing_table_is_refused
     a_table_is_created_once
@@ -360,6 +361,21 @@ async fn the_largest_bodies_that_double_on_the_wire_are_stored(engine: &Engine) 
 }
 
 // The table.
+
+async fn the_units_charged_are_those_that_events_are_counted_with(engine: &Engine) {
+    let store = engine.store().return_consumed_capacity(true).start().await.unwrap();
+    let mut counted = 0;
+    // An item of 1,024 bytes is a body of 990.
+    for bytes in [2, 989, 990, 991, 2_014, 2_015, 100_000, MAX_BODY_BYTES] {
+        let ticket = store.put(&text_of(bytes)).await.unwrap();
+        let body = engine.body(ticket.await.unwrap().key).await.unwrap();
+        counted += (34 + body.len()).div_ceil(1_024);
+        assert_eq!(store.stats().consumed_write_units, counted as f64, "{bytes} bytes");
+    }
+    let unasked = engine.store().start().await.unwrap();
+    unasked.put(&1).await.unwrap().await.unwrap();
+    assert_eq!(unasked.stats().consumed_write_units, 0.0);
+}
 
 async fn a_table_with_another_key_is_refused(engine: &Engine) {
     use KeyType::{Hash, Range};

@@ -55,6 +55,9 @@ impl Worker {
             );
             return self.fail(batch, foreign, now);
         }
+        if let Some(write_units) = receipt.consumed_write_units() {
+            self.epitaph.ledger.counters.consume(write_units);
+        }
         self.refusals.succeeded(now);
         self.learn(call, Share::Stored(&reconciled.stored), now);
         self.settlement.acknowledged(reconciled.stored, now);

@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use super::classify::{date, refused};
 use super::client::{Call, RefreshableClient, unprepared};
 use super::recording::{Recording, Unmade};
+use super::request::RequestSettings;
 use super::signing::Signed;
 use super::{BatchReading, BatchReceipt, BatchWriter, SdkBatchWriter, request, response};
 use crate::clock::now;
@@ -34,7 +35,7 @@ use crate::key::EventKey;
 pub(crate) struct DirectBatchWriter {
     sdk: SdkBatchWriter,
     client: RefreshableClient,
-    table: String,
+    settings: RequestSettings,
     recording: Mutex<Option<Arc<Recording>>>,
     /// The service's clock less this machine's, in seconds, as far as the service has complained.
     skew_seconds: AtomicI64,
@@ -50,16 +51,24 @@ const MISDIRECTED: u16 = 421;
 impl DirectBatchWriter {
     pub(crate) fn new(client: &Client, table: impl Into<String>) -> Self {
         let corrects_clock = client.config().disable_clock_skew_correction() != Some(true);
-        let (client, table) = (RefreshableClient::new(client), table.into());
+        let client = RefreshableClient::new(client);
+        let settings = RequestSettings { table: table.into(), return_consumed_capacity: false };
         Self {
-            sdk: SdkBatchWriter::sharing(client.clone(), table.clone()),
+            sdk: SdkBatchWriter::sharing(client.clone(), settings.clone()),
             client,
-            table,
+            settings,
             recording: Mutex::new(None),
             skew_seconds: AtomicI64::new(0),
             corrects_clock,
             falls_back: AtomicBool::new(false),
         }
+    }
+
+    /// Has each answer say how many write units the call took.
+    pub(crate) fn return_consumed_capacity(mut self, return_consumed_capacity: bool) -> Self {
+        self.settings.return_consumed_capacity = return_consumed_capacity;
+        self.sdk = self.sdk.return_consumed_capacity(return_consumed_capacity);
+        self
     }
 
     /// The recorded request, made anew when its credentials were thrown away.
@@ -69,7 +78,7 @@ impl DirectBatchWriter {
             Some(recorded) if recorded.generation >= call.generation => Ok(Arc::clone(recorded)),
             before => {
                 let is_first = before.is_none();
-                let recorded = Arc::new(Recording::make(call, &self.table).await?);
+                let recorded = Arc::new(Recording::make(call, &self.settings.table).await?);
                 if is_first {
                     tracing::debug!(
                         transport = "direct",
@@ -180,7 +189,7 @@ impl DirectBatchWriter {
         signed: Signed,
     ) -> Result<BatchReceipt, BatchError> {
         if response.status().is_success() {
-            return response::receipt(&self.table, body);
+            return response::receipt(&self.settings.table, body);
         }
         let (code, message) = response::error(response, body);
         Err(refused(response, body, code.as_deref(), message.as_deref(), signed))
@@ -203,7 +212,7 @@ impl BatchWriter for DirectBatchWriter {
         async move {
             let begun = now();
             if !self.falls_back.load(Ordering::Relaxed) {
-                let render = || Bytes::from(request::batch_write_item(&self.table, events));
+                let render = || Bytes::from(request::batch_write_item(&self.settings, events));
                 if let Some(answer) = self.write(render, limit).await {
                     return answer;
                 }

@@ -172,10 +172,11 @@ impl BatchReading {
 }
 
 /// The answer to a batch that was taken: which of its events were handed back.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct BatchReceipt {
     unprocessed: Vec<String>,
     request_id: Option<String>,
+    consumed_write_units: Option<f64>,
 }
 
 impl BatchReceipt {
@@ -191,7 +192,7 @@ impl BatchReceipt {
     /// notice.
     #[must_use]
     pub fn with_unprocessed<K: Into<String>>(keys: impl IntoIterator<Item = K>) -> Self {
-        Self { unprocessed: keys.into_iter().map(Into::into).collect(), request_id: None }
+        Self { unprocessed: keys.into_iter().map(Into::into).collect(), ..Self::default() }
     }
 
     /// Adds the service's request id.
@@ -199,6 +200,20 @@ impl BatchReceipt {
     pub fn with_request_id(mut self, request_id: impl Into<String>) -> Self {
         self.request_id = Some(request_id.into());
         self
+    }
+
+    /// Adds the write units that the call took, as the service counts them.
+    #[must_use]
+    pub fn with_consumed_write_units(mut self, consumed_write_units: f64) -> Self {
+        self.consumed_write_units = Some(consumed_write_units);
+        self
+    }
+
+    /// The write units that the call took, where the answer says so; see
+    /// [`return_consumed_capacity`](crate::EventStoreBuilder::return_consumed_capacity).
+    #[must_use]
+    pub fn consumed_write_units(&self) -> Option<f64> {
+        self.consumed_write_units
     }
 
     /// Keys of the events that were handed back.

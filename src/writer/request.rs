@@ -8,13 +8,28 @@ use crate::event::{AFTER_BODY, BEFORE_BODY, BEFORE_KEY, BETWEEN_ITEMS, Event};
 use crate::wire::push_escaped;
 
 /// More than the request says around its items, but for the table's name.
-const ENVELOPE_BYTES: usize = 64;
+const ENVELOPE_BYTES: usize = 96;
 
-/// The JSON text of a `BatchWriteItem` request that puts `events` into `table`.
-pub(crate) fn batch_write_item(table: &str, events: &[Event]) -> String {
+/// What every request of a writer says besides its events.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestSettings {
+    pub(crate) table: String,
+    /// Whether the answer is to say how many write units the call took.
+    pub(crate) return_consumed_capacity: bool,
+}
+
+const RETURN_CONSUMED_CAPACITY: &str = r#""ReturnConsumedCapacity":"TOTAL","#;
+
+/// The JSON text of a `BatchWriteItem` request that puts `events` into the table.
+pub(crate) fn batch_write_item(settings: &RequestSettings, events: &[Event]) -> String {
+    let RequestSettings { table, return_consumed_capacity } = settings;
     let items: usize = events.iter().map(Event::wire_bytes).sum();
     let mut body = String::with_capacity(ENVELOPE_BYTES + 2 * table.len() + items);
-    body.push_str(r#"{"RequestItems":{""#);
+    body.push('{');
+    if *return_consumed_capacity {
+        body.push_str(RETURN_CONSUMED_CAPACITY);
+    }
+    body.push_str(r#""RequestItems":{""#);
     push_escaped(&mut body, table);
     body.push_str(r#"":["#);
     for (number, event) in events.iter().enumerate() {
@@ -44,11 +59,13 @@ mod tests {
         fn the_request_says_what_the_sdk_would_and_takes_the_bytes_that_were_counted(
             table in "[a-zA-Z0-9_.:/\"-]{1,30}",
             bodies in prop::collection::vec("[a\"\\\\\u{0}-\u{1f}é😀 ]{0,40}", 0..5),
+            return_consumed_capacity: bool,
         ) {
             let key: EventKey = KEY.parse().unwrap();
             let events: Vec<Event> =
                 bodies.iter().map(|body| Event::new(key, body.as_str()).unwrap()).collect();
-            let rendered = batch_write_item(&table, &events);
+            let settings = RequestSettings { table: table.clone(), return_consumed_capacity };
+            let rendered = batch_write_item(&settings, &events);
             let expected: Vec<_> = bodies
                 .iter()
                 .map(|body| json!({
@@ -56,7 +73,11 @@ mod tests {
                 }))
                 .collect();
             let read: serde_json::Value = serde_json::from_str(&rendered).unwrap();
-            prop_assert_eq!(read, json!({ "RequestItems": { table.clone(): expected } }));
+            let mut whole = json!({ "RequestItems": { table.clone(): expected } });
+            if return_consumed_capacity {
+                whole["ReturnConsumedCapacity"] = json!("TOTAL");
+            }
+            prop_assert_eq!(read, whole);
             let items: usize = events.iter().map(Event::wire_bytes).sum();
             prop_assert!(rendered.len() >= items);
             prop_assert!(rendered.len() <= ENVELOPE_BYTES + 2 * table.len() + items);

@@ -22,6 +22,14 @@ const ALL_PROCESSED: &[u8] = br#"{"UnprocessedItems":{}}"#;
 struct BatchWriteItemOutput<'a> {
     #[serde(rename = "UnprocessedItems", borrow)]
     unprocessed: Option<HashMap<Cow<'a, str>, Vec<WriteRequest<'a>>>>,
+    #[serde(rename = "ConsumedCapacity")]
+    consumed: Option<Vec<ConsumedCapacity>>,
+}
+
+#[derive(Deserialize)]
+struct ConsumedCapacity {
+    #[serde(rename = "CapacityUnits")]
+    units: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -70,7 +78,12 @@ pub(super) fn receipt(table: &str, body: &[u8]) -> Result<BatchReceipt, BatchErr
         }
         keys.extend(requests.into_iter().map(|request| request.put.item.key.text.into_owned()));
     }
-    Ok(BatchReceipt::with_unprocessed(keys))
+    let receipt = BatchReceipt::with_unprocessed(keys);
+    Ok(match output.consumed {
+        Some(consumed) => receipt
+            .with_consumed_write_units(consumed.iter().filter_map(|consumed| consumed.units).sum()),
+        None => receipt,
+    })
 }
 
 /// The service's error code and message, where the answer has them. As the SDK reads them: of each the
@@ -144,6 +157,20 @@ mod tests {
             r#"{"ConsumedCapacity":[{"CapacityUnits":1.0}],"UnprocessedItems":{}}"#,
         ] {
             assert!(unprocessed(body).unwrap().is_empty(), "{body}");
+        }
+    }
+
+    #[test]
+    fn the_units_that_a_call_took_are_told_where_the_answer_has_them() {
+        for (body, units) in [
+            (r#"{"UnprocessedItems":{}}"#, None),
+            (
+                r#"{"ConsumedCapacity":[{"TableName":"events","CapacityUnits":26.0}],"UnprocessedItems":{}}"#,
+                Some(26.0),
+            ),
+            (r#"{"ConsumedCapacity":null,"UnprocessedItems":{}}"#, None),
+        ] {
+            assert_eq!(receipt("events", body.as_bytes()).unwrap().consumed_write_units(), units);
         }
     }
 

@@ -14,7 +14,8 @@ use futures::future::BoxFuture;
 use tokio::time::timeout;
 
 use super::client::RefreshableClient;
-use super::{BatchReading, BatchReceipt, BatchWriter, request};
+use super::request::{self, RequestSettings};
+use super::{BatchReading, BatchReceipt, BatchWriter};
 use crate::error::{BatchError, Certainty, FailureClass};
 use crate::event::{BODY_ATTRIBUTE, Event, KEY_ATTRIBUTE};
 use crate::key::EventKey;
@@ -32,18 +33,26 @@ use crate::key::EventKey;
 #[derive(Debug, Clone)]
 pub struct SdkBatchWriter {
     client: RefreshableClient,
-    table: String,
+    settings: RequestSettings,
 }
 
 impl SdkBatchWriter {
     /// A writer to `table`: a table's name or its ARN.
     #[must_use]
     pub fn new(client: &Client, table: impl Into<String>) -> Self {
-        Self::sharing(RefreshableClient::new(client), table.into())
+        let settings = RequestSettings { table: table.into(), return_consumed_capacity: false };
+        Self::sharing(RefreshableClient::new(client), settings)
     }
 
-    pub(super) fn sharing(client: RefreshableClient, table: String) -> Self {
-        Self { client, table }
+    /// Has each [`BatchReceipt`] say how many write units its call took. Default: no.
+    #[must_use]
+    pub fn return_consumed_capacity(mut self, return_consumed_capacity: bool) -> Self {
+        self.settings.return_consumed_capacity = return_consumed_capacity;
+        self
+    }
+
+    pub(super) fn sharing(client: RefreshableClient, settings: RequestSettings) -> Self {
+        Self { client, settings }
     }
 
     fn receipt(&self, output: &BatchWriteItemOutput) -> Result<BatchReceipt, BatchError> {
@@ -54,7 +63,7 @@ impl SdkBatchWriter {
         };
         let mut keys = Vec::new();
         for (table, requests) in unprocessed {
-            if *table != self.table && !requests.is_empty() {
+            if *table != self.settings.table && !requests.is_empty() {
                 return Err(unreadable(output, "unprocessed items of a table not written to"));
             }
             for request in requests {
@@ -69,6 +78,12 @@ impl SdkBatchWriter {
             }
         }
         let receipt = BatchReceipt::with_unprocessed(keys);
+        let receipt = match &output.consumed_capacity {
+            Some(consumed) => receipt.with_consumed_write_units(
+                consumed.iter().filter_map(|consumed| consumed.capacity_units).sum(),
+            ),
+            None => receipt,
+        };
         Ok(match output.request_id() {
             Some(request_id) => receipt.with_request_id(request_id),
             None => receipt,
@@ -87,8 +102,9 @@ impl SdkBatchWriter {
         let (Some(found), Some(unread)) = (&output.responses, &output.unprocessed_keys) else {
             return Err(unreadable(&output, "a 200 without Responses or UnprocessedKeys"));
         };
-        let unread = unread.get(&self.table).map(KeysAndAttributes::keys).unwrap_or_default();
-        let items = match found.get(&self.table) {
+        let unread =
+            unread.get(&self.settings.table).map(KeysAndAttributes::keys).unwrap_or_default();
+        let items = match found.get(&self.settings.table) {
             Some(items) => items.as_slice(),
             None if unread.is_empty() => {
                 return Err(unreadable(&output, "a 200 without the table that was asked for"));
@@ -135,14 +151,14 @@ impl BatchWriter for SdkBatchWriter {
         async move {
             // The SDK is asked for a call without items, which it routes, signs and sends; just
             // before it signs, the body takes the place of the empty one.
-            let (table, events) = (self.table.clone(), events.to_vec());
+            let (settings, events) = (self.settings.clone(), events.to_vec());
             let call = self.client.begin();
             let slot = call.payload.slot();
             let sent = call
-                .batch_write_item(&self.table)
+                .batch_write_item(&self.settings.table)
                 .customize()
                 .mutate_request(move |request| {
-                    let body = Bytes::from(request::batch_write_item(&table, &events));
+                    let body = Bytes::from(request::batch_write_item(&settings, &events));
                     slot.keep(&body);
                     let length = body.len().to_string();
                     request.headers_mut().insert("content-length", length);
@@ -184,7 +200,7 @@ impl BatchWriter for SdkBatchWriter {
             let sent = call
                 .client
                 .batch_get_item()
-                .request_items(&self.table, asked)
+                .request_items(&self.settings.table, asked)
                 .customize()
                 .interceptor(call.signing.clone())
                 .send();
