@@ -7,7 +7,7 @@ use crate::body::Body;
 use crate::key::EventKey;
 
 /// Bytes of an item that one write unit pays for.
-const WRITE_UNIT_BYTES: usize = 1_024;
+pub(crate) const WRITE_UNIT_BYTES: usize = 1_024;
 
 /// Name of the table's hash key attribute, a String.
 pub const KEY_ATTRIBUTE: &str = "key";

@@ -117,7 +117,7 @@ pub mod test_util;
 mod ticket;
 mod wire;
 mod worker;
-#[cfg(feature = "test-util")]
+#[cfg(any(feature = "local", feature = "test-util"))]
 mod write_capacity;
 mod writer;
 
@@ -142,7 +142,7 @@ pub use store::EventStore;
 pub use table::{Capacity, Table, TableError};
 pub use target::Transport;
 pub use ticket::{Proof, PutTicket, Stored};
-#[cfg(feature = "test-util")]
+#[cfg(any(feature = "local", feature = "test-util"))]
 pub use write_capacity::WriteCapacity;
 pub use writer::{BatchReading, BatchReceipt, BatchWriter, SdkBatchWriter};
 

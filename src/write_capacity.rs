@@ -154,6 +154,12 @@ impl WriteCapacity {
         self
     }
 
+    /// How long a call to a table takes that is not used.
+    #[cfg(feature = "local")]
+    pub(crate) fn least_latency(&self) -> Duration {
+        self.latency
+    }
+
     fn units_at(&self, now: Duration) -> f64 {
         let changed = self.changes.iter().rev().find(|(at, _)| *at <= now);
         changed.map_or(self.units, |(_, units)| *units)

@@ -8,16 +8,18 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
+use aws_sdk_dynamodb::operation::batch_write_item::BatchWriteItemError;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, DeleteRequest, GlobalSecondaryIndex,
     KeySchemaElement, KeyType, Projection, ProjectionType, PutRequest, ReturnConsumedCapacity,
     ScalarAttributeType, StreamSpecification, StreamViewType, WriteRequest,
 };
-use dynamodb_eventstore::{LocalError, LocalTable};
+use dynamodb_eventstore::{LocalError, LocalTable, WriteCapacity};
 use futures::future::join_all;
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -387,6 +389,50 @@ async fn a_batch_that_asks_for_more_is_told_more() {
     let missing = client.batch_write_item().request_items("missing", vec![put(event("a", "{}"))]);
     let error = missing.send().await.unwrap_err();
     assert_eq!(error.code(), Some("ResourceNotFoundException"));
+}
+
+#[tokio::test]
+async fn a_limited_table_refuses_what_it_has_no_capacity_for() {
+    let capacity = WriteCapacity::provisioned(2).saved(Duration::from_secs(1));
+    let table = LocalTable::builder().write_capacity(capacity).start().await.unwrap();
+    let client = table.client();
+    let large = "x".repeat(100_000);
+    let batch = vec![put(event("a", &large)), put(event("b", "{}")), delete("c")];
+    let written = client.batch_write_item().request_items("events", batch).send().await.unwrap();
+    let unprocessed = written.unprocessed_items.unwrap().remove("events").unwrap();
+    assert_eq!(unprocessed, [put(event("b", "{}")), delete("c")]);
+
+    // The large item has used up what the table gives in fifty seconds.
+    let refused = client.batch_write_item().request_items("events", unprocessed).send().await;
+    let refused = refused.unwrap_err().into_service_error();
+    let BatchWriteItemError::ProvisionedThroughputExceededException(refused) = refused else {
+        panic!("{refused:?}");
+    };
+    let [reason] = refused.throttling_reasons() else { panic!("{refused:?}") };
+    assert_eq!(reason.reason(), Some("TableWriteProvisionedThroughputExceeded"));
+    assert!(reason.resource().unwrap().ends_with(":table/events"));
+
+    let put = client.put_item().table_name("events").set_item(Some(event("d", "{}")));
+    let code = "ProvisionedThroughputExceededException";
+    assert_eq!(put.send().await.unwrap_err().code(), Some(code));
+    let delete = client.delete_item().table_name("events").key("key", text("a"));
+    assert_eq!(delete.send().await.unwrap_err().code(), Some(code));
+    assert_eq!(rows(client, "events").await.into_keys().collect::<Vec<_>>(), ["a"]);
+}
+
+#[tokio::test]
+async fn a_store_keeps_to_the_limit_of_a_limited_table() {
+    let capacity = WriteCapacity::provisioned(1_000).burst(Duration::from_secs(1));
+    let table = LocalTable::builder().write_capacity(capacity).start().await.unwrap();
+    let store = table.store_builder().start().await.unwrap();
+    for number in 0..2_500 {
+        drop(store.put(&number).await.unwrap());
+    }
+    let report = store.close(Duration::from_secs(60)).await.unwrap();
+    assert_eq!((report.stored, report.failed), (2_500, 0));
+    let stats = store.stats();
+    assert!(stats.throttled_units > 0, "{stats:?}");
+    assert_eq!(rows(table.client(), "events").await.len(), 2_500);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use dynamodb_eventstore::LocalTable;
+use dynamodb_eventstore::{LocalTable, WriteCapacity};
 
 use crate::say;
 use crate::signals::Signals;
@@ -24,12 +24,21 @@ pub(crate) struct Arguments {
     /// Port to listen on; 0 for any that is free.
     #[arg(long, default_value_t = 8000)]
     port: u16,
+
+    /// Take so many write units a second and no more, as a table with provisioned capacity does
+    /// [default: no limit].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    write_units: Option<u32>,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>> {
-    let Arguments { file, port } = arguments;
+    let Arguments { file, port, write_units } = arguments;
     let mut signals = Signals::listen()?;
-    let mut table = LocalTable::builder().file(&file).port(port).start().await?;
+    let mut builder = LocalTable::builder().file(&file).port(port);
+    if let Some(write_units) = write_units {
+        builder = builder.write_capacity(WriteCapacity::provisioned(write_units));
+    }
+    let mut table = builder.start().await?;
     let (url, name) = (table.endpoint_url(), table.name().to_owned());
     say::result(format_args!("serving table `{name}` of {} at {url}", file.display()));
     say::result(format_args!(

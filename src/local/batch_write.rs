@@ -4,27 +4,79 @@
 //! Its import writes many in one, all or none, but leaves some checks out. So a batch goes by the import
 //! if it passes those, and by the engine's own `BatchWriteItem` otherwise, which words the refusal.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use dynoxide::actions::batch_write_item::{
-    BatchWriteItemRequest, BatchWriteItemResponse, PutRequest, WriteRequest,
+    BatchWriteItemRequest, BatchWriteItemResponse, DeleteRequest, PutRequest, WriteRequest,
 };
 use dynoxide::types::{
     AttributeDefinition, AttributeValue, Item, KeySchemaElement, KeyType, MAX_ITEM_SIZE,
     ScalarAttributeType, item_size,
 };
 use dynoxide::{Database, ImportOptions, TableMetadata};
+use serde_json::{Value, json};
 
+use super::failure::Failure;
+use super::limits::Limits;
 use super::operations::{parse, serialise};
 use crate::event::MAX_BATCH_EVENTS;
 
-/// Answers one call. What it acknowledges is on disk.
-pub(super) fn batch_write_item(database: &Database, body: &str) -> dynoxide::Result<String> {
-    serialise(&write(database, parse(body)?)?)
+/// Answers one call. What it acknowledges is on disk; what the tables have no capacity for comes back unprocessed, and
+/// is refused as a whole where it is all there is.
+pub(super) fn batch_write_item(
+    database: &Database,
+    limits: Option<&Limits>,
+    body: &str,
+) -> Result<String, Failure> {
+    let mut request: BatchWriteItemRequest = parse(body)?;
+    let unprocessed = match limits {
+        Some(limits) => take_throttled(&mut request, limits)?,
+        None => HashMap::new(),
+    };
+    let mut response = write(database, request)?;
+    for (table, writes) in unprocessed {
+        response.unprocessed_items.insert(table, writes.into());
+    }
+    Ok(serialise(&response)?)
 }
 
-/// Writes all of a batch. What a limit does not admit has to be taken out before, and be added to the
-/// response's unprocessed items after.
+/// Takes out of the request what there is no capacity for, by table. Fails where nothing is left.
+fn take_throttled(
+    request: &mut BatchWriteItemRequest,
+    limits: &Limits,
+) -> Result<HashMap<String, Vec<Value>>, Failure> {
+    let mut throttled: HashMap<String, Vec<Value>> = HashMap::new();
+    if request.request_items.values().map(Vec::len).sum::<usize>() > MAX_BATCH_EVENTS {
+        // The engine's to refuse.
+        return Ok(throttled);
+    }
+    let mut last = None;
+    for (table, writes) in &mut request.request_items {
+        writes.retain(|write| {
+            let (item, as_json) = match write {
+                WriteRequest { put_request: Some(PutRequest { item }), .. } => {
+                    (item, json!({ "PutRequest": { "Item": item } }))
+                }
+                WriteRequest { delete_request: Some(DeleteRequest { key }), .. } => {
+                    (key, json!({ "DeleteRequest": { "Key": key } }))
+                }
+                // The engine's to refuse.
+                _ => return true,
+            };
+            let Err(refusal) = limits.admit(table, item) else { return true };
+            throttled.entry(table.clone()).or_default().push(as_json);
+            last = Some(Failure::Throttled { refusal, table: table.clone() });
+            false
+        });
+    }
+    request.request_items.retain(|_, writes| !writes.is_empty());
+    match last {
+        Some(failure) if request.request_items.is_empty() => Err(failure),
+        _ => Ok(throttled),
+    }
+}
+
+/// Writes all of a batch.
 fn write(
     database: &Database,
     request: BatchWriteItemRequest,

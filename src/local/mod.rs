@@ -3,7 +3,9 @@
 mod access;
 mod batch_write;
 mod error;
+mod failure;
 mod file;
+mod limits;
 mod operations;
 mod response;
 mod server;
@@ -20,6 +22,7 @@ use tokio::sync::oneshot;
 use crate::builder::EventStoreBuilder;
 use crate::store::EventStore;
 use crate::table::{Capacity, Table, TableError};
+use crate::write_capacity::WriteCapacity;
 
 pub use error::LocalError;
 
@@ -30,8 +33,8 @@ const REGION: &str = "us-east-1";
 /// loopback, in memory or in a SQLite file.
 ///
 /// It takes any AWS client, with any credentials: [`endpoint_url`](Self::endpoint_url) says where.
-/// It never throttles and never hands an item back, so it shows that a program works, not how it
-/// fares under load.
+/// It never throttles and never hands an item back, unless it is given a
+/// [`write_capacity`](LocalTableBuilder::write_capacity).
 ///
 /// The engine runs in a thread of its own until the handle is dropped; then it finishes the requests
 /// that have begun, within five seconds, and closes the file. [`stop`](Self::stop) waits for that.
@@ -158,11 +161,12 @@ pub struct LocalTableBuilder {
     file: Option<PathBuf>,
     port: u16,
     table: String,
+    write_capacity: Option<WriteCapacity>,
 }
 
 impl Default for LocalTableBuilder {
     fn default() -> Self {
-        Self { file: None, port: 0, table: "events".to_owned() }
+        Self { file: None, port: 0, table: "events".to_owned(), write_capacity: None }
     }
 }
 
@@ -185,6 +189,14 @@ impl LocalTableBuilder {
         self
     }
 
+    /// Takes so much and no more, like a table in AWS: of a `BatchWriteItem` call some items come back unprocessed,
+    /// or all are refused with an exception that names the limit; a `PutItem`, `UpdateItem` or `DeleteItem` is refused.
+    /// Transactions and PartiQL are not limited. Each table has a limit of its own. Default: none.
+    pub fn write_capacity(mut self, write_capacity: WriteCapacity) -> Self {
+        self.write_capacity = Some(write_capacity);
+        self
+    }
+
     /// Starts the engine, and creates the table unless the file has it.
     ///
     /// # Errors
@@ -195,7 +207,7 @@ impl LocalTableBuilder {
     ///
     /// Dropping the future stops what was started.
     pub async fn start(self) -> Result<LocalTable, LocalError> {
-        let Self { file, port, table: name } = self;
+        let Self { file, port, table: name, write_capacity } = self;
         let (started, address) = oneshot::channel();
         let (ended, stopped) = oneshot::channel();
         let (running, stop) = oneshot::channel();
@@ -203,7 +215,8 @@ impl LocalTableBuilder {
             .name("local-table".to_owned())
             .spawn(move || {
                 // Whoever waited for either answer may have gone.
-                let _ = ended.send(server::run(file.as_deref(), port, started, stop));
+                let _ =
+                    ended.send(server::run(file.as_deref(), port, write_capacity, started, stop));
             })
             .map_err(LocalError::Thread)?;
         let Ok(address) = address.await else {

@@ -6,6 +6,8 @@ use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
 use super::batch_write::batch_write_item;
+use super::failure::Failure;
+use super::limits::Limits;
 
 /// What stands before an operation's name in a request.
 const SERVICES: [&str; 2] = ["DynamoDB_20120810.", "DynamoDBStreams_20120810."];
@@ -13,14 +15,21 @@ const SERVICES: [&str; 2] = ["DynamoDB_20120810.", "DynamoDBStreams_20120810."];
 /// Runs the operation that `target` names. `None`: the engine has none of that name.
 pub(super) fn run(
     database: &Database,
+    limits: Option<&Limits>,
     target: &str,
     body: &str,
-) -> Option<dynoxide::Result<String>> {
+) -> Option<Result<String, Failure>> {
     let operation = SERVICES.iter().find_map(|service| target.strip_prefix(service))?;
+    if let Some(limits) = limits
+        && matches!(operation, "PutItem" | "UpdateItem" | "DeleteItem")
+        && let Err(throttled) = limits.admit_request(body)
+    {
+        return Some(Err(throttled));
+    }
     let answer = match operation {
         "BatchExecuteStatement" => call(body, |request| database.batch_execute_statement(request)),
         "BatchGetItem" => call(body, |request| database.batch_get_item(request)),
-        "BatchWriteItem" => batch_write_item(database, body),
+        "BatchWriteItem" => return Some(batch_write_item(database, limits, body)),
         "CreateTable" => call(body, |request| database.create_table(request)),
         "DeleteItem" => call(body, |request| database.delete_item(request)),
         "DeleteTable" => call(body, |request| database.delete_table(request)),
@@ -48,7 +57,7 @@ pub(super) fn run(
         "UpdateTimeToLive" => call(body, |request| database.update_time_to_live(request)),
         _ => return None,
     };
-    Some(answer.map_err(|error| as_worded_for(operation, error)))
+    Some(answer.map_err(|error| as_worded_for(operation, error).into()))
 }
 
 fn call<Request: DeserializeOwned, Response: Serialize>(

@@ -28,9 +28,11 @@ use tokio::time::{Instant, sleep_until};
 use super::access;
 use super::error::LocalError;
 use super::file::open_database;
+use super::limits::Limits;
 use super::operations;
 use super::response::{AMZ_JSON, Answer};
 use crate::clock::{KeyClock, now};
+use crate::write_capacity::WriteCapacity;
 
 /// How long a stopping server waits for requests that have begun.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -48,6 +50,7 @@ const MAX_REQUEST_BYTES: usize = 16 * 1024 * 1024;
 pub(super) fn run(
     file: Option<&Path>,
     port: u16,
+    capacity: Option<WriteCapacity>,
     started: oneshot::Sender<SocketAddr>,
     stop: oneshot::Receiver<()>,
 ) -> Result<(), LocalError> {
@@ -60,7 +63,7 @@ pub(super) fn run(
         let not_listening = |cause| LocalError::Listen { address, cause };
         let listener = TcpListener::bind(address).await.map_err(not_listening)?;
         let bound = listener.local_addr().map_err(not_listening)?;
-        let front = Arc::new(Front::new(open_database(file)?));
+        let front = Arc::new(Front::new(open_database(file)?, capacity));
         if started.send(bound).is_ok() {
             serve(listener, front, stop).await;
         }
@@ -115,14 +118,16 @@ fn is_the_clients(error: &io::Error) -> bool {
 /// What stands between the connections and the engine.
 struct Front {
     database: Database,
+    /// `None` for tables without limits.
+    limits: Option<Limits>,
     started: u64,
     requests: AtomicU64,
 }
 
 impl Front {
-    fn new(database: Database) -> Self {
+    fn new(database: Database, capacity: Option<WriteCapacity>) -> Self {
         let started = KeyClock::Wall.unix_milliseconds();
-        Self { database, started, requests: AtomicU64::new(0) }
+        Self { database, limits: capacity.map(Limits::new), started, requests: AtomicU64::new(0) }
     }
 
     async fn answer(
@@ -157,7 +162,14 @@ impl Front {
             }
         };
         match str::from_utf8(&body) {
-            Ok(body) => self.call(&head, body),
+            Ok(body) => {
+                let answer = self.call(&head, body);
+                let latency = self.limits.as_ref().map_or(Duration::ZERO, Limits::latency);
+                if !latency.is_zero() {
+                    sleep_until(Instant::from_std(now() + latency)).await;
+                }
+                answer
+            }
             Err(_) => Answer::error(StatusCode::BAD_REQUEST, SERIALIZATION, "it is not UTF-8"),
         }
     }
@@ -184,13 +196,11 @@ impl Front {
             return Answer::json(StatusCode::BAD_REQUEST, refusal);
         }
         let target = head.headers.get("x-amz-target").and_then(|target| target.to_str().ok());
-        let ran = target.and_then(|target| operations::run(&self.database, target, body));
+        let ran = target
+            .and_then(|target| operations::run(&self.database, self.limits.as_ref(), target, body));
         let (status, body) = match ran {
             Some(Ok(body)) => (StatusCode::OK, body),
-            Some(Err(error)) => {
-                let status = StatusCode::from_u16(error.status_code());
-                (status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), error.to_json())
-            }
+            Some(Err(failure)) => (failure.status(), failure.to_json()),
             None => return unknown_operation(StatusCode::BAD_REQUEST),
         };
         Answer { status, content_type, body }

@@ -1,0 +1,53 @@
+//! Why an operation is not answered with a result.
+
+use dynoxide::DynoxideError;
+use hyper::StatusCode;
+use serde_json::json;
+
+use crate::write_capacity::Refusal;
+
+/// What the engine refused, or the table's limit.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Engine(DynoxideError),
+    Throttled { refusal: Refusal, table: String },
+}
+
+impl From<DynoxideError> for Failure {
+    fn from(error: DynoxideError) -> Self {
+        Self::Engine(error)
+    }
+}
+
+impl Failure {
+    pub(super) fn status(&self) -> StatusCode {
+        let status = match self {
+            Self::Engine(error) => error.status_code(),
+            Self::Throttled { .. } => 400,
+        };
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    pub(super) fn to_json(&self) -> String {
+        match self {
+            Self::Engine(error) => error.to_json(),
+            Self::Throttled { refusal, table } => throttled(*refusal, table),
+        }
+    }
+}
+
+/// The answer as the service words it. The name of the member with the reasons differs from one exception to another.
+fn throttled(refusal: Refusal, table: &str) -> String {
+    let (code, reason) = refusal.exception();
+    let member = match code {
+        "ThrottlingException" => "throttlingReasons",
+        _ => "ThrottlingReasons",
+    };
+    let table = format!("arn:aws:dynamodb:us-east-1:000000000000:table/{table}");
+    json!({
+        "__type": format!("com.amazonaws.dynamodb.v20120810#{code}"),
+        "message": "The local table has no capacity left for this request, as it was given a limit.",
+        member: [{ "reason": reason, "resource": table }],
+    })
+    .to_string()
+}
