@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use dynamodb_eventstore::test_util::{FakeTable, FaultRates};
 use dynamodb_eventstore::{
-    Backoff, Certainty, Event, EventStore, PutError, PutTicket, Stored, WriteError,
+    Backoff, Certainty, Event, EventStore, PutError, PutTicket, Stored, WriteCapacity, WriteError,
 };
 use futures::FutureExt;
 use rand::rngs::StdRng;
@@ -60,6 +60,9 @@ struct Plan {
     backoff: Backoff,
     rates: FaultRates,
     poison: bool,
+    /// `None` for a table without limits.
+    capacity: Option<WriteCapacity>,
+    max_write_units_per_second: Option<u32>,
 }
 
 impl Plan {
@@ -94,8 +97,28 @@ impl Plan {
                 ..bad_day
             },
             poison: random.random_bool(0.3),
+            capacity: random.random_bool(0.4).then(|| draw_capacity(random)),
+            max_write_units_per_second: random
+                .random_bool(0.1)
+                .then(|| random.random_range(20..2_000)),
         }
     }
+}
+
+/// A table's limit, from far too little to enough, which changes once, and one of whose partitions is busy for a while.
+fn draw_capacity(random: &mut StdRng) -> WriteCapacity {
+    let busy_from = milliseconds(random, 0..5_000);
+    WriteCapacity::provisioned(random.random_range(1..3_000))
+        .partitions(random.random_range(1..8))
+        .burst(milliseconds(random, 0..5_000))
+        .saved(milliseconds(random, 0..2_000))
+        .changed_to(random.random_range(1..3_000), milliseconds(random, 0..10_000))
+        .busy_partition(
+            random.random_range(0..1_000),
+            busy_from,
+            busy_from + milliseconds(random, 0..5_000),
+        )
+        .latency(milliseconds(random, 0..20))
 }
 
 fn milliseconds(random: &mut StdRng, range: Range<u64>) -> Duration {
@@ -273,8 +296,14 @@ async fn simulate(seed: u64) -> String {
     let plan = Plan::draw(&mut random);
     let table = FakeTable::seeded(random.random(), plan.rates.clone());
     table.poison(POISON);
-    let store = table
-        .store_builder()
+    if let Some(capacity) = &plan.capacity {
+        table.limit(capacity.clone());
+    }
+    let mut builder = table.store_builder();
+    if let Some(budget) = plan.max_write_units_per_second {
+        builder = builder.max_write_units_per_second(budget);
+    }
+    let store = builder
         .deterministic(random.random())
         .max_batch_events(plan.max_batch_events)
         .max_buffered_events(plan.max_buffered_events)
@@ -325,8 +354,15 @@ async fn simulate(seed: u64) -> String {
     // All room is back: as many events as at the start fit at once.
     if !closed {
         let room = plan.max_buffered_events;
-        assert_eq!((0..room).filter(|_| watched.try_put(&0).is_ok()).count(), room);
-        assert!(matches!(watched.try_put(&0), Err(PutError::Full { .. })));
+        let taken = (0..room).filter(|_| watched.try_put(&0).is_ok()).count();
+        if plan.max_write_units_per_second.is_some() {
+            // A budget lets in what leaves in time, and a few batches at least.
+            assert!((room.min(4 * plan.max_batch_events)..=room).contains(&taken), "{taken}");
+        } else {
+            assert_eq!(taken, room);
+        }
+        let full = watched.try_put(&0);
+        assert!(matches!(full, Err(PutError::Full { .. } | PutError::Throttled { .. })));
     }
     told
 }
