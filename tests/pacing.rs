@@ -152,6 +152,21 @@ async fn one_busy_partition_slows_none_of_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn single_events_refused_for_one_partition_set_no_pace() {
+    let capacity = capacity(16_000).busy_partition(0, Duration::ZERO, SECOND * 60);
+    let table = FakeTable::with_capacity(capacity);
+    let store = start_with(table.store_builder().linger(Duration::ZERO), SEED).await;
+    for _ in 0..1_000 {
+        drop(store.put_json("1").await.unwrap());
+        clock::wait(Duration::from_millis(5)).await;
+    }
+    let stats = store.stats();
+    assert!(stats.throttled_batches_by_limit.key_range > 0, "{stats:?}");
+    assert_eq!(stats.throttled_batches_by_limit.key_range, stats.throttled_batches);
+    assert_eq!(stats.write_units_per_second, None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn events_of_a_busy_partition_are_stored_when_it_has_time_again() {
     let capacity = capacity(8_000).busy_partition(0, SECOND * 10, SECOND * 20);
     let table = FakeTable::with_capacity(capacity);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::error::{BatchError, Certainty, FailureClass};
+use crate::error::{BatchError, Certainty, FailureClass, ThrottlingReason};
 use crate::event::Event;
 use crate::write_capacity::{Buckets, Refusal, WriteCapacity};
 
@@ -84,6 +84,8 @@ impl Meter {
 
 fn throttled(refusal: Refusal) -> BatchError {
     let (code, reason) = refusal.exception();
-    let message = format!("the fake table is out of capacity ({reason})");
-    BatchError::new(FailureClass::Throttled, Certainty::NotStored, message).with_code(code)
+    let message = "the fake table is out of capacity";
+    BatchError::new(FailureClass::Throttled, Certainty::NotStored, message)
+        .with_code(code)
+        .with_throttling_reasons([ThrottlingReason::new(reason)])
 }
