@@ -105,6 +105,7 @@ mod ledger;
 #[cfg(feature = "local")]
 mod local;
 mod policy;
+mod put_again;
 mod report;
 mod room;
 mod stats;

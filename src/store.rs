@@ -176,36 +176,6 @@ impl EventStore {
         self.put_body(Body::from_text(json)).await
     }
 
-    /// Puts an event that has its key already: one that an earlier store could not store, or not say
-    /// for sure that it did.
-    ///
-    /// However often it is put, it cannot be stored twice. An event that differs must have another key:
-    /// `BatchWriteItem` overwrites in silence. So do not make up keys; take them from
-    /// [`WriteError::event`](crate::WriteError::event), or from the lines of
-    /// [`CloseReport::write_ndjson`]. That the body is JSON is not checked.
-    ///
-    /// The ticket never says not stored: what earlier calls have done, or may yet do, is not known here.
-    ///
-    /// # Errors
-    ///
-    /// As [`put`](Self::put), except that the event has been measured already. Cancel safe as well.
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// # use dynamodb_eventstore::EventStore;
-    /// # async fn example(store: EventStore, lines: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
-    /// for line in lines {
-    ///     store.put_event(serde_json::from_str(&line)?).await?.await?;
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn put_event(&self, event: Event) -> Result<PutTicket, PutError> {
-        let room = self.enter(event.buffered_bytes()).await?;
-        self.hand_over(event, Doubt::Open, room)
-    }
-
     /// Puts an event if there is room for it now.
     ///
     /// # Errors
@@ -336,7 +306,7 @@ impl EventStore {
         self.accept(body, room)
     }
 
-    async fn enter(&self, buffered_bytes: u32) -> Result<Permit<'_>, PutError> {
+    pub(crate) async fn enter(&self, buffered_bytes: u32) -> Result<Permit<'_>, PutError> {
         let ledger = &self.shared.ledger;
         let bytes = ledger.room_for(buffered_bytes);
         ledger.room.enter(bytes).await.map_err(|no| self.refusal(no))
@@ -352,7 +322,7 @@ impl EventStore {
         self.hand_over(Event::with_body(key, body)?, Doubt::None, room)
     }
 
-    fn hand_over(
+    pub(crate) fn hand_over(
         &self,
         event: Event,
         doubt_before: Doubt,

@@ -357,6 +357,30 @@ async fn of_two_puts_of_one_event_neither_is_called_not_stored_before_both_are_o
     assert!(first.await.is_ok());
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_event_put_again_is_as_certain_as_it_was_until_a_call_leaves_doubt() {
+    let table = FakeTable::always(Reply::throttle());
+    let store = store_at(&table).max_attempts(1).read_back(false).start().await.unwrap();
+    let event = Event::new("20130927T005240652508858176".parse().unwrap(), "1").unwrap();
+    let put = |certainty| {
+        let (store, event) = (store.clone(), event.clone());
+        async move {
+            let ticket = store.put_given_up(event, certainty).await.unwrap();
+            ticket.await.unwrap_err().certainty()
+        }
+    };
+    assert_eq!(put(Certainty::NotStored).await, Certainty::NotStored);
+    assert_eq!(put(Certainty::MaybeStored).await, Certainty::MaybeStored);
+    table.reply_from_now_on(Reply::LoseAnswer);
+    assert_eq!(put(Certainty::NotStored).await, Certainty::MaybeStored);
+
+    // Never sent.
+    let ticket = store.put_given_up(event, Certainty::NotStored).await.unwrap();
+    store.close(Duration::ZERO).await.unwrap();
+    let error = ticket.await.unwrap_err();
+    assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 0));
+}
+
 // What an answer tells of its attempts.
 
 #[tokio::test(start_paused = true)]
