@@ -88,16 +88,20 @@ impl FromStr for EventKey {
     type Err = ParseKeyError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let refused = || ParseKeyError { length: text.len() };
-        if !(Self::MIN_LENGTH..=Self::LENGTH).contains(&text.len())
-            || !text.bytes().skip(15).all(|byte| byte.is_ascii_digit())
-            || parse_timestamp(text).is_none()
-        {
-            return Err(refused());
+        let refused = |flaw| ParseKeyError { flaw };
+        if !(Self::MIN_LENGTH..=Self::LENGTH).contains(&text.len()) {
+            return Err(refused(KeyFlaw::Length(text.len())));
+        }
+        let is_digit = |(place, byte): (usize, u8)| place == 8 || byte.is_ascii_digit();
+        if !text.bytes().enumerate().all(is_digit) || text.as_bytes().get(8) != Some(&b'T') {
+            return Err(refused(KeyFlaw::Form));
+        }
+        if parse_timestamp(text).is_none() {
+            return Err(refused(KeyFlaw::Time));
         }
         let mut key = Self {
             text: [0; Self::LENGTH],
-            length: u8::try_from(text.len()).map_err(|_| refused())?,
+            length: u8::try_from(text.len()).map_err(|_| refused(KeyFlaw::Length(text.len())))?,
         };
         for (place, byte) in key.text.iter_mut().zip(text.bytes()) {
             *place = byte;
@@ -124,11 +128,21 @@ impl<'de> serde::Deserialize<'de> for EventKey {
 /// The text itself is not repeated: where it came from, it may have been something else.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "not an event key: expected yyyymmddTHHMMSS, three digits of milliseconds and one to nine more \
-     digits (19 to 27 characters), got {length} bytes"
+    "not an event key, which is yyyymmddTHHMMSS, three digits of milliseconds and one to nine more \
+     digits: {flaw}"
 )]
 pub struct ParseKeyError {
-    length: usize,
+    flaw: KeyFlaw,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum KeyFlaw {
+    #[error("it has {0} bytes, and a key has 19 to 27")]
+    Length(usize),
+    #[error("something else stands where a digit or the T belongs")]
+    Form,
+    #[error("there is no such date or time")]
+    Time,
 }
 
 fn parse_timestamp(text: &str) -> Option<NaiveDateTime> {
@@ -170,8 +184,8 @@ fn parse_timestamp(text: &str) -> Option<NaiveDateTime> {
 /// events a second while *r* is well below 1,000, and nearly every millisecond above that. With
 /// 100 writers or more, give out the ids.
 ///
-/// A process that is started again under the same id makes new keys as long as the clock has not been
-/// set back in between.
+/// A process that is started again under the same id makes new keys as long as the clock has not
+/// been set back in between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WriterId(u32);
 
@@ -348,6 +362,18 @@ mod tests {
             "+0130927T005240652508858176",
         ] {
             assert!(text.parse::<EventKey>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_refusal_of_a_key_says_what_is_wrong_with_it() {
+        for (text, flaw) in [
+            ("20130927T005240652", "it has 18 bytes, and a key has 19 to 27"),
+            ("20130927 005240652508858176", "something else stands where a digit or the T belongs"),
+            ("20139927T005240652508858176", "there is no such date or time"),
+        ] {
+            let refused = text.parse::<EventKey>().unwrap_err().to_string();
+            assert!(refused.ends_with(flaw) && !refused.contains(text), "{refused}");
         }
     }
 
