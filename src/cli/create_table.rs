@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
+use clap::builder::NonEmptyStringValueParser;
 use dynamodb_eventstore::{Capacity, Table, TableError};
 
-use crate::say;
-use crate::target::Aws;
+use crate::aws::Aws;
+use crate::output::print;
 
 /// How long the service may take to make a table. It takes seconds.
 const WAIT: Duration = Duration::from_secs(120);
@@ -20,7 +21,7 @@ const WAIT: Duration = Duration::from_secs(120);
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Name of the table.
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     table: String,
 
     /// Provision this many reads a second instead of paying per request.
@@ -41,17 +42,21 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>
         (Some(read_units), Some(write_units)) => Capacity::Provisioned { read_units, write_units },
         _ => Capacity::OnDemand,
     };
-    let table = Table::new(&Client::new(&aws.sdk_config().await?), &name);
+    let sdk_config = aws.sdk_config().await?;
+    let table = Table::new(&Client::new(&sdk_config), &name);
     let existed = match table.create(capacity).await {
         Ok(()) => false,
         Err(TableError::Exists { .. }) => true,
-        Err(error) => return Err(error.into()),
+        Err(error) => {
+            let missing = aws.missing_credentials(&sdk_config).await;
+            return Err(missing.map_or_else(|| error.into(), Into::into));
+        }
     };
     table.wait_until_active(WAIT).await?;
     if existed {
-        say::result(format_args!("table `{name}` exists already and has the right key"));
+        print(format_args!("table `{name}` exists already and has the right key"));
     } else {
-        say::result(format_args!("table `{name}` is ready"));
+        print(format_args!("table `{name}` is ready"));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,13 +3,15 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Longest line that is kept whole, in bytes. Far above what an event may have, so that a line
 /// that is too large for an event can still be handed back.
-const LONGEST_KEPT: usize = 16 * 1024 * 1024;
+pub(crate) const LONGEST_KEPT: usize = 16 * 1024 * 1024;
 
 /// Lines read ahead of the one that is being put: few, as each may be of the longest.
 const READ_AHEAD: usize = 16;
@@ -42,6 +44,11 @@ impl Source {
         matches!(self, Self::Stdin) && io::stdin().is_terminal()
     }
 
+    /// Whether it can be read once more.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        matches!(self, Self::File(path) if path.is_file())
+    }
+
     /// Opens the source, and says how many bytes it has where that is known.
     pub(crate) fn open(&self) -> io::Result<(Box<dyn Read + Send>, Option<u64>)> {
         match self {
@@ -60,7 +67,7 @@ impl Source {
 }
 
 /// One line that is not blank.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Line {
     /// Counted from 1, blank lines included.
     pub(crate) number: u64,
@@ -78,21 +85,71 @@ impl Line {
     }
 }
 
-/// Reads lines in a thread of its own: a read of a terminal or a pipe can block for ever, and no
+/// Lines that a thread of its own reads: a read of a terminal or a pipe can block for ever, and no
 /// task can be called back from it. The thread ends with the input, at a read error, or when
 /// nobody takes its lines any more.
-pub(crate) fn lines(input: Box<dyn Read + Send>) -> io::Result<mpsc::Receiver<io::Result<Line>>> {
-    let (sender, receiver) = mpsc::channel(READ_AHEAD);
-    thread::Builder::new().name("input".to_owned()).spawn(move || {
-        let mut lines = Lines::new(BufReader::with_capacity(256 * 1024, input));
-        while let Some(line) = lines.next().transpose() {
-            let is_last = line.is_err();
-            if sender.blocking_send(line).is_err() || is_last {
-                break;
+#[derive(Debug)]
+pub(crate) struct Input {
+    lines: mpsc::Receiver<io::Result<Line>>,
+    gate: Arc<Gate>,
+    is_waiting: watch::Receiver<bool>,
+}
+
+impl Input {
+    /// Begins to read. Lines before `first_line` are left out.
+    pub(crate) fn read(input: Box<dyn Read + Send>, first_line: u64) -> io::Result<Self> {
+        let (sender, lines) = mpsc::channel(READ_AHEAD);
+        let (is_waiting, waits) = watch::channel(false);
+        let gate = Arc::new(Gate { is_closed: AtomicBool::new(false), is_waiting });
+        let shared = Arc::clone(&gate);
+        thread::Builder::new().name("input".to_owned()).spawn(move || {
+            let input = BufReader::with_capacity(256 * 1024, input);
+            let mut lines = Lines::new(input, first_line, shared);
+            while let Some(line) = lines.next().transpose() {
+                let is_last = line.is_err();
+                if sender.blocking_send(line).is_err() || is_last {
+                    break;
+                }
             }
+        })?;
+        Ok(Self { lines, gate, is_waiting: waits })
+    }
+
+    /// The next line, or `None` at the end of the input. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Option<io::Result<Line>> {
+        self.lines.recv().await
+    }
+
+    /// The next line if it is here already.
+    pub(crate) fn try_next(&mut self) -> Result<io::Result<Line>, mpsc::error::TryRecvError> {
+        self.lines.try_recv()
+    }
+
+    /// Has nothing more read from the source. What was read of it comes yet: up to the end of the
+    /// last whole line.
+    pub(crate) fn stop_reading(&self) {
+        self.gate.is_closed.store(true, Ordering::Relaxed);
+    }
+
+    /// The next line that was read before [`stop_reading`](Self::stop_reading), or `None` after the
+    /// last. Cancel safe.
+    pub(crate) async fn next_left(&mut self) -> Option<io::Result<Line>> {
+        tokio::select! {
+            biased;
+            line = self.lines.recv() => line,
+            // The thread is in a read that may never end: nothing comes after what is here now.
+            _ = self.is_waiting.wait_for(|waits| *waits) => self.lines.try_recv().ok(),
         }
-    })?;
-    Ok(receiver)
+    }
+}
+
+/// What the thread that reads and its reader tell each other.
+#[derive(Debug)]
+struct Gate {
+    /// Nothing more is to be read.
+    is_closed: AtomicBool,
+    /// Whether the source is being read at this moment.
+    is_waiting: watch::Sender<bool>,
 }
 
 /// Runs what may block for ever, and what no task could therefore be made to wait for: a program's
@@ -110,14 +167,16 @@ pub(crate) async fn in_a_thread<T: Send + 'static>(
 
 #[derive(Debug)]
 struct Lines<R> {
-    input: R,
+    input: BufReader<R>,
+    first_line: u64,
     number: u64,
     position: u64,
+    gate: Arc<Gate>,
 }
 
-impl<R: BufRead> Lines<R> {
-    fn new(input: R) -> Self {
-        Self { input, number: 0, position: 0 }
+impl<R: Read> Lines<R> {
+    fn new(input: BufReader<R>, first_line: u64, gate: Arc<Gate>) -> Self {
+        Self { input, first_line, number: 0, position: 0, gate }
     }
 
     /// The next line that is not blank, or `None` at the end.
@@ -131,7 +190,8 @@ impl<R: BufRead> Lines<R> {
                 text.drain(..BYTE_ORDER_MARK.len());
                 length -= BYTE_ORDER_MARK.len() as u64;
             }
-            if !text.iter().all(u8::is_ascii_whitespace) {
+            let is_blank = text.iter().all(u8::is_ascii_whitespace);
+            if !is_blank && self.number >= self.first_line {
                 return Ok(Some(Line { number: self.number, text, length, end: self.position }));
             }
         }
@@ -142,8 +202,19 @@ impl<R: BufRead> Lines<R> {
         let mut text = Vec::new();
         let mut length = 0;
         let mut is_empty = true;
+        if self.input.buffer().is_empty() && self.gate.is_closed.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         loop {
-            let chunk = match self.input.fill_buf() {
+            let reads = self.input.buffer().is_empty();
+            if reads {
+                self.gate.is_waiting.send_replace(true);
+            }
+            let filled = self.input.fill_buf();
+            if reads {
+                self.gate.is_waiting.send_replace(false);
+            }
+            let chunk = match filled {
                 Ok(chunk) => chunk,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
@@ -180,9 +251,13 @@ impl<R: BufRead> Lines<R> {
 mod tests {
     use super::*;
 
+    fn gate() -> Arc<Gate> {
+        Arc::new(Gate { is_closed: AtomicBool::new(false), is_waiting: watch::channel(false).0 })
+    }
+
     fn read(input: &[u8]) -> Vec<(u64, Vec<u8>)> {
         // A buffer of three bytes, so that lines lie across its ends.
-        let mut lines = Lines::new(BufReader::with_capacity(3, input));
+        let mut lines = Lines::new(BufReader::with_capacity(3, input), 0, gate());
         let mut read = Vec::new();
         while let Some(line) = lines.next().unwrap() {
             assert!(line.is_whole());
@@ -215,6 +290,35 @@ mod tests {
     }
 
     #[test]
+    fn lines_before_the_first_are_left_out_and_counted() {
+        let input = &b"one\ntwo\n\nfour\nfive"[..];
+        let mut lines = Lines::new(BufReader::new(input), 3, gate());
+        let numbers: Vec<u64> =
+            std::iter::from_fn(|| lines.next().unwrap()).map(|line| line.number).collect();
+        assert_eq!(numbers, [4, 5]);
+    }
+
+    #[tokio::test]
+    async fn what_was_read_before_the_stop_comes_yet_and_nothing_else() {
+        let (mut writer, reader) = {
+            let (reader, writer) = io::pipe().unwrap();
+            (writer, reader)
+        };
+        let mut input = Input::read(Box::new(reader), 0).unwrap();
+        let lines: String = (0..100).map(|number| format!("{number}\n")).collect();
+        io::Write::write_all(&mut writer, lines.as_bytes()).unwrap();
+        assert_eq!(input.next().await.unwrap().unwrap().text, b"0");
+        input.stop_reading();
+        let mut last = 0;
+        // The pipe stays open: the end of the input is not what ends it.
+        while let Some(line) = input.next_left().await {
+            last = line.unwrap().number;
+        }
+        assert_eq!(last, 100);
+        drop(writer);
+    }
+
+    #[test]
     fn bytes_that_are_no_text_come_through_as_they_are() {
         assert_eq!(read(b"\xff\xfe\n\0"), [(1, b"\xff\xfe".to_vec()), (2, b"\0".to_vec())]);
     }
@@ -223,7 +327,7 @@ mod tests {
     fn a_line_beyond_all_measure_is_cut_off_and_says_so() {
         let length = LONGEST_KEPT as u64 + 5;
         let input = io::repeat(b'x').take(length).chain(&b"\nnext"[..]);
-        let mut lines = Lines::new(BufReader::new(input));
+        let mut lines = Lines::new(BufReader::new(input), 0, gate());
         let long = lines.next().unwrap().unwrap();
         assert_eq!((long.text.len(), long.length), (LONGEST_KEPT, length));
         assert!(!long.is_whole());

@@ -6,15 +6,15 @@ use std::process::ExitCode;
 
 use dynamodb_eventstore::{LocalTable, WriteCapacity};
 
-use crate::say;
+use crate::output::print;
 use crate::signals::Signals;
 use crate::target::DEFAULT_FILE;
 
 /// Serve a local table on this machine, to any AWS client, until Ctrl-C
 ///
 /// The table is an SQLite file, the same that `put --local` writes. Any credentials and any region
-/// will do. Only programs on this machine can connect, and no web page: a request with an Origin, or
-/// with a Host other than 127.0.0.1, localhost or [::1], is refused.
+/// will do. Only programs on this machine can connect, and no web page: a request with an Origin,
+/// or with a Host other than 127.0.0.1, localhost or [::1], is refused.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// File of the table; made if it is not there.
@@ -40,11 +40,11 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>
     }
     let mut table = builder.start().await?;
     let (url, name) = (table.endpoint_url(), table.name().to_owned());
-    say::result(format_args!("serving table `{name}` of {} at {url}", file.display()));
-    say::result(format_args!(
+    print(format_args!("serving table `{name}` of {} at {url}", file.display()));
+    print(format_args!(
         "look at it:  aws dynamodb scan --table-name {name} --endpoint-url {url} --region us-east-1"
     ));
-    say::result("stop it:     Ctrl-C");
+    print("stop it:     Ctrl-C");
     tokio::select! {
         _signal = signals.next() => {}
         ended = table.wait() => ended?,

@@ -2,27 +2,49 @@
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod aws;
+mod certificates;
+mod closing;
 mod collecting;
+mod command_line;
 mod create_table;
+mod durations;
+mod ending;
+mod failed_file;
 mod failures;
+mod feed;
+mod given_up;
+mod given_up_lines;
 mod input;
+mod json_lines;
 mod local;
+mod new_lines;
+mod next_steps;
+mod opening;
+mod options;
+mod output;
+mod pipeline;
 mod progress;
 mod put;
 mod reading;
+mod report;
 mod resume;
-mod say;
+mod resume_check;
 mod signals;
+mod stops;
 mod storing;
 mod target;
+mod watchdog;
 
 use std::error::Error;
 use std::process::ExitCode;
 
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::command_line::CommandLine;
 
 /// Store events in a DynamoDB table, and know what became of each.
 ///
@@ -31,7 +53,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 #[derive(Debug, Parser)]
 #[command(version, about, long_about, after_help = EXAMPLES)]
 struct Arguments {
-    /// Tell what happens to each event, on standard error; twice: with its body.
+    /// Tell what happens to each event, on standard error, with its line and key; twice: with its
+    /// body.
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
 
@@ -67,14 +90,17 @@ enum Command {
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     log_to_stderr(arguments.verbose);
+    let typed = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+    let typed = CommandLine::of(typed, &Arguments::command());
+    let is_verbose = arguments.verbose > 0;
     let ended = match arguments.command {
-        Command::Put(put) => Box::pin(put::run(put, arguments.verbose > 0)).await,
-        Command::Resume(resume) => Box::pin(resume::run(resume, arguments.verbose > 0)).await,
+        Command::Put(put) => Box::pin(put::run(put, &typed, is_verbose)).await,
+        Command::Resume(resume) => Box::pin(resume::run(resume, &typed, is_verbose)).await,
         Command::CreateTable(create_table) => create_table::run(create_table).await,
         Command::Local(local) => local::run(local).await,
     };
     ended.unwrap_or_else(|error| {
-        say::note(format_args!("error: {}", with_causes(&*error)));
+        output::print_error(format_args!("error: {}", with_causes(&*error)));
         ExitCode::FAILURE
     })
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use dynamodb_eventstore::EventStore;
+use dynamodb_eventstore::{EventStore, Stats};
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval_at};
 
-use crate::say;
+use crate::options::Options;
+use crate::output::{Output, count};
 
 const BAR_INTERVAL: Duration = Duration::from_millis(100);
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
@@ -18,68 +19,62 @@ const LINE_INTERVAL: Duration = Duration::from_secs(5);
 /// Shows progress from its start until [`finish`](Self::finish).
 #[derive(Debug)]
 pub(crate) struct Progress {
-    voice: Voice,
-    position: Arc<AtomicU64>,
+    bar: Option<ProgressBar>,
+    output: Output,
     start: Instant,
-    ticker: JoinHandle<()>,
-}
-
-/// Says something without tearing a bar that is being drawn. A clone speaks for the same bar.
-#[derive(Debug, Clone)]
-pub(crate) struct Voice(Option<ProgressBar>);
-
-impl Voice {
-    pub(crate) fn say(&self, text: &str) {
-        match &self.0 {
-            Some(bar) => bar.suspend(|| say::note(text)),
-            None => say::note(text),
-        }
-    }
+    ticker: Option<JoinHandle<()>>,
 }
 
 impl Progress {
     /// Begins to show how far `store` has come with an input of `length` bytes, or of who knows how
-    /// many. `quiet` shows nothing: the log is talking.
-    pub(crate) fn start(store: &EventStore, length: Option<u64>, quiet: bool) -> Self {
-        let bar = (stderr().is_terminal() && !quiet).then(|| draw(length));
-        let period = if bar.is_some() { BAR_INTERVAL } else { LINE_INTERVAL };
+    /// many, of which it is at `position`, unless the log or the result of each line is being
+    /// shown.
+    pub(crate) fn start(
+        store: &EventStore,
+        length: Option<u64>,
+        position: &Arc<AtomicU64>,
+        output: &Output,
+        options: &Options,
+        is_verbose: bool,
+    ) -> Self {
         let start = now();
-        let position = Arc::new(AtomicU64::new(0));
-        let voice = Voice(bar.clone());
-        let ticker = {
-            let (store, voice, position) = (store.clone(), voice.clone(), Arc::clone(&position));
-            tokio::spawn(async move {
-                let mut ticks = interval_at(start + period, period);
-                loop {
-                    ticks.tick().await;
-                    let said = in_words(&store, now() - start);
-                    match &voice.0 {
-                        Some(bar) => {
-                            bar.set_position(position.load(Ordering::Relaxed));
-                            bar.set_message(said);
-                        }
-                        None if quiet => {}
-                        None => say::note(&said),
+        let budget = options.write_units;
+        if is_verbose || options.json || options.quiet {
+            return Self { bar: None, output: output.clone(), start, ticker: None };
+        }
+        let bar = stderr().is_terminal().then(|| draw(length));
+        let output = output.clone().with_bar(bar.clone());
+        let period = if bar.is_some() { BAR_INTERVAL } else { LINE_INTERVAL };
+        let (store, shown, position) = (store.clone(), output.clone(), Arc::clone(position));
+        let drawn = bar.clone();
+        let ticker = tokio::spawn(async move {
+            let mut ticks = interval_at(start + period, period);
+            loop {
+                ticks.tick().await;
+                let said = in_words(&store.stats(), now() - start, budget);
+                match &drawn {
+                    Some(bar) => {
+                        bar.set_position(position.load(Ordering::Relaxed));
+                        bar.set_message(said);
                     }
+                    None => shown.note(said),
                 }
-            })
-        };
-        Self { voice, position, start, ticker }
+            }
+        });
+        Self { bar, output, start, ticker: Some(ticker) }
     }
 
-    pub(crate) fn voice(&self) -> Voice {
-        self.voice.clone()
-    }
-
-    /// Notes that the input was read up to here, in bytes.
-    pub(crate) fn advance(&self, position: u64) {
-        self.position.store(position, Ordering::Relaxed);
+    /// What prints around the bar.
+    pub(crate) fn output(&self) -> Output {
+        self.output.clone()
     }
 
     /// Stops showing, and says how long it took.
     pub(crate) fn finish(self) -> Duration {
-        self.ticker.abort();
-        if let Some(bar) = &self.voice.0 {
+        if let Some(ticker) = &self.ticker {
+            ticker.abort();
+        }
+        if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
         now() - self.start
@@ -92,11 +87,11 @@ pub(crate) fn rate(events: u64, elapsed: Duration) -> String {
     format!("{} events/s", HumanCount(per_second.round() as u64))
 }
 
-fn in_words(store: &EventStore, elapsed: Duration) -> String {
-    let stats = store.stats();
+/// `budget` is what --write-units says.
+fn in_words(stats: &Stats, elapsed: Duration, budget: Option<u32>) -> String {
     let mut said = format!(
-        "{} events stored, {}, {} waiting",
-        HumanCount(stats.stored),
+        "{} stored, {}, {} waiting",
+        count(stats.stored, "event"),
         rate(stats.stored, elapsed),
         HumanCount(stats.pending),
     );
@@ -105,6 +100,16 @@ fn in_words(store: &EventStore, elapsed: Duration) -> String {
     }
     if stats.failed > 0 {
         said.push_str(&format!(", {} not stored", HumanCount(stats.failed)));
+    }
+    if let Some(units) = stats.write_units_per_second
+        && stats.pending > 0
+    {
+        let units = units.round();
+        let limit = match budget {
+            Some(budget) if units >= f64::from(budget) => "--write-units allows",
+            _ => "the table takes",
+        };
+        said.push_str(&format!(", {limit} {}/s", count(units as u64, "write unit")));
     }
     said
 }

@@ -3,54 +3,12 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::SdkConfig;
 use aws_sdk_dynamodb::Client;
 use dynamodb_eventstore::{EventStore, EventStoreBuilder, LocalTable, SdkBatchWriter};
 
 /// File of the local table when none is named.
 pub(crate) const DEFAULT_FILE: &str = "events.sqlite";
-
-/// How to reach AWS. What is not given comes from the environment and the AWS profile.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Aws {
-    /// AWS region of the table [default: AWS_REGION, or the profile's].
-    #[arg(long)]
-    region: Option<String>,
-
-    /// AWS profile to take credentials and region from [default: AWS_PROFILE].
-    #[arg(long)]
-    profile: Option<String>,
-
-    /// Endpoint to send to instead of AWS, for example http://127.0.0.1:8000.
-    #[arg(long, value_name = "URL")]
-    endpoint_url: Option<String>,
-}
-
-impl Aws {
-    pub(crate) fn is_given(&self) -> bool {
-        self.region.is_some() || self.profile.is_some() || self.endpoint_url.is_some()
-    }
-
-    pub(crate) async fn sdk_config(&self) -> Result<SdkConfig, Box<dyn Error>> {
-        let mut loader = aws_config::defaults(BehaviorVersion::latest());
-        if let Some(region) = &self.region {
-            loader = loader.region(Region::new(region.clone()));
-        }
-        if let Some(profile) = &self.profile {
-            loader = loader.profile_name(profile);
-        }
-        if let Some(endpoint_url) = &self.endpoint_url {
-            loader = loader.endpoint_url(endpoint_url);
-        }
-        let config = loader.load().await;
-        if config.region().is_none() {
-            return Err(
-                "no AWS region: give --region, or set AWS_REGION or the profile's region".into()
-            );
-        }
-        Ok(config)
-    }
-}
 
 /// A table to write to, and what keeps it alive.
 #[derive(Debug)]

@@ -17,4 +17,6 @@ pub(crate) mod proxy;
 pub(crate) mod puts;
 pub(crate) mod resets;
 pub(crate) mod table;
+#[cfg(feature = "cli")]
+pub(crate) mod tool;
 pub(crate) mod watchdog;

@@ -11,7 +11,7 @@ mod connection;
 mod script;
 pub(crate) mod signature;
 mod storage;
-mod tls;
+pub(crate) mod tls;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -159,6 +159,11 @@ impl Endpoint {
     /// Replies like this when the script is used up.
     pub(crate) fn reply_from_now_on(&self, reply: Reply) {
         self.inner.lock().script.then = reply;
+    }
+
+    /// Replies like this to the next calls that write, one each.
+    pub(crate) fn reply_to_next(&self, replies: impl IntoIterator<Item = Reply>) {
+        self.inner.lock().script.replies.extend(replies);
     }
 
     /// From now on goes by a clock so far from the client's, see [`Script::with_clock_ahead`].

@@ -34,6 +34,11 @@ static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| {
     Authority { certificate: authority.pem(), server: Arc::new(server) }
 });
 
+/// The authority's certificate, in PEM.
+pub(crate) fn certificate() -> &'static str {
+    &AUTHORITY.certificate
+}
+
 /// What makes the endpoint's side of a connection a secret one.
 pub(super) fn acceptor() -> TlsAcceptor {
     TlsAcceptor::from(Arc::clone(&AUTHORITY.server))

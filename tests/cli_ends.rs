@@ -1,0 +1,281 @@
+//! The command-line tool: ends before the end of the input.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use dynamodb_eventstore::LocalTable;
+use serde_json::Value;
+
+use support::endpoint::{Endpoint, ReadReply, Reply, Script, Selector, TABLE};
+use support::table::rows;
+use support::tool::{
+    Ready, advised, assert_success, bodies, feed_and_stop, folder, lines_of, pasted, run,
+    run_and_signal, send_signal, stderr, stdout, tool, tool_for, write,
+};
+use support::watchdog;
+
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_a_put_that_waits_for_its_input_to_be_opened() {
+    let folder = folder();
+    assert!(Command::new("mkfifo").arg(folder.path().join("pipe")).status().unwrap().success());
+    let mut put = tool(&folder);
+    let child = put.args(["put", "pipe", "-v"]).stderr(Stdio::piped()).spawn().unwrap();
+    let listens = format!("/proc/{}/status", child.id());
+    // SIGTERM is bit 15 of the mask of signals that the process catches.
+    while !std::fs::read_to_string(&listens).unwrap().lines().any(|line| {
+        line.strip_prefix("SigCgt:")
+            .is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).unwrap() & (1 << 14) != 0)
+    }) {
+        std::thread::yield_now();
+    }
+    send_signal(child.id(), "TERM");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(143), "{output:?}");
+    assert!(stderr(&output).contains("stopped by SIGTERM before the first line"), "{output:?}");
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_in_the_middle_of_a_long_put_loses_no_accepted_event() {
+    for (signal, code) in [("TERM", 143), ("INT", 130)] {
+        let (folder, server) = (folder(), LocalTable::in_memory().await.unwrap());
+        let mut put = tool_for(&folder, &server.endpoint_url());
+        put.args(["put", "--table", server.name(), "--failed", "failed.ndjson"]);
+        let (client, table) = (server.client().clone(), server.name().to_owned());
+        let runtime = tokio::runtime::Handle::current();
+        let is_under_way = move || !runtime.block_on(rows(&client, &table)).is_empty();
+        let output = tokio::task::spawn_blocking(move || feed_and_stop(put, signal, is_under_way))
+            .await
+            .unwrap();
+
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let said = format!("stopped by SIG{signal} after line ");
+        let last_line = stderr(&output).split_once(&said).expect("where it stopped").1;
+        let last_line: usize = last_line.split(' ').next().unwrap().parse().unwrap();
+        assert!(last_line > 0, "{output:?}");
+
+        let said = format!("was read up to line {last_line}, and every line up to there was put");
+        assert!(stderr(&output).contains(&said), "{output:?}");
+
+        // The summary, the failed file and the table agree to the event.
+        let mut stored: Vec<String> =
+            rows(server.client(), server.name()).await.into_values().collect();
+        let mut expected: Vec<String> =
+            (0..last_line).map(|number| format!("{{\"number\":{number}}}")).collect();
+        stored.sort();
+        expected.sort();
+        assert_eq!(stored, expected);
+        let counted = stdout(&output).replace(',', "");
+        assert!(counted.starts_with(&format!("stored {last_line} events ")), "{output:?}");
+        assert_eq!(std::fs::read(folder.path().join("failed.ndjson")).unwrap(), b"");
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_that_the_grace_period_does_not_settle_are_in_the_failed_file() {
+    // The first call is answered; what comes after is applied, and no answer ever comes.
+    let script = Script::of([Reply::Ok]).then(Reply::Hang.once_applied());
+    let script = script.reading(ReadReply::Hang);
+    let (folder, endpoint) = (folder(), Endpoint::start(script).await);
+    let mut put = tool_for(&folder, &endpoint.url());
+    put.args(["put", "--table", TABLE, "--failed", "failed.ndjson", "--grace", "1"]);
+    let endpoint = Arc::new(endpoint);
+    let seen = Arc::clone(&endpoint);
+    let all_hang = move || seen.batches().len() == 9;
+    let output =
+        tokio::task::spawn_blocking(move || feed_and_stop(put, "TERM", all_hang)).await.unwrap();
+
+    assert_eq!(output.status.code(), Some(143), "{output:?}");
+    let table = endpoint.table().await;
+    let failed = std::fs::read_to_string(folder.path().join("failed.ndjson")).unwrap();
+    let failed: Vec<Value> =
+        failed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let stored = endpoint.batches()[0].keys.len();
+    assert!(stdout(&output).starts_with(&format!("stored {stored} events, ")), "{output:?}");
+    let last_line = stderr(&output).split_once("stopped by SIGTERM after line ").unwrap().1;
+    let last_line: usize = last_line.split(' ').next().unwrap().parse().unwrap();
+    assert_eq!(failed.len(), last_line - stored, "{output:?}");
+    for failure in &failed {
+        let (key, text) = (failure["key"].as_str().unwrap(), failure["body"].as_str().unwrap());
+        let number = failure["line"].as_u64().unwrap() - 1;
+        assert_eq!(text, format!("{{\"number\":{number}}}"));
+        match failure["certainty"].as_str().unwrap() {
+            "maybe stored" => assert_eq!(table[key], text),
+            certainty => assert_eq!((certainty, table.get(key)), ("not stored", None)),
+        }
+    }
+    // The first call and the eight that hang are all there are.
+    assert_eq!(table.len(), endpoint.sizes().into_iter().sum::<usize>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_no_event_can_be_stored_put_stops_and_says_why() {
+    let script = Script::always(Reply::error(400, "AccessDeniedException"));
+    let (folder, endpoint) = (folder(), Endpoint::start(script).await);
+    write(&folder, "many.ndjson", "{}\n".repeat(100_000));
+    let mut put = tool_for(&folder, &endpoint.url());
+    put.args(["put", "many.ndjson", "--table", TABLE, "--failed", "failed.ndjson"]);
+    let output = tokio::task::spawn_blocking(move || put.output().unwrap()).await.unwrap();
+
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("as every event would fail: AccessDeniedException"));
+    let failed = std::fs::read_to_string(folder.path().join("failed.ndjson")).unwrap();
+    let last_line = stderr(&output).split_once("error: stopped after line ").unwrap().1;
+    let last_line: usize = last_line.split(' ').next().unwrap().parse().unwrap();
+    assert_eq!(failed.lines().count(), last_line);
+    assert!(last_line < 100_000, "{output:?}");
+}
+
+/// A script of an endpoint that applies so many calls and then hangs.
+fn hangs_after(calls: usize) -> Script {
+    Script::of(vec![Reply::Ok; calls]).then(Reply::Hang)
+}
+
+fn numbered(lines: usize) -> String {
+    (0..lines).map(|number| format!("{{\"number\":{number}}}\n")).collect()
+}
+
+fn sorted(table: BTreeMap<String, String>) -> Vec<String> {
+    let mut bodies: Vec<String> = table.into_values().collect();
+    bodies.sort();
+    bodies
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_put_says_to_go_on_with_stores_the_rest_of_the_file() {
+    watchdog::start();
+    let (folder, endpoint) = (folder(), Arc::new(Endpoint::start(hangs_after(3)).await));
+    let name = "it's \"my\" file.ndjson";
+    write(&folder, name, numbered(1_000));
+    let mut put = tool_for(&folder, &endpoint.url());
+    put.args(["put", name, "--table", TABLE, "--failed", "not stored", "--buffer=100"]);
+    put.args(["--grace", "1s"]);
+    let seen = Arc::clone(&endpoint);
+    let hangs: Ready = Box::new(move || seen.batches().len() >= 7);
+    let output = run_and_signal(put, [("TERM", hangs)]).await;
+    assert_eq!(output.status.code(), Some(143), "{output:?}");
+    assert!(stderr(&output).contains("stopped by SIGTERM after line "), "{output:?}");
+    let left = lines_of(&folder, "not stored");
+    assert!((50..=100).contains(&left.len()), "{output:?}");
+
+    endpoint.reply_from_now_on(Reply::Ok);
+    let environment = tool_for(&folder, &endpoint.url());
+    let rest = advised(&output, "to put the rest");
+    assert!(rest.contains(" --from-line ") && rest.contains("'not stored-2'"), "{rest}");
+    let output_of_rest = run(pasted(&environment, &rest)).await;
+    assert_success(&output_of_rest);
+    let again = advised(&output, "to put the events of not stored again");
+    assert_success(&run(pasted(&environment, &again)).await);
+    let mut expected: Vec<String> = numbered(1_000).lines().map(str::to_owned).collect();
+    expected.sort();
+    assert_eq!(sorted(endpoint.table().await), expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn line_numbers_stay_those_of_the_file_wherever_put_begins() {
+    let folder = folder();
+    write(&folder, "lines.ndjson", "{\"a\":1}\n\nnonsense\n{\"b\":2}\nnonsense\n");
+    let mut put = tool(&folder);
+    let output = put.args(["put", "lines.ndjson", "--from-line", "4"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stdout(&output).starts_with("stored 1 event, 7 bytes, "), "{output:?}");
+    assert!(stderr(&output).contains("line 5: not JSON"), "{output:?}");
+    assert!(!stderr(&output).contains("line 3"), "{output:?}");
+    assert_eq!(bodies(&folder.path().join("events.sqlite")).await, ["{\"b\":2}"]);
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_of_standard_input_that_were_read_ahead_are_put_or_kept() {
+    watchdog::start();
+    // The table takes three calls and no more, and then the process is told to stop.
+    let (folder, endpoint) = (folder(), Arc::new(Endpoint::start(hangs_after(3)).await));
+    let mut put = tool_for(&folder, &endpoint.url());
+    put.args(["put", "--table", TABLE, "--failed", "failed.ndjson", "--buffer", "100"]);
+    // Its end stays open: it is not what ends the run.
+    let (reader, mut input) = std::io::pipe().unwrap();
+    input.write_all(numbered(1_000).as_bytes()).unwrap();
+    put.args(["--grace", "1s"]).stdin(reader);
+    let child = put.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (seen, process) = (Arc::clone(&endpoint), child.id());
+    let output = tokio::task::spawn_blocking(move || {
+        while seen.batches().len() < 7 {
+            std::thread::yield_now();
+        }
+        send_signal(process, "TERM");
+        child.wait_with_output().unwrap()
+    });
+    let output = output.await.unwrap();
+    drop(input);
+    assert_eq!(output.status.code(), Some(143), "{output:?}");
+    let said = "to 1000 of standard input were read and not put: failed.ndjson has them";
+    assert!(stderr(&output).contains(said), "{output:?}");
+    let mut all = sorted(endpoint.table().await);
+    assert!(!all.is_empty());
+    let failed = lines_of(&folder, "failed.ndjson");
+    let kept =
+        |line: &Value| line["body"].as_str().or_else(|| line["text"].as_str()).unwrap().to_owned();
+    all.extend(failed.iter().map(kept));
+    all.sort();
+    let mut expected: Vec<String> = numbered(1_000).lines().map(str::to_owned).collect();
+    expected.sort();
+    assert_eq!(all, expected);
+    assert!(failed.iter().any(|line| line["key"].is_null() && line["certainty"] == "not stored"));
+    let pipe = advised(&output, "to put the lines that were not put");
+    assert!(
+        pipe.starts_with("jq -r 'select(.key == null) | .text // empty' failed.ndjson | "),
+        "{pipe}"
+    );
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_put_whose_table_takes_nothing_ends_and_says_of_each_event_what_is_known() {
+    watchdog::start();
+    // Two calls are applied and acknowledged, later ones applied and never answered.
+    let script = Script::of([Reply::Ok, Reply::Ok]).then(Reply::Hang.once_applied());
+    let (folder, endpoint) = (folder(), Endpoint::start(script.reading(ReadReply::Hang)).await);
+    write(&folder, "events.ndjson", numbered(1_000));
+    let mut put = tool_for(&folder, &endpoint.url());
+    put.args(["put", "events.ndjson", "--table", TABLE, "--failed", "failed.ndjson"]);
+    put.args(["--buffer", "500", "--deadline", "1s", "--grace", "1s"]);
+    let output = run(put).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("error: stopped after line "), "{output:?}");
+    assert!(stderr(&output).contains("for 1s (--deadline) the table took none"), "{output:?}");
+    assert!(advised(&output, "to put the rest").contains(" --from-line "), "{output:?}");
+    let (table, failed) = (endpoint.table().await, lines_of(&folder, "failed.ndjson"));
+    let acknowledged: usize = endpoint.sizes().into_iter().take(2).sum();
+    let said = format!("stored {acknowledged} events, ");
+    assert!(stdout(&output).starts_with(&said), "{output:?}");
+    let maybe = failed.iter().filter(|line| line["certainty"] == "maybe stored").count();
+    assert!(maybe > 0 && maybe < failed.len(), "{maybe} of {}", failed.len());
+    for line in &failed {
+        let is_there = table.contains_key(line["key"].as_str().unwrap());
+        assert_eq!(is_there, line["certainty"] == "maybe stored", "{line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn as_long_as_the_table_takes_some_no_event_is_late() {
+    // Of each call one event is taken.
+    let all_but_one: Vec<usize> = (1..25).collect();
+    let script = Script::always(Reply::Unprocessed(Selector::Places(all_but_one)));
+    let (folder, endpoint) = (folder(), Endpoint::start(script).await);
+    write(&folder, "events.ndjson", numbered(100));
+    let mut put = tool_for(&folder, &endpoint.url());
+    put.args(["put", "events.ndjson", "--table", TABLE, "--deadline", "2s", "--json"]);
+    let output = run(put).await;
+    assert_success(&output);
+    let last: Value = serde_json::from_str(stdout(&output).lines().last().unwrap()).unwrap();
+    let (stored, seconds) = (&last["summary"]["stored"], &last["summary"]["seconds"]);
+    assert_eq!((stored, seconds.as_f64() > Some(2.0)), (&Value::from(100), true), "{last}");
+    assert_eq!(endpoint.table().await.len(), 100);
+}

@@ -1,0 +1,116 @@
+//! The command-line tool: the file of the lines that were not stored.
+
+mod support;
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+
+use support::endpoint::{Described, Endpoint, Script, TABLE};
+use support::tool::{
+    advised, assert_success, folder, given_up, lines_of, pasted, run, stderr, tool, tool_for, write,
+};
+
+#[cfg(unix)]
+#[test]
+fn a_failed_file_that_is_no_regular_file_is_as_good() {
+    let folder = folder();
+    write(&folder, "one.ndjson", "{}\n");
+    let run = |input: &str, failed: &str| {
+        tool(&folder).args(["put", input, "--failed", failed]).output().unwrap()
+    };
+    assert_success(&run("one.ndjson", "/dev/null"));
+    write(&folder, "bad.ndjson", "nonsense\n".repeat(12));
+    let output = run("bad.ndjson", "/dev/full");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("/dev/full does not hold all lines"), "{output:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn the_failed_file_is_for_its_user_alone_and_not_behind_a_link() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    let folder = folder();
+    write(&folder, "bad.ndjson", "nonsense\n");
+    write(&folder, "precious", "");
+    symlink(folder.path().join("precious"), folder.path().join("link")).unwrap();
+    let put = |failed: &str| {
+        let arguments = ["put", "bad.ndjson", "--failed", failed];
+        tool(&folder).args(arguments).output().unwrap()
+    };
+    let output = put("link");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("cannot write link: it is a symbolic link"), "{output:?}");
+    assert_eq!(std::fs::read(folder.path().join("precious")).unwrap(), b"");
+
+    assert_eq!(put("failed.ndjson").status.code(), Some(1));
+    let mode = std::fs::metadata(folder.path().join("failed.ndjson")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn two_runs_do_not_write_to_one_failed_file() {
+    let folder = folder();
+    write(&folder, "bad.ndjson", "nonsense\n");
+    let mut first = tool(&folder)
+        .args(["put", "--failed", "failed.ndjson", "-v"])
+        .stdout(Stdio::null())
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It has the file as soon as it says anything of a line.
+    first.stdin.as_mut().unwrap().write_all(b"{}\n").unwrap();
+    let mut said = BufReader::new(first.stderr.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap().contains("line=1")));
+    let output =
+        tool(&folder).args(["put", "bad.ndjson", "--failed", "failed.ndjson"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("another run is writing to it"), "{output:?}");
+    drop(first.stdin.take());
+    assert!(first.wait().unwrap().success());
+    assert_eq!(std::fs::read(folder.path().join("failed.ndjson")).unwrap(), b"");
+}
+
+/// The tool where no file can become longer than some blocks, as on a disk that is full.
+#[cfg(unix)]
+fn with_a_full_disk(like: &Command) -> Command {
+    let mut shell = pasted(like, r#"trap '' XFSZ; ulimit -f 2; exec "$0" "$@""#);
+    shell.arg(like.get_program());
+    shell
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_full_leaves_whole_lines() {
+    let (folder, endpoint) = (folder(), Endpoint::start([]).await);
+    write(&folder, "bad.ndjson", "nonsense\n".repeat(100));
+    let mut put = with_a_full_disk(&tool_for(&folder, &endpoint.url()));
+    put.args(["put", "bad.ndjson", "--table", TABLE, "--failed", "failed.ndjson"]);
+    let output = run(put).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("failed.ndjson does not hold all lines"), "{output:?}");
+    let kept = std::fs::read_to_string(folder.path().join("failed.ndjson")).unwrap();
+    assert!(kept.ends_with("\n") && kept.lines().count() < 100, "{kept}");
+    let lines = lines_of(&folder, "failed.ndjson").into_iter();
+    assert!(lines.enumerate().all(|(before, line)| line["line"] == before + 1), "{kept}");
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resume_whose_file_cannot_hold_the_rest_says_to_go_on_with_the_old_one() {
+    let script = Script::of([])
+        .describing(Described::Error { status: 400, code: "ResourceNotFoundException" });
+    let (folder, endpoint) = (folder(), Endpoint::start(script).await);
+    write(&folder, "f1", given_up(300).join("\n"));
+    let mut resume = with_a_full_disk(&tool_for(&folder, &endpoint.url()));
+    resume.args(["resume", "f1", "--table", TABLE, "--failed", "f2"]);
+    let output = run(resume).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("f2 does not hold all lines"), "{output:?}");
+    let next = advised(&output, "to go on, which stores nothing twice");
+    assert!(next.ends_with(" resume f1 --table events --failed f2-2"), "{next}");
+    // The old file still has the events: they are not shown.
+    assert!(!stderr(&output).contains("number"), "{output:?}");
+    assert!(lines_of(&folder, "f2").len() < 300, "{output:?}");
+}

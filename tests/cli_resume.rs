@@ -1,0 +1,403 @@
+//! The command-line tool: events that were given up are put again.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "what is not there fails the test"
+)]
+
+mod support;
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+use dynamodb_eventstore::LocalTable;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use support::endpoint::{Described, Endpoint, ReadReply, Reply, Script, Selector, TABLE};
+use support::table::rows;
+use support::tool::{
+    Ready, advised, assert_success, bodies, fail_to_put, folder, given_up, lines_of, pasted, run,
+    run_and_signal, stderr, stdout, tool, tool_for, write,
+};
+use support::watchdog;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resume_stores_what_put_could_not_under_the_same_keys_however_often_it_runs() {
+    let folder = folder();
+    fail_to_put(&folder).await;
+    let failed = lines_of(&folder, "failed.ndjson");
+    assert_eq!(failed.len(), 4);
+    let resume = |more: &[&str]| {
+        let arguments = ["resume", "failed.ndjson", "--local", "table.sqlite"];
+        tool(&folder).args(arguments).args(more).output().unwrap()
+    };
+
+    let output = tool(&folder).args(["resume", "failed.ndjson"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("name the table"), "{output:?}");
+
+    let output = resume(&["--failed", "left.ndjson"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stdout(&output).starts_with("stored 3 events, "), "{output:?}");
+    assert!(stderr(&output).contains("it has no key, as it was never accepted"), "{output:?}");
+    let left = lines_of(&folder, "left.ndjson");
+    assert_eq!(left.len(), 1);
+
+    // Once more, and without the line that is no event.
+    let events = std::fs::read_to_string(folder.path().join("failed.ndjson")).unwrap();
+    let events: Vec<&str> = events.lines().skip(1).collect();
+    write(&folder, "failed.ndjson", events.join("\n"));
+    for more in [&[][..], &["--unchecked"]] {
+        let output = resume(more);
+        assert_success(&output);
+        let said_already = stdout(&output).contains("3 events were stored already");
+        assert_eq!(said_already, more.is_empty(), "{output:?}");
+    }
+
+    let table = LocalTable::open(folder.path().join("table.sqlite")).await.unwrap();
+    let stored = rows(table.client(), table.name()).await;
+    table.stop().await.unwrap();
+    let expected: Vec<(String, String)> = failed
+        .iter()
+        .filter_map(|line| {
+            let text = |field: &str| line[field].as_str().map(str::to_owned);
+            Some((text("key")?, text("body")?))
+        })
+        .collect();
+    assert_eq!(expected.len(), 3);
+    assert_eq!(stored.into_iter().collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resume_puts_only_what_is_an_event_and_says_of_nothing_else_that_it_is_not_stored() {
+    let folder = folder();
+    let key = "20130927T005240652508858176";
+    let lines = [
+        format!(r#"{{"key":"{key}","certainty":"maybe stored","body":null}}"#),
+        format!(r#"{{"key":"{key}","body":"no json at all"}}"#),
+        r#"{"key":"yesterday","body":"{}"}"#.to_owned(),
+        r#"{"key":7}"#.to_owned(),
+    ];
+    write(&folder, "failed.ndjson", lines.join("\n"));
+    let arguments =
+        ["resume", "failed.ndjson", "--local", "table.sqlite", "--failed", "left.ndjson"];
+    let output = tool(&folder).args(arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let left = lines_of(&folder, "left.ndjson");
+    let keys: Vec<&Value> = left.iter().map(|line| &line["key"]).collect();
+    assert_eq!(keys, [&Value::from(key), &key.into(), &"yesterday".into(), &Value::Null]);
+    assert!(left.iter().all(|line| line["certainty"] == "maybe stored"), "{left:?}");
+    let texts: Vec<&str> = left.iter().map(|line| line["text"].as_str().unwrap()).collect();
+    assert_eq!(texts, lines);
+    assert!(bodies(&folder.path().join("table.sqlite")).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resume_outlives_a_read_that_gets_no_answer() {
+    let folder = folder();
+    fail_to_put(&folder).await;
+    let endpoint = Endpoint::start(Script::of([]).first_reading([ReadReply::Hang])).await;
+    let mut resume = tool_for(&folder, &endpoint.url());
+    resume.args(["resume", "failed.ndjson", "--table", TABLE]);
+    let output = tokio::task::spawn_blocking(move || resume.output().unwrap()).await.unwrap();
+    assert!(stdout(&output).starts_with("stored 3 events, "), "{output:?}");
+    assert_eq!(endpoint.calls("BatchGetItem").len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resume_goes_on_with_what_a_read_left_out() {
+    let folder = folder();
+    fail_to_put(&folder).await;
+    // Each read answers for one key, and leaves out the others.
+    let script = Script::of([]).reading(ReadReply::Unprocessed(Selector::Places(vec![1, 2])));
+    let endpoint = Endpoint::start(script).await;
+    let mut resume = tool_for(&folder, &endpoint.url());
+    resume.args(["resume", "failed.ndjson", "--table", TABLE]);
+    let output = tokio::task::spawn_blocking(move || resume.output().unwrap()).await.unwrap();
+    assert!(stdout(&output).starts_with("stored 3 events, "), "{output:?}");
+    assert_eq!(endpoint.calls("BatchGetItem").len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resume_overwrites_no_other_event() {
+    let folder = folder();
+    fail_to_put(&folder).await;
+    let resume = || {
+        let arguments = ["resume", "failed.ndjson", "--local", "table.sqlite"];
+        tool(&folder).args(arguments).args(["--failed", "left.ndjson"]).output().unwrap()
+    };
+    let events = std::fs::read_to_string(folder.path().join("failed.ndjson")).unwrap();
+    write(&folder, "failed.ndjson", events.lines().nth(1).unwrap());
+    assert_success(&resume());
+
+    // The same key, another event; and two that are not stored yet, under one key.
+    let changed = events.lines().nth(1).unwrap().replace("{\\\"a\\\":1}", "{\\\"a\\\":2}");
+    assert_ne!(changed, events.lines().nth(1).unwrap());
+    let twice = events.lines().nth(2).unwrap();
+    let differs = twice.replace("{\\\"b\\\":2}", "{\\\"b\\\":3}");
+    assert_ne!(differs, twice);
+    write(&folder, "failed.ndjson", [&changed, twice, &differs].join("\n"));
+    let output = resume();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("another event is stored under the key"), "{output:?}");
+    let left: Vec<Value> =
+        lines_of(&folder, "left.ndjson").into_iter().map(|line| line["body"].clone()).collect();
+    assert_eq!(left, ["{\"a\":2}", "{\"b\":3}"]);
+    let stored = bodies(&folder.path().join("table.sqlite")).await;
+    assert_eq!(stored, ["{\"a\":1}", "{\"b\":2}"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resume_without_the_permission_to_read_stops_before_it_stores_anything() {
+    let folder = folder();
+    fail_to_put(&folder).await;
+    let script = Script::of([]).reading(ReadReply::error(400, "AccessDeniedException"));
+    let endpoint = Endpoint::start(script).await;
+    let mut resume = tool_for(&folder, &endpoint.url());
+    resume.args(["resume", "failed.ndjson", "--table", TABLE]);
+    let output = tokio::task::spawn_blocking(move || resume.output().unwrap()).await.unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("grant dynamodb:BatchGetItem"), "{output:?}");
+    assert!(endpoint.batches().is_empty());
+}
+
+/// What a resume of `given_up` has to have left: each event is in the table or, with its number, in
+/// `left`; where it was not tried, its line is unchanged.
+fn assert_nothing_is_lost(
+    given_up: &[String],
+    table: &BTreeMap<String, String>,
+    left: &[String],
+    output: &Output,
+) {
+    let left: HashMap<String, &String> = left.iter().map(|line| (key_of(line), line)).collect();
+    for line in given_up {
+        let before: Value = serde_json::from_str(line).unwrap();
+        let key = before["key"].as_str().unwrap();
+        let Some(&after) = left.get(key) else {
+            assert_eq!(table.get(key).map(String::as_str), before["body"].as_str(), "{output:?}");
+            continue;
+        };
+        let is_tried = after != line;
+        let after: Value = serde_json::from_str(after).unwrap();
+        for field in ["line", "key", "body"] {
+            assert_eq!(after[field], before[field], "{output:?}");
+        }
+        if is_tried {
+            assert_ne!(after["attempts"], Value::Null, "{after}");
+        }
+        if after["certainty"] == "not stored" {
+            assert_eq!((before["certainty"].as_str(), table.get(key)), (Some("not stored"), None));
+        }
+        // What was never sent is as certain as it was.
+        if after["attempts"] == 0 {
+            assert_eq!(after["certainty"], before["certainty"], "{after}");
+        }
+    }
+}
+
+/// One step of a chain: it has stored some events and not all, and lost none. Says how many there
+/// are.
+fn more_are_stored(
+    before: usize,
+    all: &[String],
+    table: &BTreeMap<String, String>,
+    left: &[String],
+    output: &Output,
+) -> usize {
+    assert!(table.len() > before, "{output:?}");
+    assert_eq!(table.len() + left.len(), all.len(), "{output:?}");
+    let are_untried = left.iter().filter(|line| all.contains(line)).count();
+    assert!(are_untried > 100, "{are_untried} were not tried: {output:?}");
+    assert_nothing_is_lost(all, table, left, output);
+    table.len()
+}
+
+/// Whether a line says the same of its event as the line of that event in the first file.
+fn is_as_certain(all: &[String], line: &str) -> bool {
+    let certainty = |line: &str| {
+        serde_json::from_str::<Value>(line).unwrap()["certainty"].as_str().unwrap().to_owned()
+    };
+    let first = all.iter().find(|first| key_of(first) == key_of(line)).unwrap();
+    certainty(first) == certainty(line)
+}
+
+fn key_of(line: &str) -> String {
+    serde_json::from_str::<Value>(line).unwrap()["key"].as_str().unwrap().to_owned()
+}
+
+fn text_lines(folder: &TempDir, name: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(folder.path().join(name)).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+fn resume(folder: &TempDir, url: &str, from: &str, to: &str) -> Command {
+    let mut resume = tool_for(folder, url);
+    resume.args(["resume", from, "--table", TABLE, "--failed", to]);
+    // A small buffer, so that most lines are not tried when it ends.
+    resume.args(["--buffer", "100"]);
+    resume
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chain_of_resumes_that_end_early_in_every_way_loses_no_line() {
+    watchdog::start();
+    let folder = folder();
+    let all = given_up(1_000);
+    write(&folder, "f0", all.join("\n"));
+    let script = Script::of([])
+        .first_describing([Described::Error { status: 400, code: "ResourceNotFoundException" }]);
+    let endpoint = Arc::new(Endpoint::start(script).await);
+    let url = endpoint.url();
+    let calls = |more: usize| -> Ready {
+        let (endpoint, begun) = (Arc::clone(&endpoint), endpoint.batches().len());
+        Box::new(move || endpoint.batches().len() >= begun + more)
+    };
+
+    // There is no table.
+    let output = run(resume(&folder, &url, "f0", "f1")).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("there is no table `events`"), "{output:?}");
+    assert!(stderr(&output).contains("NOT STORED: 1,000 lines"), "{output:?}");
+    assert_eq!(text_lines(&folder, "f1"), all);
+
+    // Some are stored, and then every event is refused.
+    let mut stored = 0;
+    endpoint.reply_to_next([Reply::Ok, Reply::Ok, Reply::Ok]);
+    endpoint.reply_from_now_on(Reply::error(400, "AccessDeniedException"));
+    let output = run(resume(&folder, &url, "f1", "f2")).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("as every event would fail: AccessDenied"), "{output:?}");
+    let (table, left) = (endpoint.table().await, text_lines(&folder, "f2"));
+    stored = more_are_stored(stored, &all, &table, &left, &output);
+
+    // A refused call has not stored anything: nothing is less certain than before.
+    assert!(left.iter().all(|line| is_as_certain(&all, line)), "{left:?}");
+
+    // A signal comes while calls hang.
+    endpoint.reply_to_next([Reply::Ok, Reply::Ok]);
+    endpoint.reply_from_now_on(Reply::Hang);
+    let signals = [("TERM", calls(6))];
+    let mut hurried = resume(&folder, &url, "f2", "f3");
+    hurried.args(["--grace", "1s"]);
+    let output = run_and_signal(hurried, signals).await;
+    assert_eq!(output.status.code(), Some(143), "{output:?}");
+    let (table, left) = (endpoint.table().await, text_lines(&folder, "f3"));
+    stored = more_are_stored(stored, &all, &table, &left, &output);
+
+    // Two signals come, at once: either may be heard first.
+    endpoint.reply_to_next([Reply::Ok, Reply::Ok]);
+    let mut patient = resume(&folder, &url, "f3", "f4");
+    patient.args(["--grace", "1h"]);
+    let signals = [("INT", calls(6)), ("TERM", calls(6))];
+    let output = run_and_signal(patient, signals).await;
+    assert!([Some(130), Some(143)].contains(&output.status.code()), "{output:?}");
+    assert!(stderr(&output).contains(": not waiting any longer"), "{output:?}");
+    let (table, left) = (endpoint.table().await, text_lines(&folder, "f4"));
+    stored = more_are_stored(stored, &all, &table, &left, &output);
+
+    // The table takes nothing any more.
+    endpoint.reply_to_next([Reply::Ok, Reply::Ok]);
+    let mut impatient = resume(&folder, &url, "f4", "f5");
+    impatient.args(["--deadline", "1s", "--grace", "1s"]);
+    let output = run(impatient).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("for 1s (--deadline) the table took none"), "{output:?}");
+    let (table, left) = (endpoint.table().await, text_lines(&folder, "f5"));
+    more_are_stored(stored, &all, &table, &left, &output);
+
+    // What the tool says to go on with stores the rest.
+    endpoint.reply_from_now_on(Reply::Ok);
+    let next = advised(&output, "to put the events of f5 again");
+    let output = run(pasted(&tool_for(&folder, &url), &next)).await;
+    assert_success(&output);
+    let table = endpoint.table().await;
+    assert_eq!(table.len(), all.len());
+    assert_nothing_is_lost(&all, &table, &[], &output);
+    assert_eq!(std::fs::read(folder.path().join("f5-2")).unwrap(), b"");
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_before_the_first_line_of_a_resume_leaves_every_line() {
+    watchdog::start();
+    let folder = folder();
+    let all = given_up(300);
+    write(&folder, "f1", all.join("\n"));
+    // Whoever connects gets no answer.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let is_connected: Ready = Box::new(move || listener.accept().is_ok());
+    let output = run_and_signal(resume(&folder, &url, "f1", "f2"), [("TERM", is_connected)]).await;
+    assert_eq!(output.status.code(), Some(143), "{output:?}");
+    assert_eq!(text_lines(&folder, "f2"), all, "{output:?}");
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resume_that_cannot_read_on_loses_none_of_what_it_has_read() {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::OwnedFd;
+
+    let (folder, endpoint) = (folder(), Endpoint::start([]).await);
+    let all = given_up(60);
+    // A socket of which both ends are here. It is reset when it is closed with something unread.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut far_end = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (mut input, _) = listener.accept().unwrap();
+    input.write_all(b"unread").unwrap();
+    far_end.peek(&mut [0]).unwrap();
+    far_end.write_all((all.join("\n") + "\n").as_bytes()).unwrap();
+    drop(far_end);
+
+    let mut resume = resume(&folder, &endpoint.url(), "-", "f2");
+    resume.stdin(OwnedFd::from(input));
+    let output = run(resume).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("after line 60 of standard input, as it cannot be read"));
+    assert_nothing_is_lost(&all, &endpoint.table().await, &text_lines(&folder, "f2"), &output);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_that_resume_refuses_is_in_the_next_file_as_it_was() {
+    let (folder, endpoint) = (folder(), Endpoint::start([]).await);
+    let never_accepted =
+        r#"{"line":7,"key":null,"certainty":"not stored","reason":"not JSON","text":"nonsense"}"#;
+    let no_month = r#"{"line":9,"key":"20269901T000000000000000000","body":"{}"}"#;
+    write(&folder, "f1", [never_accepted, no_month].join("\n"));
+    let output = run(resume(&folder, &endpoint.url(), "f1", "f2")).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("line 9: not an event key"), "{output:?}");
+    assert!(stderr(&output).contains("there is no such date or time"), "{output:?}");
+    // What may be stored is not called refused.
+    assert!(stderr(&output).contains("(1 refused, 0 not stored, 1 maybe stored)"), "{output:?}");
+    let left = text_lines(&folder, "f2");
+    assert_eq!(left[0], never_accepted);
+    let second: Value = serde_json::from_str(&left[1]).unwrap();
+    assert_eq!((&second["line"], second["text"].as_str()), (&Value::from(9), Some(no_month)));
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resume_of_a_pipe_that_is_stopped_keeps_what_still_comes_out_of_it() {
+    watchdog::start();
+    let script = Script::of([Reply::Ok, Reply::Ok]).then(Reply::Hang);
+    let (folder, endpoint) = (folder(), Arc::new(Endpoint::start(script).await));
+    // Far more than a pipe and the tool's own buffer hold.
+    let all = given_up(10_000);
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let text = all.join("\n") + "\n";
+    let writing = std::thread::spawn(move || writer.write_all(text.as_bytes()));
+    let mut resume = resume(&folder, &endpoint.url(), "-", "f2");
+    resume.args(["--grace", "2s"]).stdin(reader);
+    let seen = Arc::clone(&endpoint);
+    let hangs: Ready = Box::new(move || seen.batches().len() >= 6);
+    let output = run_and_signal(resume, [("TERM", hangs)]).await;
+    writing.join().unwrap().unwrap();
+    assert_eq!(output.status.code(), Some(143), "{output:?}");
+    let (table, left) = (endpoint.table().await, text_lines(&folder, "f2"));
+    more_are_stored(0, &all, &table, &left, &output);
+}
