@@ -236,7 +236,8 @@ impl EventStoreBuilder {
 
     /// Most calls that carry the same event, 1 to 1,000,000. Default: 100. With the default backoff
     /// the deadline comes first; this is a bound for a backoff without much of a wait. The calls that
-    /// find the invalid one among an event's neighbours, five at most, come on top.
+    /// find the invalid one among an event's neighbours, five at most, come on top. Calls that are
+    /// [refused](crate::FailureClass::Refused) as every event's would be do not count.
     pub fn max_attempts(mut self, max_attempts: u32) -> Self {
         self.config.max_attempts = max_attempts;
         self
@@ -253,7 +254,13 @@ impl EventStoreBuilder {
     /// every event that waits is given up, 0 to 24 hours. Default: 5 s: fresh roles, keys and permissions refuse for
     /// some seconds ([changes are not always visible at
     /// once](https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency)).
-    /// Until then one call at a time is tried, with fresh credentials. A call that succeeds begins the time anew.
+    ///
+    /// Until then one call at a time is tried, 50 ms to 1 s after the one before, with fresh credentials; at least two
+    /// of them have to be refused as well. The time begins anew when a call succeeds or is throttled, and when no call
+    /// was refused for 5 s. With 0 the first refusal is final.
+    ///
+    /// Once a refusal is final, later events fail at their first attempt, until a call succeeds or is throttled or
+    /// none was refused for 5 s.
     pub fn refusal_timeout(mut self, refusal_timeout: Duration) -> Self {
         self.config.refusal_timeout = refusal_timeout;
         self

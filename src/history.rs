@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::ser::SerializeStruct;
 
-use crate::error::{BatchError, Certainty};
+use crate::error::{BatchError, Certainty, FailureClass};
 
 /// Attempts that are kept of an event's beginning, and as many of its end. With the default
 /// settings an event rarely has more than both; without a bound, a small backoff and a far deadline
@@ -79,6 +79,8 @@ impl Doubt {
 #[derive(Debug, Default)]
 pub(crate) struct History {
     pub(crate) attempts: Vec<Attempt>,
+    /// Attempts that were refused as every event's would be.
+    pub(crate) refusals: u32,
     /// Once there is doubt, it stays until an attempt is acknowledged.
     pub(crate) doubt: Doubt,
     pub(crate) last_cause: Option<Arc<BatchError>>,
@@ -97,6 +99,7 @@ impl History {
         }
         self.attempts.push(Attempt { began, took, failure: failure.map(Arc::clone) });
         if let Some(failure) = failure {
+            self.refusals += u32::from(failure.class() == FailureClass::Refused);
             self.doubt = self.doubt.max(Doubt::after(failure));
         }
     }
@@ -105,7 +108,6 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::FailureClass;
 
     fn failure(certainty: Certainty) -> BatchError {
         BatchError::new(FailureClass::Transient, certainty, "as scripted")

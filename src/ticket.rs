@@ -200,6 +200,11 @@ impl Pending {
         self.attempts
     }
 
+    /// How many of the attempts were refused as every event's would be.
+    pub(crate) fn refusals(&self) -> u32 {
+        self.history.as_ref().map_or(0, |history| history.refusals)
+    }
+
     /// Whether, and for how long yet, the event may come to be stored without an acknowledgement.
     pub(crate) fn doubt(&self) -> Doubt {
         if self.in_flight_since.is_some() {

@@ -5,22 +5,23 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Context;
 use std::time::Duration;
 
 use dynamodb_eventstore::{
-    Backoff, Certainty, Event, EventStore, FailureClass, FlushReport, GiveUp, Proof, PutError,
-    PutTicket, WriteError,
+    Backoff, BatchError, BatchReceipt, BatchWriter, Certainty, Event, EventStore, FailureClass,
+    FlushReport, GiveUp, Proof, PutError, PutTicket, WriteError,
 };
 use futures::FutureExt;
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use futures::task::{ArcWake, waker};
 use serde_json::json;
 
 use dynamodb_eventstore::test_util::{FakeTable, Reply};
 use support::clock::{self, wait_milliseconds};
 use support::watchdog;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -913,4 +914,168 @@ async fn a_listener_that_panics_as_it_is_told_takes_no_answer_from_the_others() 
     let stats = store.stats();
     assert_eq!((stats.stored, stats.failed, stats.pending), (3, 0, 0));
     assert_eq!(table.rows().len(), 3);
+}
+
+// Refused as every event would be.
+
+fn refused() -> Reply {
+    Reply::Fail(FailureClass::Refused, Certainty::NotStored)
+}
+
+/// A table whose calls fail by their number and by the time since its start.
+#[derive(Clone)]
+struct Moody {
+    table: FakeTable,
+    start: Instant,
+    calls: Arc<AtomicUsize>,
+    failing: fn(usize, Duration) -> Option<FailureClass>,
+}
+
+impl Moody {
+    fn new(failing: fn(usize, Duration) -> Option<FailureClass>) -> Self {
+        Self { table: FakeTable::new(), start: clock::now(), calls: Arc::default(), failing }
+    }
+
+    async fn store(&self) -> EventStore {
+        EventStore::builder().batch_writer(self.clone()).start().await.unwrap()
+    }
+}
+
+impl BatchWriter for Moody {
+    fn write_batch<'a>(
+        &'a self,
+        events: &'a [Event],
+    ) -> BoxFuture<'a, Result<BatchReceipt, BatchError>> {
+        async move {
+            let number = self.calls.fetch_add(1, Ordering::Relaxed);
+            wait_milliseconds(5).await;
+            if let Some(class) = (self.failing)(number, clock::now() - self.start) {
+                let failure = BatchError::new(class, Certainty::NotStored, "as scripted");
+                return Err(failure.with_code("ScriptedException"));
+            }
+            self.table.write_batch(events).await
+        }
+        .boxed()
+    }
+}
+
+/// Of the servers nine in ten do not know the caller yet. They learn it in three seconds.
+#[tokio::test(start_paused = true)]
+async fn a_fresh_role_that_some_servers_refuse_loses_no_event() {
+    let role = Moody::new(|number, age| {
+        (age < SECOND * 3 && number % 10 != 9).then_some(FailureClass::Refused)
+    });
+    let store = role.store().await;
+    let answers = join_all(put_many(&store, 5_000).await).await;
+    let lost = answers.iter().filter(|answer| answer.is_err()).count();
+    assert_eq!((lost, role.table.rows().len()), (0, 5_000));
+    assert!(clock::now() >= role.start + SECOND * 3, "no call was refused for long");
+    // 200 of them store the events.
+    let calls = role.calls.load(Ordering::Relaxed);
+    assert!(calls < 1_500, "{calls} calls");
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_do_not_count_as_attempts() {
+    let writer = FakeTable::scripted([refused(), refused(), refused(), not_applied()]);
+    let store = writer.store_builder().max_attempts(2).start().await.unwrap();
+    let stored = put_many(&store, 1).await.remove(0).await.unwrap();
+    assert_eq!(stored.attempts, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_beside_a_call_that_hangs_stops_no_other() {
+    let writer = FakeTable::scripted([Reply::Hang, refused()]);
+    let store = writer.store_builder().attempt_timeout(SECOND * 30).start().await.unwrap();
+    let mut tickets = put_many(&store, 50).await;
+    let others = tickets.split_off(25);
+    let (answers, milliseconds) = took(join_all(others)).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    assert!(milliseconds < 1_000, "{milliseconds} ms");
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_all_is_refused_one_call_at_a_time_asks() {
+    let writer = FakeTable::always(refused().after(Duration::from_millis(20)));
+    let store = writer.store_builder().start().await.unwrap();
+    let tickets = put_many(&store, 1_000).await;
+    let began = clock::now();
+    for answer in join_all(tickets).await {
+        let error = answer.unwrap_err();
+        assert_eq!(error.certainty(), Certainty::NotStored);
+        assert_eq!(error.reason(), GiveUp::NotRetryable);
+    }
+    let took = clock::now() - began;
+    assert!((SECOND * 5..SECOND * 7).contains(&took), "{took:?}");
+    let first = Duration::from_millis(20);
+    let asking: Vec<_> = writer.calls().into_iter().filter(|call| call.at > first).collect();
+    assert!(asking.len() < 30 && asking.iter().all(|call| call.in_flight == 1), "{asking:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lone_refusal_hours_after_a_final_one_gives_nothing_up() {
+    let writer = Moody::new(|_, age| {
+        let moment = SECOND * 7_200..SECOND * 7_200 + Duration::from_millis(20);
+        (age < SECOND * 60 || moment.contains(&age)).then_some(FailureClass::Refused)
+    });
+    let store = writer.store().await;
+    failure(put_many(&store, 1).await.remove(0)).await;
+    // Events that follow at once are told at once.
+    let (error, milliseconds) = took(failure(put_many(&store, 1).await.remove(0))).await;
+    assert_eq!((error.attempts(), milliseconds), (1, 10));
+
+    clock::wait(SECOND * 7_200 - (clock::now() - writer.start)).await;
+    let answers = join_all(put_many(&store, 100).await).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    assert!(answers.iter().any(|answer| answer.as_ref().unwrap().attempts > 1));
+}
+
+/// Refused at first and after six seconds, each time for a moment. In between the calls fail with this.
+fn refused_twice(between: FailureClass) -> Moody {
+    fn refused_or(between: FailureClass, age: Duration) -> Option<FailureClass> {
+        match age.as_millis() {
+            0..100 | 6_000..6_300 => Some(FailureClass::Refused),
+            100..6_000 => Some(between),
+            _ => None,
+        }
+    }
+    Moody::new(match between {
+        FailureClass::Throttled => |_, age| refused_or(FailureClass::Throttled, age),
+        _ => |_, age| refused_or(FailureClass::Transient, age),
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_after_a_time_of_other_failures_is_the_first() {
+    for between in [FailureClass::Throttled, FailureClass::Transient] {
+        let writer = refused_twice(between);
+        let store = writer.store().await;
+        let answers = join_all(put_many(&store, 100).await).await;
+        assert!(answers.iter().all(Result::is_ok), "{between:?}: {answers:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttled_call_among_refused_ones_begins_their_time_anew() {
+    let writer = Moody::new(|_, age| match age.as_secs() {
+        4 => Some(FailureClass::Throttled),
+        0..8 => Some(FailureClass::Refused),
+        _ => None,
+    });
+    let store = writer.store().await;
+    let stored = put_many(&store, 1).await.remove(0).await.unwrap();
+    assert!(clock::now() >= writer.start + SECOND * 8 && stored.attempts > 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_refusal_failing_calls_soon_go_side_by_side() {
+    for failing in [Reply::server_error().after(SECOND), Reply::Hang] {
+        let writer = FakeTable::scripted([refused()]);
+        writer.reply_from_now_on(failing);
+        let store = writer.store_builder().start().await.unwrap();
+        let _tickets = put_many(&store, 1_000).await;
+        clock::wait(SECOND * 8).await;
+        let in_flight = writer.calls().last().unwrap().in_flight;
+        assert!(in_flight >= 8, "{in_flight} calls at a time");
+    }
 }

@@ -62,9 +62,10 @@ pub enum FailureClass {
     /// batch is sent again in halves until the guilty event is alone; that one is not retried.
     Poison,
     /// The service refuses every event: access denied, unknown credentials, no such table. Fresh roles, keys and
-    /// permissions do so for seconds. Retried until it has stood for
-    /// [`refusal_timeout`](crate::EventStoreBuilder::refusal_timeout) without a success in between; then it is final
-    /// for every event that waits. A table that is not there is final at once, unless it was there before.
+    /// permissions do so for seconds. Retried, beyond [`max_attempts`](crate::EventStoreBuilder::max_attempts) as well,
+    /// until it has stood for [`refusal_timeout`](crate::EventStoreBuilder::refusal_timeout) without a call that the
+    /// service let in; then it is final for every event that waits. A table that is not there is final at once, unless
+    /// it was there before.
     Refused,
     /// Nothing that time mends, for any event: a request that cannot be built, credentials that are set up wrong.
     /// Not retried, and the events that wait are given up with it.

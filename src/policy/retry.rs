@@ -75,6 +75,9 @@ pub(crate) enum Decision {
 impl RetryPolicy {
     /// Decides for an event that was accepted `elapsed` ago and has failed `attempts` times, the last
     /// time with a failure of `class`. `jitter` is a random number from 0 to 1.
+    ///
+    /// Refusals are told apart: `attempts` are those that were refused, or those that were not. Only the latter are
+    /// bounded. A refusal says nothing of the event, and comes within milliseconds.
     pub(crate) fn decide(
         &self,
         attempts: u32,
@@ -85,7 +88,7 @@ impl RetryPolicy {
         if !class.is_retryable() {
             return Decision::GiveUp(GiveUp::NotRetryable);
         }
-        if attempts >= self.max_attempts {
+        if class != FailureClass::Refused && attempts >= self.max_attempts {
             return Decision::GiveUp(GiveUp::Attempts);
         }
         let delay = match class {
@@ -160,6 +163,16 @@ mod tests {
             |attempts| POLICY.decide(attempts, Duration::ZERO, FailureClass::Transient, 0.0);
         assert_eq!(decide(9), Decision::After(milliseconds(25)));
         assert_eq!(decide(10), Decision::GiveUp(GiveUp::Attempts));
+    }
+
+    #[test]
+    fn refusals_are_bounded_by_the_deadline_alone() {
+        let decide = |attempts, elapsed| {
+            POLICY.decide(attempts, milliseconds(elapsed), FailureClass::Refused, 1.0)
+        };
+        assert_eq!(decide(1, 0), Decision::After(milliseconds(50)));
+        assert_eq!(decide(10, 0), Decision::After(milliseconds(5_000)));
+        assert_eq!(decide(10, 55_000), Decision::GiveUp(GiveUp::Deadline));
     }
 
     #[test]

@@ -47,6 +47,11 @@ impl<T, A: Send + 'static> Flights<T, A> {
         self.flights.len()
     }
 
+    /// What is under way, call by call.
+    pub(super) fn batches(&self) -> impl Iterator<Item = &[T]> {
+        self.flights.iter().map(|flight| flight.batch.as_slice())
+    }
+
     /// Sends a batch of so many bytes on its way, with so much time to come back.
     pub(super) fn start(
         &mut self,

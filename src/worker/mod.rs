@@ -184,7 +184,7 @@ impl Worker {
             if self.is_done() {
                 break;
             }
-            let deadline = self.next_deadline();
+            let deadline = self.next_deadline(turn);
             if let Some(deadline) = deadline.map(tokio_instant)
                 && timer.deadline() != deadline
             {
@@ -226,11 +226,16 @@ impl Worker {
     }
 
     /// When the next turn is due if nothing happens before.
-    fn next_deadline(&self) -> Option<Instant> {
+    fn next_deadline(&self, now: Instant) -> Option<Instant> {
         // Without a place in flight nothing can be sent, however due it is.
         // What is due already waits for its turn.
         let next_due = || self.buffer.next_due().into_iter().chain(self.next_repeated).min();
-        let send = if self.has_place() { self.next_turn.or_else(next_due) } else { None };
+        let send = if self.has_place(now) {
+            self.next_turn.or_else(next_due)
+        } else {
+            // A refusal takes places for as long as it stands.
+            self.refusals.lapses_at(now)
+        };
         // Past the deadlines of close there is only the channel to wait for, which will say that it is
         // empty.
         let is_sending = !(self.buffer.is_empty() && self.flights.is_empty());
@@ -273,8 +278,8 @@ impl Worker {
         }
         self.next_turn = None;
         self.next_repeated = self.buffer.next_repeated();
-        while self.has_place() && !self.buffer.is_empty() {
-            if let Some(turn) = self.refusals.next_attempt().filter(|turn| now < *turn) {
+        while self.has_place(now) && !self.buffer.is_empty() {
+            if let Some(turn) = self.refusals.next_attempt(now).filter(|turn| now < *turn) {
                 self.next_turn = Some(turn);
                 break;
             }
@@ -284,11 +289,17 @@ impl Worker {
         }
     }
 
-    fn has_place(&self) -> bool {
-        // While all is refused, one call is enough to learn whether it still is.
-        let limit =
-            if self.refusals.next_attempt().is_some() { 1 } else { self.concurrency.limit() };
-        self.flights.has_place() && self.flights.len() < limit
+    fn has_place(&self, now: Instant) -> bool {
+        if !self.flights.has_place() {
+            return false;
+        }
+        let Some(since) = self.refusals.since(now) else {
+            return self.flights.len() < self.concurrency.limit();
+        };
+        // While all is refused, one call is enough to learn whether it still is. Those that began before do not
+        // stand in its way: they may hang.
+        let began = |batch: &[Held]| batch.first().and_then(|held| held.pending.in_flight_since());
+        !self.flights.batches().any(|batch| began(batch).is_some_and(|began| began > since))
     }
 
     /// Notes since when the buffer is full: puts wait for room while events wait for company.
@@ -298,7 +309,7 @@ impl Worker {
     /// of which a call has just been settled would cost a call each.
     fn notice_fullness(&mut self, now: Instant) {
         let is_full =
-            self.epitaph.ledger.room.is_pressed() && self.buffer.has_fresh() && self.has_place();
+            self.epitaph.ledger.room.is_pressed() && self.buffer.has_fresh() && self.has_place(now);
         if is_full {
             self.full_since.get_or_insert(now);
         } else {

@@ -13,6 +13,7 @@ use super::settlement::Held;
 use crate::error::{BatchError, Certainty, FailureClass, GiveUp};
 use crate::history::Doubt;
 use crate::policy::reconcile::reconcile;
+use crate::policy::refusal::Refusal;
 use crate::policy::resolve::Resolution;
 use crate::policy::retry::Decision;
 use crate::ticket::Proof;
@@ -32,7 +33,14 @@ impl Worker {
         match attempt {
             Ok(receipt) => self.apply(batch, &receipt, call, now),
             Err(error) => {
-                match error.class() {
+                let class = error.class();
+                // These are the service's answers to a caller whom it has let in. Without a code they may be a proxy's.
+                if matches!(class, FailureClass::Throttled | FailureClass::Poison)
+                    && error.code().is_some()
+                {
+                    self.refusals.let_in(now);
+                }
+                match class {
                     FailureClass::Throttled => self.learn(call, Share::Refused(&error), now),
                     FailureClass::Refused => return self.refuse(batch, error, call, now),
                     _ => {}
@@ -86,7 +94,8 @@ impl Worker {
         // One draw for all: what failed together may go together again.
         let jitter = self.jitter.random::<f64>();
         for held in batch {
-            let (attempts, elapsed) = (held.pending.attempts(), held.pending.elapsed(now));
+            let (refusals, elapsed) = (held.pending.refusals(), held.pending.elapsed(now));
+            let attempts = held.pending.attempts() - refusals;
             match self.retry.decide(attempts, elapsed, class, jitter) {
                 Decision::After(Duration::ZERO) if throttled => {
                     let accepted_at = held.pending.accepted_at();
@@ -109,24 +118,32 @@ impl Worker {
     fn refuse(&mut self, mut batch: Vec<Held>, cause: BatchError, call: Call, now: Instant) {
         let (began, jitter) = (call.began.unwrap_or(now), self.jitter.random::<f64>());
         let is_wrong_table = cause.code() == Some(NO_SUCH_TABLE);
-        let is_final = self.refusals.refused(began, is_wrong_table, now, jitter);
-        tracing::warn!(events = batch.len(), is_final, error = %cause, "refused");
+        let refusal = self.refusals.refused(began, is_wrong_table, now, jitter);
+        tracing::warn!(events = batch.len(), ?refusal, error = %cause, "refused");
         let cause = Arc::new(cause);
         for held in &mut batch {
             held.pending.fail(&cause, now);
         }
+        // One draw for all: what failed together may go together again.
+        let jitter = self.jitter.random::<f64>();
         for held in batch {
-            if is_final {
-                self.give_up(held, GiveUp::NotRetryable, now);
-            } else if held.pending.attempts() >= self.retry.max_attempts {
-                self.give_up(held, GiveUp::Attempts, now);
-            } else {
+            match refusal {
+                Refusal::Final => self.give_up(held, GiveUp::NotRetryable, now),
                 // The next attempt of all waits, so none has to wait by itself.
-                let accepted_at = held.pending.accepted_at();
-                self.buffer.requeue_in_turn(held, accepted_at);
+                Refusal::OfAll => {
+                    let accepted_at = held.pending.accepted_at();
+                    self.buffer.requeue_in_turn(held, accepted_at);
+                }
+                Refusal::OfOneCall => {
+                    let (refusals, elapsed) = (held.pending.refusals(), held.pending.elapsed(now));
+                    match self.retry.decide(refusals, elapsed, FailureClass::Refused, jitter) {
+                        Decision::After(delay) => self.buffer.requeue(held, now + delay),
+                        Decision::GiveUp(reason) => self.give_up(held, reason, now),
+                    }
+                }
             }
         }
-        if is_final {
+        if refusal == Refusal::Final {
             self.give_up_waiting(&cause, now);
         }
     }
