@@ -187,6 +187,7 @@ impl Target {
         };
         match transport {
             Transport::Sdk => {
+                tracing::debug!(transport = "sdk", "calls go through the SDK");
                 let writer = SdkBatchWriter::new(&client, table);
                 Arc::new(writer.return_consumed_capacity(return_consumed_capacity))
             }
@@ -206,14 +207,13 @@ fn check_region(client: &Client) -> Result<(), ConfigError> {
     Err(ConfigError::new("region", "missing", limit))
 }
 
-/// An address as it may be shown: a name and a password before an `@` are hidden.
+/// An address as it may be shown: a name and a password before an `@` are hidden. Of several `@` the last one counts,
+/// wherever it stands: a password that is not escaped can hold whatever ends a host.
 fn without_user(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
-    let authority_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(authority_end);
-    let Some((_, host)) = authority.rsplit_once('@') else { return url.to_owned() };
+    let Some((_, shown)) = rest.rsplit_once('@') else { return url.to_owned() };
     let separator = if scheme.is_empty() { "" } else { "://" };
-    format!("{scheme}{separator}hidden@{host}{path}")
+    format!("{scheme}{separator}hidden@{shown}")
 }
 
 #[cfg(test)]
@@ -228,7 +228,10 @@ mod tests {
         for (url, shown) in [
             ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
             ("http://user:secret@host:8000/path", "http://hidden@host:8000/path"),
-            ("https://a@b@host/?q=c@d", "https://hidden@host/?q=c@d"),
+            ("https://a@b@host/?q=c", "https://hidden@host/?q=c"),
+            ("http://user:a/b@host", "http://hidden@host"),
+            ("http://user:a?b#c@host/path", "http://hidden@host/path"),
+            ("http://user:a/b?c@d@host", "http://hidden@host"),
             ("user:secret@host", "hidden@host"),
         ] {
             assert_eq!(without_user(url), shown);
