@@ -10,9 +10,6 @@ use serde_json::{Map, Value};
 use super::BatchReceipt;
 use crate::error::{BatchError, ThrottlingReason};
 
-/// What some proxies and servers put before a text.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-
 /// What nearly every answer says.
 const ALL_PROCESSED: &[u8] = br#"{"UnprocessedItems":{}}"#;
 
@@ -61,7 +58,6 @@ pub(super) fn receipt(table: &str, body: &[u8]) -> Result<BatchReceipt, BatchErr
     if body == ALL_PROCESSED {
         return Ok(BatchReceipt::all_processed());
     }
-    let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     // What is no JSON at all is the service's own answer in pieces; see `BatchError::with_call_over`.
     if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err() && !body.is_empty() {
         return Err(BatchError::unreadable("a 200 that is not JSON").with_call_over());
@@ -152,7 +148,6 @@ mod tests {
         for body in [
             r#"{"UnprocessedItems":{}}"#,
             r#" { "UnprocessedItems" : { } } "#,
-            "\u{feff}{\"UnprocessedItems\":{}}",
             r#"{"UnprocessedItems":{"events":[]}}"#,
             r#"{"ConsumedCapacity":[{"CapacityUnits":1.0}],"UnprocessedItems":{}}"#,
         ] {
