@@ -4,11 +4,23 @@
 mod support;
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use aws_config::BehaviorVersion;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::RuntimeComponents;
+use aws_sdk_dynamodb::config::http::HttpResponse;
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_types::body::SdkBody;
 use dynamodb_eventstore::{Certainty, EventStore, GiveUp};
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -17,6 +29,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
+use support::clock;
 use support::endpoint::{Endpoint, TABLE};
 use support::environment::in_environment;
 use support::puts::{brisk, in_time, settle_one};
@@ -108,6 +121,109 @@ async fn a_loaded_configuration_assumes_its_role_with_retries() {
         settle_one(&store, &endpoint).await.unwrap();
     })
     .await;
+}
+
+/// Gives these credentials, but hangs when it is asked for the first time, if it is told so.
+#[derive(Debug, Clone)]
+struct Provider {
+    access_key: &'static str,
+    hangs_first: bool,
+    asked: Arc<AtomicUsize>,
+}
+
+impl ProvideCredentials for Provider {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        let is_first = self.asked.fetch_add(1, Ordering::Relaxed) == 0;
+        future::ProvideCredentials::new(async move {
+            if self.hangs_first && is_first {
+                pending::<()>().await;
+            }
+            Ok(Credentials::new(self.access_key, "secret", None, None, "tests"))
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_the_builder_is_given_is_asked() {
+    in_time(async {
+        let endpoint = Endpoint::start([]).await;
+        endpoint.accept_only("MINE");
+        let provider = Provider { access_key: "MINE", hangs_first: false, asked: Arc::default() };
+        let store = EventStore::builder().table(TABLE).region("us-east-1");
+        let store = store.credentials_provider(provider.clone()).endpoint_url(endpoint.url());
+        let store = brisk(store).check_table(false).start().await.unwrap();
+        settle_one(&store, &endpoint).await.unwrap();
+        assert_eq!(provider.asked.load(Ordering::Relaxed), 1);
+    })
+    .await;
+}
+
+/// A service without a network, which stores whatever it is sent.
+#[derive(Debug, Clone)]
+struct Service;
+
+impl HttpConnector for Service {
+    fn call(&self, _request: HttpRequest) -> HttpConnectorFuture {
+        let body = SdkBody::from(r#"{"UnprocessedItems":{}}"#);
+        HttpConnectorFuture::ready(Ok(HttpResponse::new(200.try_into().unwrap(), body)))
+    }
+}
+
+impl HttpClient for Service {
+    fn http_connector(
+        &self,
+        _settings: &HttpConnectorSettings,
+        _components: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        SharedHttpConnector::new(self.clone())
+    }
+}
+
+/// A provider that hangs when it is asked for the first time, and a configuration that has it.
+fn hanging() -> (Provider, SdkConfig) {
+    let provider = Provider { access_key: "MINE", hangs_first: true, asked: Arc::default() };
+    let config = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::from_static("us-east-1"))
+        .credentials_provider(SharedCredentialsProvider::new(provider.clone()))
+        .http_client(Service)
+        .build();
+    (provider, config)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_that_hangs_does_not_outlive_its_store_for_long() {
+    let (provider, config) = hanging();
+    let store = EventStore::builder().table(TABLE).sdk_config(&config).check_table(false);
+    let store = Box::pin(store.start()).await.unwrap();
+    let ticket = store.put(&1).await.unwrap();
+    let report = store.close(Duration::from_secs(2)).await.unwrap();
+    assert_eq!((report.failed, provider.asked.load(Ordering::Relaxed)), (1, 1));
+    assert_eq!(ticket.await.unwrap_err().attempts(), 1);
+    drop((store, config));
+    clock::wait(Duration::from_secs(31)).await;
+    assert_eq!(Arc::strong_count(&provider.asked), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_of_credentials_that_hangs_is_begun_anew() {
+    let (provider, config) = hanging();
+    for is_handed_in in [false, true] {
+        provider.asked.store(0, Ordering::Relaxed);
+        let store = match is_handed_in {
+            false => EventStore::builder().sdk_config(&config),
+            true => EventStore::builder().client(&Client::new(&config)),
+        };
+        let store = Box::pin(store.table(TABLE).check_table(false).start()).await.unwrap();
+        let began = clock::now();
+        let stored = store.put(&1).await.unwrap().await.unwrap();
+        let took = (clock::now() - began).as_secs();
+        assert!((30..45).contains(&took), "{took} s");
+        assert_eq!((stored.attempts, provider.asked.load(Ordering::Relaxed)), (4, 2));
+    }
 }
 
 #[tokio::test]

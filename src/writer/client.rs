@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
-use aws_sdk_dynamodb::config::{IdentityCache, SharedHttpClient, StalledStreamProtectionConfig};
+use aws_sdk_dynamodb::config::{SharedHttpClient, StalledStreamProtectionConfig};
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::batch_write_item::builders::BatchWriteItemFluentBuilder;
 
 use super::classify::classify;
+use super::identities::PatientCache;
 use super::payload::Payload;
 use super::signing::Signing;
 use crate::clock::now;
@@ -27,6 +28,7 @@ const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 const SHORTEST_LIFE_OF_REFUSED: Duration = Duration::from_secs(3);
 
 const NO_SUCH_TABLE: &str = "ResourceNotFoundException";
+const ACCESS_DENIED: &str = "AccessDeniedException";
 
 /// The time was up before the request could leave: credentials that do not come.
 pub(super) fn unprepared(limit: Duration) -> BatchError {
@@ -100,6 +102,7 @@ impl RefreshableClient {
             // It measures the body that was signed, and does not see the pieces in its place. An attempt
             // has one time-out, the store's.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .identity_cache(PatientCache::around(client.config().identity_cache()))
             .build();
         let current = Current { client: Client::from_conf(config), generation: 0, since: None };
         Self {
@@ -138,6 +141,36 @@ impl RefreshableClient {
     /// What a failure means beside what it says: a call that was never signed, or of which a part never left, was
     /// not applied; and credentials that have expired are not used again.
     pub(super) fn note(&self, failure: BatchError, call: &Call) -> BatchError {
+        self.judge_credentials(&failure, call);
+        if call.payload.give_up() || !call.signing.is_sent() {
+            return failure.with_certainty(Certainty::NotStored);
+        }
+        failure
+    }
+
+    /// What the failure of a read means, through the SDK.
+    pub(super) fn read_failure<E>(
+        &self,
+        error: &SdkError<E, HttpResponse>,
+        call: &Call,
+    ) -> BatchError
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let failure = classify(error, call.signing.signed());
+        // A role that may write need not be allowed to read. Its credentials are good.
+        if failure.code() != Some(ACCESS_DENIED) {
+            self.judge_credentials(&failure, call);
+        }
+        failure
+    }
+
+    /// Has the provider asked again where the service refuses the credentials. Those that have not come yet were not
+    /// refused.
+    fn judge_credentials(&self, failure: &BatchError, call: &Call) {
+        if !call.signing.is_sent() {
+            return;
+        }
         match failure.class() {
             FailureClass::ExpiredCredentials => self.refresh(call.generation, SHORTEST_LIFE),
             // Keys that were rotated, or a role that was given more: its provider may know better by now.
@@ -146,10 +179,6 @@ impl RefreshableClient {
             }
             _ => {}
         }
-        if call.payload.give_up() || !call.signing.is_sent() {
-            return failure.with_certainty(Certainty::NotStored);
-        }
-        failure
     }
 
     /// Takes an answer for what it says, unless the request had not left when it came: then it is not
@@ -177,7 +206,7 @@ impl RefreshableClient {
             current.client.config().to_builder()
         };
         // To make a client takes a while, in which the others go on with the one there is.
-        let config = config.identity_cache(IdentityCache::lazy().build());
+        let config = config.identity_cache(PatientCache::around(None));
         let config = match self.connections.0.get() {
             Some(http_client) => config.http_client(http_client.clone()),
             None => config,

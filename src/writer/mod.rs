@@ -4,6 +4,7 @@ mod answer;
 mod classify;
 mod client;
 mod direct;
+mod identities;
 mod outline;
 mod payload;
 mod recording;

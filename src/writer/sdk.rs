@@ -24,9 +24,9 @@ use crate::key::EventKey;
 ///
 /// The client keeps its configuration, interceptors included, but for its retries: they are
 /// switched off, and its protection against stalled streams. There is one retry loop and one time-out,
-/// the store's, which sees every attempt. Credentials that the
-/// service calls expired are fetched again from their provider, through a fresh identity cache in the place
-/// of the client's.
+/// the store's, which sees every attempt. Credentials are loaded in a task of their own, around the client's
+/// identity cache, so that they may take longer than an attempt. Those that the service refuses are fetched
+/// again from their provider, through a fresh identity cache in the place of the client's.
 ///
 /// The items are put into the request's body just before it is signed. An interceptor finds them
 /// there, and not in the operation's input. A body of more than 64 KiB is a stream when it is sent.
@@ -206,7 +206,7 @@ impl BatchWriter for SdkBatchWriter {
                 .send();
             match sent.await {
                 Ok(output) => self.reading(keys, output),
-                Err(error) => Err(self.client.failure(&error, &call)),
+                Err(error) => Err(self.client.read_failure(&error, &call)),
             }
         }
         .boxed()
