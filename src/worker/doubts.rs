@@ -15,6 +15,9 @@ use crate::policy::resolve::{Found, Resolution, resolve};
 use crate::policy::retry::Backoff;
 use crate::writer::{BatchReading, BatchWriter};
 
+/// What the service says to a role that may not read.
+const ACCESS_DENIED: &str = "AccessDeniedException";
+
 /// An event that is given up for `reason` and waits for a read.
 #[derive(Debug)]
 pub(super) struct Doubtful {
@@ -132,16 +135,16 @@ impl Doubts {
             Err(failure) => {
                 tracing::warn!(events = batch.len(), class = ?failure.class(), error = %failure, "read back failed");
                 let failure = Arc::new(failure);
-                // A role that may write need not be allowed to read.
-                let is_refused = failure.class() == FailureClass::Refused;
-                if failure.class().is_retryable() && !is_refused {
+                // A role that may write need not be allowed to read. Other refusals pass: keys that are rotated, or new.
+                let is_denied = failure.code() == Some(ACCESS_DENIED);
+                if failure.class().is_retryable() && !is_denied {
                     let again = batch.into_iter();
                     return again
                         .filter_map(|doubtful| self.again(doubtful, &failure, now, jitter))
                         .collect();
                 }
                 let mut refused = batch;
-                if is_refused || failure.class() == FailureClass::Fatal {
+                if is_denied || failure.class() == FailureClass::Fatal {
                     // What waits would be refused as well.
                     refused.extend(std::iter::from_fn(|| self.waiting.pop()));
                 }
