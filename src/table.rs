@@ -235,7 +235,7 @@ impl Table {
     {
         let cause = match timeout(CALL_TIMEOUT, call).await {
             Ok(Ok(output)) => return Ok(output),
-            Ok(Err(error)) => classify(&error, Signed::default()),
+            Ok(Err(error)) => classify(&error, Signed::UNKNOWN),
             Err(_) => BatchError::timed_out(CALL_TIMEOUT),
         };
         if cause.code() == Some(NOT_FOUND) {

@@ -11,17 +11,25 @@
 mod support;
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
+use aws_config::SdkConfig;
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::interceptors::BeforeTransmitInterceptorContextMut;
+use aws_sdk_dynamodb::config::interceptors::{
+    BeforeTransmitInterceptorContextMut, FinalizerInterceptorContextMut,
+};
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_dynamodb::error::BoxError;
+use aws_sdk_dynamodb::operation::batch_write_item::BatchWriteItemOutput;
+use aws_smithy_runtime_api::client::interceptors::context::Output;
 use dynamodb_eventstore::{
     Certainty, EventStore, EventStoreBuilder, FailureClass, GiveUp, StartError, TableError,
     WriteError,
@@ -733,15 +741,24 @@ async fn a_request_that_is_not_known_to_be_repeatable_goes_through_the_sdk() {
     .await;
 }
 
+/// A store that writes by this transport through a client of this configuration, and how many requests the client
+/// has been asked for.
+async fn counted_store(
+    config: &SdkConfig,
+    way: dynamodb_eventstore::Transport,
+) -> (EventStore, Arc<AtomicU32>) {
+    let requests = Arc::new(AtomicU32::new(0));
+    let changes = Changes { name: "user-agent", value: "tests", requests: Arc::clone(&requests) };
+    let config = aws_sdk_dynamodb::config::Builder::from(config);
+    let client = Client::from_conf(config.interceptor(changes).build());
+    let store = EventStore::builder().client(&client).table(TABLE).check_table(false);
+    (brisk(store).transport(way).start().await.unwrap(), requests)
+}
+
 /// How many of the client's requests three batches take, by this transport.
 async fn client_requests(way: dynamodb_eventstore::Transport) -> u32 {
     let endpoint = Endpoint::start([]).await;
-    let requests = Arc::new(AtomicU32::new(0));
-    let changes = Changes { name: "user-agent", value: "tests", requests: Arc::clone(&requests) };
-    let config = aws_sdk_dynamodb::config::Builder::from(&endpoint.sdk_config());
-    let client = Client::from_conf(config.interceptor(changes).build());
-    let store = EventStore::builder().client(&client).table(TABLE).check_table(false);
-    let store = brisk(store).transport(way).start().await.unwrap();
+    let (store, requests) = counted_store(&endpoint.sdk_config(), way).await;
     let puts = put_many(&store, 75).await;
     assert_eq!(attempts(&settle(&store, &endpoint, puts).await), [1; 75]);
     assert_eq!(endpoint.sizes(), [25; 3]);
@@ -761,10 +778,129 @@ async fn the_transport_can_be_chosen_by_hand() {
     .await;
 }
 
+/// Credentials that take a while.
+#[derive(Debug)]
+struct Slow(Duration);
+
+impl ProvideCredentials for Slow {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async {
+            support::clock::wait(self.0).await;
+            Ok(Credentials::new("test", "test", None, None, "tests"))
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_first_request_that_fails_does_not_turn_the_direct_way_off() {
+    in_time(async {
+        let endpoint = Endpoint::start([]).await;
+        // The SDK's own time-out ends the first attempts before there are credentials.
+        let limit = Duration::from_millis(400);
+        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(limit).build();
+        let provider = SharedCredentialsProvider::new(Slow(limit * 3));
+        let config = endpoint.sdk_config().into_builder().timeout_config(timeouts);
+        let config = config.credentials_provider(provider).build();
+        log();
+        let way = dynamodb_eventstore::Transport::Direct;
+        let (store, requests) = counted_store(&config, way).await;
+        let puts = put_many(&store, 75).await;
+        let answers = settle(&store, &endpoint, puts).await;
+        assert!(answers.iter().all(|answer| answer.as_ref().unwrap().attempts > 1));
+        assert_eq!(endpoint.sizes(), [25; 3]);
+        assert_eq!(requests.load(Ordering::Relaxed), 1);
+        let logged = logged();
+        assert!(logged.contains("the SDK's time-out passed before it was signed"), "{logged}");
+        assert!(!logged.contains("not one that this crate knows"), "{logged}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_invalid_endpoint_has_the_address_found_anew() {
+    in_time(async {
+        for status in [400, 421] {
+            let wrong = Reply::error(status, "InvalidEndpointException");
+            let endpoint = Endpoint::start([wrong]).await;
+            let way = dynamodb_eventstore::Transport::Direct;
+            let (store, requests) = counted_store(&endpoint.sdk_config(), way).await;
+            let stored = settle_one(&store, &endpoint).await.unwrap();
+            assert_eq!((stored.attempts, requests.load(Ordering::Relaxed)), (2, 2), "{status}");
+        }
+    })
+    .await;
+}
+
+/// Takes the service's place at the end of each attempt, as mocks of the SDK do, and says that all is stored.
+#[derive(Debug)]
+struct Mock;
+
+impl Intercept for Mock {
+    fn name(&self) -> &'static str {
+        "Mock"
+    }
+
+    fn modify_before_attempt_completion(
+        &self,
+        context: &mut FinalizerInterceptorContextMut<'_>,
+        _components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let output =
+            BatchWriteItemOutput::builder().set_unprocessed_items(Some(HashMap::new())).build();
+        context.inner_mut().set_output_or_error(Ok(Output::erase(output)));
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_answers_by_itself_is_asked_for_each_answer() {
+    in_time(async {
+        // What went past the client would fail.
+        let failing = Reply::error(500, "InternalServerError");
+        let endpoint = Endpoint::start(Script::always(failing)).await;
+        let config = aws_sdk_dynamodb::config::Builder::from(&endpoint.sdk_config());
+        let client = Client::from_conf(config.interceptor(Mock).build());
+        let store = EventStore::builder().client(&client).table(TABLE).check_table(false);
+        let store = brisk(store).transport(dynamodb_eventstore::Transport::Direct);
+        log();
+        let store = store.start().await.unwrap();
+        for _ in 0..3 {
+            let ticket = store.put(&1).await.unwrap();
+            store.flush().await.unwrap();
+            assert_eq!(ticket.await.unwrap().attempts, 1);
+        }
+        let logged = logged();
+        assert_eq!(logged.matches("the client answers by itself").count(), 1, "{logged}");
+        assert_eq!(logged.matches("calls go through the SDK").count(), 1, "{logged}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_log_says_by_which_way_calls_go() {
+    in_time(async {
+        use dynamodb_eventstore::Transport;
+        for (way, said) in [
+            (Transport::Sdk, "calls go through the SDK"),
+            (Transport::Direct, "calls go without the SDK's orchestrator"),
+        ] {
+            log();
+            client_requests(way).await;
+            let logged = logged();
+            assert_eq!(logged.matches(said).count(), 1, "{logged}");
+        }
+    })
+    .await;
+}
+
 // One retry loop, the store's own.
 
 /// A configuration that tells the SDK to make up to five attempts, without much of a wait.
-fn eager_sdk(endpoint: &Endpoint) -> aws_config::SdkConfig {
+fn eager_sdk(endpoint: &Endpoint) -> SdkConfig {
     let retries =
         RetryConfig::standard().with_max_attempts(5).with_initial_backoff(Duration::from_millis(1));
     endpoint.sdk_config().into_builder().retry_config(retries).build()
@@ -975,6 +1111,43 @@ async fn neither_success_nor_a_lost_call_tells_what_was_in_it() {
         let logged = logged();
         assert!(logged.contains(&key), "the log was not captured");
         assert!(!logged.contains(MARKER), "{logged}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_debug_output_shows_a_password_or_a_secret() {
+    in_time(async {
+        let url = "http://user:hunter2@127.0.0.1:1";
+        let config = SdkConfig::builder()
+            .behavior_version(aws_config::BehaviorVersion::latest())
+            .region(aws_config::Region::from_static("us-east-1"))
+            .credentials_provider(SharedCredentialsProvider::new(Credentials::new(
+                "id",
+                "hunter2",
+                Some("hunter2".to_owned()),
+                None,
+                "tests",
+            )))
+            .endpoint_url(url)
+            .build();
+        let client = Client::new(&config);
+        let builder = EventStore::builder().table(TABLE).region("us-east-1").endpoint_url(url);
+        let builder = builder.session_credentials("id", "hunter2", "hunter2");
+        let table = dynamodb_eventstore::Table::new(&client, TABLE);
+        let writer = dynamodb_eventstore::SdkBatchWriter::new(&client, TABLE);
+        let direct = EventStore::builder().table(TABLE).sdk_config(&config).check_table(false);
+        let store = direct.start().await.unwrap();
+        for shown in [
+            format!("{builder:#?}"),
+            format!("{:#?}", EventStore::builder().client(&client)),
+            format!("{:#?}", EventStore::builder().sdk_config(&config)),
+            format!("{table:#?}"),
+            format!("{writer:#?}"),
+            format!("{store:#?}"),
+        ] {
+            assert!(shown.len() > 5 && !shown.contains("hunter2"), "{shown}");
+        }
     })
     .await;
 }

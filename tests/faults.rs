@@ -11,16 +11,18 @@
 
 mod support;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
+use aws_sdk_dynamodb::config::IdentityCache;
 use aws_smithy_async::time::TimeSource;
 use dynamodb_eventstore::{
-    Certainty, EventStore, FailureClass, GiveUp, Proof, ReadBack, StartError, TableError,
-    WriteError,
+    BatchError, Certainty, EventStore, FailureClass, GiveUp, Proof, ReadBack, StartError,
+    TableError, WriteError,
 };
 use tokio::task::yield_now;
 
@@ -85,6 +87,13 @@ each_way! {
     rotated_keys_are_fetched_anew_and_not_too_often
     renewed_credentials_use_the_same_connections
     nothing_of_a_store_is_left_when_it_is_dropped
+    a_byte_order_mark_is_read_over
+    credentials_slower_than_an_attempt_come_and_are_renewed
+    credentials_that_come_late_are_waited_for
+    a_provider_that_is_set_up_wrong_for_once_is_asked_again
+    a_request_that_cannot_be_prepared_says_so
+    a_clock_that_is_not_to_be_corrected_is_not
+    a_role_that_may_not_read_keeps_its_credentials
     an_answer_that_trickles_in_before_the_time_is_up_is_an_answer
     an_answer_that_trickles_beyond_the_time_is_a_maybe_and_asked_for_again
     after_a_connection_was_closed_while_idle_the_next_batch_is_stored_once
@@ -231,6 +240,8 @@ async fn a_service_that_is_not_well_is_asked_again_over_another_connection(trans
         (Reply::error(400, "ThrottlingException"), 1),
         (Reply::error(500, "InternalServerError"), 2),
         (Reply::raw(503, ""), 2),
+        (Reply::error(421, "InvalidEndpointException"), 2),
+        (Reply::raw(421, ""), 2),
     ] {
         let endpoint = Endpoint::start_over(transport, [reply]).await;
         let store = brisk(endpoint.store()).check_table(false).start().await.unwrap();
@@ -489,6 +500,17 @@ async fn a_clock_that_is_set_right_again_is_noticed_without_losing_an_event(tran
     }
 }
 
+async fn a_clock_that_is_not_to_be_corrected_is_not(transport: Transport) {
+    let script = Script::of([]).with_clock_ahead(3, "RequestTimeTooSkewed");
+    let endpoint = Endpoint::start_over(transport, script).await;
+    let config = endpoint.sdk_config().into_builder().disable_clock_skew_correction(true).build();
+    let store = brisk(endpoint.store_with(&config)).check_table(false).max_attempts(3);
+    let store = store.start().await.unwrap();
+    let error = settle_one(&store, &endpoint).await.unwrap_err();
+    assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 3));
+    assert_eq!(error.last_cause().unwrap().class(), FailureClass::ClockSkew);
+}
+
 async fn a_refusal_is_final_though_the_clock_is_hours_off(transport: Transport) {
     for code in ["AccessDeniedException", "InvalidSignatureException"] {
         let script =
@@ -519,6 +541,17 @@ async fn an_answer_without_an_end_is_given_up_and_asked_for_again(transport: Tra
     let puts = put_many(&store, 3).await;
     let answers = settle(&store, &endpoint, puts).await;
     assert_eq!(attempts(&answers), [2; 3]);
+}
+
+async fn a_byte_order_mark_is_read_over(transport: Transport) {
+    let taken = Reply::raw(200, "\u{feff}{\"UnprocessedItems\":{}}").once_applied();
+    let throttled = "\u{feff}{\"__type\":\"a#ThrottlingException\"}";
+    let endpoint = Endpoint::start_over(transport, [Reply::raw(400, throttled), taken]).await;
+    let store = store_at(&endpoint).await;
+    let stored = settle_one(&store, &endpoint).await.unwrap();
+    assert_eq!((stored.attempts, stored.proof), (2, Proof::Acknowledged));
+    let failure = stored.history()[0].failure().unwrap();
+    assert_eq!(failure.code(), Some("ThrottlingException"));
 }
 
 async fn an_event_that_is_too_large_on_the_way_fails_alone(transport: Transport) {
@@ -556,7 +589,8 @@ impl ProvideCredentials for Rotated {
 }
 
 async fn rotated_keys_are_fetched_anew_and_not_too_often(transport: Transport) {
-    for code in ["UnrecognizedClientException", "InvalidSignatureException"] {
+    for code in ["UnrecognizedClientException", "InvalidSignatureException", "InvalidClientTokenId"]
+    {
         let endpoint = Endpoint::start_over(transport, Script::of([])).await;
         endpoint.accept_only_with("AFTER", code);
         let provider = Rotated::default();
@@ -680,8 +714,7 @@ impl ProvideCredentials for Hiccup {
             self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
         };
         if clock.now() != clock.start && left().is_ok() {
-            let error =
-                aws_credential_types::provider::error::CredentialsError::not_loaded("no answer");
+            let error = CredentialsError::not_loaded("no answer");
             return future::ProvideCredentials::ready(Err(error));
         }
         self.role.provide_credentials()
@@ -783,6 +816,7 @@ async fn a_read_that_fails_is_repeated_and_one_that_is_refused_is_not(transport:
     let script = lost().first_reading([
         ReadReply::error(500, "InternalServerError"),
         ReadReply::error(400, "ProvisionedThroughputExceededException"),
+        ReadReply::error(400, "UnrecognizedClientException"),
         ReadReply::HangUp,
         ReadReply::WithoutResponses,
         ReadReply::Raw { status: 200, body: r#"{"Responses":{},"UnprocessedKeys":{}}"# },
@@ -793,7 +827,7 @@ async fn a_read_that_fails_is_repeated_and_one_that_is_refused_is_not(transport:
     for answer in answers {
         assert_eq!(answer.unwrap().proof, Proof::ReadBack);
     }
-    assert_eq!(endpoint.calls("BatchGetItem").len(), 8);
+    assert_eq!(endpoint.calls("BatchGetItem").len(), 9);
 
     let (answers, endpoint) = answers_after_one_attempt(transport, unreadable(lost())).await;
     for answer in answers {
@@ -802,6 +836,22 @@ async fn a_read_that_fails_is_repeated_and_one_that_is_refused_is_not(transport:
         assert!(error.to_string().contains("grant dynamodb:BatchGetItem"), "{error}");
     }
     assert_eq!(endpoint.calls("BatchGetItem").len(), 1);
+}
+
+async fn a_role_that_may_not_read_keeps_its_credentials(transport: Transport) {
+    let lost = || Reply::CutShort.once_applied();
+    let endpoint = Endpoint::start_over(transport, unreadable([lost(), lost()])).await;
+    let provider = Rotated::default();
+    let config = endpoint.sdk_config().into_builder();
+    let config = config.credentials_provider(SharedCredentialsProvider::new(provider.clone()));
+    let store = brisk(endpoint.store_with(&config.build())).check_table(false).max_attempts(1);
+    let store = store.start().await.unwrap();
+    for _ in 0..2 {
+        put_and_flush(&store).await.unwrap_err();
+    }
+    put_and_flush(&store).await.unwrap();
+    assert_eq!(endpoint.calls("BatchGetItem").len(), 2);
+    assert_eq!(provider.0.load(Ordering::Relaxed), 1);
 }
 
 async fn an_event_in_flight_at_the_deadline_of_close_is_found_and_stored(transport: Transport) {
@@ -847,6 +897,121 @@ async fn an_event_for_which_credentials_never_come_is_not_stored() {
         assert!(endpoint.batches().is_empty());
     })
     .await;
+}
+
+/// Credentials for a session that take their time. It is counted how often they were asked for.
+#[derive(Debug, Clone)]
+struct Slowly {
+    role: Arc<Role>,
+    asked: Arc<AtomicU32>,
+}
+
+/// Long enough for three attempts.
+const SLOW_LOAD: Duration = Duration::from_millis(1_200);
+const SHORT_ATTEMPT: Duration = Duration::from_millis(500);
+
+impl ProvideCredentials for Slowly {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            support::clock::wait(SLOW_LOAD).await;
+            self.role.provide_credentials().await
+        })
+    }
+}
+
+async fn credentials_slower_than_an_attempt_come_and_are_renewed(transport: Transport) {
+    let endpoint = Endpoint::start_over(transport, []).await;
+    let clock = StandingClock::start();
+    let role = Arc::new(Role(clock.clone()));
+    let provider = Slowly { role, asked: Arc::default() };
+    let asked = Arc::clone(&provider.asked);
+    let config = endpoint
+        .sdk_config()
+        .into_builder()
+        .credentials_provider(SharedCredentialsProvider::new(provider))
+        .time_source(clock.clone())
+        .build();
+    let store = brisk(endpoint.store_with(&config)).check_table(false);
+    let store = store.attempt_timeout(SHORT_ATTEMPT).start().await.unwrap();
+    for loads in 1..=2 {
+        let stored = put_and_flush(&store).await.unwrap();
+        assert!(stored.attempts > 1, "an attempt waited for them");
+        for attempt in stored.history() {
+            let certainty = attempt.failure().map_or(Certainty::NotStored, BatchError::certainty);
+            assert_eq!(certainty, Certainty::NotStored);
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), loads);
+        clock.end_session();
+    }
+}
+
+/// Answers with these errors first, and then with credentials.
+#[derive(Debug)]
+struct AtFirst(Mutex<Vec<CredentialsError>>);
+
+impl AtFirst {
+    fn provider(errors: impl IntoIterator<Item = CredentialsError>) -> SharedCredentialsProvider {
+        SharedCredentialsProvider::new(Self(Mutex::new(errors.into_iter().collect())))
+    }
+}
+
+impl ProvideCredentials for AtFirst {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        let error = self.0.lock().unwrap().pop();
+        let credentials = Credentials::new("test", "test", None, None, "tests");
+        future::ProvideCredentials::ready(error.map_or(Ok(credentials), Err))
+    }
+}
+
+async fn credentials_that_come_late_are_waited_for(transport: Transport) {
+    let endpoint = Endpoint::start_over(transport, []).await;
+    let missing = || CredentialsError::not_loaded("none yet");
+    let provider = AtFirst::provider([missing(), missing()]);
+    let config = endpoint.sdk_config().into_builder().credentials_provider(provider).build();
+    let store = brisk(endpoint.store_with(&config)).check_table(false).start().await.unwrap();
+    let stored = settle_one(&store, &endpoint).await.unwrap();
+    assert_eq!((stored.attempts, endpoint.batches().len()), (3, 1));
+    let said = stored.history()[0].failure().unwrap().to_string();
+    assert!(said.starts_with("no AWS credentials were found"), "{said}");
+}
+
+async fn a_provider_that_is_set_up_wrong_for_once_is_asked_again(transport: Transport) {
+    let endpoint = Endpoint::start_over(transport, []).await;
+    let provider = AtFirst::provider([CredentialsError::invalid_configuration("half a file")]);
+    let config = endpoint.sdk_config().into_builder().credentials_provider(provider).build();
+    let store = brisk(endpoint.store_with(&config)).check_table(false).start().await.unwrap();
+    let error = put_and_flush(&store).await.unwrap_err();
+    assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 1));
+    let said = error.to_string();
+    assert!(said.contains("the AWS credentials are set up wrong: half a file"), "{said}");
+    settle_one(&store, &endpoint).await.unwrap();
+}
+
+async fn a_request_that_cannot_be_prepared_says_so(transport: Transport) {
+    let endpoint = Endpoint::start_over(transport, []).await;
+    let config = || endpoint.sdk_config().into_builder();
+    let impatient = IdentityCache::lazy().load_timeout(SHORT_ATTEMPT).build();
+    let silent = SharedCredentialsProvider::new(Silent);
+    let late = config().credentials_provider(silent).identity_cache(impatient).build();
+    let nowhere = config().endpoint_url("http://user:hunter2@[::1").build();
+    for (config, why) in [(late, "identity resolver timed out after 500ms"), (nowhere, "")] {
+        let store = brisk(endpoint.store_with(&config)).check_table(false).max_attempts(2);
+        let store = store.start().await.unwrap();
+        let error = settle_one(&store, &endpoint).await.unwrap_err();
+        assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 2), "{error}");
+        let said = error.to_string();
+        let is_said = said.contains(&format!("the request could not be prepared: {why}"))
+            || said.contains(&format!("no AWS credentials could be had: {why}"));
+        assert!(is_said && !said.contains("connection") && !said.contains("hunter2"), "{said}");
+    }
+    assert!(endpoint.requests().is_empty());
 }
 
 /// Credentials that take longer than the SDK gives them where its retries are off.

@@ -222,6 +222,20 @@ impl HttpClient for Anywhere {
 
 /// Where requests go, and for which region they are signed, by this configuration: the direct way's, and
 /// the SDK's own.
+#[tokio::test]
+async fn a_session_token_of_the_builder_is_sent_and_signed() {
+    let (address, mut requests) = listener().await;
+    let builder = EventStore::builder()
+        .region("eu-central-1")
+        .session_credentials("AKID", "secret", "a session's token")
+        .endpoint_url(format!("http://{address}"));
+    let (_, arrived) = Box::pin(store(builder, &mut requests)).await;
+    assert_eq!(arrived.headers.get("x-amz-security-token").unwrap(), "a session's token");
+    assert!(arrived.authorization("Credential=").starts_with("AKID/"));
+    let signed = arrived.authorization("SignedHeaders=");
+    assert!(signed.split(';').any(|name| name == "x-amz-security-token"), "{signed}");
+}
+
 async fn addresses(config: SdkConfig) -> [(String, String); 2] {
     let anywhere = Anywhere::default();
     let config = config.into_builder().behavior_version(BehaviorVersion::latest());

@@ -34,15 +34,20 @@ impl serde::Serialize for Certainty {
 
 /// What kind of failure it was, which decides what happens next.
 ///
+/// Every error of DynamoDB's service model is named here, and those of
+/// [AWS's common errors](https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/CommonErrors.html) that such a
+/// call can meet.
+///
 /// | class | of an answer of the service | may be stored |
 /// |---|---|---|
-/// | `Throttled` | `ProvisionedThroughputExceededException`, `ThrottlingException`, `RequestLimitExceeded`, `LimitExceededException` and their like; 429 without a code | no |
-/// | `Transient` | `InternalServerError`, `ServiceUnavailable`, `ReplicatedWriteConflictException`, `TransactionInProgressException`, `RequestTimeout`, any 5xx; an answer that cannot be read; 408 without a code | maybe |
+/// | `Throttled` | `ProvisionedThroughputExceededException`, `ThrottlingException`, `RequestLimitExceeded`, `LimitExceededException`; what the SDK takes for throttling as well: `Throttling`, `ThrottledException`, `RequestThrottled`, `RequestThrottledException`, `TooManyRequestsException`, `BandwidthLimitExceeded`, `PriorRequestNotComplete`, `EC2ThrottledException`, `SlowDown`; 429 without a code | no |
+/// | `Transient` | `InternalServerError`, `InternalFailure`, `ServiceUnavailable`, `ReplicatedWriteConflictException`, `TransactionInProgressException`, `RequestTimeoutException`, `RequestAbortedException`, any 5xx; an answer that cannot be read; 408 without a code | maybe |
 /// | `Transient` | `TransactionConflictException`, `InvalidEndpointException`, 421, any other 4xx without a code | no |
 /// | `ExpiredCredentials` | `ExpiredTokenException`; credentials that are not there, or not yet | no |
 /// | `ClockSkew` | `RequestTimeTooSkewed`, `RequestExpired`; a refused signature where the clocks are far apart | no |
-/// | `Poison` | `ValidationException`, `SerializationException`, `ItemCollectionSizeLimitExceededException`, 413 | no |
-/// | `Refused` | `AccessDeniedException`, `UnrecognizedClientException`, `InvalidSignatureException`, `MissingAuthenticationTokenException`, `ResourceNotFoundException`, and every 4xx with a code that is not named here | no |
+/// | `Poison` | `ValidationException`, `ValidationError`, `SerializationException`, `ItemCollectionSizeLimitExceededException`, `RequestEntityTooLargeException`, 413 | no |
+/// | `Refused` | `AccessDeniedException`, `UnrecognizedClientException`, `InvalidClientTokenId`, `InvalidSignatureException`, `IncompleteSignature`, `MissingAuthenticationTokenException`, `NotAuthorized`, `OptInRequired`, `MalformedHttpRequestException`, `UnknownOperationException`, `ResourceNotFoundException`, `ResourceInUseException`, `TableInUseException`, `TableNotFoundException`, and every 4xx with a code that is not named here | no |
+/// | `Refused` | what only other operations are told: `BackupInUseException`, `BackupNotFoundException`, `ConditionalCheckFailedException`, `ContinuousBackupsUnavailableException`, `DuplicateItemException`, `ExportConflictException`, `ExportNotFoundException`, `GlobalTableAlreadyExistsException`, `GlobalTableNotFoundException`, `IdempotentParameterMismatchException`, `ImportConflictException`, `ImportNotFoundException`, `IndexNotFoundException`, `InvalidExportTimeException`, `InvalidRestoreTimeException`, `PointInTimeRecoveryUnavailableException`, `PolicyNotFoundException`, `ReplicaAlreadyExistsException`, `ReplicaNotFoundException`, `TableAlreadyExistsException`, `TransactionCanceledException` | no |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

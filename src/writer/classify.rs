@@ -35,11 +35,14 @@ where
             Certainty::NotStored,
             format!("the request could not be built: {}", innermost(error)),
         ),
+        SdkError::TimeoutError(_) if !signed.may_have_left => {
+            unprepared("the SDK's time-out passed before it was signed")
+        }
         SdkError::TimeoutError(_) => {
             transient(Certainty::MaybeStored, "the SDK's time-out passed without an answer")
         }
         SdkError::DispatchFailure(failure) => match failure.as_connector_error() {
-            Some(connector) => dispatch_failure(connector, signed.ever),
+            Some(connector) => dispatch_failure(connector, signed),
             None => transient(Certainty::MaybeStored, "the request could not be sent"),
         },
         SdkError::ResponseError(_) => {
@@ -87,6 +90,12 @@ fn is_success<E>(error: &SdkError<E, HttpResponse>) -> bool {
     error.raw_response().is_some_and(|response| response.status().is_success())
 }
 
+/// The request was never sent, for this reason.
+fn unprepared(reason: &str) -> BatchError {
+    let reason: String = reason.chars().take(LONGEST_MESSAGE).collect();
+    transient(Certainty::NotStored, &format!("the request could not be prepared: {reason}"))
+}
+
 fn transient(certainty: Certainty, message: &str) -> BatchError {
     BatchError::new(FailureClass::Transient, certainty, message)
 }
@@ -106,6 +115,8 @@ fn by_code(code: &str, status: u16, skewed: bool) -> (FailureClass, Certainty) {
         | "LimitExceededException"
         | "TooManyRequestsException"
         | "BandwidthLimitExceeded"
+        | "PriorRequestNotComplete"
+        | "EC2ThrottledException"
         | "SlowDown" => (FailureClass::Throttled, NotStored),
 
         "InternalServerError"
@@ -115,6 +126,7 @@ fn by_code(code: &str, status: u16, skewed: bool) -> (FailureClass, Certainty) {
         | "ServiceUnavailableException"
         | "ReplicatedWriteConflictException"
         | "TransactionInProgressException"
+        | "RequestAbortedException"
         | "RequestTimeout"
         | "RequestTimeoutException" => (FailureClass::Transient, MaybeStored),
 
@@ -136,6 +148,7 @@ fn by_code(code: &str, status: u16, skewed: bool) -> (FailureClass, Certainty) {
 
         // One event may be at fault.
         "ValidationException"
+        | "ValidationError"
         | "SerializationException"
         | "ItemCollectionSizeLimitExceededException"
         | "RequestEntityTooLarge"
@@ -164,9 +177,12 @@ fn by_status(status: u16) -> (FailureClass, Certainty) {
 }
 
 /// What it means that a call could not be made, or got no answer.
-pub(super) fn dispatch_failure(connector: &ConnectorError, has_signed: bool) -> BatchError {
-    if let Some(failure) = credentials_failure(connector, has_signed) {
+pub(super) fn dispatch_failure(connector: &ConnectorError, signed: Signed) -> BatchError {
+    if let Some(failure) = credentials_failure(connector, signed.ever) {
         return failure;
+    }
+    if !signed.may_have_left {
+        return unprepared(&one_line(innermost(connector)));
     }
     let never_connected = find_source::<hyper_util::client::legacy::Error>(connector)
         .is_some_and(hyper_util::client::legacy::Error::is_connect);
@@ -210,17 +226,27 @@ const NO_CREDENTIALS: &str = "no AWS credentials were found: set AWS_ACCESS_KEY_
 fn with_reason(what: &str, credentials: &CredentialsError) -> String {
     let reason = one_line(innermost(credentials));
     let kept: String = reason.chars().take(LONGEST_MESSAGE).collect();
-    // A profile can need a provider that is not compiled in.
-    let hint = if reason.contains("feature") {
-        "; this crate's features `sso` and `credentials-process` add the providers that profiles need"
-    } else {
-        ""
-    };
+    let hint = missing_feature(&reason).map(feature_hint).unwrap_or_default();
     format!("{what}: {kept}{hint}")
 }
 
+/// The feature of `aws-config` that a profile needs and that is not compiled in.
+fn missing_feature(reason: &str) -> Option<&str> {
+    let (_, feature) = reason.split_once("cargo feature(s) enabled: ")?;
+    Some(feature.split_once(". ").map_or(feature, |(feature, _)| feature).trim_end_matches('.'))
+}
+
+fn feature_hint(feature: &str) -> String {
+    match feature {
+        "sso" | "credentials-process" => format!("; enable this crate's feature `{feature}`"),
+        _ => format!("; depend on `aws-config` with the feature `{feature}`"),
+    }
+}
+
 /// `error`, what caused it, what caused that, and so on.
-fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+pub(super) fn chain<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| error.source())
 }
 
@@ -252,11 +278,11 @@ pub(super) fn date(response: &HttpResponse) -> Option<i64> {
 }
 
 /// The service's message as far as it cannot hold data. Some of its messages echo the request or what
-/// was signed: behind a quote, a bracket or a new line, and in a `ValidationException` behind a colon.
+/// was signed: behind a quote, a bracket or a new line, and where it calls the request invalid behind a colon.
 fn passable(code: &str, message: &str) -> String {
     let echoes = |character| match character {
         '\n' | '\'' | '"' | '`' | '{' | '[' | '<' => true,
-        ':' => code == "ValidationException",
+        ':' => matches!(code, "ValidationException" | "ValidationError"),
         _ => false,
     };
     let end = message.find(echoes).unwrap_or(message.len());
@@ -281,6 +307,10 @@ mod tests {
             ("ThrottlingException", 400, false, Throttled, NotStored),
             ("RequestLimitExceeded", 400, false, Throttled, NotStored),
             ("ThrottlingException", 503, false, Throttled, NotStored),
+            ("PriorRequestNotComplete", 400, false, Throttled, NotStored),
+            ("EC2ThrottledException", 503, false, Throttled, NotStored),
+            ("RequestAbortedException", 400, false, Transient, MaybeStored),
+            ("ValidationError", 400, false, Poison, NotStored),
             ("InternalServerError", 500, false, Transient, MaybeStored),
             ("ServiceUnavailable", 503, false, Transient, MaybeStored),
             ("ReplicatedWriteConflictException", 400, false, Transient, MaybeStored),
@@ -305,6 +335,26 @@ mod tests {
         ] {
             assert_eq!(by_code(code, status, skewed), (class, certainty), "{code} {status}");
         }
+    }
+
+    #[test]
+    fn a_profile_that_needs_a_feature_is_told_which() {
+        for (feature, hint) in [
+            ("sso", "; enable this crate's feature `sso`"),
+            ("credentials-process", "; enable this crate's feature `credentials-process`"),
+            ("credentials-login", "; depend on `aws-config` with the feature `credentials-login`"),
+        ] {
+            for more in [". In order to spawn a subprocess", ""] {
+                let reason = format!(
+                    "This behavior requires following cargo feature(s) enabled: {feature}{more}"
+                );
+                let error = CredentialsError::invalid_configuration(reason);
+                let said = with_reason("the AWS credentials are set up wrong", &error);
+                assert!(said.ends_with(hint), "{said}");
+            }
+        }
+        let said = with_reason("wrong", &CredentialsError::not_loaded("a feature of the profile"));
+        assert_eq!(said, "wrong: a feature of the profile");
     }
 
     #[test]
@@ -336,6 +386,7 @@ mod tests {
         let invalid = |message| passable("ValidationException", message);
         let echo = "1 validation error detected: Value '{events=[{\"body\":\"secret\"}]}' at …";
         assert_eq!(invalid(echo), "1 validation error detected[…]");
+        assert_eq!(passable("ValidationError", "No good: secret"), "No good[…]");
         assert_eq!(invalid("The item {body=secret} is no good"), "The item […]");
         assert_eq!(invalid("The item 'secret' is no good"), "The item […]");
         assert_eq!(invalid("No good: secret"), "No good[…]");

@@ -19,6 +19,7 @@ use futures::future::BoxFuture;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use super::answer::MISDIRECTED;
 use super::classify::{date, refused};
 use super::client::{Call, RefreshableClient, unprepared};
 use super::recording::{Recording, Unmade};
@@ -45,8 +46,7 @@ pub(crate) struct DirectBatchWriter {
     falls_back: AtomicBool,
 }
 
-/// HTTP's status of a request that went to the wrong server, which is that of `InvalidEndpointException`.
-const MISDIRECTED: u16 = 421;
+const INVALID_ENDPOINT: &str = "InvalidEndpointException";
 
 impl DirectBatchWriter {
     pub(crate) fn new(client: &Client, table: impl Into<String>) -> Self {
@@ -75,7 +75,7 @@ impl DirectBatchWriter {
     async fn recording(&self, call: &Call) -> Result<Arc<Recording>, Unmade> {
         let mut recording = self.recording.lock().await;
         match &*recording {
-            Some(recorded) if recorded.generation >= call.generation => Ok(Arc::clone(recorded)),
+            Some(recorded) if recorded.is_good_for(call) => Ok(Arc::clone(recorded)),
             before => {
                 let is_first = before.is_none();
                 let recorded = Arc::new(Recording::make(call, &self.settings.table).await?);
@@ -149,9 +149,10 @@ impl DirectBatchWriter {
         let answered = timeout(left, exchange).await;
         let (response, body) = answered.map_err(|_| BatchError::timed_out(left))??;
         let receipt = self.read(&response, &body, call.signing.signed());
-        if response.status().as_u16() == MISDIRECTED {
+        let code = receipt.as_ref().err().and_then(BatchError::code);
+        if response.status().as_u16() == MISDIRECTED || code == Some(INVALID_ENDPOINT) {
             // The address is not the table's any more: the SDK finds it anew.
-            *self.recording.lock().await = None;
+            recorded.give_up();
         }
         if let Err(failure) = &receipt
             && self.corrects_clock
@@ -177,7 +178,7 @@ impl DirectBatchWriter {
             return Ok((recorded, identity));
         }
         // The credentials are another account's by now, whose address may be another.
-        *self.recording.lock().await = None;
+        recorded.give_up();
         let recorded = self.recording(call).await?;
         Ok((recorded, identity))
     }

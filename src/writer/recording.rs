@@ -1,6 +1,8 @@
 //! One request of the SDK's, recorded just before it would be sent.
 
+use std::error::Error;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -27,7 +29,7 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use bytes::Bytes;
 
 use super::answer;
-use super::classify::{classify, credentials_failure, dispatch_failure};
+use super::classify::{chain, classify, credentials_failure, dispatch_failure};
 use super::client::Call;
 use super::payload::Slot;
 use super::signer::{Scope, SignatureHeaders, Signer};
@@ -63,7 +65,9 @@ pub(super) enum Unmade {
 /// What all requests share.
 pub(super) struct Recording {
     /// Of the client that made it.
-    pub(super) generation: u64,
+    generation: u64,
+    /// Whether its address is not the table's any more.
+    is_misdirected: AtomicBool,
     /// Of the credentials that it was signed with: part of the address, where that is account-based.
     account: Option<AccountId>,
     /// The SDK's own limit for one attempt, where the configuration sets one.
@@ -98,17 +102,16 @@ impl Recording {
             .interceptor(recorder.clone())
             .send()
             .await;
-        let Some(recorded) = recorder.take() else {
-            let Err(error) = stopped else {
-                return Err(Unmade::Unknown("the client answers by itself".to_owned()));
-            };
-            let failure =
-                classify(&error, call.signing.signed()).with_certainty(Certainty::NotStored);
-            // Credentials that are not there are missing on every way.
-            return Err(match failure.class() {
-                FailureClass::ExpiredCredentials => Unmade::Failed(failure),
-                _ => Unmade::Unknown(failure.to_string()),
-            });
+        let recorded = recorder.take();
+        let error = match stopped {
+            Err(error) if recorded.is_none() || has_stopped(&error) => error,
+            // Real requests would go past whatever answers in the service's place.
+            _ => return Err(Unmade::Unknown("the client answers by itself".to_owned())),
+        };
+        let Some(recorded) = recorded else {
+            // What keeps the SDK from making its request may pass: credentials or an address that are slow to come.
+            let failure = classify(&error, call.signing.signed());
+            return Err(Unmade::Failed(failure.with_certainty(Certainty::NotStored)));
         };
         let Recorded { components, uri, headers, authorization, timeouts, unexpected } = recorded;
         if let Some(unexpected) = unexpected {
@@ -140,6 +143,7 @@ impl Recording {
             Signer::new(&uri, &headers, scope, &identity, time(&components)).map_err(unusable)?;
         Ok(Self {
             generation: call.generation,
+            is_misdirected: AtomicBool::new(false),
             account: identity.property::<AccountId>().cloned(),
             attempt_timeout,
             template,
@@ -149,6 +153,16 @@ impl Recording {
             components,
             identities,
         })
+    }
+
+    /// Whether a call of this client can repeat the request.
+    pub(super) fn is_good_for(&self, call: &Call) -> bool {
+        self.generation >= call.generation && !self.is_misdirected.load(Ordering::Relaxed)
+    }
+
+    /// Has the next call make a request of its own, whose address is found anew.
+    pub(super) fn give_up(&self) {
+        self.is_misdirected.store(true, Ordering::Relaxed);
     }
 
     /// Whether requests with these credentials go where this one went.
@@ -209,10 +223,10 @@ impl Recording {
         let connection = CaptureSmithyConnection::new();
         request.add_extension(connection.clone());
         let answered = self.connector.call(request).await;
-        let mut response = answered.map_err(|error| dispatch_failure(&error, signed.ever))?;
+        let mut response = answered.map_err(|error| dispatch_failure(&error, signed))?;
         answer::check(&mut response);
         let status = response.status().as_u16();
-        if matches!(status, 408 | 500..)
+        if matches!(status, 408 | answer::MISDIRECTED | 500..)
             && let Some(connection) = connection.get()
         {
             connection.poison();
@@ -298,6 +312,16 @@ struct Recorded {
     unexpected: Option<String>,
 }
 
+/// Ends the call that is recorded.
+#[derive(Debug, thiserror::Error)]
+#[error("recorded, and not to be sent")]
+struct Stopped;
+
+/// Whether the recorder ended the call, and nothing after it changed that.
+fn has_stopped(error: &(dyn Error + 'static)) -> bool {
+    chain(error).any(|error| error.is::<Stopped>())
+}
+
 /// What AWS Lambda knows its invocation by, for requests to name: the SDK does the same. In Lambda it
 /// changes from one invocation to the next.
 fn lambda_trace() -> Option<String> {
@@ -336,9 +360,9 @@ impl Intercept for Recorder {
                 .load::<TimeoutConfig>()
                 .cloned()
                 .unwrap_or_else(TimeoutConfig::disabled),
-            unexpected: unexpected(request, &self.table),
+            unexpected: unexpected(request, &self.table, lambda_trace().as_deref()),
         };
         *self.slot() = Some(recorded);
-        Err("recorded, and not to be sent".into())
+        Err(Stopped.into())
     }
 }

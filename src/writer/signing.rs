@@ -11,6 +11,7 @@ use aws_sdk_dynamodb::config::interceptors::{
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_dynamodb::error::BoxError;
+use aws_smithy_runtime_api::client::connection::CaptureSmithyConnection;
 use aws_smithy_types::body::SdkBody;
 use chrono::NaiveDateTime;
 
@@ -52,7 +53,11 @@ impl Signing {
     }
 
     pub(super) fn signed(&self) -> Signed {
-        Signed { at: self.date.get().copied(), ever: self.has_signed.load(Ordering::Relaxed) }
+        Signed {
+            at: self.date.get().copied(),
+            ever: self.has_signed.load(Ordering::Relaxed),
+            may_have_left: self.is_sent(),
+        }
     }
 
     /// Notes that the request was signed by this time, in seconds after the Unix epoch.
@@ -65,12 +70,19 @@ impl Signing {
 }
 
 /// What a failed call was signed with.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Signed {
     /// The time in the signature, in seconds after the Unix epoch; `None` where it is not known.
     pub(crate) at: Option<i64>,
     /// Whether this client has signed any request: there have been credentials.
     pub(crate) ever: bool,
+    /// Whether the request may have left this machine.
+    pub(crate) may_have_left: bool,
+}
+
+impl Signed {
+    /// Of a call that nobody watched.
+    pub(crate) const UNKNOWN: Self = Self { at: None, ever: false, may_have_left: true };
 }
 
 /// The form of `X-Amz-Date`.
@@ -108,9 +120,17 @@ impl Intercept for Signing {
         &self,
         context: &mut BeforeDeserializationInterceptorContextMut<'_>,
         _runtime_components: &RuntimeComponents,
-        _config: &mut ConfigBag,
+        config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        answer::check(context.response_mut());
+        let response = context.response_mut();
+        // The SDK does as much for other failures of a server.
+        if response.status().as_u16() == answer::MISDIRECTED
+            && let Some(connection) =
+                config.load::<CaptureSmithyConnection>().and_then(|it| it.get())
+        {
+            connection.poison();
+        }
+        answer::check(response);
         Ok(())
     }
 

@@ -16,7 +16,7 @@ const KNOWN_HEADERS: [&str; 11] = [
     "x-amz-security-token",
     "x-amz-target",
     "x-amz-user-agent",
-    "x-amzn-trace-id",
+    TRACE,
 ];
 
 /// Headers that a request must have, with these values.
@@ -25,13 +25,21 @@ const EXPECTED_HEADERS: [(&str, &str); 2] = [
     ("x-amz-target", "DynamoDB_20120810.BatchWriteItem"),
 ];
 
-/// What is not as expected in a request that writes no items to `table`; `None` where all is.
-pub(super) fn unexpected(request: &HttpRequest, table: &str) -> Option<String> {
+/// Tells an invocation of AWS Lambda. Each repeated request has that of its own time, and cannot know another's.
+const TRACE: &str = "x-amzn-trace-id";
+
+/// What is not as expected in a request that writes no items to `table`; `None` where all is. `trace` is what the
+/// environment gives for the trace's header.
+pub(super) fn unexpected(
+    request: &HttpRequest,
+    table: &str,
+    trace: Option<&str>,
+) -> Option<String> {
     if request.method() != "POST" {
         return Some(format!("its method is {}", request.method()));
     }
-    for (name, _) in request.headers() {
-        if !KNOWN_HEADERS.contains(&name) {
+    for (name, value) in request.headers() {
+        if !KNOWN_HEADERS.contains(&name) || (name == TRACE && Some(value) != trace) {
             return Some(format!("it has the header {name}"));
         }
     }
@@ -65,7 +73,7 @@ mod tests {
 
     #[test]
     fn the_known_request_is_as_expected() {
-        assert_eq!(unexpected(&request(), "events"), None);
+        assert_eq!(unexpected(&request(), "events", None), None);
     }
 
     #[test]
@@ -90,9 +98,20 @@ mod tests {
         for (change, said) in changes {
             let mut request = request();
             change(&mut request);
-            let told = unexpected(&request, "events").unwrap();
+            let told = unexpected(&request, "events", None).unwrap();
             assert!(told.starts_with(said), "{told}");
         }
-        assert!(unexpected(&request(), "others").is_some());
+        assert!(unexpected(&request(), "others", None).is_some());
+    }
+
+    #[test]
+    fn a_trace_is_known_where_the_environment_gives_it() {
+        let mut request = request();
+        request.headers_mut().insert(TRACE, "Root=1-2-3");
+        assert_eq!(unexpected(&request, "events", Some("Root=1-2-3")), None);
+        for trace in [None, Some("Root=4-5-6")] {
+            let told = unexpected(&request, "events", trace).unwrap();
+            assert_eq!(told, "it has the header x-amzn-trace-id");
+        }
     }
 }
