@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use dynamodb_eventstore::internals::{Expiring, fill_batches, make_keys, reconcile_batch};
+use dynamodb_eventstore::bench_internals::{Expiring, fill_batches, make_keys, reconcile_batch};
 use dynamodb_eventstore::{Event, EventKey, MAX_BATCH_EVENTS};
 use serde_json::json;
 

@@ -91,61 +91,50 @@
 //! | `credentials-process` | credentials of AWS profiles with a `credential_process` |
 //! | `cli` | the command-line tool `dynamodb-eventstore`, and `local`, `sso` and `credentials-process` |
 
-mod body;
-mod builder;
+mod accounting;
+#[cfg(feature = "bench-internals")]
+pub mod bench_internals;
 mod clock;
-mod config;
+mod dynamodb;
 mod error;
 mod event;
-mod history;
-#[cfg(feature = "bench-internals")]
-pub mod internals;
-mod key;
-mod ledger;
+mod flow_control;
 #[cfg(feature = "local")]
 mod local;
+mod pending;
 mod policy;
-mod put_again;
 mod report;
-mod room;
 mod stats;
 mod store;
 mod sync;
-mod table;
-mod target;
 #[cfg(feature = "test-util")]
 pub mod test_util;
-mod ticket;
-mod wire;
 mod worker;
 #[cfg(any(feature = "local", feature = "test-util"))]
 mod write_capacity;
-mod writer;
 
-pub use builder::{EventStoreBuilder, StartError};
-pub use config::ConfigError;
+pub use dynamodb::table::{Capacity, Table, TableError};
+pub use dynamodb::target::Transport;
+pub use dynamodb::{BatchReading, BatchReceipt, BatchWriter, SdkBatchWriter};
 pub use error::{
-    BatchError, Certainty, CloseError, FailureClass, FlushError, GiveUp, PutError, ReadBack,
-    ThrottlingLimit, ThrottlingReason, WorkerLost, WriteError,
+    Attempt, BatchError, Certainty, CloseError, ConfigError, FailureClass, FlushError, GiveUp,
+    PutError, ReadBack, ThrottlingLimit, ThrottlingReason, WorkerLost, WriteError,
 };
+pub use event::key::{EventKey, ParseKeyError, WriterId};
 pub use event::{
     BODY_ATTRIBUTE, Event, EventTooLarge, KEY_ATTRIBUTE, MAX_BATCH_EVENTS, MAX_BATCH_WIRE_BYTES,
     MAX_BODY_BYTES, MAX_ITEM_BYTES,
 };
-pub use history::Attempt;
-pub use key::{EventKey, ParseKeyError, WriterId};
 #[cfg(feature = "local")]
 pub use local::{LocalError, LocalTable, LocalTableBuilder};
+pub use pending::{Proof, PutTicket, Stored};
 pub use policy::retry::Backoff;
 pub use report::{CloseReport, FlushReport};
 pub use stats::{Stats, ThrottledBatches};
 pub use store::EventStore;
-pub use table::{Capacity, Table, TableError};
-pub use target::Transport;
-pub use ticket::{Proof, PutTicket, Stored};
+pub use store::builder::{EventStoreBuilder, StartError};
 #[cfg(any(feature = "local", feature = "test-util"))]
 pub use write_capacity::WriteCapacity;
-pub use writer::{BatchReading, BatchReceipt, BatchWriter, SdkBatchWriter};
 
 /// The snippets of the README, run as doc tests.
 #[cfg(all(doctest, feature = "local", feature = "test-util"))]

@@ -72,13 +72,13 @@ fn one_file_names_the_sdk_call_that_writes() {
         .map(|(path, _)| path)
         .collect();
     assert_eq!(naming.len(), 1, "{naming:?}");
-    assert!(naming[0].ends_with("src/writer/client.rs"), "{naming:?}");
+    assert!(naming[0].ends_with("src/dynamodb/client.rs"), "{naming:?}");
 }
 
 #[test]
 fn the_worker_does_not_know_the_sdk_and_the_edge_does_not_know_tickets() {
     let all = sources("src");
-    for room in ["worker", "writer", "cli"] {
+    for room in ["worker", "dynamodb", "cli"] {
         assert!(all.iter().any(|(path, _)| is_in(path, room)), "{room} has moved");
     }
     for (path, source) in all {
@@ -87,7 +87,7 @@ fn the_worker_does_not_know_the_sdk_and_the_edge_does_not_know_tickets() {
             if is_in(&path, "worker") {
                 assert!(!line.contains("aws_"), "{shown}: {line}");
             }
-            if is_in(&path, "writer") {
+            if is_in(&path, "dynamodb") {
                 assert!(!line.contains("ticket"), "{shown}: {line}");
                 assert!(!line.contains("policy"), "{shown}: {line}");
             }

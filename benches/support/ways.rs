@@ -10,7 +10,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
 use bytes::Bytes;
-use dynamodb_eventstore::internals::{DirectTransport, request_body};
+use dynamodb_eventstore::bench_internals::{DirectTransport, request_body};
 use dynamodb_eventstore::{
     BODY_ATTRIBUTE, BatchError, BatchReceipt, BatchWriter, Event, EventStore, KEY_ATTRIBUTE,
     MAX_BATCH_EVENTS, PutTicket, Stats,

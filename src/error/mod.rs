@@ -1,12 +1,17 @@
 //! One error type per verb: put, write (what a ticket says), flush, close.
 
+mod attempt;
 mod batch;
+mod config;
 mod throttling;
 mod write;
 
 use std::num::NonZeroUsize;
 
+pub use attempt::Attempt;
+pub(crate) use attempt::{Doubt, History};
 pub use batch::{BatchError, Certainty, FailureClass};
+pub use config::ConfigError;
 pub use throttling::{ThrottlingLimit, ThrottlingReason};
 pub(crate) use write::GivenUp;
 pub use write::{GiveUp, ReadBack, WriteError};

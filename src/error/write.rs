@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use serde::ser::SerializeStruct;
 
-use super::{BatchError, Certainty, WorkerLost};
+use super::{Attempt, BatchError, Certainty, WorkerLost};
 use crate::event::Event;
-use crate::history::Attempt;
-use crate::key::EventKey;
+use crate::event::key::EventKey;
 
 /// Why the store gave an event up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use crate::table::TableError;
+use crate::dynamodb::table::TableError;
 
 /// Why a local table did not start, or did not stop well.
 #[derive(Debug, thiserror::Error)]

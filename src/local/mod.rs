@@ -19,9 +19,9 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
 use tokio::sync::oneshot;
 
-use crate::builder::EventStoreBuilder;
+use crate::dynamodb::table::{Capacity, Table, TableError};
 use crate::store::EventStore;
-use crate::table::{Capacity, Table, TableError};
+use crate::store::builder::EventStoreBuilder;
 use crate::write_capacity::WriteCapacity;
 
 pub use error::LocalError;

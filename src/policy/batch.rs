@@ -2,7 +2,7 @@
 
 use super::Waiting;
 use crate::event::MAX_BATCH_WIRE_BYTES;
-use crate::key::EventKey;
+use crate::event::key::EventKey;
 
 /// What the request says around its items: two braces, `RequestItems` and a table name, which can
 /// be an ARN of up to 1,024 characters. Rounded up.

@@ -32,7 +32,7 @@ pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::key::{KeyGenerator, WriterId};
+    use crate::event::key::{KeyGenerator, WriterId};
 
     /// An event with a deadline and nobody who waits for it.
     #[derive(Debug, Clone, PartialEq)]

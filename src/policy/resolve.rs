@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::error::Doubt;
 use crate::error::{Certainty, ReadBack};
-use crate::history::Doubt;
 
 /// What a consistent read found under an event's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,14 +14,14 @@ use super::reply::Then;
 use super::state::{Call, State};
 use super::throughput::{Meter, Throughput};
 use super::{FaultRates, ReadReply, Reply};
-use crate::builder::EventStoreBuilder;
 use crate::clock::now;
+use crate::dynamodb::{BatchReading, BatchReceipt, BatchWriter};
 use crate::error::{BatchError, Certainty, FailureClass};
 use crate::event::Event;
-use crate::key::EventKey;
+use crate::event::key::EventKey;
 use crate::store::EventStore;
+use crate::store::builder::EventStoreBuilder;
 use crate::write_capacity::WriteCapacity;
-use crate::writer::{BatchReading, BatchReceipt, BatchWriter};
 
 /// A key that no store of today makes.
 const STRANGER: &str = "20130927T005240652508858176";

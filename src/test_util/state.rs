@@ -10,7 +10,7 @@ use super::{ReadReply, Reply};
 use crate::clock::now;
 use crate::error::{BatchError, Certainty, FailureClass};
 use crate::event::Event;
-use crate::key::EventKey;
+use crate::event::key::EventKey;
 
 /// One call that the table got.
 #[derive(Debug, Clone)]

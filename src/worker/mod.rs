@@ -1,12 +1,12 @@
 //! The one task that waits: it moves events from the channel through the policies to the edge and
 //! settles them.
 
-mod doubts;
-mod flights;
-mod links;
+mod channel;
+mod in_flight;
 mod outcome;
 mod pacing;
-mod settlement;
+mod read_back;
+mod settle;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,9 +15,10 @@ use rand::rngs::StdRng;
 use tokio::sync::watch;
 use tokio::time::sleep_until;
 
-pub(crate) use links::{CloseOrder, Command, Ending, WorkerLinks};
+pub(crate) use channel::{CloseOrder, Command, Ending, WorkerLinks};
 
 use crate::clock::now;
+use crate::dynamodb::{BatchReading, BatchReceipt, BatchWriter};
 use crate::event::Event;
 use crate::policy::batch::BatchLimits;
 use crate::policy::buffer::Buffer;
@@ -25,11 +26,10 @@ use crate::policy::concurrency::Concurrency;
 use crate::policy::pace::Pace;
 use crate::policy::refusal::Refusals;
 use crate::policy::retry::RetryPolicy;
-use crate::writer::{BatchReading, BatchReceipt, BatchWriter};
-use doubts::{Doubtful, Doubts};
-use flights::{Flights, Landed};
-use links::{Epitaph, Inbox};
-use settlement::{Held, Settlement};
+use channel::{Epitaph, Inbox};
+use in_flight::{Flights, Landed};
+use read_back::{Doubtful, Doubts};
+use settle::{Held, Settlement};
 
 /// Commands taken from the channel at one go.
 const RECEIVED: usize = 256;

@@ -6,18 +6,18 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 
 use super::Worker;
-use super::doubts::{Doubtful, Verdict};
-use super::flights::Landed;
+use super::in_flight::Landed;
 use super::pacing::{Call, Share};
-use super::settlement::Held;
+use super::read_back::{Doubtful, Verdict};
+use super::settle::Held;
+use crate::dynamodb::{BatchReading, BatchReceipt};
+use crate::error::Doubt;
 use crate::error::{BatchError, Certainty, FailureClass, GiveUp};
-use crate::history::Doubt;
+use crate::pending::Proof;
 use crate::policy::reconcile::reconcile;
 use crate::policy::refusal::Refusal;
 use crate::policy::resolve::Resolution;
 use crate::policy::retry::Decision;
-use crate::ticket::Proof;
-use crate::writer::{BatchReading, BatchReceipt};
 
 /// What the service says where there is no table of this name.
 const NO_SUCH_TABLE: &str = "ResourceNotFoundException";

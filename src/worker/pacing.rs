@@ -6,7 +6,7 @@ use rand::RngExt;
 use tracing::field::display;
 
 use super::Worker;
-use super::settlement::Held;
+use super::settle::Held;
 use crate::error::{BatchError, ThrottlingLimit, ThrottlingReason};
 use crate::policy::Waiting;
 use crate::policy::buffer::MaxUnits;

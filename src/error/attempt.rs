@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::ser::SerializeStruct;
 
-use crate::error::{BatchError, Certainty, FailureClass};
+use super::{BatchError, Certainty, FailureClass};
 
 /// Attempts that are kept of an event's beginning, and as many of its end. With the default
 /// settings an event rarely has more than both; without a bound, a small backoff and a far deadline

@@ -15,9 +15,9 @@ use aws_smithy_runtime_api::client::connection::CaptureSmithyConnection;
 use aws_smithy_types::body::SdkBody;
 use chrono::NaiveDateTime;
 
-use super::answer;
+use super::chunked_body::Slot;
 use super::client::Connections;
-use super::payload::Slot;
+use super::response_body;
 
 /// Watches one request being signed, and gives its credentials the time they need. A clone is the same.
 ///
@@ -124,13 +124,13 @@ impl Intercept for Signing {
     ) -> Result<(), BoxError> {
         let response = context.response_mut();
         // The SDK does as much for other failures of a server.
-        if response.status().as_u16() == answer::MISDIRECTED
+        if response.status().as_u16() == response_body::MISDIRECTED
             && let Some(connection) =
                 config.load::<CaptureSmithyConnection>().and_then(|it| it.get())
         {
             connection.poison();
         }
-        answer::check(response);
+        response_body::check(response);
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::operation::RequestId;
 use chrono::Datelike;
 
 use super::response::throttling_reasons;
-use super::signing::Signed;
+use super::signing_state::Signed;
 use crate::error::{BatchError, Certainty, FailureClass};
 
 /// From this much difference between the service's clock and a signature's time its refusal is put down

@@ -1,19 +1,4 @@
-//! The edge: performs one batch write and says what became of it.
-
-mod answer;
-mod classify;
-mod client;
-mod direct;
-mod identities;
-mod outline;
-mod payload;
-mod recording;
-pub(crate) mod request;
-mod response;
-mod sdk;
-mod signer;
-mod signing;
-mod template;
+//! The trait at the edge: performs one batch write, and says what became of it.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -22,14 +7,9 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::time::timeout;
 
-pub(crate) use classify::classify;
-pub(crate) use direct::DirectBatchWriter;
-pub use sdk::SdkBatchWriter;
-pub(crate) use signing::Signed;
-
 use crate::error::{BatchError, Certainty, FailureClass};
 use crate::event::Event;
-use crate::key::EventKey;
+use crate::event::key::EventKey;
 
 /// Writes one batch of events, and reads it back: the one seam between the store and the outside.
 ///

@@ -19,7 +19,7 @@ use aws_smithy_runtime_api::client::identity::Identity;
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
-use super::outline::Outline;
+use super::canonical_request::Outline;
 use crate::error::{BatchError, Certainty, FailureClass};
 
 /// A body to sign on trial.

@@ -7,8 +7,8 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::SharedCredentialsProvider;
 
-use crate::config::ConfigError;
-use crate::writer::{BatchWriter, DirectBatchWriter, SdkBatchWriter};
+use super::{BatchWriter, DirectBatchWriter, SdkBatchWriter};
+use crate::error::ConfigError;
 
 /// By which way batches go to the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

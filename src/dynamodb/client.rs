@@ -13,10 +13,10 @@ use aws_sdk_dynamodb::config::{SharedHttpClient, StalledStreamProtectionConfig};
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::batch_write_item::builders::BatchWriteItemFluentBuilder;
 
+use super::chunked_body::Payload;
 use super::classify::classify;
 use super::identities::PatientCache;
-use super::payload::Payload;
-use super::signing::Signing;
+use super::signing_state::Signing;
 use crate::clock::now;
 use crate::error::{BatchError, Certainty, FailureClass};
 

@@ -12,13 +12,14 @@ use rand::{Rng, SeedableRng};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep_until};
 
+use super::config::Config;
 use crate::clock::now;
-use crate::config::{Config, ConfigError};
+use crate::dynamodb::BatchWriter;
+use crate::dynamodb::table::{Table, TableError};
+use crate::dynamodb::target::{TargetSettings, Transport};
+use crate::error::ConfigError;
 use crate::policy::retry::Backoff;
 use crate::store::EventStore;
-use crate::table::{Table, TableError};
-use crate::target::{TargetSettings, Transport};
-use crate::writer::BatchWriter;
 
 /// Why a store did not start.
 #[derive(Debug, thiserror::Error)]

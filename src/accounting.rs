@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::room::Room;
+use crate::flow_control::Room;
 use crate::stats::Counters;
 
 /// A store's room and counters, which its handles, its worker and its events share.

@@ -5,9 +5,9 @@
 //! run here.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
-#[path = "../src/room.rs"]
+#[path = "../src/flow_control.rs"]
 #[expect(dead_code, unused_imports, reason = "its own tests are none here")]
-mod room;
+mod flow_control;
 
 mod sync {
     pub(crate) use shuttle::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -24,7 +24,7 @@ use shuttle::future::block_on;
 use shuttle::sync::Arc;
 use shuttle::thread::{self, JoinHandle};
 
-use self::room::{NoRoom, Room};
+use self::flow_control::{NoRoom, Room};
 
 const EVENTS: usize = 2;
 const BYTES: u32 = 10;

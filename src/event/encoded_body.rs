@@ -10,7 +10,7 @@ use serde_json::ser::Serializer;
 
 use crate::error::PutError;
 use crate::event::check_body;
-use crate::wire::{WireFormatter, push_escaped, unescaped};
+use crate::event::escape::{WireFormatter, push_escaped, unescaped};
 
 /// A JSON text in its escaped form. A clone shares it.
 ///

@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
+use crate::accounting::Ledger;
 use crate::error::{Certainty, GiveUp, ReadBack};
 use crate::event::Event;
-use crate::ledger::Ledger;
+use crate::pending::{Accepted, Answered, Pending, Proof};
 use crate::policy::Waiting;
 use crate::policy::barrier::{Barrier, Epoch};
 use crate::report::{CloseReport, FlushReport};
-use crate::ticket::{Accepted, Answered, Pending, Proof};
 
 /// An accepted event in the worker's hands.
 #[derive(Debug)]

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::flights::{Flights, Landed};
-use super::settlement::Held;
+use super::in_flight::{Flights, Landed};
+use super::settle::Held;
+use crate::dynamodb::{BatchReading, BatchWriter};
 use crate::error::{BatchError, Certainty, FailureClass, GiveUp, ReadBack};
 use crate::event::Event;
-use crate::key::EventKey;
+use crate::event::key::EventKey;
 use crate::policy::Waiting;
 use crate::policy::batch::BatchLimits;
 use crate::policy::buffer::Buffer;
 use crate::policy::resolve::{Found, Resolution, resolve};
 use crate::policy::retry::Backoff;
-use crate::writer::{BatchReading, BatchWriter};
 
 /// What the service says to a role that may not read.
 const ACCESS_DENIED: &str = "AccessDeniedException";

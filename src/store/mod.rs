@@ -1,5 +1,9 @@
 //! The face of the crate.
 
+pub(crate) mod builder;
+pub(crate) mod config;
+mod put_again;
+
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,21 +14,21 @@ use serde::de::IgnoredAny;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::body::Body;
-use crate::builder::EventStoreBuilder;
+use crate::accounting::Ledger;
 use crate::clock::{FAR_OFF, KeyClock, now};
-use crate::config::Config;
+use crate::dynamodb::BatchWriter;
+use crate::error::Doubt;
 use crate::error::{CloseError, FlushError, PutError, WorkerLost};
+use crate::event::encoded_body::Body;
+use crate::event::key::{KeyGenerator, WriterId};
 use crate::event::{Event, check_body};
-use crate::history::Doubt;
-use crate::key::{KeyGenerator, WriterId};
-use crate::ledger::Ledger;
+use crate::flow_control::{NoRoom, Permit};
+use crate::pending::{Accepted, PutTicket};
 use crate::report::{CloseReport, FlushReport};
-use crate::room::{NoRoom, Permit};
 use crate::stats::Stats;
-use crate::ticket::{Accepted, PutTicket};
+use crate::store::builder::EventStoreBuilder;
+use crate::store::config::Config;
 use crate::worker::{CloseOrder, Command, Ending, Worker, WorkerLinks};
-use crate::writer::BatchWriter;
 
 /// Stores events in a DynamoDB table and says of each what became of it.
 ///

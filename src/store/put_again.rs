@@ -1,10 +1,10 @@
 //! Putting events that have their keys already.
 
+use crate::error::Doubt;
 use crate::error::{Certainty, PutError};
 use crate::event::Event;
-use crate::history::Doubt;
+use crate::pending::PutTicket;
 use crate::store::EventStore;
-use crate::ticket::PutTicket;
 
 impl EventStore {
     /// Puts an event that has its key already: one that an earlier store could not store, or not

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use crate::accounting::{Entries, Ledger};
+use crate::error::{Attempt, Doubt, History};
 use crate::error::{BatchError, Certainty, GiveUp, GivenUp, ReadBack, WorkerLost, WriteError};
 use crate::event::Event;
-use crate::history::{Attempt, Doubt, History};
-use crate::key::EventKey;
-use crate::ledger::{Entries, Ledger};
-use crate::room::Permit;
+use crate::event::key::EventKey;
+use crate::flow_control::Permit;
 use crate::stats::Counters;
 
 /// An event is in the table.

@@ -6,6 +6,11 @@
 //! whatever decides over the first (endpoint variables, FIPS, dual stack, account-based endpoints, proxies,
 //! the chain of credentials) decides over all.
 
+mod canonical_request;
+mod known_request;
+mod request_template;
+mod signer;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,17 +24,17 @@ use futures::future::BoxFuture;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::answer::MISDIRECTED;
 use super::classify::{date, refused};
 use super::client::{Call, RefreshableClient, unprepared};
-use super::recording::{Recording, Unmade};
 use super::request::RequestSettings;
-use super::signing::Signed;
+use super::response_body::MISDIRECTED;
+use super::signing_state::Signed;
 use super::{BatchReading, BatchReceipt, BatchWriter, SdkBatchWriter, request, response};
 use crate::clock::now;
 use crate::error::{BatchError, Certainty, FailureClass};
 use crate::event::Event;
-use crate::key::EventKey;
+use crate::event::key::EventKey;
+use request_template::{Recording, Unmade};
 
 /// Writes batches by repeating one recorded request; reads them back through the SDK.
 #[derive(Debug)]

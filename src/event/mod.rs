@@ -1,10 +1,14 @@
 //! What is stored, and the arithmetic of the service's limits.
 
+pub(crate) mod encoded_body;
+pub(crate) mod escape;
+pub(crate) mod key;
+
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::body::Body;
-use crate::key::EventKey;
+use crate::event::encoded_body::Body;
+use crate::event::key::EventKey;
 
 /// Bytes of an item that one write unit pays for.
 pub(crate) const WRITE_UNIT_BYTES: usize = 1_024;

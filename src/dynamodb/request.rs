@@ -4,8 +4,8 @@
 //! byte: more than a third of what a call of 25 events costs. Here each text is escaped already, and copied
 //! to where it comes to stand.
 
+use crate::event::escape::push_escaped;
 use crate::event::{AFTER_BODY, BEFORE_BODY, BEFORE_KEY, BETWEEN_ITEMS, Event};
-use crate::wire::push_escaped;
 
 /// More than the request says around its items, but for the table's name.
 const ENVELOPE_BYTES: usize = 96;
@@ -50,7 +50,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::key::EventKey;
+    use crate::event::key::EventKey;
 
     const KEY: &str = "20130927T005240652508858176";
 

@@ -13,10 +13,11 @@ use aws_sdk_dynamodb::types::{
 };
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::classify::classify;
+use super::signing_state::Signed;
 use crate::clock::{FAR_OFF, now};
 use crate::error::BatchError;
 use crate::event::KEY_ATTRIBUTE;
-use crate::writer::{Signed, classify};
 
 /// How long one call about the table may take. The SDK by itself would wait for ever.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);

@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 use aws_sdk_dynamodb::Client;
 use bytes::Bytes;
 
+use crate::dynamodb::BatchReceipt;
+use crate::dynamodb::DirectBatchWriter;
+use crate::dynamodb::request::{RequestSettings, batch_write_item};
 use crate::error::{BatchError, Certainty, FailureClass};
+use crate::event::key::{EventKey, KeyGenerator, WriterId};
 use crate::event::{Event, MAX_BATCH_EVENTS};
-use crate::key::{EventKey, KeyGenerator, WriterId};
 use crate::policy::Waiting;
 use crate::policy::batch::{Batch, BatchLimits};
 use crate::policy::buffer::Buffer;
 use crate::policy::reconcile::reconcile;
-use crate::writer::BatchReceipt;
-use crate::writer::DirectBatchWriter;
-use crate::writer::request::{RequestSettings, batch_write_item};
 
 /// An event, and when it is to be given up.
 pub type Expiring = (Event, Instant);

@@ -6,11 +6,11 @@ use std::time::Instant;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::accounting::Ledger;
 use crate::clock::now;
 use crate::error::WorkerLost;
-use crate::ledger::Ledger;
+use crate::pending::{Accepted, Pending};
 use crate::report::{CloseReport, FlushReport};
-use crate::ticket::{Accepted, Pending};
 
 /// What a handle asks of the worker. Puts and flushes share a queue, so that a flush stands behind
 /// the puts that came before it.

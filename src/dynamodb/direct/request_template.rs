@@ -28,13 +28,13 @@ use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 use bytes::Bytes;
 
-use super::answer;
-use super::classify::{chain, classify, credentials_failure, dispatch_failure};
-use super::client::Call;
-use super::payload::Slot;
+use super::known_request::unexpected;
 use super::signer::{Scope, SignatureHeaders, Signer};
-use super::signing::Signed;
-use super::template::unexpected;
+use crate::dynamodb::chunked_body::Slot;
+use crate::dynamodb::classify::{chain, classify, credentials_failure, dispatch_failure};
+use crate::dynamodb::client::Call;
+use crate::dynamodb::response_body;
+use crate::dynamodb::signing_state::Signed;
 use crate::error::{BatchError, Certainty, FailureClass};
 
 /// What this crate adds to the SDK's own words on who asks.
@@ -224,9 +224,9 @@ impl Recording {
         request.add_extension(connection.clone());
         let answered = self.connector.call(request).await;
         let mut response = answered.map_err(|error| dispatch_failure(&error, signed))?;
-        answer::check(&mut response);
+        response_body::check(&mut response);
         let status = response.status().as_u16();
-        if matches!(status, 408 | answer::MISDIRECTED | 500..)
+        if matches!(status, 408 | response_body::MISDIRECTED | 500..)
             && let Some(connection) = connection.get()
         {
             connection.poison();
@@ -238,7 +238,7 @@ impl Recording {
                 if let Some(connection) = connection.get() {
                     connection.poison();
                 }
-                Err(super::direct::broken_off(&response))
+                Err(super::broken_off(&response))
             }
         }
     }

@@ -17,8 +17,8 @@ use super::client::RefreshableClient;
 use super::request::{self, RequestSettings};
 use super::{BatchReading, BatchReceipt, BatchWriter};
 use crate::error::{BatchError, Certainty, FailureClass};
+use crate::event::key::EventKey;
 use crate::event::{BODY_ATTRIBUTE, Event, KEY_ATTRIBUTE};
-use crate::key::EventKey;
 
 /// Writes batches with the AWS SDK's `BatchWriteItem`, and reads them back with its `BatchGetItem`.
 ///

@@ -4,37 +4,14 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use crate::error::PutError;
+use crate::error::{ConfigError, PutError};
+use crate::event::key::WriterId;
 use crate::event::{MAX_BATCH_EVENTS, MAX_ITEM_BYTES};
-use crate::key::WriterId;
+use crate::flow_control;
 use crate::policy::batch::BatchLimits;
 use crate::policy::retry::{Backoff, RetryPolicy};
-use crate::room;
 use crate::stats::Stats;
 use crate::worker::WorkerSettings;
-
-/// A setting is out of range, missing, or contradicts another. Nothing is clamped.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("setting `{field}` is {value}; it must {limit}")]
-#[non_exhaustive]
-pub struct ConfigError {
-    /// Name of the setting: that of the builder's method.
-    pub field: &'static str,
-    /// What it was set to; `hidden` where it is a secret.
-    pub value: String,
-    /// What it must be.
-    pub limit: String,
-}
-
-impl ConfigError {
-    pub(crate) fn new(
-        field: &'static str,
-        value: impl fmt::Display,
-        limit: impl Into<String>,
-    ) -> Self {
-        Self { field, value: value.to_string(), limit: limit.into() }
-    }
-}
 
 /// The settings that do not say where to write but how. [`Config::validate`] has been through
 /// every one that a worker runs on.
@@ -87,8 +64,8 @@ const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
 const MAX_WRITE_UNITS: u32 = 100_000_000;
 
 const MAX_BUFFERED_EVENTS: usize = 100_000_000;
-const MAX_BUFFERED_BYTES: u64 = room::MAX_BYTES;
-const _: () = assert!(MAX_BUFFERED_EVENTS as u64 <= room::MAX_EVENTS);
+const MAX_BUFFERED_BYTES: u64 = flow_control::MAX_BYTES;
+const _: () = assert!(MAX_BUFFERED_EVENTS as u64 <= flow_control::MAX_EVENTS);
 
 impl Config {
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
