@@ -8,7 +8,7 @@ use crate::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, PoisonErr
 
 /// Why room was not given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NoRoom {
+pub(crate) enum AcquireError {
     Full,
     Closed,
 }
@@ -18,20 +18,20 @@ pub(crate) enum NoRoom {
 /// Whoever gives room back hands it to those who wait. So a put that is set aside while it waits, and
 /// not asked again, keeps no more than its own room from the others.
 #[derive(Debug)]
-pub(crate) struct Room {
-    /// A [`Free`]: one word, so that room is taken in one step where there is some.
+pub(crate) struct FlowControl {
+    /// A [`Available`]: one word, so that room is taken in one step where there is some.
     free: AtomicU64,
     /// How many events' room is to be kept back, and how much is by now: the rest is still in use.
     to_withhold: AtomicU64,
     withheld: AtomicU64,
-    /// How many are in `queue`. While there are any, nobody else takes room.
+    /// How many are in `queue`. While there are any, nobody else takes flow_control.
     waiting: AtomicUsize,
     queue: Mutex<Queue>,
     /// Tells the worker that a put has begun to wait, so that it does not sit out the linger.
-    pressed: Notify,
+    waiter_added: Notify,
 }
 
-/// The puts that wait for room, in the order they came.
+/// The puts that wait for flow_control, in the order they came.
 #[derive(Debug, Default)]
 struct Queue {
     waiters: VecDeque<Waiter>,
@@ -43,48 +43,48 @@ struct Waiter {
     number: u64,
     bytes: u32,
     /// Told when the room has been taken for it; dropped when there will be none.
-    entered: oneshot::Sender<()>,
+    acquired: oneshot::Sender<()>,
 }
 
-impl Room {
+impl FlowControl {
     pub(crate) fn new(max_buffered_events: usize, max_buffered_bytes: usize) -> Self {
-        let free = Free::of(max_buffered_events as u64, max_buffered_bytes as u64);
+        let free = Available::of(max_buffered_events as u64, max_buffered_bytes as u64);
         Self {
             free: AtomicU64::new(free.0),
             to_withhold: AtomicU64::new(0),
             withheld: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             queue: Mutex::default(),
-            pressed: Notify::new(),
+            waiter_added: Notify::new(),
         }
     }
 
     /// Room for one event of `bytes`, or word that there is none now.
-    pub(crate) fn try_enter(&self, bytes: u32) -> Result<Permit<'_>, NoRoom> {
-        if self.is_pressed() && !self.free().is_closed() {
-            return Err(NoRoom::Full);
+    pub(crate) fn try_acquire(&self, bytes: u32) -> Result<Permit<'_>, AcquireError> {
+        if self.has_waiters() && !self.free().is_closed() {
+            return Err(AcquireError::Full);
         }
         self.take(bytes)?;
-        Ok(Permit { room: self, bytes })
+        Ok(Permit { flow_control: self, bytes })
     }
 
     /// Waits for room for one event of `bytes`. Fails only when the store closes.
     ///
     /// Cancel safe: a dropped wait leaves its place in the queue and holds nothing.
-    pub(crate) async fn enter(&self, bytes: u32) -> Result<Permit<'_>, NoRoom> {
-        match self.try_enter(bytes) {
+    pub(crate) async fn acquire(&self, bytes: u32) -> Result<Permit<'_>, AcquireError> {
+        match self.try_acquire(bytes) {
             // In memory of its own, so that a put that need not wait carries none of it around.
-            Err(NoRoom::Full) => Box::pin(Wait::new(self, bytes).done()).await,
+            Err(AcquireError::Full) => Box::pin(Wait::new(self, bytes).done()).await,
             decided => decided,
         }
     }
 
     /// Gives back the room of so many events.
-    pub(crate) fn leave(&self, events: u64, bytes: u64) {
+    pub(crate) fn release(&self, events: u64, bytes: u64) {
         let events = events - self.keep_back(events);
-        // In one order with `waiting`: either the waiter sees this room, or this sees the waiter.
-        self.free.fetch_add(Free::of(events, bytes).0, Ordering::SeqCst);
-        if self.is_pressed() {
+        // In one order with `waiting`: either the waiter sees this flow_control, or this sees the waiter.
+        self.free.fetch_add(Available::of(events, bytes).0, Ordering::SeqCst);
+        if self.has_waiters() {
             self.serve();
         }
     }
@@ -96,8 +96,8 @@ impl Room {
         let mut taken = 0;
         let _ = self.free.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |free| {
             let missing = events.saturating_sub(self.withheld.load(Ordering::SeqCst));
-            taken = missing.min(Free(free).events());
-            Some(free - Free::of(taken, 0).0)
+            taken = missing.min(Available(free).events());
+            Some(free - Available::of(taken, 0).0)
         });
         self.withheld.fetch_add(taken, Ordering::SeqCst);
         let mut too_many = 0;
@@ -106,7 +106,7 @@ impl Room {
             Some(withheld - too_many)
         });
         if too_many > 0 {
-            self.free.fetch_add(Free::of(too_many, 0).0, Ordering::SeqCst);
+            self.free.fetch_add(Available::of(too_many, 0).0, Ordering::SeqCst);
             self.serve();
         }
     }
@@ -132,36 +132,36 @@ impl Room {
 
     /// Refuses everyone from now on, those who wait included.
     pub(crate) fn close(&self) {
-        self.free.fetch_or(Free::CLOSED, Ordering::SeqCst);
+        self.free.fetch_or(Available::CLOSED, Ordering::SeqCst);
         self.serve();
     }
 
     /// Whether a put waits for room now.
-    pub(crate) fn is_pressed(&self) -> bool {
+    pub(crate) fn has_waiters(&self) -> bool {
         self.waiting.load(Ordering::SeqCst) > 0
     }
 
-    /// Returns when a put has begun to wait for room.
-    pub(crate) async fn pressed(&self) {
-        self.pressed.notified().await;
+    /// Returns when a put has begun to wait for flow_control.
+    pub(crate) async fn waiter_added(&self) {
+        self.waiter_added.notified().await;
     }
 
     /// Takes room for those who have waited longest, as far as there is some. Nobody is woken under the
     /// lock.
     fn serve(&self) {
         while let Some((waiter, taken)) = self.next_served() {
-            // Where there will be no room, dropping the sender says so. Who has gone leaves it to the next.
-            if taken.is_ok() && waiter.entered.send(()).is_err() {
+            // Where there will be no flow_control, dropping the sender says so. Who has gone leaves it to the next.
+            if taken.is_ok() && waiter.acquired.send(()).is_err() {
                 let events = 1 - self.keep_back(1);
-                self.free.fetch_add(Free::of(events, waiter.bytes.into()).0, Ordering::SeqCst);
+                self.free.fetch_add(Available::of(events, waiter.bytes.into()).0, Ordering::SeqCst);
             }
         }
     }
 
-    fn next_served(&self) -> Option<(Waiter, Result<(), NoRoom>)> {
+    fn next_served(&self) -> Option<(Waiter, Result<(), AcquireError>)> {
         let mut queue = self.queue();
         let taken = self.take(queue.waiters.front()?.bytes);
-        if taken == Err(NoRoom::Full) {
+        if taken == Err(AcquireError::Full) {
             return None;
         }
         let waiter = queue.waiters.pop_front()?;
@@ -169,17 +169,17 @@ impl Room {
         Some((waiter, taken))
     }
 
-    fn take(&self, bytes: u32) -> Result<(), NoRoom> {
-        let less = |free| Free(free).less(bytes).map(|free| free.0);
+    fn take(&self, bytes: u32) -> Result<(), AcquireError> {
+        let less = |free| Available(free).less(bytes).map(|free| free.0);
         match self.free.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less) {
             Ok(_) => Ok(()),
-            Err(free) if Free(free).is_closed() => Err(NoRoom::Closed),
-            Err(_) => Err(NoRoom::Full),
+            Err(free) if Available(free).is_closed() => Err(AcquireError::Closed),
+            Err(_) => Err(AcquireError::Full),
         }
     }
 
-    fn free(&self) -> Free {
-        Free(self.free.load(Ordering::SeqCst))
+    fn free(&self) -> Available {
+        Available(self.free.load(Ordering::SeqCst))
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -190,61 +190,62 @@ impl Room {
 
 /// One put's wait.
 struct Wait<'a> {
-    room: &'a Room,
+    flow_control: &'a FlowControl,
     number: u64,
     bytes: u32,
-    entered: oneshot::Receiver<()>,
+    acquired: oneshot::Receiver<()>,
 }
 
 impl<'a> Wait<'a> {
-    fn new(room: &'a Room, bytes: u32) -> Self {
-        let (entered, told) = oneshot::channel();
+    fn new(flow_control: &'a FlowControl, bytes: u32) -> Self {
+        let (acquired, told) = oneshot::channel();
         let number = {
-            let mut queue = room.queue();
+            let mut queue = flow_control.queue();
             let number = queue.next_number;
             queue.next_number += 1;
-            queue.waiters.push_back(Waiter { number, bytes, entered });
-            room.waiting.fetch_add(1, Ordering::SeqCst);
+            queue.waiters.push_back(Waiter { number, bytes, acquired });
+            flow_control.waiting.fetch_add(1, Ordering::SeqCst);
             number
         };
-        room.pressed.notify_one();
+        flow_control.waiter_added.notify_one();
         // What was given back before the place was taken went to nobody.
-        room.serve();
-        Self { room, number, bytes, entered: told }
+        flow_control.serve();
+        Self { flow_control, number, bytes, acquired: told }
     }
 
-    async fn done(mut self) -> Result<Permit<'a>, NoRoom> {
-        let told = (&mut self.entered).await;
-        told.map(|()| Permit { room: self.room, bytes: self.bytes }).map_err(|_| NoRoom::Closed)
+    async fn done(mut self) -> Result<Permit<'a>, AcquireError> {
+        let told = (&mut self.acquired).await;
+        told.map(|()| Permit { flow_control: self.flow_control, bytes: self.bytes })
+            .map_err(|_| AcquireError::Closed)
     }
 }
 
 impl Drop for Wait<'_> {
     /// Leaves the queue, or gives back what nobody has heard of.
     fn drop(&mut self) {
-        if self.entered.is_terminated() {
+        if self.acquired.is_terminated() {
             return;
         }
         // From here on nobody tells anything.
-        self.entered.close();
-        if self.entered.try_recv().is_ok() {
-            return self.room.leave(1, self.bytes.into());
+        self.acquired.close();
+        if self.acquired.try_recv().is_ok() {
+            return self.flow_control.release(1, self.bytes.into());
         }
         {
-            let mut queue = self.room.queue();
+            let mut queue = self.flow_control.queue();
             let place = queue.waiters.binary_search_by_key(&self.number, |waiter| waiter.number);
             let Ok(place) = place else { return };
             queue.waiters.remove(place);
-            self.room.waiting.fetch_sub(1, Ordering::SeqCst);
+            self.flow_control.waiting.fetch_sub(1, Ordering::SeqCst);
         }
         // Those behind may be smaller.
-        self.room.serve();
+        self.flow_control.serve();
     }
 }
 
 /// What is free, in one number: whether the room is closed, in the highest bit, then events, then bytes.
 #[derive(Debug, Clone, Copy)]
-struct Free(u64);
+struct Available(u64);
 
 /// Bits of the bytes, below those of the events.
 const BYTE_BITS: u32 = 36;
@@ -255,7 +256,7 @@ pub(crate) const MAX_EVENTS: u64 = (1 << (63 - BYTE_BITS)) - 1;
 /// Most bytes that a room counts: one less than 64 GiB.
 pub(crate) const MAX_BYTES: u64 = (1 << BYTE_BITS) - 1;
 
-impl Free {
+impl Available {
     const CLOSED: u64 = 1 << 63;
 
     fn of(events: u64, bytes: u64) -> Self {
@@ -285,20 +286,20 @@ impl Free {
 /// Room for one event. Dropping it gives the room back.
 #[derive(Debug)]
 pub(crate) struct Permit<'a> {
-    room: &'a Room,
+    flow_control: &'a FlowControl,
     bytes: u32,
 }
 
 impl Permit<'_> {
-    /// Leaves the room to the event that it was taken for, which is to [`leave`](Room::leave) by itself.
-    pub(crate) fn hand_over(self) {
+    /// Leaves the room to the event that it was taken for, which is to [`release`](Room::leave) by itself.
+    pub(crate) fn forget(self) {
         std::mem::forget(self);
     }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        self.room.leave(1, self.bytes.into());
+        self.flow_control.release(1, self.bytes.into());
     }
 }
 
@@ -309,120 +310,125 @@ mod tests {
 
     use super::*;
 
-    fn free(room: &Room) -> (u64, u64) {
-        (room.free().events(), room.free().bytes())
+    fn free(flow_control: &FlowControl) -> (u64, u64) {
+        (flow_control.free().events(), flow_control.free().bytes())
     }
 
     #[test]
     fn the_largest_room_is_counted_and_used_up() {
-        let room = Room::new(MAX_EVENTS as usize, MAX_BYTES as usize);
-        assert_eq!(free(&room), (MAX_EVENTS, MAX_BYTES));
-        let permit = room.try_enter(u32::MAX).unwrap();
-        assert_eq!(free(&room), (MAX_EVENTS - 1, MAX_BYTES - u64::from(u32::MAX)));
-        room.close();
+        let flow_control = FlowControl::new(MAX_EVENTS as usize, MAX_BYTES as usize);
+        assert_eq!(free(&flow_control), (MAX_EVENTS, MAX_BYTES));
+        let permit = flow_control.try_acquire(u32::MAX).unwrap();
+        assert_eq!(free(&flow_control), (MAX_EVENTS - 1, MAX_BYTES - u64::from(u32::MAX)));
+        flow_control.close();
         drop(permit);
-        assert_eq!(free(&room), (MAX_EVENTS, MAX_BYTES));
+        assert_eq!(free(&flow_control), (MAX_EVENTS, MAX_BYTES));
     }
 
     #[test]
     fn a_permit_holds_one_event_and_its_bytes_and_gives_both_back() {
-        let room = Room::new(2, 100);
-        let permit = room.try_enter(60).unwrap();
-        assert_eq!(free(&room), (1, 40));
+        let flow_control = FlowControl::new(2, 100);
+        let permit = flow_control.try_acquire(60).unwrap();
+        assert_eq!(free(&flow_control), (1, 40));
         drop(permit);
-        assert_eq!(free(&room), (2, 100));
+        assert_eq!(free(&flow_control), (2, 100));
     }
 
     #[test]
     fn a_refusal_takes_nothing() {
-        let room = Room::new(2, 100);
-        let _held = room.try_enter(60).unwrap();
-        assert_eq!(room.try_enter(41).unwrap_err(), NoRoom::Full);
-        assert_eq!(free(&room), (1, 40));
+        let flow_control = FlowControl::new(2, 100);
+        let _held = flow_control.try_acquire(60).unwrap();
+        assert_eq!(flow_control.try_acquire(41).unwrap_err(), AcquireError::Full);
+        assert_eq!(free(&flow_control), (1, 40));
     }
 
     #[test]
     fn withheld_room_is_free_for_nobody_until_it_is_released() {
-        let room = Room::new(10, 100);
-        room.withhold(7);
-        assert_eq!(free(&room), (3, 100));
-        room.withhold(4);
-        assert_eq!(free(&room), (6, 100));
-        room.withhold(0);
-        assert_eq!(free(&room), (10, 100));
-        assert!(!room.is_withheld());
+        let flow_control = FlowControl::new(10, 100);
+        flow_control.withhold(7);
+        assert_eq!(free(&flow_control), (3, 100));
+        flow_control.withhold(4);
+        assert_eq!(free(&flow_control), (6, 100));
+        flow_control.withhold(0);
+        assert_eq!(free(&flow_control), (10, 100));
+        assert!(!flow_control.is_withheld());
     }
 
     #[test]
     fn room_in_use_is_withheld_when_it_is_given_back() {
-        let room = Room::new(3, 100);
-        let permits = [(); 3].map(|()| room.try_enter(10).unwrap());
-        room.withhold(2);
+        let flow_control = FlowControl::new(3, 100);
+        let permits = [(); 3].map(|()| flow_control.try_acquire(10).unwrap());
+        flow_control.withhold(2);
         let [first, second, third] = permits;
         drop(first);
         drop(second);
-        assert_eq!(free(&room), (0, 90));
+        assert_eq!(free(&flow_control), (0, 90));
         drop(third);
-        assert_eq!(free(&room), (1, 100));
-        room.withhold(0);
-        assert_eq!(free(&room), (3, 100));
+        assert_eq!(free(&flow_control), (1, 100));
+        flow_control.withhold(0);
+        assert_eq!(free(&flow_control), (3, 100));
     }
 
     #[tokio::test]
     async fn a_put_that_waits_is_served_when_room_is_released() {
-        let room = Room::new(2, 100);
-        room.withhold(2);
-        let mut waits = Box::pin(room.enter(10));
+        let flow_control = FlowControl::new(2, 100);
+        flow_control.withhold(2);
+        let mut waits = Box::pin(flow_control.acquire(10));
         assert!(waits.as_mut().now_or_never().is_none());
-        room.withhold(1);
+        flow_control.withhold(1);
         drop(waits.await.unwrap());
-        assert_eq!(free(&room), (1, 100));
+        assert_eq!(free(&flow_control), (1, 100));
     }
 
     #[tokio::test]
     async fn nobody_goes_before_those_who_wait() {
-        let room = Room::new(3, 100);
-        let held = room.try_enter(60).unwrap();
-        let mut large = Box::pin(room.enter(60));
+        let flow_control = FlowControl::new(3, 100);
+        let held = flow_control.try_acquire(60).unwrap();
+        let mut large = Box::pin(flow_control.acquire(60));
         assert!(large.as_mut().now_or_never().is_none());
         // There is room for these, and there would never be any for the large one.
-        assert_eq!(room.try_enter(10).unwrap_err(), NoRoom::Full);
-        let mut small = Box::pin(room.enter(10));
+        assert_eq!(flow_control.try_acquire(10).unwrap_err(), AcquireError::Full);
+        let mut small = Box::pin(flow_control.acquire(10));
         assert!(small.as_mut().now_or_never().is_none());
         drop(held);
         let (large, small) = (large.await.unwrap(), small.await.unwrap());
-        assert_eq!(free(&room), (1, 30));
+        assert_eq!(free(&flow_control), (1, 30));
         drop((large, small));
-        assert!(room.try_enter(100).is_ok());
+        assert!(flow_control.try_acquire(100).is_ok());
     }
 
     #[tokio::test]
     async fn a_put_that_is_set_aside_while_it_waits_keeps_only_its_own_room() {
-        let room = Room::new(2, 100);
-        let (first, second) = (room.try_enter(1).unwrap(), room.try_enter(1).unwrap());
-        let mut set_aside = Box::pin(room.enter(60));
+        let flow_control = FlowControl::new(2, 100);
+        let (first, second) =
+            (flow_control.try_acquire(1).unwrap(), flow_control.try_acquire(1).unwrap());
+        let mut set_aside = Box::pin(flow_control.acquire(60));
         assert!(set_aside.as_mut().now_or_never().is_none());
-        let mut waits = Box::pin(room.enter(40));
+        let mut waits = Box::pin(flow_control.acquire(40));
         assert!(waits.as_mut().now_or_never().is_none());
         drop(first);
         assert!(waits.as_mut().now_or_never().is_none(), "this room is the other's");
         drop(second);
-        let entered = waits.await.unwrap();
-        assert_eq!(free(&room), (0, 0), "the other has its room, whether it asks or not");
-        assert!(!room.is_pressed());
-        drop(entered);
-        drop(room.try_enter(40).unwrap());
+        let acquired = waits.await.unwrap();
+        assert_eq!(
+            free(&flow_control),
+            (0, 0),
+            "the other has its flow_control, whether it asks or not"
+        );
+        assert!(!flow_control.has_waiters());
+        drop(acquired);
+        drop(flow_control.try_acquire(40).unwrap());
         drop(set_aside);
-        assert_eq!(free(&room), (2, 100));
+        assert_eq!(free(&flow_control), (2, 100));
     }
 
     #[tokio::test]
     async fn when_a_large_one_gives_up_those_behind_it_are_served() {
-        let room = Room::new(3, 100);
-        let _held = room.try_enter(60).unwrap();
-        let mut large = Box::pin(room.enter(60));
+        let flow_control = FlowControl::new(3, 100);
+        let _held = flow_control.try_acquire(60).unwrap();
+        let mut large = Box::pin(flow_control.acquire(60));
         assert!(large.as_mut().now_or_never().is_none());
-        let mut small = Box::pin(room.enter(40));
+        let mut small = Box::pin(flow_control.acquire(40));
         assert!(small.as_mut().now_or_never().is_none());
         drop(large);
         assert!(small.now_or_never().is_some());
@@ -430,35 +436,35 @@ mod tests {
 
     #[tokio::test]
     async fn a_cancelled_wait_leaves_nothing_behind() {
-        let room = Room::new(2, 100);
-        let held = room.try_enter(60).unwrap();
+        let flow_control = FlowControl::new(2, 100);
+        let held = flow_control.try_acquire(60).unwrap();
         {
-            let waits = room.enter(60);
+            let waits = flow_control.acquire(60);
             tokio::pin!(waits);
             assert!(waits.as_mut().now_or_never().is_none());
-            assert!(room.is_pressed());
+            assert!(flow_control.has_waiters());
         }
-        assert!(!room.is_pressed());
+        assert!(!flow_control.has_waiters());
         drop(held);
-        assert_eq!(free(&room), (2, 100));
+        assert_eq!(free(&flow_control), (2, 100));
     }
 
     #[tokio::test]
     async fn closing_refuses_those_who_wait_and_those_who_come() {
-        let room = Room::new(1, 100);
-        let _held = room.try_enter(1).unwrap();
-        let waits = room.enter(1);
+        let flow_control = FlowControl::new(1, 100);
+        let _held = flow_control.try_acquire(1).unwrap();
+        let waits = flow_control.acquire(1);
         tokio::pin!(waits);
         assert!(waits.as_mut().now_or_never().is_none());
-        room.close();
-        assert_eq!(waits.await.unwrap_err(), NoRoom::Closed);
-        assert_eq!(room.try_enter(1).unwrap_err(), NoRoom::Closed);
+        flow_control.close();
+        assert_eq!(waits.await.unwrap_err(), AcquireError::Closed);
+        assert_eq!(flow_control.try_acquire(1).unwrap_err(), AcquireError::Closed);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn puts_on_several_threads_that_wait_and_give_up_all_get_room_in_the_end() {
         const PUTS: u32 = 2_000;
-        let room: &'static Room = Box::leak(Box::new(Room::new(3, 100)));
+        let flow_control: &'static FlowControl = Box::leak(Box::new(FlowControl::new(3, 100)));
         let mut tasks = tokio::task::JoinSet::new();
         for task in 0..8_u32 {
             tasks.spawn(async move {
@@ -466,15 +472,15 @@ mod tests {
                     let bytes = 1 + (put * 31 + task * 17) % 100;
                     if put % 7 == task % 7 {
                         // Begins to wait, and gives up before, at or after its turn.
-                        let begun = room.enter(bytes);
+                        let begun = flow_control.acquire(bytes);
                         tokio::select! {
                             biased;
-                            entered = begun => drop(entered.unwrap()),
+                            acquired = begun => drop(acquired.unwrap()),
                             () = tokio::task::yield_now() => {}
                         }
                         continue;
                     }
-                    let permit = room.enter(bytes).await.unwrap();
+                    let permit = flow_control.acquire(bytes).await.unwrap();
                     if put % 3 == 0 {
                         tokio::task::yield_now().await;
                     }
@@ -485,15 +491,15 @@ mod tests {
         while let Some(done) = tasks.join_next().await {
             done.unwrap();
         }
-        assert_eq!((free(room), room.is_pressed()), ((3, 100), false));
+        assert_eq!((free(flow_control), flow_control.has_waiters()), ((3, 100), false));
         // Closing lets everyone go who waits, wherever they are.
-        let _held = room.try_enter(100).unwrap();
+        let _held = flow_control.try_acquire(100).unwrap();
         let mut waiting = tokio::task::JoinSet::new();
-        (0..8).for_each(|_| drop(waiting.spawn(async { room.enter(1).await.is_err() })));
-        while room.waiting.load(Ordering::SeqCst) < 8 {
+        (0..8).for_each(|_| drop(waiting.spawn(async { flow_control.acquire(1).await.is_err() })));
+        while flow_control.waiting.load(Ordering::SeqCst) < 8 {
             tokio::task::yield_now().await;
         }
-        room.close();
+        flow_control.close();
         assert!(waiting.join_all().await.into_iter().all(|refused| refused));
     }
 
@@ -531,15 +537,15 @@ mod tests {
         ) {
             const EVENTS: u64 = 5;
             const BYTES: u64 = 100;
-            let room = Room::new(EVENTS as usize, BYTES as usize);
-            let room = &room;
+            let flow_control = FlowControl::new(EVENTS as usize, BYTES as usize);
+            let flow_control = &flow_control;
             let mut inside: Vec<Permit<'_>> = Vec::new();
             let mut waiting = Vec::new();
             let mut closed = false;
             for step in steps {
                 match step {
                     Step::Enter { bytes } => {
-                        waiting.push(Box::pin(room.enter(bytes)));
+                        waiting.push(Box::pin(flow_control.acquire(bytes)));
                     }
                     Step::Cancel { place } if !waiting.is_empty() => {
                         drop(waiting.remove(place % waiting.len()));
@@ -549,7 +555,7 @@ mod tests {
                     }
                     Step::Cancel { .. } | Step::Leave { .. } => {}
                     Step::Close => {
-                        room.close();
+                        flow_control.close();
                         closed = true;
                     }
                 }
@@ -561,7 +567,7 @@ mod tests {
                             prop_assert!(!closed);
                             inside.push(permit);
                         }
-                        Some(Err(no_room)) => prop_assert!(closed && no_room == NoRoom::Closed),
+                        Some(Err(error)) => prop_assert!(closed && error == AcquireError::Closed),
                         None => still_waiting.push(waits),
                     }
                 }
@@ -569,13 +575,13 @@ mod tests {
                 let bytes: u64 = inside.iter().map(|permit| u64::from(permit.bytes)).sum();
                 let events = inside.len() as u64;
                 prop_assert!(events <= EVENTS && bytes <= BYTES);
-                prop_assert_eq!(room.is_pressed(), !waiting.is_empty());
+                prop_assert_eq!(flow_control.has_waiters(), !waiting.is_empty());
                 if waiting.is_empty() {
-                    prop_assert_eq!(free(room), (EVENTS - events, BYTES - bytes));
+                    prop_assert_eq!(free(flow_control), (EVENTS - events, BYTES - bytes));
                 }
             }
             drop((waiting, inside));
-            prop_assert_eq!(free(room), (EVENTS, BYTES));
+            prop_assert_eq!(free(flow_control), (EVENTS, BYTES));
         }
     }
 }

@@ -117,8 +117,8 @@ pub use dynamodb::table::{Capacity, Table, TableError};
 pub use dynamodb::target::Transport;
 pub use dynamodb::{BatchReading, BatchReceipt, BatchWriter, SdkBatchWriter};
 pub use error::{
-    Attempt, BatchError, Certainty, CloseError, ConfigError, FailureClass, FlushError, GiveUp,
-    PutError, ReadBack, ThrottlingLimit, ThrottlingReason, WorkerLost, WriteError,
+    Attempt, BatchError, Certainty, CloseError, ConfigError, FailureClass, FailureReason,
+    FlushError, PutError, ReadBack, ThrottlingLimit, ThrottlingReason, WorkerLost, WriteError,
 };
 pub use event::key::{EventKey, ParseKeyError, WriterId};
 pub use event::{

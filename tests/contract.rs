@@ -17,7 +17,7 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
 };
 use dynamodb_eventstore::{
-    Capacity, Certainty, EventStore, EventStoreBuilder, FailureClass, GiveUp, LocalTable,
+    Capacity, Certainty, EventStore, EventStoreBuilder, FailureClass, FailureReason, LocalTable,
     MAX_BODY_BYTES, PutError, StartError, Table, TableError,
 };
 use futures::future::try_join_all;
@@ -233,7 +233,7 @@ async fn an_error_reaches_the_caller(engine: &Engine) {
     let error = ticket.await.unwrap_err();
     assert_eq!((*error.key(), error.attempts()), (key, 1));
     assert_eq!(error.certainty(), Certainty::NotStored);
-    assert_eq!(error.reason(), GiveUp::NotRetryable);
+    assert_eq!(error.reason(), FailureReason::NotRetryable);
     let cause = error.last_cause().unwrap();
     assert_eq!(cause.class(), FailureClass::Refused);
     assert_eq!(cause.code(), Some("ResourceNotFoundException"));

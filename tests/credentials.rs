@@ -21,7 +21,7 @@ use aws_smithy_runtime_api::client::http::{
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_types::body::SdkBody;
-use dynamodb_eventstore::{Certainty, EventStore, GiveUp};
+use dynamodb_eventstore::{Certainty, EventStore, FailureReason};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::server::conn::http1;
@@ -277,7 +277,7 @@ async fn without_credentials_an_event_is_not_stored_and_says_why() {
             let store = brisk(store).max_attempts(3).start().await.unwrap();
             let error = settle_one(&store, &endpoint).await.unwrap_err();
             assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 3));
-            assert_eq!(error.reason(), GiveUp::Attempts);
+            assert_eq!(error.reason(), FailureReason::Attempts);
             let said = error.last_cause().unwrap().to_string();
             assert!(
                 said.starts_with("no AWS credentials were found") && said.len() < 160,

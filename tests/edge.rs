@@ -31,7 +31,7 @@ use aws_sdk_dynamodb::error::BoxError;
 use aws_sdk_dynamodb::operation::batch_write_item::BatchWriteItemOutput;
 use aws_smithy_runtime_api::client::interceptors::context::Output;
 use dynamodb_eventstore::{
-    Certainty, EventStore, EventStoreBuilder, FailureClass, GiveUp, StartError, TableError,
+    Certainty, EventStore, EventStoreBuilder, FailureClass, FailureReason, StartError, TableError,
     WriteError,
 };
 use serde_json::json;
@@ -126,7 +126,7 @@ async fn what_always_comes_back_is_given_up_as_not_stored() {
         assert_eq!(attempts(&answers), [1, 1]);
         assert_eq!(endpoint.sizes(), [3, 1, 1, 1, 1]);
         assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 5));
-        assert_eq!(error.reason(), GiveUp::Attempts);
+        assert_eq!(error.reason(), FailureReason::Attempts);
         let cause = error.last_cause().unwrap();
         assert_eq!(cause.class(), FailureClass::Unprocessed);
         assert_eq!(cause.request_id(), Some(endpoint.last_batch_id().as_str()));
@@ -269,7 +269,7 @@ async fn without_an_acknowledgement_nothing_is_called_stored() {
                     brisk(endpoint.store()).read_back(false).max_attempts(3).start().await.unwrap();
                 let error = settle_one(&store, &endpoint).await.unwrap_err();
                 assert_eq!(error.certainty(), Certainty::MaybeStored, "{status} {body}");
-                assert_eq!((error.reason(), error.attempts()), (GiveUp::Attempts, 3));
+                assert_eq!((error.reason(), error.attempts()), (FailureReason::Attempts, 3));
                 assert_eq!(endpoint.sizes(), [1, 1, 1]);
             }
         }
@@ -313,7 +313,7 @@ async fn a_refusal_is_final_when_it_has_stood_for_its_time() {
                 let error = answer.unwrap_err();
                 assert_eq!(error.certainty(), Certainty::NotStored);
                 assert_eq!(error.attempts() as usize, endpoint.sizes().len());
-                assert_eq!(error.reason(), GiveUp::NotRetryable);
+                assert_eq!(error.reason(), FailureReason::NotRetryable);
                 let cause = error.last_cause().unwrap();
                 assert_eq!((cause.code(), cause.request_id()), (Some(code), Some(id.as_str())));
                 let said = error.to_string();
@@ -336,7 +336,7 @@ async fn an_invalid_batch_is_taken_apart_until_each_event_was_refused_by_itself(
         for (answer, attempts) in answers.into_iter().zip([2, 3, 3]) {
             let error = answer.unwrap_err();
             assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, attempts));
-            assert_eq!(error.reason(), GiveUp::NotRetryable);
+            assert_eq!(error.reason(), FailureReason::NotRetryable);
             assert_eq!(error.last_cause().unwrap().code(), Some("ValidationException"));
         }
     })
@@ -356,7 +356,7 @@ async fn a_final_refusal_fails_every_queued_event_and_no_later_one() {
         for answer in answers {
             let error = answer.unwrap_err();
             assert_eq!(error.certainty(), Certainty::NotStored);
-            assert_eq!(error.reason(), GiveUp::NotRetryable);
+            assert_eq!(error.reason(), FailureReason::NotRetryable);
             assert_eq!(error.last_cause().unwrap().code(), Some("AccessDeniedException"));
         }
 
@@ -407,7 +407,7 @@ async fn an_invalid_event_fails_alone_and_its_neighbours_are_stored() {
                     Err(error) => {
                         assert!(guilty.contains(&number), "{number} of {guilty:?}: {error}");
                         assert_eq!(error.certainty(), Certainty::NotStored);
-                        assert_eq!(error.reason(), GiveUp::NotRetryable);
+                        assert_eq!(error.reason(), FailureReason::NotRetryable);
                         let cause = error.last_cause().unwrap();
                         assert_eq!(cause.code(), Some("ValidationException"));
                         assert!(cause.request_id().is_some());
@@ -485,7 +485,7 @@ async fn told_at_the_deadline(failure: Reply) -> (WriteError, Endpoint) {
         .await
         .unwrap();
     let error = settle_one(&store, &endpoint).await.unwrap_err();
-    assert_eq!(error.reason(), GiveUp::Deadline);
+    assert_eq!(error.reason(), FailureReason::Deadline);
     assert_eq!(error.attempts() as usize, endpoint.sizes().len());
     assert!(error.attempts() > 1);
     assert!(error.elapsed() < SHORT_DEADLINE + ATTEMPT_TIMEOUT);
@@ -529,7 +529,7 @@ async fn a_call_that_hangs_past_the_deadline_is_waited_for_and_not_repeated() {
             .unwrap();
         let error = settle_one(&store, &endpoint).await.unwrap_err();
         assert_eq!((error.certainty(), error.attempts()), (Certainty::MaybeStored, 1));
-        assert_eq!(error.reason(), GiveUp::Deadline);
+        assert_eq!(error.reason(), FailureReason::Deadline);
         assert!(error.elapsed() >= SHORT_DEADLINE + ATTEMPT_TIMEOUT / 2, "{error}");
     })
     .await;
@@ -557,7 +557,7 @@ async fn a_close_in_the_middle_of_a_call_that_hangs_reports_its_events_as_maybe_
         for error in &report.not_stored {
             told.push(error.key().to_string());
             assert_eq!((error.certainty(), error.attempts()), (Certainty::MaybeStored, 1));
-            assert_eq!(error.reason(), GiveUp::CloseDeadline);
+            assert_eq!(error.reason(), FailureReason::CloseDeadline);
         }
         told.sort();
         assert_eq!(told, keys);
@@ -596,7 +596,7 @@ async fn an_event_that_never_found_a_connection_is_not_stored() {
         store.flush().await.unwrap();
         let error = ticket.await.unwrap_err();
         assert_eq!(error.certainty(), Certainty::NotStored);
-        assert_eq!(error.reason(), GiveUp::Deadline);
+        assert_eq!(error.reason(), FailureReason::Deadline);
         assert!(error.attempts() > 1);
         let said = error.to_string();
         assert!(

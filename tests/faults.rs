@@ -21,7 +21,7 @@ use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvid
 use aws_sdk_dynamodb::config::IdentityCache;
 use aws_smithy_async::time::TimeSource;
 use dynamodb_eventstore::{
-    BatchError, Certainty, EventStore, FailureClass, GiveUp, Proof, ReadBack, StartError,
+    BatchError, Certainty, EventStore, FailureClass, FailureReason, Proof, ReadBack, StartError,
     TableError, WriteError,
 };
 use tokio::task::yield_now;
@@ -521,7 +521,7 @@ async fn a_refusal_is_final_though_the_clock_is_hours_off(transport: Transport) 
         // Refused for its clock, and then for what it asks.
         assert_eq!(error.certainty(), Certainty::NotStored, "{error}");
         assert!(error.attempts() >= 2, "{error}");
-        assert_eq!(error.reason(), GiveUp::NotRetryable);
+        assert_eq!(error.reason(), FailureReason::NotRetryable);
     }
 }
 
@@ -1062,7 +1062,7 @@ async fn a_table_deleted_in_the_middle_keeps_what_it_had_and_the_rest_is_refused
     for answer in answers.into_iter().skip(50) {
         let error = answer.unwrap_err();
         assert_eq!(error.certainty(), Certainty::NotStored);
-        assert_eq!(error.reason(), GiveUp::NotRetryable);
+        assert_eq!(error.reason(), FailureReason::NotRetryable);
         assert_eq!(error.last_cause().unwrap().code(), Some(NO_TABLE));
     }
 }
@@ -1078,7 +1078,7 @@ async fn a_table_deleted_under_many_calls_refuses_the_rest(transport: Transport)
     let mut sent = 0;
     for error in failed.into_iter().map(Result::unwrap_err) {
         assert_eq!(error.certainty(), Certainty::NotStored);
-        assert_eq!(error.reason(), GiveUp::NotRetryable);
+        assert_eq!(error.reason(), FailureReason::NotRetryable);
         sent += error.attempts() as usize;
     }
     assert_eq!(sent + 25, endpoint.sizes().iter().sum::<usize>());
@@ -1109,7 +1109,7 @@ async fn what_is_put_while_the_table_is_being_created_is_not_stored_and_what_is_
     for answer in settle(&store, &endpoint, puts).await {
         let error = answer.unwrap_err();
         assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 1));
-        assert_eq!(error.reason(), GiveUp::NotRetryable);
+        assert_eq!(error.reason(), FailureReason::NotRetryable);
         assert_eq!(error.last_cause().unwrap().code(), Some(NO_TABLE));
     }
     settle_one(&store, &endpoint).await.unwrap();

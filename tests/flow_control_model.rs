@@ -1,6 +1,6 @@
-//! Room in the buffer, under a scheduler that tries out the orders in which threads can take their steps.
+//! FlowControl in the buffer, under a scheduler that tries out the orders in which threads can take their steps.
 //!
-//! Where nobody can go on any more, because somebody was not told that there is room, it panics and says
+//! Where nobody can go on any more, because somebody was not told that there is flow_control, it panics and says
 //! how to get there again. The harness is not the usual one: the tests of the file that is tried are not to
 //! run here.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
@@ -24,7 +24,7 @@ use shuttle::future::block_on;
 use shuttle::sync::Arc;
 use shuttle::thread::{self, JoinHandle};
 
-use self::flow_control::{NoRoom, Room};
+use self::flow_control::{AcquireError, FlowControl};
 
 const EVENTS: usize = 2;
 const BYTES: u32 = 10;
@@ -51,87 +51,90 @@ fn main() -> ExitCode {
 }
 
 fn everyone_gets_room() {
-    let room = room();
+    let flow_control = flow_control();
     let threads = [6, 7, BYTES].map(|bytes| {
-        let room = Arc::clone(&room);
-        thread::spawn(move || drop(block_on(room.enter(bytes)).unwrap()))
+        let flow_control = Arc::clone(&flow_control);
+        thread::spawn(move || drop(block_on(flow_control.acquire(bytes)).unwrap()))
     });
     threads.into_iter().for_each(|thread| thread.join().unwrap());
-    assert_is_whole(&room);
+    assert_is_whole(&flow_control);
 }
 
 fn who_gives_up_leaves_room() {
-    let room = room();
-    let held = room.try_enter(6).unwrap();
-    let others = [begin_and_give_up(&room), enter_and_leave(&room)];
+    let flow_control = flow_control();
+    let held = flow_control.try_acquire(6).unwrap();
+    let others = [begin_and_give_up(&flow_control), enter_and_leave(&flow_control)];
     drop(held);
     others.into_iter().for_each(|thread| thread.join().unwrap());
-    assert_is_whole(&room);
+    assert_is_whole(&flow_control);
 }
 
 fn who_gives_up_lets_others_go_on() {
-    let room = room();
-    let held = room.try_enter(5).unwrap();
-    let others = [begin_and_give_up(&room), enter_and_leave(&room)];
+    let flow_control = flow_control();
+    let held = flow_control.try_acquire(5).unwrap();
+    let others = [begin_and_give_up(&flow_control), enter_and_leave(&flow_control)];
     others.into_iter().for_each(|thread| thread.join().unwrap());
     drop(held);
-    assert_is_whole(&room);
+    assert_is_whole(&flow_control);
 }
 
-/// Begins to wait for all room, and gives up before, at or after its turn.
-fn begin_and_give_up(room: &Arc<Room>) -> JoinHandle<()> {
-    let room = Arc::clone(room);
+/// Begins to wait for all flow_control, and gives up before, at or after its turn.
+fn begin_and_give_up(flow_control: &Arc<FlowControl>) -> JoinHandle<()> {
+    let flow_control = Arc::clone(flow_control);
     thread::spawn(move || {
-        let mut waits = pin!(room.enter(BYTES));
+        let mut waits = pin!(flow_control.acquire(BYTES));
         let _ = waits.as_mut().now_or_never();
         thread::yield_now();
     })
 }
 
-fn enter_and_leave(room: &Arc<Room>) -> JoinHandle<()> {
-    let room = Arc::clone(room);
-    thread::spawn(move || drop(block_on(room.enter(5)).unwrap()))
+fn enter_and_leave(flow_control: &Arc<FlowControl>) -> JoinHandle<()> {
+    let flow_control = Arc::clone(flow_control);
+    thread::spawn(move || drop(block_on(flow_control.acquire(5)).unwrap()))
 }
 
 fn closing_lets_everyone_go() {
-    let room = room();
-    let held = room.try_enter(6).unwrap();
+    let flow_control = flow_control();
+    let held = flow_control.try_acquire(6).unwrap();
     let threads = [5, BYTES].map(|bytes| {
-        let room = Arc::clone(&room);
+        let flow_control = Arc::clone(&flow_control);
         thread::spawn(move || {
-            if let Err(refused) = block_on(room.enter(bytes)) {
-                assert_eq!(refused, NoRoom::Closed);
+            if let Err(refused) = block_on(flow_control.acquire(bytes)) {
+                assert_eq!(refused, AcquireError::Closed);
             }
         })
     });
-    room.close();
+    flow_control.close();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
-    assert_eq!(room.try_enter(1).unwrap_err(), NoRoom::Closed);
+    assert_eq!(flow_control.try_acquire(1).unwrap_err(), AcquireError::Closed);
     drop(held);
 }
 
 fn room_is_never_given_twice() {
-    let room = room();
+    let flow_control = flow_control();
     let threads = [6, 6].map(|bytes| {
-        let room = Arc::clone(&room);
+        let flow_control = Arc::clone(&flow_control);
         thread::spawn(move || {
-            let permit = block_on(room.enter(bytes)).unwrap();
-            assert_eq!(room.try_enter(BYTES - bytes + 1).unwrap_err(), NoRoom::Full);
+            let permit = block_on(flow_control.acquire(bytes)).unwrap();
+            assert_eq!(
+                flow_control.try_acquire(BYTES - bytes + 1).unwrap_err(),
+                AcquireError::Full
+            );
             drop(permit);
         })
     });
     threads.into_iter().for_each(|thread| thread.join().unwrap());
-    assert_is_whole(&room);
+    assert_is_whole(&flow_control);
 }
 
-fn room() -> Arc<Room> {
-    Arc::new(Room::new(EVENTS, BYTES as usize))
+fn flow_control() -> Arc<FlowControl> {
+    Arc::new(FlowControl::new(EVENTS, BYTES as usize))
 }
 
-/// All room is there, and no more.
-fn assert_is_whole(room: &Room) {
-    assert!(!room.is_pressed());
-    let _all_bytes = room.try_enter(BYTES).unwrap();
-    let _all_events = room.try_enter(0).unwrap();
-    assert_eq!(room.try_enter(0).unwrap_err(), NoRoom::Full);
+/// All flow_control is there, and no more.
+fn assert_is_whole(flow_control: &FlowControl) {
+    assert!(!flow_control.has_waiters());
+    let _all_bytes = flow_control.try_acquire(BYTES).unwrap();
+    let _all_events = flow_control.try_acquire(0).unwrap();
+    assert_eq!(flow_control.try_acquire(0).unwrap_err(), AcquireError::Full);
 }

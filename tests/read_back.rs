@@ -9,7 +9,7 @@ use std::time::Duration;
 use dynamodb_eventstore::test_util::{FakeTable, ReadReply, Reply};
 use dynamodb_eventstore::{
     BatchError, BatchReceipt, BatchWriter, Certainty, Event, EventStore, EventStoreBuilder,
-    FailureClass, GiveUp, Proof, ReadBack, Stored, WriteError,
+    FailureClass, FailureReason, Proof, ReadBack, Stored, WriteError,
 };
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
@@ -241,7 +241,7 @@ async fn a_service_that_never_answers_delays_no_ticket_beyond_its_deadline_and_o
         let took = clock::now() - start;
         assert!(took <= EVENT_DEADLINE + ATTEMPT_TIMEOUT + Duration::from_millis(5), "{took:?}");
         assert!(matches!(error.read_back(), Some(ReadBack::Failed(_))), "{error:?}");
-        assert_eq!(error.reason(), GiveUp::Deadline);
+        assert_eq!(error.reason(), FailureReason::Deadline);
     }
 }
 
@@ -315,7 +315,7 @@ async fn a_close_that_is_not_to_wait_ends_the_reads_of_one_that_does() {
     let error = ticket.await.unwrap_err();
     assert_eq!(
         (error.certainty(), error.reason()),
-        (Certainty::MaybeStored, GiveUp::CloseDeadline)
+        (Certainty::MaybeStored, FailureReason::CloseDeadline)
     );
 }
 
@@ -365,7 +365,7 @@ async fn an_event_put_again_is_as_certain_as_it_was_until_a_call_leaves_doubt() 
     let put = |certainty| {
         let (store, event) = (store.clone(), event.clone());
         async move {
-            let ticket = store.put_given_up(event, certainty).await.unwrap();
+            let ticket = store.put_again(event, certainty).await.unwrap();
             ticket.await.unwrap_err().certainty()
         }
     };
@@ -375,7 +375,7 @@ async fn an_event_put_again_is_as_certain_as_it_was_until_a_call_leaves_doubt() 
     assert_eq!(put(Certainty::NotStored).await, Certainty::MaybeStored);
 
     // Never sent.
-    let ticket = store.put_given_up(event, Certainty::NotStored).await.unwrap();
+    let ticket = store.put_again(event, Certainty::NotStored).await.unwrap();
     store.close(Duration::ZERO).await.unwrap();
     let error = ticket.await.unwrap_err();
     assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 0));
@@ -394,7 +394,7 @@ async fn an_event_stored_at_the_first_try_has_no_history() {
 async fn a_retried_event_tells_when_each_attempt_was_how_long_it_took_and_how_it_failed() {
     let table = FakeTable::scripted([
         Reply::throttle().after(SECOND),
-        Reply::HandBack(vec![0]).after(SECOND * 2),
+        Reply::Unprocessed(vec![0]).after(SECOND * 2),
         Reply::Store.after(SECOND * 3),
     ]);
     let stored = answer_of_one(store_at(&table).linger(Duration::ZERO)).await.unwrap();

@@ -87,7 +87,7 @@ impl Plan {
             },
             rates: FaultRates {
                 throttled: bad_day.throttled * badness,
-                handed_back: bad_day.handed_back * badness,
+                unprocessed: bad_day.unprocessed * badness,
                 failed_before: bad_day.failed_before * badness,
                 failed_after: bad_day.failed_after * badness,
                 answer_lost: bad_day.answer_lost * badness,

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use dynamodb_eventstore::{
-    Backoff, Certainty, EventStore, EventStoreBuilder, GiveUp, Proof, PutTicket, ReadBack, Stored,
-    WriteError,
+    Backoff, Certainty, EventStore, EventStoreBuilder, FailureReason, Proof, PutTicket, ReadBack,
+    Stored, WriteError,
 };
 use futures::future::join_all;
 use serde_json::json;
@@ -348,7 +348,7 @@ async fn given_up_in_time(table: &Table, store: &EventStore) -> Vec<WriteError> 
     assert_eq!((report.stored, report.failed), (0, 500));
     let answers = table.settle(puts).await;
     let errors: Vec<WriteError> = answers.into_iter().map(|answer| answer.unwrap_err()).collect();
-    assert!(errors.iter().all(|error| error.reason() == GiveUp::Deadline));
+    assert!(errors.iter().all(|error| error.reason() == FailureReason::Deadline));
     errors
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use dynamodb_eventstore::{
     Backoff, BatchError, BatchReceipt, BatchWriter, Certainty, Event, EventStore, FailureClass,
-    FlushReport, GiveUp, Proof, PutError, PutTicket, WriteError,
+    FailureReason, FlushReport, Proof, PutError, PutTicket, WriteError,
 };
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
@@ -99,7 +99,7 @@ async fn under_load_every_batch_is_full_and_as_many_are_in_flight_as_allowed() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_handed_back_is_matched_by_key_and_sent_again() {
-    let writer = FakeTable::scripted([Reply::HandBack(vec![7, 0, 3])]);
+    let writer = FakeTable::scripted([Reply::Unprocessed(vec![7, 0, 3])]);
     let store = writer.store_builder().start().await.unwrap();
     let tickets = put_many(&store, 10).await;
     let keys: Vec<String> = tickets.iter().map(|ticket| ticket.key().to_string()).collect();
@@ -196,7 +196,7 @@ async fn an_event_never_applied_is_not_stored_when_its_deadline_passes() {
     assert!(milliseconds <= 5_000, "{milliseconds}");
     assert_eq!(*error.key(), key);
     assert_eq!(error.certainty(), Certainty::NotStored);
-    assert_eq!(error.reason(), GiveUp::Deadline);
+    assert_eq!(error.reason(), FailureReason::Deadline);
     assert_eq!(error.attempts() as usize, writer.calls().len());
     assert_eq!(error.last_cause().unwrap().code(), Some("FakeException"));
     assert_eq!(error.event().unwrap().body(), r#"{"foo":"bar"}"#);
@@ -248,7 +248,7 @@ async fn as_many_attempts_are_made_as_are_allowed() {
     let writer = FakeTable::always(Reply::throttle());
     let store = writer.store_builder().max_attempts(3).start().await.unwrap();
     let error = failure(store.put(&1).await.unwrap()).await;
-    assert_eq!((error.attempts(), error.reason()), (3, GiveUp::Attempts));
+    assert_eq!((error.attempts(), error.reason()), (3, FailureReason::Attempts));
     assert_eq!(writer.calls().len(), 3);
 }
 
@@ -258,7 +258,7 @@ async fn what_a_retry_would_only_repeat_is_told_at_once() {
         let writer = FakeTable::scripted([Reply::Fail(class, Certainty::NotStored)]);
         let store = writer.store_builder().linger(Duration::ZERO).start().await.unwrap();
         let (error, milliseconds) = took(failure(store.put(&1).await.unwrap())).await;
-        assert_eq!(error.reason(), GiveUp::NotRetryable);
+        assert_eq!(error.reason(), FailureReason::NotRetryable);
         assert_eq!(error.certainty(), Certainty::NotStored);
         assert_eq!(milliseconds, 0);
         assert_eq!(writer.calls().len(), 1);
@@ -275,7 +275,7 @@ async fn one_poisonous_event_is_found_and_its_neighbours_are_stored() {
         for (place, answer) in join_all(tickets).await.into_iter().enumerate() {
             if place == culprit {
                 let error = answer.unwrap_err();
-                assert_eq!(error.reason(), GiveUp::NotRetryable);
+                assert_eq!(error.reason(), FailureReason::NotRetryable);
                 assert_eq!(error.certainty(), Certainty::NotStored);
                 assert_eq!(error.event().unwrap().body(), format!("{{\"number\":{culprit}}}"));
             } else {
@@ -315,7 +315,7 @@ async fn when_nothing_can_be_stored_every_waiting_ticket_is_told_at_once() {
     assert_eq!(writer.calls().len(), 2);
     for answer in answers {
         let error = answer.unwrap_err();
-        assert_eq!(error.reason(), GiveUp::NotRetryable);
+        assert_eq!(error.reason(), FailureReason::NotRetryable);
         assert_eq!(error.last_cause().unwrap().class(), FailureClass::Fatal);
         assert_eq!(error.certainty(), Certainty::NotStored);
     }
@@ -338,11 +338,11 @@ async fn what_was_never_sent_is_not_stored_whatever_the_call_beside_it_leaves_op
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_hands_back_a_stranger_is_not_believed() {
-    let writer = FakeTable::scripted([Reply::HandBackStranger]);
+    let writer = FakeTable::scripted([Reply::UnprocessedUnknownKey]);
     let store = writer.store_builder().read_back(false).start().await.unwrap();
     assert_eq!(store.put(&1).await.unwrap().await.unwrap().attempts, 2);
 
-    writer.reply_from_now_on(Reply::HandBackStranger);
+    writer.reply_from_now_on(Reply::UnprocessedUnknownKey);
     let error = failure(store.put(&2).await.unwrap()).await;
     assert_eq!(error.certainty(), Certainty::MaybeStored);
     assert!(error.to_string().contains("1 keys that were not sent"), "{error}");
@@ -422,7 +422,7 @@ async fn close_gives_up_at_its_deadline_and_knows_what_it_does_not_know() {
         let (certainty, attempts) =
             if place < 25 { (Certainty::MaybeStored, 1) } else { (Certainty::NotStored, 0) };
         assert_eq!((error.certainty(), error.attempts()), (certainty, attempts), "event {place}");
-        assert_eq!(error.reason(), GiveUp::CloseDeadline);
+        assert_eq!(error.reason(), FailureReason::CloseDeadline);
         assert!(report.not_stored.iter().any(|listed| listed.key() == error.key()));
     }
 }
@@ -628,7 +628,7 @@ async fn json_text_is_stored_as_it_is() {
 #[tokio::test(start_paused = true)]
 async fn the_counters_add_up_at_every_moment() {
     let writer = FakeTable::scripted([
-        Reply::HandBack(vec![0, 1]).after(Duration::from_millis(3)),
+        Reply::Unprocessed(vec![0, 1]).after(Duration::from_millis(3)),
         Reply::Panic.after(Duration::from_millis(3)),
         Reply::throttle().after(Duration::from_millis(3)),
     ]);
@@ -679,7 +679,7 @@ fn tickets_are_answered_when_the_runtime_is_shut_down_under_the_worker() {
 
         for (place, ticket) in tickets.into_iter().enumerate() {
             let error = ticket.now_or_never().expect("an answer").unwrap_err();
-            assert!(matches!(error.reason(), GiveUp::WorkerLost(_)), "{error}");
+            assert!(matches!(error.reason(), FailureReason::WorkerLost(_)), "{error}");
             let certainty = if place < 25 { Certainty::MaybeStored } else { Certainty::NotStored };
             assert_eq!(error.certainty(), certainty, "event {place}");
         }
@@ -745,7 +745,7 @@ fn close_hears_of_every_event_that_was_accepted_before_it() {
                 for ticket in thread.join().unwrap() {
                     accepted += 1;
                     if let Err(error) = ticket.await {
-                        assert_eq!(error.reason(), GiveUp::CloseDeadline, "{error}");
+                        assert_eq!(error.reason(), FailureReason::CloseDeadline, "{error}");
                     }
                 }
             }
@@ -761,7 +761,7 @@ async fn close_without_time_gives_up_what_the_worker_has_not_even_seen() {
     let report = store.close(Duration::ZERO).await.unwrap();
     assert_eq!((report.failed, report.not_stored.len()), (30, 30));
     for ticket in tickets {
-        assert_eq!(failure(ticket).await.reason(), GiveUp::CloseDeadline);
+        assert_eq!(failure(ticket).await.reason(), FailureReason::CloseDeadline);
     }
 }
 
@@ -1003,7 +1003,7 @@ async fn while_all_is_refused_one_call_at_a_time_asks() {
     for answer in join_all(tickets).await {
         let error = answer.unwrap_err();
         assert_eq!(error.certainty(), Certainty::NotStored);
-        assert_eq!(error.reason(), GiveUp::NotRetryable);
+        assert_eq!(error.reason(), FailureReason::NotRetryable);
     }
     let took = clock::now() - began;
     assert!((SECOND * 5..SECOND * 7).contains(&took), "{took:?}");

@@ -129,7 +129,7 @@ async fn answer(
         Fate::Hang { .. } => return pending().await,
         Fate::Reset { .. } => return Err(io::Error::other("reset, as drawn")),
         Fate::AnswerLate(by) => wait(by).await,
-        Fate::Answer | Fate::Throttle | Fate::HandBack(_) | Fate::Error { .. } => {}
+        Fate::Answer | Fate::Throttle | Fate::Unprocessed(_) | Fate::Error { .. } => {}
     }
     let response = Response::builder()
         .status(answer.status)
@@ -181,7 +181,7 @@ impl Table {
             Fate::Throttle => {
                 return Answer::error(400, "ProvisionedThroughputExceededException", "As drawn.");
             }
-            Fate::HandBack(probability) => {
+            Fate::Unprocessed(probability) => {
                 let (back, applied): (Vec<_>, Vec<_>) =
                     puts.into_iter().partition(|_| self.fates.hands_back(probability));
                 self.apply(&applied, true);

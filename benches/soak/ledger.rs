@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_sdk_dynamodb::Client;
 use dynamodb_eventstore::{
-    BODY_ATTRIBUTE, Certainty, EventKey, GiveUp, KEY_ATTRIBUTE, Stored, WriteError,
+    BODY_ATTRIBUTE, Certainty, EventKey, FailureReason, KEY_ATTRIBUTE, Stored, WriteError,
 };
 
 const KEY_BYTES: usize = 27;
@@ -42,7 +42,7 @@ impl Tally {
             Err(Certainty::MaybeStored) => (&self.maybe_stored, Verdict::MaybeStored),
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        if answer.as_ref().is_err_and(|error| error.reason() == GiveUp::NotRetryable) {
+        if answer.as_ref().is_err_and(|error| error.reason() == FailureReason::NotRetryable) {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
         verdict

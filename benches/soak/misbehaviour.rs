@@ -14,7 +14,7 @@ pub(crate) enum Fate {
     AnswerLate(Duration),
     Throttle,
     /// Each item is handed back with this probability, and applied otherwise.
-    HandBack(f64),
+    Unprocessed(f64),
     /// An internal error: before the items are applied, or after that.
     Error {
         applied: bool,
@@ -46,7 +46,7 @@ impl Fates {
             0..62 => Fate::Answer,
             62..70 => Fate::AnswerLate(Duration::from_millis(random.random_range(20..1_000))),
             70..77 => Fate::Throttle,
-            77..86 => Fate::HandBack(random.random()),
+            77..86 => Fate::Unprocessed(random.random()),
             86..92 => Fate::Error { applied },
             92..95 => Fate::Hang { applied },
             _ => Fate::Reset { applied },

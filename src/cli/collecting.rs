@@ -1,6 +1,6 @@
 //! What becomes of the lines: their tickets' answers, told and kept.
 
-use dynamodb_eventstore::{EventKey, FailureClass, GiveUp, PutTicket, Stored, WriteError};
+use dynamodb_eventstore::{EventKey, FailureClass, FailureReason, PutTicket, Stored, WriteError};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use serde::Serialize;
@@ -129,7 +129,7 @@ impl Collection {
 
 /// Whether the events to come would fail the same way.
 fn is_final_for_all(error: &WriteError) -> bool {
-    error.reason() == GiveUp::NotRetryable
+    error.reason() == FailureReason::NotRetryable
         && error.last_cause().is_some_and(|cause| {
             matches!(cause.class(), FailureClass::Fatal | FailureClass::Refused)
         })

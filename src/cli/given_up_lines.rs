@@ -44,7 +44,7 @@ impl GivenUpLines {
             let place = self.feed.place().await?;
             let ticket = match self.steps.front() {
                 Some(Step::Put(record, event)) => {
-                    let put = store.put_given_up(event.clone(), record.certainty).await;
+                    let put = store.put_again(event.clone(), record.certainty).await;
                     Some(put.map_err(|error| End::Refused(error.to_string()))?)
                 }
                 _ => None,

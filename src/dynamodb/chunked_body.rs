@@ -18,7 +18,7 @@ const PIECE: usize = 64 * 1024;
 
 /// The caller's half: as long as it lives, the body can be sent.
 #[derive(Debug, Default)]
-pub(super) struct Payload(Arc<Mutex<Rest>>);
+pub(super) struct ChunkedBody(Arc<Mutex<Rest>>);
 
 #[derive(Debug, Default)]
 struct Rest {
@@ -29,10 +29,10 @@ struct Rest {
     never_left: bool,
 }
 
-impl Payload {
+impl ChunkedBody {
     /// Where to put the body when it is made.
-    pub(super) fn slot(&self) -> Slot {
-        Slot(Arc::clone(&self.0))
+    pub(super) fn slot(&self) -> ChunkedBodySlot {
+        ChunkedBodySlot(Arc::clone(&self.0))
     }
 
     /// Whether a part of the body has not left yet.
@@ -50,7 +50,7 @@ impl Payload {
     }
 }
 
-impl Drop for Payload {
+impl Drop for ChunkedBody {
     fn drop(&mut self) {
         self.give_up();
     }
@@ -58,9 +58,9 @@ impl Drop for Payload {
 
 /// The request's half.
 #[derive(Debug, Clone)]
-pub(super) struct Slot(Arc<Mutex<Rest>>);
+pub(super) struct ChunkedBodySlot(Arc<Mutex<Rest>>);
 
-impl Slot {
+impl ChunkedBodySlot {
     /// Keeps the body, if it is one to be handed over in pieces.
     pub(super) fn keep(&self, body: &Bytes) {
         if body.len() > PIECE {
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn a_large_body_comes_in_pieces_and_as_a_whole_it_is_the_same() {
         let body: Bytes = (0..3 * PIECE + 7).map(|place| place as u8).collect();
-        let payload = Payload::default();
+        let payload = ChunkedBody::default();
         payload.slot().keep(&body);
         let mut pieces = payload.slot().pieces(Some(&body)).unwrap();
         assert_eq!(pieces.size_hint().exact(), Some(body.len() as u64));
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn a_call_that_is_given_up_sends_and_keeps_nothing_more() {
         let body = Bytes::from(vec![0; 3 * PIECE]);
-        let payload = Payload::default();
+        let payload = ChunkedBody::default();
         payload.slot().keep(&body);
         let mut pieces = payload.slot().pieces(Some(&body)).unwrap();
         let first = block_on(pieces.frame()).unwrap().unwrap();
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_small_body_is_left_as_it_is() {
-        let payload = Payload::default();
+        let payload = ChunkedBody::default();
         let body = Bytes::from(vec![0; PIECE]);
         payload.slot().keep(&body);
         assert!(payload.slot().pieces(Some(&body)).is_none() && !payload.is_incomplete());
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_body_that_somebody_else_has_put_in_its_place_is_left_there() {
-        let payload = Payload::default();
+        let payload = ChunkedBody::default();
         payload.slot().keep(&Bytes::from(vec![0; 2 * PIECE]));
         let other = vec![1; 2 * PIECE];
         assert!(payload.slot().pieces(Some(&other)).is_none());
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn what_had_not_left_when_the_call_was_given_up_has_never_left() {
         let body = Bytes::from(vec![0; 2 * PIECE]);
-        let payload = Payload::default();
+        let payload = ChunkedBody::default();
         payload.slot().keep(&body);
         let mut pieces = payload.slot().pieces(Some(&body)).unwrap();
         let _first = block_on(pieces.frame()).unwrap().unwrap();

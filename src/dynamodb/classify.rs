@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::operation::RequestId;
 use chrono::Datelike;
 
 use super::response::throttling_reasons;
-use super::signing_state::Signed;
+use super::signing_state::SigningInfo;
 use crate::error::{BatchError, Certainty, FailureClass};
 
 /// From this much difference between the service's clock and a signature's time its refusal is put down
@@ -25,7 +25,7 @@ const LONGEST_MESSAGE: usize = 300;
 ///
 /// `signed` has the time by which the request was signed. It is not always this machine's: the SDK
 /// corrects it by the service's, and is wrong itself when this machine's clock has been set since.
-pub(crate) fn classify<E>(error: &SdkError<E, HttpResponse>, signed: Signed) -> BatchError
+pub(crate) fn classify<E>(error: &SdkError<E, HttpResponse>, signed: SigningInfo) -> BatchError
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
@@ -68,7 +68,7 @@ pub(super) fn refused(
     body: &[u8],
     code: Option<&str>,
     message: Option<&str>,
-    signed: Signed,
+    signed: SigningInfo,
 ) -> BatchError {
     let status = response.status().as_u16();
     let Some(code) = code else {
@@ -177,7 +177,7 @@ fn by_status(status: u16) -> (FailureClass, Certainty) {
 }
 
 /// What it means that a call could not be made, or got no answer.
-pub(super) fn dispatch_failure(connector: &ConnectorError, signed: Signed) -> BatchError {
+pub(super) fn dispatch_failure(connector: &ConnectorError, signed: SigningInfo) -> BatchError {
     if let Some(failure) = credentials_failure(connector, signed.ever) {
         return failure;
     }

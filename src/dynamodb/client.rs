@@ -3,20 +3,21 @@
 use std::error::Error;
 use std::fmt;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::StalledStreamProtectionConfig;
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
-use aws_sdk_dynamodb::config::{SharedHttpClient, StalledStreamProtectionConfig};
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::batch_write_item::builders::BatchWriteItemFluentBuilder;
 
-use super::chunked_body::Payload;
+use super::chunked_body::ChunkedBody;
 use super::classify::classify;
+use super::connection_pool::ConnectionPool;
 use super::identities::PatientCache;
-use super::signing_state::Signing;
+use super::signing_state::SigningState;
 use crate::clock::now;
 use crate::error::{BatchError, Certainty, FailureClass};
 
@@ -56,25 +57,15 @@ pub(super) struct RefreshableClient {
     current: Arc<RwLock<Current>>,
     /// Whether there have been credentials.
     has_signed: Arc<AtomicBool>,
-    connections: Connections,
-}
-
-/// The connections of the first call, for the clients that follow: each would make a pool of its own.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Connections(Arc<OnceLock<SharedHttpClient>>);
-
-impl Connections {
-    pub(super) fn keep(&self, http_client: &SharedHttpClient) {
-        self.0.get_or_init(|| http_client.clone());
-    }
+    connections: ConnectionPool,
 }
 
 /// One call, from its beginning to its failure.
 pub(super) struct Call {
     pub(super) client: Client,
-    pub(super) signing: Signing,
+    pub(super) signing: SigningState,
     /// Dropped with the call, and the rest of its body with it.
-    pub(super) payload: Payload,
+    pub(super) payload: ChunkedBody,
     pub(super) generation: u64,
 }
 
@@ -108,16 +99,16 @@ impl RefreshableClient {
         Self {
             current: Arc::new(RwLock::new(current)),
             has_signed: Arc::default(),
-            connections: Connections::default(),
+            connections: ConnectionPool::default(),
         }
     }
 
     pub(super) fn begin(&self) -> Call {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        let payload = Payload::default();
+        let payload = ChunkedBody::default();
         Call {
             client: current.client.clone(),
-            signing: Signing::new(&self.has_signed, &self.connections, payload.slot()),
+            signing: SigningState::new(&self.has_signed, &self.connections, payload.slot()),
             payload,
             generation: current.generation,
         }
@@ -207,8 +198,8 @@ impl RefreshableClient {
         };
         // To make a client takes a while, in which the others go on with the one there is.
         let config = config.identity_cache(PatientCache::around(None));
-        let config = match self.connections.0.get() {
-            Some(http_client) => config.http_client(http_client.clone()),
+        let config = match self.connections.get() {
+            Some(http_client) => config.http_client(http_client),
             None => config,
         };
         let client = Client::from_conf(config.build());

@@ -4,6 +4,7 @@ mod batch_writer;
 mod chunked_body;
 mod classify;
 mod client;
+mod connection_pool;
 mod direct;
 mod identities;
 pub(crate) mod request;

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::BatchReceipt;
-use crate::error::{BatchError, ThrottlingReason};
+use crate::error::{BatchError, Certainty, FailureClass, ThrottlingReason};
 
 /// What nearly every answer says.
 const ALL_PROCESSED: &[u8] = br#"{"UnprocessedItems":{}}"#;
@@ -125,6 +125,22 @@ pub(super) fn throttling_reasons(body: &[u8]) -> Vec<ThrottlingReason> {
         }
     });
     reasons.collect()
+}
+
+/// The answer broke off before its end.
+pub(super) fn broken_off(response: &HttpResponse) -> BatchError {
+    let (class, certainty) = (FailureClass::Transient, Certainty::MaybeStored);
+    let failure = BatchError::new(class, certainty, "the answer could not be read");
+    match request_id(response) {
+        Some(id) if response.status().is_success() => failure.with_request_id(id).with_call_over(),
+        Some(id) => failure.with_request_id(id),
+        None => failure,
+    }
+}
+
+pub(super) fn request_id(response: &HttpResponse) -> Option<&str> {
+    let headers = response.headers();
+    headers.get("x-amzn-requestid").or_else(|| headers.get("x-amz-request-id"))
 }
 
 /// `com.amazonaws.dynamodb.v20120810#ThrottlingException:http://…` is a `ThrottlingException`.

@@ -15,8 +15,8 @@ use aws_smithy_runtime_api::client::connection::CaptureSmithyConnection;
 use aws_smithy_types::body::SdkBody;
 use chrono::NaiveDateTime;
 
-use super::chunked_body::Slot;
-use super::client::Connections;
+use super::chunked_body::ChunkedBodySlot;
+use super::connection_pool::ConnectionPool;
 use super::response_body;
 
 /// Watches one request being signed, and gives its credentials the time they need. A clone is the same.
@@ -24,20 +24,24 @@ use super::response_body;
 /// How long credentials may take to come follows from the retry settings of the call: 6 s without retries, some 21 s
 /// with standard ones. The store's calls are without; so they have standard settings until they are signed.
 #[derive(Debug, Clone)]
-pub(super) struct Signing {
+pub(super) struct SigningState {
     /// The request's `X-Amz-Date`: this machine's time, corrected by what the SDK knows of the service's.
     /// It is what the service judges.
     date: Arc<OnceLock<i64>>,
     has_signed: Arc<AtomicBool>,
     /// Whether this request has been handed to the connection.
     is_sent: Arc<AtomicBool>,
-    connections: Connections,
-    body: Slot,
+    connections: ConnectionPool,
+    body: ChunkedBodySlot,
 }
 
-impl Signing {
+impl SigningState {
     /// `has_signed` is set when the request is signed, and shared with the requests before and after.
-    pub(super) fn new(has_signed: &Arc<AtomicBool>, connections: &Connections, body: Slot) -> Self {
+    pub(super) fn new(
+        has_signed: &Arc<AtomicBool>,
+        connections: &ConnectionPool,
+        body: ChunkedBodySlot,
+    ) -> Self {
         Self {
             date: Arc::default(),
             has_signed: Arc::clone(has_signed),
@@ -52,8 +56,8 @@ impl Signing {
         self.is_sent.load(Ordering::Relaxed)
     }
 
-    pub(super) fn signed(&self) -> Signed {
-        Signed {
+    pub(super) fn signed(&self) -> SigningInfo {
+        SigningInfo {
             at: self.date.get().copied(),
             ever: self.has_signed.load(Ordering::Relaxed),
             may_have_left: self.is_sent(),
@@ -71,7 +75,7 @@ impl Signing {
 
 /// What a failed call was signed with.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Signed {
+pub(crate) struct SigningInfo {
     /// The time in the signature, in seconds after the Unix epoch; `None` where it is not known.
     pub(crate) at: Option<i64>,
     /// Whether this client has signed any request: there have been credentials.
@@ -80,7 +84,7 @@ pub(crate) struct Signed {
     pub(crate) may_have_left: bool,
 }
 
-impl Signed {
+impl SigningInfo {
     /// Of a call that nobody watched.
     pub(crate) const UNKNOWN: Self = Self { at: None, ever: false, may_have_left: true };
 }
@@ -88,7 +92,7 @@ impl Signed {
 /// The form of `X-Amz-Date`.
 const DATE: &str = "%Y%m%dT%H%M%SZ";
 
-impl Intercept for Signing {
+impl Intercept for SigningState {
     fn name(&self) -> &'static str {
         "Signing"
     }

@@ -14,7 +14,7 @@ use aws_sdk_dynamodb::types::{
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::classify::classify;
-use super::signing_state::Signed;
+use super::signing_state::SigningInfo;
 use crate::clock::{FAR_OFF, now};
 use crate::error::BatchError;
 use crate::event::KEY_ATTRIBUTE;
@@ -236,7 +236,7 @@ impl Table {
     {
         let cause = match timeout(CALL_TIMEOUT, call).await {
             Ok(Ok(output)) => return Ok(output),
-            Ok(Err(error)) => classify(&error, Signed::UNKNOWN),
+            Ok(Err(error)) => classify(&error, SigningInfo::UNKNOWN),
             Err(_) => BatchError::timed_out(CALL_TIMEOUT),
         };
         if cause.code() == Some(NOT_FOUND) {

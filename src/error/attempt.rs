@@ -55,7 +55,7 @@ impl serde::Serialize for Attempt {
 
 /// Whether an event may be in the table without an acknowledgement, and may yet come there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(crate) enum Doubt {
+pub(crate) enum Uncertainty {
     /// No attempt was applied.
     #[default]
     None,
@@ -65,7 +65,7 @@ pub(crate) enum Doubt {
     Open,
 }
 
-impl Doubt {
+impl Uncertainty {
     pub(crate) fn after(failure: &BatchError) -> Self {
         match failure.certainty() {
             Certainty::NotStored => Self::None,
@@ -82,7 +82,7 @@ pub(crate) struct History {
     /// Attempts that were refused as every event's would be.
     pub(crate) refusals: u32,
     /// Once there is doubt, it stays until an attempt is acknowledged.
-    pub(crate) doubt: Doubt,
+    pub(crate) uncertainty: Uncertainty,
     pub(crate) last_cause: Option<Arc<BatchError>>,
 }
 
@@ -100,7 +100,7 @@ impl History {
         self.attempts.push(Attempt { began, took, failure: failure.map(Arc::clone) });
         if let Some(failure) = failure {
             self.refusals += u32::from(failure.class() == FailureClass::Refused);
-            self.doubt = self.doubt.max(Doubt::after(failure));
+            self.uncertainty = self.uncertainty.max(Uncertainty::after(failure));
         }
     }
 }
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn doubt_only_grows_and_a_call_that_is_over_leaves_less_of_it() {
         let mut history = History::default();
-        let mut doubts = Vec::new();
+        let mut read_backs = Vec::new();
         for failure in [
             failure(Certainty::NotStored),
             failure(Certainty::MaybeStored).with_call_over(),
@@ -125,9 +125,18 @@ mod tests {
             failure(Certainty::MaybeStored).with_call_over(),
         ] {
             history.add(Duration::ZERO, Duration::ZERO, Some(&Arc::new(failure)));
-            doubts.push(history.doubt);
+            read_backs.push(history.uncertainty);
         }
-        assert_eq!(doubts, [Doubt::None, Doubt::Past, Doubt::Past, Doubt::Open, Doubt::Open]);
+        assert_eq!(
+            read_backs,
+            [
+                Uncertainty::None,
+                Uncertainty::Past,
+                Uncertainty::Past,
+                Uncertainty::Open,
+                Uncertainty::Open
+            ]
+        );
     }
 
     #[test]

@@ -9,14 +9,15 @@ mod write;
 use std::num::NonZeroUsize;
 
 pub use attempt::Attempt;
-pub(crate) use attempt::{Doubt, History};
+pub(crate) use attempt::{History, Uncertainty};
 pub use batch::{BatchError, Certainty, FailureClass};
 pub use config::ConfigError;
 pub use throttling::{ThrottlingLimit, ThrottlingReason};
-pub(crate) use write::GivenUp;
-pub use write::{GiveUp, ReadBack, WriteError};
+pub(crate) use write::Failure;
+pub use write::{FailureReason, ReadBack, WriteError};
 
 use crate::event::EventTooLarge;
+use crate::event::encoded_body::EncodeError;
 
 /// Why a put was refused. The event was never accepted: no ticket exists, nothing was sent, and
 /// the caller still has it.
@@ -74,9 +75,18 @@ pub enum PutError {
     NoKeyLeft,
 }
 
+impl From<EncodeError> for PutError {
+    fn from(error: EncodeError) -> Self {
+        match error {
+            EncodeError::TooLarge(error) => Self::TooLarge(error),
+            EncodeError::NotSerializable(error) => Self::NotSerializable(error),
+        }
+    }
+}
+
 /// Why the worker ended without being asked to.
 ///
-/// Every event it held is answered with [`GiveUp::WorkerLost`]; later calls fail with this. Build
+/// Every event it held is answered with [`FailureReason::WorkerLost`]; later calls fail with this. Build
 /// a new store to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -14,7 +14,7 @@ use crate::event::key::EventKey;
 /// Why the store gave an event up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum GiveUp {
+pub enum FailureReason {
     /// The last failure is one that a retry would only repeat.
     NotRetryable,
     /// The event's deadline passed, or would have before the next attempt.
@@ -27,7 +27,7 @@ pub enum GiveUp {
     WorkerLost(WorkerLost),
 }
 
-impl serde::Serialize for GiveUp {
+impl serde::Serialize for FailureReason {
     /// One word: `not_retryable`, `deadline`, `attempts`, `close_deadline` or `worker_lost`.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(match self {
@@ -110,25 +110,25 @@ impl fmt::Display for ReadBack {
 /// It serialises to one JSON object with the event's key and body, from which an
 /// [`Event`] can be read again; see [`CloseReport::write_ndjson`](crate::CloseReport::write_ndjson).
 #[derive(Debug, Clone)]
-pub struct WriteError(Arc<GivenUp>);
+pub struct WriteError(Arc<Failure>);
 
 /// All that is known of an event that was given up. Shared by its ticket and the close report.
 #[derive(Debug)]
-pub(crate) struct GivenUp {
+pub(crate) struct Failure {
     pub(crate) key: EventKey,
     pub(crate) event: Option<Event>,
     pub(crate) certainty: Certainty,
     pub(crate) attempts: u32,
     pub(crate) elapsed: Duration,
-    pub(crate) reason: GiveUp,
+    pub(crate) reason: FailureReason,
     /// Shared: one failed call fails up to 25 events.
     pub(crate) last_cause: Option<Arc<BatchError>>,
     pub(crate) history: Vec<Attempt>,
     pub(crate) read_back: Option<ReadBack>,
 }
 
-impl From<GivenUp> for WriteError {
-    fn from(given_up: GivenUp) -> Self {
+impl From<Failure> for WriteError {
+    fn from(given_up: Failure) -> Self {
         Self(Arc::new(given_up))
     }
 }
@@ -136,13 +136,13 @@ impl From<GivenUp> for WriteError {
 impl WriteError {
     /// The answer of a ticket whose other half vanished without a word.
     pub(crate) fn unanswered(key: EventKey) -> Self {
-        Self::from(GivenUp {
+        Self::from(Failure {
             key,
             event: None,
             certainty: Certainty::MaybeStored,
             attempts: 0,
             elapsed: Duration::ZERO,
-            reason: GiveUp::WorkerLost(WorkerLost::Stopped),
+            reason: FailureReason::WorkerLost(WorkerLost::Stopped),
             last_cause: None,
             history: Vec::new(),
             read_back: None,
@@ -182,7 +182,7 @@ impl WriteError {
 
     /// Why the store gave the event up.
     #[must_use]
-    pub fn reason(&self) -> GiveUp {
+    pub fn reason(&self) -> FailureReason {
         self.0.reason
     }
 
@@ -210,7 +210,7 @@ impl WriteError {
 
 impl fmt::Display for WriteError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let GivenUp { key, certainty, attempts, elapsed, reason, last_cause, read_back, .. } =
+        let Failure { key, certainty, attempts, elapsed, reason, last_cause, read_back, .. } =
             &*self.0;
         let plural = if *attempts == 1 { "" } else { "s" };
         write!(formatter, "event {key} is {certainty} after {attempts} attempt{plural}")?;
@@ -220,11 +220,13 @@ impl fmt::Display for WriteError {
         }
         formatter.write_str(": ")?;
         match reason {
-            GiveUp::NotRetryable => formatter.write_str("a retry would fail the same way"),
-            GiveUp::Deadline => formatter.write_str("its deadline passed"),
-            GiveUp::Attempts => formatter.write_str("no attempt is left"),
-            GiveUp::CloseDeadline => formatter.write_str("the store was closed before its turn"),
-            GiveUp::WorkerLost(lost) => lost.fmt(formatter),
+            FailureReason::NotRetryable => formatter.write_str("a retry would fail the same way"),
+            FailureReason::Deadline => formatter.write_str("its deadline passed"),
+            FailureReason::Attempts => formatter.write_str("no attempt is left"),
+            FailureReason::CloseDeadline => {
+                formatter.write_str("the store was closed before its turn")
+            }
+            FailureReason::WorkerLost(lost) => lost.fmt(formatter),
         }?;
         if let Some(cause) = last_cause {
             write!(formatter, "; last cause: {cause}")?;

@@ -8,9 +8,21 @@ use serde::Serialize;
 use serde::ser::Error;
 use serde_json::ser::Serializer;
 
-use crate::error::PutError;
-use crate::event::check_body;
-use crate::event::escape::{WireFormatter, push_escaped, unescaped};
+use super::escape::{EscapingFormatter, push_escaped, unescaped};
+use super::{EventTooLarge, check_body};
+
+/// Why a value is no event.
+#[derive(Debug)]
+pub(crate) enum EncodeError {
+    TooLarge(EventTooLarge),
+    NotSerializable(serde_json::Error),
+}
+
+impl From<EventTooLarge> for EncodeError {
+    fn from(error: EventTooLarge) -> Self {
+        Self::TooLarge(error)
+    }
+}
 
 /// A JSON text in its escaped form. A clone shares it.
 ///
@@ -29,16 +41,16 @@ const BOOKKEEPING_BYTES: usize = 350;
 
 impl Body {
     /// A value's JSON text. One allocation, and none for a text that no event could have.
-    pub(crate) fn of<E: Serialize + ?Sized>(value: &E) -> Result<Self, PutError> {
+    pub(crate) fn of<E: Serialize + ?Sized>(value: &E) -> Result<Self, EncodeError> {
         let mut wire = take_scratch().into_bytes();
         let mut added_bytes = 0;
-        let formatter = WireFormatter { added_bytes: &mut added_bytes };
+        let formatter = EscapingFormatter { added_bytes: &mut added_bytes };
         value
             .serialize(&mut Serializer::with_formatter(&mut wire, formatter))
-            .map_err(PutError::NotSerializable)?;
+            .map_err(EncodeError::NotSerializable)?;
         // The serialiser only writes text, but does not say so in its types.
         let wire = String::from_utf8(wire)
-            .map_err(|error| PutError::NotSerializable(serde_json::Error::custom(error)))?;
+            .map_err(|error| EncodeError::NotSerializable(serde_json::Error::custom(error)))?;
         let bytes = wire.len() - added_bytes;
         let checked = check_body(bytes);
         let body = checked.map(|()| Self { wire: Arc::from(wire.as_str()), bytes });

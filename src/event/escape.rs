@@ -62,12 +62,12 @@ fn escapes_among(word: u64) -> u64 {
 /// What has to be escaped in a JSON text are its quotes and backslashes, and the serialiser knows
 /// where it writes one. So nobody has to look for them afterwards.
 #[derive(Debug)]
-pub(crate) struct WireFormatter<'a> {
+pub(crate) struct EscapingFormatter<'a> {
     /// How many bytes the escaped form has more than the text.
     pub(crate) added_bytes: &'a mut usize,
 }
 
-impl WireFormatter<'_> {
+impl EscapingFormatter<'_> {
     fn write<W: Write + ?Sized>(
         &mut self,
         writer: &mut W,
@@ -79,7 +79,7 @@ impl WireFormatter<'_> {
     }
 }
 
-impl Formatter for WireFormatter<'_> {
+impl Formatter for EscapingFormatter<'_> {
     fn begin_string<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
         self.write(writer, br#"\""#, 1)
     }
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn what_is_no_number_does_not_end_the_string_that_it_stands_in() {
         let (mut wire, mut added_bytes) = (Vec::new(), 0);
-        let mut formatter = WireFormatter { added_bytes: &mut added_bytes };
+        let mut formatter = EscapingFormatter { added_bytes: &mut added_bytes };
         formatter.write_number_str(&mut wire, r#"7"}}"#).unwrap();
         assert_eq!((wire.as_slice(), added_bytes), (br#"7\"}}"#.as_slice(), 1));
     }

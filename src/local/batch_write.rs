@@ -17,8 +17,8 @@ use dynoxide::{Database, ImportOptions, TableMetadata};
 use serde_json::{Value, json};
 
 use super::failure::Failure;
+use super::json::{parse, serialise};
 use super::limits::Limits;
-use super::operations::{parse, serialise};
 use crate::event::MAX_BATCH_EVENTS;
 
 /// Answers one call. What it acknowledges is on disk; what the tables have no capacity for comes back unprocessed, and

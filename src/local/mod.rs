@@ -5,6 +5,7 @@ mod batch_write;
 mod error;
 mod failure;
 mod file;
+mod json;
 mod limits;
 mod operations;
 mod response;

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::accounting::{Entries, Ledger};
-use crate::error::{Attempt, Doubt, History};
-use crate::error::{BatchError, Certainty, GiveUp, GivenUp, ReadBack, WorkerLost, WriteError};
+use crate::accounting::{Accounting, Usage};
+use crate::error::{Attempt, History, Uncertainty};
+use crate::error::{
+    BatchError, Certainty, Failure, FailureReason, ReadBack, WorkerLost, WriteError,
+};
 use crate::event::Event;
 use crate::event::key::EventKey;
 use crate::flow_control::Permit;
@@ -100,36 +102,38 @@ impl Future for PutTicket {
 pub(crate) struct Accepted {
     event: Event,
     /// What an earlier store may have left of the event in the table, or may yet.
-    doubt_before: Doubt,
+    uncertainty_before: Uncertainty,
     reply: oneshot::Sender<Result<Stored, WriteError>>,
 }
 
 impl Accepted {
-    /// Accepts an event that has room in the buffer. `doubt_before` is [`Doubt::None`] for an event that
+    /// Accepts an event that has room in the buffer. `uncertainty_before` is [`Uncertainty::None`] for an event that
     /// was never put before.
     pub(crate) fn new(
         event: Event,
-        doubt_before: Doubt,
-        room: Permit<'_>,
+        uncertainty_before: Uncertainty,
+        permit: Permit<'_>,
         counters: &Counters,
     ) -> (Self, PutTicket) {
-        room.hand_over();
+        permit.forget();
         counters.accept();
         let (reply, answer) = oneshot::channel();
         let ticket = PutTicket { key: *event.key(), answer };
-        (Self { event, doubt_before, reply }, ticket)
+        (Self { event, uncertainty_before, reply }, ticket)
     }
 
     /// Takes the acceptance back: the worker never got the event and nobody has its ticket.
-    pub(crate) fn refuse(self, ledger: &Ledger) {
-        ledger.counters.refuse();
-        ledger.room.leave(1, ledger.room_for(self.event.buffered_bytes()).into());
+    pub(crate) fn refuse(self, accounting: &Accounting) {
+        accounting.counters.refuse();
+        accounting
+            .flow_control
+            .release(1, accounting.permit_bytes(self.event.buffered_bytes()).into());
     }
 }
 
 /// The writer's half: an accepted event that owes its ticket an answer.
 ///
-/// It is settled once, by [`stored`](Self::stored) or [`give_up`](Self::give_up). Where neither
+/// It is settled once, by [`stored`](Self::stored) or [`settle_failed`](Self::give_up). Where neither
 /// happens, dropping it gives the answer that is true then: the worker is lost. The event's room in
 /// the buffer goes back just before, by ownership.
 #[derive(Debug)]
@@ -137,9 +141,9 @@ pub(crate) struct Pending {
     event: Event,
     attempts: u32,
     /// What an earlier store may have left of the event in the table, or may yet.
-    doubt_before: Doubt,
+    uncertainty_before: Uncertainty,
     /// Whether the event still has its room, and is yet to be counted as settled.
-    is_entered: bool,
+    holds_permit: bool,
     /// Whether it was struck out as stored, and is only to be told.
     is_stored: bool,
     accepted_at: Instant,
@@ -147,49 +151,49 @@ pub(crate) struct Pending {
     in_flight_since: Option<Instant>,
     /// `None` until something goes wrong: an event that is stored at the first try pays nothing.
     history: Option<Box<History>>,
-    ledger: Arc<Ledger>,
+    accounting: Arc<Accounting>,
     /// `None` once settled.
     reply: Option<oneshot::Sender<Result<Stored, WriteError>>>,
 }
 
 impl Pending {
     /// Takes an event over; its deadline counts from `now`.
-    pub(crate) fn new(accepted: Accepted, ledger: &Arc<Ledger>, now: Instant) -> Self {
-        let Accepted { event, doubt_before, reply } = accepted;
+    pub(crate) fn new(accepted: Accepted, accounting: &Arc<Accounting>, now: Instant) -> Self {
+        let Accepted { event, uncertainty_before, reply } = accepted;
         Self {
             event,
             attempts: 0,
-            doubt_before,
-            is_entered: true,
+            uncertainty_before,
+            holds_permit: true,
             is_stored: false,
             accepted_at: now,
             in_flight_since: None,
             history: None,
-            ledger: Arc::clone(ledger),
+            accounting: Arc::clone(accounting),
             reply: Some(reply),
         }
     }
 
     /// What the event takes up in its ledger. From now on whoever has asked owes it to the ledger.
-    fn strike_out(&mut self) -> Entries {
-        if !std::mem::take(&mut self.is_entered) {
-            return Entries::default();
+    fn take_usage(&mut self) -> Usage {
+        if !std::mem::take(&mut self.holds_permit) {
+            return Usage::default();
         }
-        Entries { events: 1, bytes: self.ledger.room_for(self.event.buffered_bytes()).into() }
+        Usage { events: 1, bytes: self.accounting.permit_bytes(self.event.buffered_bytes()).into() }
     }
 
     /// Strikes out events that are all stored, in one go; then each is to be told so by
     /// [`stored`](Self::stored).
-    pub(crate) fn strike_out_stored<'a>(
+    pub(crate) fn release_stored<'a>(
         batch: impl Iterator<Item = &'a mut Self>,
-        ledger: &Ledger,
+        accounting: &Accounting,
     ) {
-        let mut entries = Entries::default();
+        let mut entries = Usage::default();
         for pending in batch {
             pending.is_stored = true;
-            entries += pending.strike_out();
+            entries += pending.take_usage();
         }
-        ledger.settle(entries, true);
+        accounting.settle(entries, true);
     }
 
     pub(crate) fn event(&self) -> &Event {
@@ -206,12 +210,12 @@ impl Pending {
     }
 
     /// Whether, and for how long yet, the event may come to be stored without an acknowledgement.
-    pub(crate) fn doubt(&self) -> Doubt {
+    pub(crate) fn uncertainty(&self) -> Uncertainty {
         if self.in_flight_since.is_some() {
-            return Doubt::Open;
+            return Uncertainty::Open;
         }
-        let since = self.history.as_ref().map_or(Doubt::None, |history| history.doubt);
-        since.max(self.doubt_before)
+        let since = self.history.as_ref().map_or(Uncertainty::None, |history| history.uncertainty);
+        since.max(self.uncertainty_before)
     }
 
     pub(crate) fn accepted_at(&self) -> Instant {
@@ -236,7 +240,7 @@ impl Pending {
     /// Notes that the attempt under way failed, and how.
     pub(crate) fn fail(&mut self, cause: &Arc<BatchError>, now: Instant) {
         self.conclude(Some(cause), now);
-        self.blame(cause);
+        self.set_cause(cause);
     }
 
     /// Notes that the attempt under way was dropped. That is no cause to name, if there is a real one.
@@ -246,7 +250,7 @@ impl Pending {
     }
 
     /// Notes why the event will not be sent. Nothing was sent, so its certainty stays as it is.
-    pub(crate) fn blame(&mut self, cause: &Arc<BatchError>) {
+    pub(crate) fn set_cause(&mut self, cause: &Arc<BatchError>) {
         self.history.get_or_insert_default().last_cause = Some(Arc::clone(cause));
     }
 
@@ -261,9 +265,9 @@ impl Pending {
         if self.history.is_some() {
             self.conclude(None, now);
         }
-        let entry = self.strike_out();
+        let entry = self.take_usage();
         if entry.events > 0 {
-            self.ledger.settle(entry, true);
+            self.accounting.settle(entry, true);
         }
         self.answer_stored(proof);
     }
@@ -279,17 +283,17 @@ impl Pending {
     }
 
     /// Settles with no, or with maybe. Hands the error back where the ticket was dropped.
-    pub(crate) fn give_up(mut self, reason: GiveUp, now: Instant) -> Answered {
+    pub(crate) fn settle_failed(mut self, reason: FailureReason, now: Instant) -> Answered {
         let (certainty, elapsed) = (self.certainty(), self.elapsed(now));
         self.settle_error(certainty, reason, elapsed, None)
     }
 
     /// Settles with what a read, or the lack of one, has left of the doubt.
-    pub(crate) fn give_up_after_reading(
+    pub(crate) fn settle_failed_after_read(
         mut self,
         certainty: Certainty,
         read_back: ReadBack,
-        reason: GiveUp,
+        reason: FailureReason,
         now: Instant,
     ) -> Answered {
         let elapsed = self.elapsed(now);
@@ -297,22 +301,22 @@ impl Pending {
     }
 
     fn certainty(&self) -> Certainty {
-        match self.doubt() {
-            Doubt::None => Certainty::NotStored,
-            Doubt::Past | Doubt::Open => Certainty::MaybeStored,
+        match self.uncertainty() {
+            Uncertainty::None => Certainty::NotStored,
+            Uncertainty::Past | Uncertainty::Open => Certainty::MaybeStored,
         }
     }
 
     fn settle_error(
         &mut self,
         certainty: Certainty,
-        reason: GiveUp,
+        reason: FailureReason,
         elapsed: Duration,
         read_back: Option<ReadBack>,
     ) -> Answered {
         let History { attempts, last_cause, .. } =
             self.history.take().map(|history| *history).unwrap_or_default();
-        let error = WriteError::from(GivenUp {
+        let error = WriteError::from(Failure {
             key: *self.event.key(),
             event: Some(self.event.clone()),
             certainty,
@@ -330,10 +334,11 @@ impl Pending {
             error = %error,
             "error"
         );
-        let entry = self.strike_out();
-        self.ledger.settle(entry, false);
-        let heard = self.reply.take().is_some_and(|reply| reply.send(Err(error.clone())).is_ok());
-        Answered { error, heard }
+        let entry = self.take_usage();
+        self.accounting.settle(entry, false);
+        let was_received =
+            self.reply.take().is_some_and(|reply| reply.send(Err(error.clone())).is_ok());
+        Answered { error, was_received }
     }
 }
 
@@ -346,7 +351,8 @@ impl Drop for Pending {
             // Somebody before it has panicked as he was told.
             self.answer_stored(Proof::Acknowledged);
         } else {
-            let (certainty, reason) = (self.certainty(), GiveUp::WorkerLost(WorkerLost::now()));
+            let (certainty, reason) =
+                (self.certainty(), FailureReason::WorkerLost(WorkerLost::now()));
             self.settle_error(certainty, reason, Duration::ZERO, None);
         }
     }
@@ -357,5 +363,5 @@ impl Drop for Pending {
 pub(crate) struct Answered {
     pub(crate) error: WriteError,
     /// Whether the ticket was still there to hear it.
-    pub(crate) heard: bool,
+    pub(crate) was_received: bool,
 }

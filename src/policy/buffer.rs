@@ -20,7 +20,7 @@ pub(crate) struct Buffer<T> {
     fresh: VecDeque<Fresh<T>>,
     fresh_wire_bytes: usize,
     /// How many events at the front of `fresh` are due whatever their linger says.
-    rushed: usize,
+    due_now: usize,
     retries: RetryQueue<T>,
     /// Events that the table had no capacity for more than once.
     repeated: RetryQueue<T>,
@@ -48,7 +48,7 @@ impl<T: Waiting> Buffer<T> {
             linger,
             fresh: VecDeque::new(),
             fresh_wire_bytes: 0,
-            rushed: 0,
+            due_now: 0,
             retries: RetryQueue::new(),
             repeated: RetryQueue::new(),
             next_group: 0,
@@ -92,8 +92,8 @@ impl<T: Waiting> Buffer<T> {
     }
 
     /// Makes every fresh event due that is here now: somebody waits for it, or for its room.
-    pub(crate) fn rush(&mut self) {
-        self.rushed = self.fresh.len();
+    pub(crate) fn flush_now(&mut self) {
+        self.due_now = self.fresh.len();
     }
 
     /// The next batch, if one is due at `now`: it is full, or holds an event that is not to wait
@@ -180,7 +180,7 @@ impl<T: Waiting> Buffer<T> {
 
     /// Whether a batch is due at `now`, repeated events not counted.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
-        self.rushed > 0
+        self.due_now > 0
             || self.fresh.len() >= self.limits.max_events
             || self.fresh_wire_bytes >= self.limits.max_wire_bytes
             || self.next_due().is_some_and(|due_at| due_at <= now)
@@ -241,7 +241,7 @@ impl<T: Waiting> Buffer<T> {
     fn fill_from_fresh(&mut self, batch: &mut Batch<T>, now: Instant) {
         let mut same_key = Vec::new();
         while let Some(due_at) = self.fresh.front().map(|fresh| fresh.due_at) {
-            let rushed = self.rushed;
+            let due_now = self.due_now;
             let Some(item) = self.pop_fresh() else { break };
             match batch.try_push(item) {
                 Ok(()) => {}
@@ -249,7 +249,7 @@ impl<T: Waiting> Buffer<T> {
                 Err(Refused::Full(item)) => {
                     self.fresh_wire_bytes += item.event().wire_bytes();
                     self.fresh.push_front(Fresh { item, due_at });
-                    self.rushed = rushed;
+                    self.due_now = due_now;
                     break;
                 }
             }
@@ -267,7 +267,7 @@ impl<T: Waiting> Buffer<T> {
     fn pop_fresh(&mut self) -> Option<T> {
         let item = self.fresh.pop_front()?.item;
         self.fresh_wire_bytes -= item.event().wire_bytes();
-        self.rushed = self.rushed.saturating_sub(1);
+        self.due_now = self.due_now.saturating_sub(1);
         Some(item)
     }
 }
@@ -325,7 +325,7 @@ mod tests {
     fn a_rush_makes_due_what_is_here_and_not_what_comes_after() {
         let (mut items, mut buffer) = (Items::new(), buffer());
         buffer.push(items.item(), items.at(0));
-        buffer.rush();
+        buffer.flush_now();
         assert_eq!(keys(buffer.take_ready(items.at(0))).len(), 1);
         buffer.push(items.item(), items.at(0));
         assert!(buffer.take_ready(items.at(0)).is_none());
@@ -490,7 +490,7 @@ mod tests {
                         came += suspects.len();
                         buffer.isolate(suspects, now);
                     }
-                    Step::Rush => buffer.rush(),
+                    Step::Rush => buffer.flush_now(),
                     Step::Wait { milliseconds } => clock += milliseconds,
                     Step::Take => {
                         let before = buffer.len();

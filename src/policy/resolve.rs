@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::error::Doubt;
+use crate::error::Uncertainty;
 use crate::error::{Certainty, ReadBack};
 
 /// What a consistent read found under an event's key.
@@ -21,10 +21,10 @@ pub(crate) enum Found {
 #[derive(Debug)]
 pub(crate) enum Resolution {
     Stored,
-    GivenUp(Certainty, ReadBack),
+    Failure(Certainty, ReadBack),
 }
 
-/// Decides for an event in `doubt`, read `after` its acceptance. `None` where the read told nothing
+/// Decides for an event in `uncertainty`, read `after` its acceptance. `None` where the read told nothing
 /// of it.
 ///
 /// | found | every doubtful call is over | one may still be under way |
@@ -39,17 +39,23 @@ pub(crate) enum Resolution {
 /// on the way. It cannot tell about a call without an answer: no document bounds how long such a
 /// call can take. Nor about a 5xx, which says that the operation may have succeeded or failed, and
 /// not that it has ended.
-pub(crate) fn resolve(doubt: Doubt, found: Found, after: Duration) -> Option<Resolution> {
-    let (certainty, read_back) = match (found, doubt) {
+pub(crate) fn resolve(
+    uncertainty: Uncertainty,
+    found: Found,
+    after: Duration,
+) -> Option<Resolution> {
+    let (certainty, read_back) = match (found, uncertainty) {
         (Found::Event, _) => return Some(Resolution::Stored),
         (Found::Unread, _) => return None,
-        (Found::Nothing, Doubt::None | Doubt::Past) => {
+        (Found::Nothing, Uncertainty::None | Uncertainty::Past) => {
             (Certainty::NotStored, ReadBack::NotFound { after })
         }
-        (Found::Nothing, Doubt::Open) => (Certainty::MaybeStored, ReadBack::NotFound { after }),
+        (Found::Nothing, Uncertainty::Open) => {
+            (Certainty::MaybeStored, ReadBack::NotFound { after })
+        }
         (Found::Other, _) => (Certainty::MaybeStored, ReadBack::OtherBody { after }),
     };
-    Some(Resolution::GivenUp(certainty, read_back))
+    Some(Resolution::Failure(certainty, read_back))
 }
 
 #[cfg(test)]
@@ -57,38 +63,38 @@ mod tests {
     use super::*;
 
     /// The certainty that is left, or `None` where the event is stored or still unread.
-    fn certainty(doubt: Doubt, found: Found) -> Option<Certainty> {
-        match resolve(doubt, found, Duration::from_secs(1)) {
-            Some(Resolution::GivenUp(certainty, _)) => Some(certainty),
+    fn certainty(uncertainty: Uncertainty, found: Found) -> Option<Certainty> {
+        match resolve(uncertainty, found, Duration::from_secs(1)) {
+            Some(Resolution::Failure(certainty, _)) => Some(certainty),
             Some(Resolution::Stored) | None => None,
         }
     }
 
     #[test]
     fn what_is_found_is_stored_whatever_the_doubt() {
-        for doubt in [Doubt::Past, Doubt::Open] {
-            let resolution = resolve(doubt, Found::Event, Duration::ZERO);
+        for uncertainty in [Uncertainty::Past, Uncertainty::Open] {
+            let resolution = resolve(uncertainty, Found::Event, Duration::ZERO);
             assert!(matches!(resolution, Some(Resolution::Stored)));
         }
     }
 
     #[test]
     fn what_is_not_found_is_not_stored_only_when_no_call_can_still_be_applied() {
-        assert_eq!(certainty(Doubt::Past, Found::Nothing), Some(Certainty::NotStored));
-        assert_eq!(certainty(Doubt::Open, Found::Nothing), Some(Certainty::MaybeStored));
+        assert_eq!(certainty(Uncertainty::Past, Found::Nothing), Some(Certainty::NotStored));
+        assert_eq!(certainty(Uncertainty::Open, Found::Nothing), Some(Certainty::MaybeStored));
     }
 
     #[test]
     fn another_body_under_the_key_leaves_the_doubt() {
-        for doubt in [Doubt::Past, Doubt::Open] {
-            assert_eq!(certainty(doubt, Found::Other), Some(Certainty::MaybeStored));
+        for uncertainty in [Uncertainty::Past, Uncertainty::Open] {
+            assert_eq!(certainty(uncertainty, Found::Other), Some(Certainty::MaybeStored));
         }
     }
 
     #[test]
     fn a_key_that_was_left_out_is_asked_for_again() {
-        for doubt in [Doubt::Past, Doubt::Open] {
-            let resolution = resolve(doubt, Found::Unread, Duration::ZERO);
+        for uncertainty in [Uncertainty::Past, Uncertainty::Open] {
+            let resolution = resolve(uncertainty, Found::Unread, Duration::ZERO);
             assert!(resolution.is_none());
         }
     }

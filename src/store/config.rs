@@ -120,8 +120,8 @@ impl Config {
             },
             refusal_timeout: self.refusal_timeout,
             read_back: self.read_back,
-            max_unheard_events: self.max_buffered_events,
-            max_unheard_bytes: self.max_buffered_bytes,
+            max_unreported_events: self.max_buffered_events,
+            max_unreported_bytes: self.max_buffered_bytes,
         }
     }
 

@@ -14,21 +14,21 @@ use serde::de::IgnoredAny;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::accounting::Ledger;
+use crate::accounting::Accounting;
 use crate::clock::{FAR_OFF, KeyClock, now};
 use crate::dynamodb::BatchWriter;
-use crate::error::Doubt;
+use crate::error::Uncertainty;
 use crate::error::{CloseError, FlushError, PutError, WorkerLost};
 use crate::event::encoded_body::Body;
 use crate::event::key::{KeyGenerator, WriterId};
 use crate::event::{Event, check_body};
-use crate::flow_control::{NoRoom, Permit};
+use crate::flow_control::{AcquireError, Permit};
 use crate::pending::{Accepted, PutTicket};
 use crate::report::{CloseReport, FlushReport};
 use crate::stats::Stats;
 use crate::store::builder::EventStoreBuilder;
 use crate::store::config::Config;
-use crate::worker::{CloseOrder, Command, Ending, Worker, WorkerLinks};
+use crate::worker::{CloseDeadlines, Command, Worker, WorkerChannels, WorkerExit};
 
 /// Stores events in a DynamoDB table and says of each what became of it.
 ///
@@ -67,9 +67,9 @@ pub struct EventStore {
 /// of the channel with it.
 struct Shared {
     commands: mpsc::UnboundedSender<Command>,
-    close_order: watch::Sender<Option<CloseOrder>>,
-    ending: watch::Receiver<Option<Ending>>,
-    ledger: Arc<Ledger>,
+    close_deadlines: watch::Sender<Option<CloseDeadlines>>,
+    exit: watch::Receiver<Option<WorkerExit>>,
+    accounting: Arc<Accounting>,
     keys: Mutex<KeyGenerator>,
     key_clock: KeyClock,
     config: Config,
@@ -90,23 +90,24 @@ impl EventStore {
     ) -> Self {
         // Unbounded, because room is taken before anything is sent: the bounds are the room's.
         let (commands, received) = mpsc::unbounded_channel();
-        let (close_order, close_order_seen) = watch::channel(None);
-        let (ending, ending_seen) = watch::channel(None);
-        let ledger = Ledger::new(config.max_buffered_events, config.max_buffered_bytes, now());
-        let ledger = Arc::new(ledger);
-        let links = WorkerLinks {
+        let (close_deadlines, close_deadlines_seen) = watch::channel(None);
+        let (exit, exit_seen) = watch::channel(None);
+        let accounting =
+            Accounting::new(config.max_buffered_events, config.max_buffered_bytes, now());
+        let accounting = Arc::new(accounting);
+        let links = WorkerChannels {
             commands: received,
-            close_order: close_order_seen,
-            ending,
-            ledger: Arc::clone(&ledger),
+            close_deadlines: close_deadlines_seen,
+            exit,
+            accounting: Arc::clone(&accounting),
         };
         runtime.spawn(Worker::new(links, writer, &config.worker_settings(), jitter).run());
         Self {
             shared: Arc::new(Shared {
                 commands,
-                close_order,
-                ending: ending_seen,
-                ledger,
+                close_deadlines,
+                exit: exit_seen,
+                accounting,
                 keys: Mutex::new(KeyGenerator::new(writer_id)),
                 key_clock: config.seed.map_or(KeyClock::Wall, |_| KeyClock::Runtime(now())),
                 config,
@@ -201,10 +202,10 @@ impl EventStore {
     /// ```
     pub fn try_put<E: Serialize + ?Sized>(&self, event: &E) -> Result<PutTicket, PutError> {
         let body = Body::of(event)?;
-        let ledger = &self.shared.ledger;
-        let bytes = ledger.room_for(body.buffered_bytes());
-        let room = ledger.room.try_enter(bytes).map_err(|no| self.refusal(no))?;
-        self.accept(body, room)
+        let accounting = &self.shared.accounting;
+        let bytes = accounting.permit_bytes(body.buffered_bytes());
+        let permit = accounting.flow_control.try_acquire(bytes).map_err(|no| self.refusal(no))?;
+        self.accept(body, permit)
     }
 
     /// Waits until everything accepted before the call is settled, retries included, and says how
@@ -281,18 +282,18 @@ impl EventStore {
     /// ```
     pub async fn close(&self, deadline: Duration) -> Result<CloseReport, CloseError> {
         let (start, patience) = (now(), deadline.min(FAR_OFF));
-        let give_up_at = start + patience;
-        let answer_by = give_up_at + self.shared.config.time_to_read_back(patience);
-        let order = CloseOrder { give_up_at, answer_by };
-        self.shared.ledger.room.close();
-        self.shared.close_order.send_if_modified(|set| {
+        let fail_at = start + patience;
+        let answer_by = fail_at + self.shared.config.time_to_read_back(patience);
+        let order = CloseDeadlines { fail_at, answer_by };
+        self.shared.accounting.flow_control.close();
+        self.shared.close_deadlines.send_if_modified(|set| {
             let sooner = set.map_or(order, |set| set.sooner(order));
             set.replace(sooner) != Some(sooner)
         });
-        let mut ending = self.shared.ending.clone();
-        match ending.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(Ending::Closed(report))) => Ok(CloseReport::clone(report)),
-            Ok(Some(Ending::Lost(lost))) => Err(CloseError::from(*lost)),
+        let mut exit = self.shared.exit.clone();
+        match exit.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(WorkerExit::Closed(report))) => Ok(CloseReport::clone(report)),
+            Ok(Some(WorkerExit::Lost(lost))) => Err(CloseError::from(*lost)),
             Ok(None) | Err(_) => Err(CloseError::from(WorkerLost::Stopped)),
         }
     }
@@ -300,66 +301,68 @@ impl EventStore {
     /// The store's counters at this moment.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let ledger = &self.shared.ledger;
-        let age = now().saturating_duration_since(ledger.began);
-        ledger.counters.snapshot(self.shared.config.batch_capacity(), age)
+        let accounting = &self.shared.accounting;
+        let age = now().saturating_duration_since(accounting.began);
+        accounting.counters.snapshot(self.shared.config.batch_capacity(), age)
     }
 
     async fn put_body(&self, body: Body) -> Result<PutTicket, PutError> {
-        let room = self.enter(body.buffered_bytes()).await?;
-        self.accept(body, room)
+        let permit = self.acquire(body.buffered_bytes()).await?;
+        self.accept(body, permit)
     }
 
-    pub(crate) async fn enter(&self, buffered_bytes: u32) -> Result<Permit<'_>, PutError> {
-        let ledger = &self.shared.ledger;
-        let bytes = ledger.room_for(buffered_bytes);
-        ledger.room.enter(bytes).await.map_err(|no| self.refusal(no))
+    pub(crate) async fn acquire(&self, buffered_bytes: u32) -> Result<Permit<'_>, PutError> {
+        let accounting = &self.shared.accounting;
+        let bytes = accounting.permit_bytes(buffered_bytes);
+        accounting.flow_control.acquire(bytes).await.map_err(|no| self.refusal(no))
     }
 
     /// Gives an event that has room its key and hands it to the worker.
-    fn accept(&self, body: Body, room: Permit<'_>) -> Result<PutTicket, PutError> {
+    fn accept(&self, body: Body, permit: Permit<'_>) -> Result<PutTicket, PutError> {
         let key = {
             // A generator is whole after each of its steps, so a poisoned lock does not matter.
             let mut keys = self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner);
             keys.next(self.shared.key_clock.unix_milliseconds()).ok_or(PutError::NoKeyLeft)?
         };
-        self.hand_over(Event::with_body(key, body)?, Doubt::None, room)
+        self.send(Event::with_body(key, body)?, Uncertainty::None, permit)
     }
 
-    pub(crate) fn hand_over(
+    pub(crate) fn send(
         &self,
         event: Event,
-        doubt_before: Doubt,
-        room: Permit<'_>,
+        uncertainty_before: Uncertainty,
+        permit: Permit<'_>,
     ) -> Result<PutTicket, PutError> {
         tracing::trace!(key = %event.key(), body = &*event.body(), "put");
-        let ledger = &self.shared.ledger;
-        let (accepted, ticket) = Accepted::new(event, doubt_before, room, &ledger.counters);
+        let accounting = &self.shared.accounting;
+        let (accepted, ticket) =
+            Accepted::new(event, uncertainty_before, permit, &accounting.counters);
         match self.shared.commands.send(Command::Put(accepted)) {
             Ok(()) => Ok(ticket),
             Err(mpsc::error::SendError(command)) => {
                 if let Command::Put(accepted) = command {
-                    accepted.refuse(ledger);
+                    accepted.refuse(accounting);
                 }
-                Err(self.refusal(NoRoom::Closed))
+                Err(self.refusal(AcquireError::Closed))
             }
         }
     }
 
-    fn refusal(&self, no_room: NoRoom) -> PutError {
-        match (no_room, self.lost()) {
-            (NoRoom::Full, _) => {
-                self.shared.config.full(&self.stats(), self.shared.ledger.room.is_withheld())
-            }
-            (NoRoom::Closed, Some(lost)) => PutError::WorkerLost(lost),
-            (NoRoom::Closed, None) => PutError::Closed,
+    fn refusal(&self, error: AcquireError) -> PutError {
+        match (error, self.lost()) {
+            (AcquireError::Full, _) => self
+                .shared
+                .config
+                .full(&self.stats(), self.shared.accounting.flow_control.is_withheld()),
+            (AcquireError::Closed, Some(lost)) => PutError::WorkerLost(lost),
+            (AcquireError::Closed, None) => PutError::Closed,
         }
     }
 
     fn lost(&self) -> Option<WorkerLost> {
-        match &*self.shared.ending.borrow() {
-            Some(Ending::Lost(lost)) => Some(*lost),
-            Some(Ending::Closed(_)) | None => None,
+        match &*self.shared.exit.borrow() {
+            Some(WorkerExit::Lost(lost)) => Some(*lost),
+            Some(WorkerExit::Closed(_)) | None => None,
         }
     }
 }

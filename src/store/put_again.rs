@@ -1,6 +1,6 @@
 //! Putting events that have their keys already.
 
-use crate::error::Doubt;
+use crate::error::Uncertainty;
 use crate::error::{Certainty, PutError};
 use crate::event::Event;
 use crate::pending::PutTicket;
@@ -18,7 +18,7 @@ impl EventStore {
     /// not checked.
     ///
     /// The ticket never says *not stored*: what earlier calls have done, or may yet do, is not
-    /// known here. Where it is known, say so: [`put_given_up`](Self::put_given_up).
+    /// known here. Where it is known, say so: [`put_again`](Self::put_again).
     ///
     /// # Errors
     ///
@@ -36,7 +36,7 @@ impl EventStore {
     /// # }
     /// ```
     pub async fn put_event(&self, event: Event) -> Result<PutTicket, PutError> {
-        self.put_given_up(event, Certainty::MaybeStored).await
+        self.put_again(event, Certainty::MaybeStored).await
     }
 
     /// Puts an event that has its key already, as [`put_event`](Self::put_event) does, with the
@@ -57,21 +57,21 @@ impl EventStore {
     /// # use dynamodb_eventstore::{EventStore, WriteError};
     /// # async fn example(store: EventStore, error: WriteError) -> Result<(), Box<dyn std::error::Error>> {
     /// if let Some(event) = error.event() {
-    ///     store.put_given_up(event.clone(), error.certainty()).await?.await?;
+    ///     store.put_again(event.clone(), error.certainty()).await?.await?;
     /// }
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn put_given_up(
+    pub async fn put_again(
         &self,
         event: Event,
         certainty: Certainty,
     ) -> Result<PutTicket, PutError> {
-        let room = self.enter(event.buffered_bytes()).await?;
-        let doubt_before = match certainty {
-            Certainty::NotStored => Doubt::None,
-            Certainty::MaybeStored => Doubt::Open,
+        let permit = self.acquire(event.buffered_bytes()).await?;
+        let uncertainty_before = match certainty {
+            Certainty::NotStored => Uncertainty::None,
+            Certainty::MaybeStored => Uncertainty::Open,
         };
-        self.hand_over(event, doubt_before, room)
+        self.send(event, uncertainty_before, permit)
     }
 }

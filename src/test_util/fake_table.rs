@@ -216,8 +216,8 @@ impl FakeTable {
                 }
                 Ok(self.hand_back(events, &refused))
             }
-            Reply::HandBack(places) => Ok(self.hand_back(events, &places)),
-            Reply::HandBackStranger => {
+            Reply::Unprocessed(places) => Ok(self.hand_back(events, &places)),
+            Reply::UnprocessedUnknownKey => {
                 self.lock().apply(events);
                 Ok(BatchReceipt::with_unprocessed([STRANGER]))
             }

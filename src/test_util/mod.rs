@@ -16,7 +16,7 @@
 //! use serde_json::json;
 //!
 //! // The first call hands its first event back, as the service does when it is short of capacity.
-//! let table = FakeTable::scripted([Reply::HandBack(vec![0])]);
+//! let table = FakeTable::scripted([Reply::Unprocessed(vec![0])]);
 //! let store = table.store_builder().start().await?;
 //! let stored = store.put(&json!({ "order": 7 })).await?.await?;
 //! assert_eq!(stored.attempts, 2);

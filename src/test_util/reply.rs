@@ -16,9 +16,9 @@ pub enum Reply {
     /// Every event is applied and acknowledged.
     Store,
     /// The events at these places of the batch are handed back, in this order; the others are applied.
-    HandBack(Vec<usize>),
+    Unprocessed(Vec<usize>),
     /// All is applied, but the answer hands back a key that was never sent.
-    HandBackStranger,
+    UnprocessedUnknownKey,
     /// Nothing is applied, and the call fails.
     Fail(FailureClass, Certainty),
     /// All is applied, and the call fails as *maybe*.
@@ -91,7 +91,7 @@ pub struct FaultRates {
     /// The whole call is refused for its rate.
     pub throttled: f64,
     /// Some events of the batch, or all, are handed back.
-    pub handed_back: f64,
+    pub unprocessed: f64,
     /// The call fails, and nothing of it was applied.
     pub failed_before: f64,
     /// The call fails, and all of it was applied.
@@ -112,7 +112,7 @@ impl Default for FaultRates {
     fn default() -> Self {
         Self {
             throttled: 0.1,
-            handed_back: 0.1,
+            unprocessed: 0.1,
             failed_before: 0.05,
             failed_after: 0.05,
             answer_lost: 0.05,
@@ -129,7 +129,7 @@ impl FaultRates {
         let latency = self.draw_latency(random);
         let rates = [
             self.throttled,
-            self.handed_back,
+            self.unprocessed,
             self.failed_before,
             self.failed_after,
             self.answer_lost,
@@ -139,7 +139,7 @@ impl FaultRates {
         let hit = rates.iter().position(|&rate| random.random_bool(rate.clamp(0.0, 1.0)));
         let reply = match hit {
             Some(0) => Reply::throttle(),
-            Some(1) => Reply::HandBack(places(random, events)),
+            Some(1) => Reply::Unprocessed(places(random, events)),
             Some(2) => Reply::server_error(),
             Some(3) => Reply::StoreThenFail,
             Some(4) if random.random_bool(0.5) => Reply::LoseAnswer,

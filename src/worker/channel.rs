@@ -6,7 +6,7 @@ use std::time::Instant;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::accounting::Ledger;
+use crate::accounting::Accounting;
 use crate::clock::now;
 use crate::error::WorkerLost;
 use crate::pending::{Accepted, Pending};
@@ -22,18 +22,18 @@ pub(crate) enum Command {
 
 /// What close asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct CloseOrder {
+pub(crate) struct CloseDeadlines {
     /// When to give up what is left.
-    pub(crate) give_up_at: Instant,
+    pub(crate) fail_at: Instant,
     /// When to answer what is then still in doubt, read back or not.
     pub(crate) answer_by: Instant,
 }
 
-impl CloseOrder {
+impl CloseDeadlines {
     /// The sooner of two orders, in each respect.
     pub(crate) fn sooner(self, other: Self) -> Self {
         Self {
-            give_up_at: self.give_up_at.min(other.give_up_at),
+            fail_at: self.fail_at.min(other.fail_at),
             answer_by: self.answer_by.min(other.answer_by),
         }
     }
@@ -41,19 +41,19 @@ impl CloseOrder {
 
 /// How the worker ended.
 #[derive(Debug, Clone)]
-pub(crate) enum Ending {
+pub(crate) enum WorkerExit {
     Closed(Arc<CloseReport>),
     Lost(WorkerLost),
 }
 
 /// The worker's ends of what it shares with the handles.
 #[derive(Debug)]
-pub(crate) struct WorkerLinks {
+pub(crate) struct WorkerChannels {
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
     /// `None` until close was called.
-    pub(crate) close_order: watch::Receiver<Option<CloseOrder>>,
-    pub(crate) ending: watch::Sender<Option<Ending>>,
-    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) close_deadlines: watch::Receiver<Option<CloseDeadlines>>,
+    pub(crate) exit: watch::Sender<Option<WorkerExit>>,
+    pub(crate) accounting: Arc<Accounting>,
 }
 
 /// The worker's end of the channel.
@@ -62,18 +62,18 @@ pub(crate) struct WorkerLinks {
 /// between claiming its place and filling it, and leaves those behind it to the last sender: a
 /// ticket whose holder also holds the store would wait for ever.
 #[derive(Debug)]
-pub(super) struct Inbox {
+pub(super) struct CommandReceiver {
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
-    pub(super) ledger: Arc<Ledger>,
+    pub(super) accounting: Arc<Accounting>,
 }
 
-impl Drop for Inbox {
+impl Drop for CommandReceiver {
     fn drop(&mut self) {
         self.commands.close();
         loop {
             match self.commands.try_recv() {
                 // What is pending settles itself as it is dropped; a flush fails as its reply is.
-                Ok(Command::Put(accepted)) => drop(Pending::new(accepted, &self.ledger, now())),
+                Ok(Command::Put(accepted)) => drop(Pending::new(accepted, &self.accounting, now())),
                 Ok(Command::Flush(reply)) => drop(reply),
                 Err(TryRecvError::Disconnected) => break,
                 // A sender is between its two steps, a few instructions apart.
@@ -85,23 +85,23 @@ impl Drop for Inbox {
 
 /// Says how the worker ended, if the worker does not come to say so itself.
 #[derive(Debug)]
-pub(super) struct Epitaph {
-    pub(super) ledger: Arc<Ledger>,
-    pub(super) ending: watch::Sender<Option<Ending>>,
+pub(super) struct ExitGuard {
+    pub(super) accounting: Arc<Accounting>,
+    pub(super) exit: watch::Sender<Option<WorkerExit>>,
 }
 
-impl Epitaph {
-    pub(super) fn publish(&self, ending: Ending) {
+impl ExitGuard {
+    pub(super) fn publish(&self, exit: WorkerExit) {
         // The cause first, then the door: whoever is refused finds the cause.
-        self.ending.send_replace(Some(ending));
-        self.ledger.room.close();
+        self.exit.send_replace(Some(exit));
+        self.accounting.flow_control.close();
     }
 }
 
-impl Drop for Epitaph {
+impl Drop for ExitGuard {
     fn drop(&mut self) {
-        if self.ending.borrow().is_none() {
-            self.publish(Ending::Lost(WorkerLost::now()));
+        if self.exit.borrow().is_none() {
+            self.publish(WorkerExit::Lost(WorkerLost::now()));
         }
     }
 }

@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 use tokio::sync::watch;
 use tokio::time::sleep_until;
 
-pub(crate) use channel::{CloseOrder, Command, Ending, WorkerLinks};
+pub(crate) use channel::{CloseDeadlines, Command, WorkerChannels, WorkerExit};
 
 use crate::clock::now;
 use crate::dynamodb::{BatchReading, BatchReceipt, BatchWriter};
@@ -26,9 +26,9 @@ use crate::policy::concurrency::Concurrency;
 use crate::policy::pace::Pace;
 use crate::policy::refusal::Refusals;
 use crate::policy::retry::RetryPolicy;
-use channel::{Epitaph, Inbox};
-use in_flight::{Flights, Landed};
-use read_back::{Doubtful, Doubts};
+use channel::{CommandReceiver, ExitGuard};
+use in_flight::{Completed, InFlight};
+use read_back::{ReadBacks, Unconfirmed};
 use settle::{Held, Settlement};
 
 /// Commands taken from the channel at one go.
@@ -38,7 +38,7 @@ const RECEIVED: usize = 256;
 const LATENESS: Duration = Duration::from_millis(20);
 
 /// Long beside what a put needs to hand over its event once it has room, short beside a call.
-const HAND_OVER: Duration = Duration::from_millis(1);
+const ARRIVAL_TIME: Duration = Duration::from_millis(1);
 
 /// What the worker goes by, out of the store's configuration.
 #[derive(Debug, Clone)]
@@ -57,18 +57,18 @@ pub(crate) struct WorkerSettings {
     /// Whether events in doubt are read back before they are answered.
     pub(crate) read_back: bool,
     /// How many failed events whose tickets were dropped are kept for the close report.
-    pub(crate) max_unheard_events: usize,
+    pub(crate) max_unreported_events: usize,
     /// How many bytes of such events are kept for it.
-    pub(crate) max_unheard_bytes: usize,
+    pub(crate) max_unreported_bytes: usize,
 }
 
 /// The worker's state. Fields are dropped in this order, which matters when the task ends before
-/// its time: `epitaph` publishes the cause and refuses newcomers first, so that whoever finds
+/// its time: `exit_guard` publishes the cause and refuses newcomers first, so that whoever finds
 /// the channel closed, or gets a lost event's answer, also finds the cause.
 pub(crate) struct Worker {
-    epitaph: Epitaph,
-    inbox: Inbox,
-    close_order: watch::Receiver<Option<CloseOrder>>,
+    exit_guard: ExitGuard,
+    inbox: CommandReceiver,
+    close_deadlines: watch::Receiver<Option<CloseDeadlines>>,
     writer: Arc<dyn BatchWriter>,
     attempt_timeout: Duration,
     retry: RetryPolicy,
@@ -76,7 +76,7 @@ pub(crate) struct Worker {
     jitter: StdRng,
     limits: BatchLimits,
     buffer: Buffer<Held>,
-    flights: Flights<Held, BatchReceipt>,
+    in_flight: InFlight<Held, BatchReceipt>,
     pace: Pace,
     /// When the pace lets the next batch leave that is due.
     next_turn: Option<Instant>,
@@ -85,35 +85,35 @@ pub(crate) struct Worker {
     concurrency: Concurrency,
     refusals: Refusals,
     max_buffered_events: usize,
-    doubts: Doubts,
+    read_backs: ReadBacks,
     settlement: Settlement,
     /// False once the channel is closed and empty: nothing more will come.
     open: bool,
     /// False once the last handle is gone, and with it whoever could call close.
     handles_left: bool,
-    closing: Option<CloseOrder>,
+    closing: Option<CloseDeadlines>,
     /// Since when nothing has come although the buffer has no room.
     full_since: Option<Instant>,
 }
 
 /// Why the loop woke up.
 enum Wake {
-    Attempt(Vec<Held>, Landed<BatchReceipt>),
-    Read(Vec<Doubtful>, Landed<BatchReading>),
+    Attempt(Vec<Held>, Completed<BatchReceipt>),
+    Read(Vec<Unconfirmed>, Completed<BatchReading>),
     Close(Result<(), watch::error::RecvError>),
     Commands(usize),
-    Pressed,
+    PutWaits,
     Deadline,
 }
 
 impl Worker {
     pub(crate) fn new(
-        links: WorkerLinks,
+        links: WorkerChannels,
         writer: Arc<dyn BatchWriter>,
         settings: &WorkerSettings,
         jitter: StdRng,
     ) -> Self {
-        let WorkerLinks { commands, close_order, ending, ledger } = links;
+        let WorkerChannels { commands, close_deadlines, exit, accounting } = links;
         let &WorkerSettings {
             limits,
             linger,
@@ -125,21 +125,25 @@ impl Worker {
             retry,
             refusal_timeout,
             read_back,
-            max_unheard_events,
-            max_unheard_bytes,
+            max_unreported_events,
+            max_unreported_bytes,
         } = settings;
         Self {
-            inbox: Inbox { commands, ledger: Arc::clone(&ledger) },
-            close_order,
-            settlement: Settlement::new(Arc::clone(&ledger), max_unheard_events, max_unheard_bytes),
-            epitaph: Epitaph { ledger, ending },
+            inbox: CommandReceiver { commands, accounting: Arc::clone(&accounting) },
+            close_deadlines,
+            settlement: Settlement::new(
+                Arc::clone(&accounting),
+                max_unreported_events,
+                max_unreported_bytes,
+            ),
+            exit_guard: ExitGuard { accounting, exit },
             attempt_timeout,
             retry,
             read_back,
             jitter,
             limits,
             buffer: Buffer::new(limits, linger),
-            flights: Flights::new(max_batches_in_flight, enough_bytes_in_flight),
+            in_flight: InFlight::new(max_batches_in_flight, enough_bytes_in_flight),
             pace: Pace::new(max_write_units_per_second, limits.max_events),
             next_turn: None,
             next_repeated: None,
@@ -147,7 +151,7 @@ impl Worker {
             refusals: Refusals::new(refusal_timeout),
             max_buffered_events,
             // As many reads as writes: calls that hang do not keep each other's places.
-            doubts: Doubts::new(
+            read_backs: ReadBacks::new(
                 Arc::clone(&writer),
                 attempt_timeout,
                 retry.backoff,
@@ -174,12 +178,12 @@ impl Worker {
         tokio::pin!(timer);
         loop {
             let turn = now();
-            self.give_up_expired(turn);
+            self.fail_expired(turn);
             self.notice_fullness(turn);
             self.forget_pace(turn);
             self.send_due(turn);
             self.publish_limits(turn);
-            self.doubts.read_due(turn);
+            self.read_backs.read_due(turn);
             self.settlement.answer_flushes();
             if self.is_done() {
                 break;
@@ -195,19 +199,19 @@ impl Worker {
             // compares the deadlines with the clock, whatever woke it.
             let wake = tokio::select! {
                 biased;
-                Some((batch, attempt)) = self.flights.next() => Wake::Attempt(batch, attempt),
-                Some((batch, landed)) = self.doubts.reads.next() => Wake::Read(batch, landed),
-                changed = self.close_order.changed(), if self.handles_left => Wake::Close(changed),
+                Some((batch, attempt)) = self.in_flight.next() => Wake::Attempt(batch, attempt),
+                Some((batch, completed)) = self.read_backs.reads.next() => Wake::Read(batch, completed),
+                changed = self.close_deadlines.changed(), if self.handles_left => Wake::Close(changed),
                 count = self.inbox.commands.recv_many(&mut received, RECEIVED), if self.open => {
                     Wake::Commands(count)
                 }
-                () = self.epitaph.ledger.room.pressed() => Wake::Pressed,
+                () = self.exit_guard.accounting.flow_control.waiter_added() => Wake::PutWaits,
                 () = &mut timer, if deadline.is_some() => Wake::Deadline,
             };
             let turn = now();
             match wake {
                 Wake::Attempt(batch, attempt) => self.conclude(batch, attempt, turn),
-                Wake::Read(batch, landed) => self.conclude_read(batch, landed, turn),
+                Wake::Read(batch, completed) => self.conclude_read(batch, completed, turn),
                 Wake::Close(changed) => self.close(changed.is_ok()),
                 Wake::Commands(count) => {
                     self.open = count > 0;
@@ -215,14 +219,17 @@ impl Worker {
                     self.admit(received.drain(..), turn);
                 }
                 // The next turn sees that the room is pressed, or that something is due.
-                Wake::Pressed | Wake::Deadline => {}
+                Wake::PutWaits | Wake::Deadline => {}
             }
         }
-        self.epitaph.publish(Ending::Closed(self.settlement.report()));
+        self.exit_guard.publish(WorkerExit::Closed(self.settlement.report()));
     }
 
     fn is_done(&self) -> bool {
-        !self.open && self.buffer.is_empty() && self.flights.is_empty() && self.doubts.is_empty()
+        !self.open
+            && self.buffer.is_empty()
+            && self.in_flight.is_empty()
+            && self.read_backs.is_empty()
     }
 
     /// When the next turn is due if nothing happens before.
@@ -238,18 +245,20 @@ impl Worker {
         };
         // Past the deadlines of close there is only the channel to wait for, which will say that it is
         // empty.
-        let is_sending = !(self.buffer.is_empty() && self.flights.is_empty());
-        let give_up = self.closing.filter(|_| is_sending).map(|closing| closing.give_up_at);
+        let is_sending = !(self.buffer.is_empty() && self.in_flight.is_empty());
+        let settle_failed = self.closing.filter(|_| is_sending).map(|closing| closing.fail_at);
         let answer =
-            self.closing.filter(|_| !self.doubts.is_empty()).map(|closing| closing.answer_by);
+            self.closing.filter(|_| !self.read_backs.is_empty()).map(|closing| closing.answer_by);
         send.into_iter()
             .chain(self.buffer.next_expiry())
             .chain(self.pace.forgets_at())
             .chain(
-                self.full_since.filter(|_| self.next_turn.is_none()).map(|since| since + HAND_OVER),
+                self.full_since
+                    .filter(|_| self.next_turn.is_none())
+                    .map(|since| since + ARRIVAL_TIME),
             )
-            .chain(self.doubts.next_deadline())
-            .chain(give_up)
+            .chain(self.read_backs.next_deadline())
+            .chain(settle_failed)
             .chain(answer)
             .min()
     }
@@ -264,7 +273,7 @@ impl Worker {
                 }
                 Command::Flush(reply) => {
                     self.settlement.flush(reply);
-                    self.buffer.rush();
+                    self.buffer.flush_now();
                 }
             }
         }
@@ -273,8 +282,8 @@ impl Worker {
     fn send_due(&mut self, now: Instant) {
         // Nobody is to sit out the linger when no company can come any more: none at all, or none until
         // something is sent.
-        if !self.open || self.full_since.is_some_and(|since| since + HAND_OVER <= now) {
-            self.buffer.rush();
+        if !self.open || self.full_since.is_some_and(|since| since + ARRIVAL_TIME <= now) {
+            self.buffer.flush_now();
         }
         self.next_turn = None;
         self.next_repeated = self.buffer.next_repeated();
@@ -290,16 +299,16 @@ impl Worker {
     }
 
     fn has_place(&self, now: Instant) -> bool {
-        if !self.flights.has_place() {
+        if !self.in_flight.has_place() {
             return false;
         }
         let Some(since) = self.refusals.since(now) else {
-            return self.flights.len() < self.concurrency.limit();
+            return self.in_flight.len() < self.concurrency.limit();
         };
         // While all is refused, one call is enough to learn whether it still is. Those that began before do not
         // stand in its way: they may hang.
         let began = |batch: &[Held]| batch.first().and_then(|held| held.pending.in_flight_since());
-        !self.flights.batches().any(|batch| began(batch).is_some_and(|began| began > since))
+        !self.in_flight.batches().any(|batch| began(batch).is_some_and(|began| began > since))
     }
 
     /// Notes since when the buffer is full: puts wait for room while events wait for company.
@@ -308,8 +317,9 @@ impl Worker {
     /// taken for full when for that long nothing has come: to send the first that comes back into a buffer
     /// of which a call has just been settled would cost a call each.
     fn notice_fullness(&mut self, now: Instant) {
-        let is_full =
-            self.epitaph.ledger.room.is_pressed() && self.buffer.has_fresh() && self.has_place(now);
+        let is_full = self.exit_guard.accounting.flow_control.has_waiters()
+            && self.buffer.has_fresh()
+            && self.has_place(now);
         if is_full {
             self.full_since.get_or_insert(now);
         } else {
@@ -319,7 +329,7 @@ impl Worker {
 
     fn send(&mut self, mut batch: Vec<Held>, now: Instant) {
         let retried = batch.iter().filter(|held| held.pending.attempts() > 0).count();
-        self.epitaph.ledger.counters.send(batch.len(), retried);
+        self.exit_guard.accounting.counters.send(batch.len(), retried);
         self.pace_sent(&batch);
         let limit = self.attempt_limit(&batch, now);
         let events: Vec<Event> = batch
@@ -333,7 +343,7 @@ impl Worker {
         let writer = Arc::clone(&self.writer);
         // The limit is the writer's to keep; this one is for writers that do not.
         let at_the_latest = limit + LATENESS;
-        self.flights.start(batch, bytes, at_the_latest, async move {
+        self.in_flight.start(batch, bytes, at_the_latest, async move {
             writer.write_batch_within(&events, limit).await
         });
     }
@@ -354,9 +364,9 @@ impl Worker {
     /// Takes no more from now on, and notes until when to go on with what there is.
     fn close(&mut self, handles_left: bool) {
         self.handles_left = handles_left;
-        if let Some(order) = *self.close_order.borrow_and_update() {
+        if let Some(order) = *self.close_deadlines.borrow_and_update() {
             self.closing = Some(order);
-            self.epitaph.ledger.room.close();
+            self.exit_guard.accounting.flow_control.close();
             // What was sent before this is still received.
             self.inbox.commands.close();
         }

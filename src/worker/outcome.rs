@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 
 use super::Worker;
-use super::in_flight::Landed;
+use super::in_flight::Completed;
 use super::pacing::{Call, Share};
-use super::read_back::{Doubtful, Verdict};
+use super::read_back::{ReadBackOutcome, Unconfirmed};
 use super::settle::Held;
 use crate::dynamodb::{BatchReading, BatchReceipt};
-use crate::error::Doubt;
-use crate::error::{BatchError, Certainty, FailureClass, GiveUp};
+use crate::error::Uncertainty;
+use crate::error::{BatchError, Certainty, FailureClass, FailureReason};
 use crate::pending::Proof;
 use crate::policy::reconcile::reconcile;
 use crate::policy::refusal::Refusal;
@@ -26,7 +26,7 @@ impl Worker {
     pub(super) fn conclude(
         &mut self,
         batch: Vec<Held>,
-        attempt: Landed<BatchReceipt>,
+        attempt: Completed<BatchReceipt>,
         now: Instant,
     ) {
         let call = Call::of(&batch);
@@ -64,7 +64,7 @@ impl Worker {
             return self.fail(batch, foreign, now);
         }
         if let Some(write_units) = receipt.consumed_write_units() {
-            self.epitaph.ledger.counters.consume(write_units);
+            self.exit_guard.accounting.counters.consume(write_units);
         }
         self.refusals.succeeded(now);
         self.learn(call, Share::Stored(&reconciled.stored), now);
@@ -105,11 +105,11 @@ impl Worker {
                     self.buffer.requeue_repeated(held, now + delay);
                 }
                 Decision::After(delay) => self.buffer.requeue(held, now + delay),
-                Decision::GiveUp(reason) => self.give_up(held, reason, now),
+                Decision::FailureReason(reason) => self.settle_failed(held, reason, now),
             }
         }
         if class == FailureClass::Fatal {
-            self.give_up_waiting(&cause, now);
+            self.fail_queued(&cause, now);
         }
     }
 
@@ -128,7 +128,7 @@ impl Worker {
         let jitter = self.jitter.random::<f64>();
         for held in batch {
             match refusal {
-                Refusal::Final => self.give_up(held, GiveUp::NotRetryable, now),
+                Refusal::Final => self.settle_failed(held, FailureReason::NotRetryable, now),
                 // The next attempt of all waits, so none has to wait by itself.
                 Refusal::OfAll => {
                     let accepted_at = held.pending.accepted_at();
@@ -138,72 +138,72 @@ impl Worker {
                     let (refusals, elapsed) = (held.pending.refusals(), held.pending.elapsed(now));
                     match self.retry.decide(refusals, elapsed, FailureClass::Refused, jitter) {
                         Decision::After(delay) => self.buffer.requeue(held, now + delay),
-                        Decision::GiveUp(reason) => self.give_up(held, reason, now),
+                        Decision::FailureReason(reason) => self.settle_failed(held, reason, now),
                     }
                 }
             }
         }
         if refusal == Refusal::Final {
-            self.give_up_waiting(&cause, now);
+            self.fail_queued(&cause, now);
         }
     }
 
     /// Gives up what waits to be sent: it would fail as the last batch did. What is in flight gets
     /// its own answer.
-    fn give_up_waiting(&mut self, cause: &Arc<BatchError>, now: Instant) {
+    fn fail_queued(&mut self, cause: &Arc<BatchError>, now: Instant) {
         while let Some(mut held) = self.buffer.pop() {
-            held.pending.blame(cause);
-            self.give_up(held, GiveUp::NotRetryable, now);
+            held.pending.set_cause(cause);
+            self.settle_failed(held, FailureReason::NotRetryable, now);
         }
     }
 
-    pub(super) fn give_up_expired(&mut self, now: Instant) {
+    pub(super) fn fail_expired(&mut self, now: Instant) {
         while let Some(held) = self.buffer.pop_expired(now) {
-            self.give_up(held, GiveUp::Deadline, now);
+            self.settle_failed(held, FailureReason::Deadline, now);
         }
         if let Some(closing) = self.closing {
-            if closing.give_up_at <= now {
+            if closing.fail_at <= now {
                 self.abandon(now);
             }
             if closing.answer_by <= now {
                 self.abandon_doubts(now);
             }
         }
-        while let Some(verdict) = self.doubts.pop_expired(now) {
-            self.settle(verdict, now);
+        while let Some(outcome) = self.read_backs.pop_expired(now) {
+            self.settle(outcome, now);
         }
     }
 
     /// Gives an event up; first of all it is read back, if it may be stored and there is time.
-    fn give_up(&mut self, held: Held, reason: GiveUp, now: Instant) {
-        if !self.read_back || held.pending.doubt() == Doubt::None {
-            return self.settlement.give_up(held, reason, None, now, self.closing.is_some());
+    fn settle_failed(&mut self, held: Held, reason: FailureReason, now: Instant) {
+        if !self.read_back || held.pending.uncertainty() == Uncertainty::None {
+            return self.settlement.settle_failed(held, reason, None, now, self.closing.is_some());
         }
         let soon = now + self.attempt_timeout;
         let answer_by = soon.min(held.expires_at + self.attempt_timeout);
         let answer_by = self.closing.map_or(answer_by, |closing| answer_by.min(closing.answer_by));
-        self.doubts.add(held, reason, answer_by, now);
+        self.read_backs.add(held, reason, answer_by, now);
     }
 
     pub(super) fn conclude_read(
         &mut self,
-        batch: Vec<Doubtful>,
-        landed: Landed<BatchReading>,
+        batch: Vec<Unconfirmed>,
+        completed: Completed<BatchReading>,
         now: Instant,
     ) {
         let jitter = self.jitter.random::<f64>();
-        for verdict in self.doubts.conclude(batch, landed, now, jitter) {
-            self.settle(verdict, now);
+        for outcome in self.read_backs.conclude(batch, completed, now, jitter) {
+            self.settle(outcome, now);
         }
     }
 
-    fn settle(&mut self, verdict: Verdict, now: Instant) {
-        let Verdict { held, reason, resolution } = verdict;
+    fn settle(&mut self, outcome: ReadBackOutcome, now: Instant) {
+        let ReadBackOutcome { held, reason, resolution } = outcome;
         match resolution {
             Resolution::Stored => self.settlement.stored(held, Proof::ReadBack, now),
-            Resolution::GivenUp(certainty, read_back) => {
+            Resolution::Failure(certainty, read_back) => {
                 let read_back = Some((certainty, read_back));
-                self.settlement.give_up(held, reason, read_back, now, self.closing.is_some());
+                self.settlement.settle_failed(held, reason, read_back, now, self.closing.is_some());
             }
         }
     }
@@ -213,7 +213,7 @@ impl Worker {
     /// is only known when it says so, for a sender can be half-way.
     fn abandon(&mut self, now: Instant) {
         // What has come back by now is known.
-        while let Some((batch, attempt)) = self.flights.next_done() {
+        while let Some((batch, attempt)) = self.in_flight.next_done() {
             self.conclude(batch, attempt, now);
         }
         let dropped = Arc::new(BatchError::new(
@@ -221,22 +221,22 @@ impl Worker {
             Certainty::MaybeStored,
             "the deadline of close came before the answer",
         ));
-        for mut held in self.flights.abort() {
+        for mut held in self.in_flight.abort() {
             held.pending.abandon(&dropped, now);
-            self.give_up(held, GiveUp::CloseDeadline, now);
+            self.settle_failed(held, FailureReason::CloseDeadline, now);
         }
         while let Some(held) = self.buffer.pop() {
-            self.give_up(held, GiveUp::CloseDeadline, now);
+            self.settle_failed(held, FailureReason::CloseDeadline, now);
         }
     }
 
     /// The last moment for an answer has come.
     fn abandon_doubts(&mut self, now: Instant) {
-        while let Some((batch, landed)) = self.doubts.reads.next_done() {
-            self.conclude_read(batch, landed, now);
+        while let Some((batch, completed)) = self.read_backs.reads.next_done() {
+            self.conclude_read(batch, completed, now);
         }
-        for verdict in self.doubts.abandon() {
-            self.settle(verdict, now);
+        for outcome in self.read_backs.abandon() {
+            self.settle(outcome, now);
         }
     }
 }

@@ -128,7 +128,7 @@ impl Worker {
 
     /// Learns from an answer that says what the table had capacity for.
     pub(super) fn learn(&mut self, call: Call, share: Share<'_>, now: Instant) {
-        let counters = &self.epitaph.ledger.counters;
+        let counters = &self.exit_guard.accounting.counters;
         let (stored, stored_events) = match share {
             Share::Stored(stored) => (Sent::of(stored), stored.len()),
             Share::Refused(_) => {
@@ -143,7 +143,7 @@ impl Worker {
         }
         // The call that was answered still had its place when no other could begin.
         let is_saturated =
-            self.flights.len() + 1 >= self.concurrency.limit() && self.buffer.is_due(now);
+            self.in_flight.len() + 1 >= self.concurrency.limit() && self.buffer.is_due(now);
         self.concurrency.observe(stored_events, is_saturated, now);
         let units = |sent: u64, accepted: u64| Units { accepted, refused: sent - accepted };
         let answer = Answer {
@@ -182,20 +182,20 @@ impl Worker {
             Some(events) => most.saturating_sub(events.max(least)),
             None => 0,
         };
-        if withheld > 0 || self.epitaph.ledger.room.is_withheld() {
-            self.epitaph.ledger.room.withhold(withheld);
+        if withheld > 0 || self.exit_guard.accounting.flow_control.is_withheld() {
+            self.exit_guard.accounting.flow_control.withhold(withheld);
         }
     }
 
     /// Tells the counters what limits the calls now.
     pub(super) fn publish_limits(&self, now: Instant) {
-        let ledger = &self.epitaph.ledger;
+        let accounting = &self.exit_guard.accounting;
         let accepted_at = |expires_at: Instant| expires_at.checked_sub(self.retry.event_deadline);
         let oldest = self.buffer.next_expiry().and_then(accepted_at);
-        ledger.counters.limit(Limits {
+        accounting.counters.limit(Limits {
             write_units_per_second: self.pace.rate(now),
             batches_in_flight: self.concurrency.limit(),
-            oldest: oldest.map(|oldest| oldest.saturating_duration_since(ledger.began)),
+            oldest: oldest.map(|oldest| oldest.saturating_duration_since(accounting.began)),
         });
     }
 }

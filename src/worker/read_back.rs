@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::in_flight::{Flights, Landed};
+use super::in_flight::{Completed, InFlight};
 use super::settle::Held;
 use crate::dynamodb::{BatchReading, BatchWriter};
-use crate::error::{BatchError, Certainty, FailureClass, GiveUp, ReadBack};
+use crate::error::{BatchError, Certainty, FailureClass, FailureReason, ReadBack};
 use crate::event::Event;
 use crate::event::key::EventKey;
 use crate::policy::Waiting;
@@ -20,16 +20,16 @@ const ACCESS_DENIED: &str = "AccessDeniedException";
 
 /// An event that is given up for `reason` and waits for a read.
 #[derive(Debug)]
-pub(super) struct Doubtful {
+pub(super) struct Unconfirmed {
     held: Held,
-    reason: GiveUp,
+    reason: FailureReason,
     answer_by: Instant,
     reads: u32,
     /// Why the last read told nothing.
     failure: Option<Arc<BatchError>>,
 }
 
-impl Waiting for Doubtful {
+impl Waiting for Unconfirmed {
     fn event(&self) -> &Event {
         self.held.event()
     }
@@ -39,33 +39,33 @@ impl Waiting for Doubtful {
     }
 }
 
-impl Doubtful {
+impl Unconfirmed {
     /// What is left to say when there is no more time to read.
-    fn unread(self) -> Verdict {
+    fn unread(self) -> ReadBackOutcome {
         let read_back = self.failure.map_or(ReadBack::NoTime, ReadBack::Failed);
-        let resolution = Resolution::GivenUp(Certainty::MaybeStored, read_back);
-        Verdict { held: self.held, reason: self.reason, resolution }
+        let resolution = Resolution::Failure(Certainty::MaybeStored, read_back);
+        ReadBackOutcome { held: self.held, reason: self.reason, resolution }
     }
 }
 
 /// How an event in doubt ends.
-pub(super) struct Verdict {
+pub(super) struct ReadBackOutcome {
     pub(super) held: Held,
-    pub(super) reason: GiveUp,
+    pub(super) reason: FailureReason,
     pub(super) resolution: Resolution,
 }
 
 /// Reads, under way and to come.
-pub(super) struct Doubts {
+pub(super) struct ReadBacks {
     writer: Arc<dyn BatchWriter>,
     read_timeout: Duration,
     backoff: Backoff,
     /// Each waits for its turn to be read, first or again, and until its time is up.
-    waiting: Buffer<Doubtful>,
-    pub(super) reads: Flights<Doubtful, BatchReading>,
+    waiting: Buffer<Unconfirmed>,
+    pub(super) reads: InFlight<Unconfirmed, BatchReading>,
 }
 
-impl Doubts {
+impl ReadBacks {
     pub(super) fn new(
         writer: Arc<dyn BatchWriter>,
         read_timeout: Duration,
@@ -79,7 +79,7 @@ impl Doubts {
             backoff,
             waiting: Buffer::new(limits, Duration::ZERO),
             // A request for keys alone is small, and its answer no larger than the events in hand.
-            reads: Flights::new(most_reads, usize::MAX),
+            reads: InFlight::new(most_reads, usize::MAX),
         }
     }
 
@@ -88,8 +88,14 @@ impl Doubts {
     }
 
     /// Takes an event to be read back, and answered by `answer_by` at the latest.
-    pub(super) fn add(&mut self, held: Held, reason: GiveUp, answer_by: Instant, now: Instant) {
-        self.waiting.requeue(Doubtful { held, reason, answer_by, reads: 0, failure: None }, now);
+    pub(super) fn add(
+        &mut self,
+        held: Held,
+        reason: FailureReason,
+        answer_by: Instant,
+        now: Instant,
+    ) {
+        self.waiting.requeue(Unconfirmed { held, reason, answer_by, reads: 0, failure: None }, now);
     }
 
     /// When there is something to do, if nothing happens before.
@@ -105,11 +111,12 @@ impl Doubts {
         {
             let mut batch = batch.into_items();
             let keys: Vec<EventKey> =
-                batch.iter().map(|doubtful| *doubtful.event().key()).collect();
-            let answer_by = batch.iter().map(|doubtful| doubtful.answer_by).min().unwrap_or(now);
+                batch.iter().map(|unconfirmed| *unconfirmed.event().key()).collect();
+            let answer_by =
+                batch.iter().map(|unconfirmed| unconfirmed.answer_by).min().unwrap_or(now);
             let limit = self.read_timeout.min(answer_by.saturating_duration_since(now));
-            for doubtful in &mut batch {
-                doubtful.reads += 1;
+            for unconfirmed in &mut batch {
+                unconfirmed.reads += 1;
             }
             let writer = Arc::clone(&self.writer);
             self.reads.start(batch, 0, limit, async move { writer.read_batch(&keys).await });
@@ -117,20 +124,20 @@ impl Doubts {
     }
 
     /// The next event whose time is up before a read has told anything.
-    pub(super) fn pop_expired(&mut self, now: Instant) -> Option<Verdict> {
-        self.waiting.pop_expired(now).map(Doubtful::unread)
+    pub(super) fn pop_expired(&mut self, now: Instant) -> Option<ReadBackOutcome> {
+        self.waiting.pop_expired(now).map(Unconfirmed::unread)
     }
 
     /// Sorts the events of a read that came back into those that are decided, handed back, and those
     /// to be read again. `jitter` is a random number from 0 to 1.
     pub(super) fn conclude(
         &mut self,
-        batch: Vec<Doubtful>,
-        landed: Landed<BatchReading>,
+        batch: Vec<Unconfirmed>,
+        completed: Completed<BatchReading>,
         now: Instant,
         jitter: f64,
-    ) -> Vec<Verdict> {
-        match landed.and_then(|reading| about(reading, &batch)) {
+    ) -> Vec<ReadBackOutcome> {
+        match completed.and_then(|reading| about(reading, &batch)) {
             Ok(reading) => self.apply(batch, &reading, now, jitter),
             Err(failure) => {
                 tracing::warn!(events = batch.len(), class = ?failure.class(), error = %failure, "read back failed");
@@ -140,7 +147,7 @@ impl Doubts {
                 if failure.class().is_retryable() && !is_denied {
                     let again = batch.into_iter();
                     return again
-                        .filter_map(|doubtful| self.again(doubtful, &failure, now, jitter))
+                        .filter_map(|unconfirmed| self.again(unconfirmed, &failure, now, jitter))
                         .collect();
                 }
                 let mut refused = batch;
@@ -150,61 +157,64 @@ impl Doubts {
                 }
                 refused
                     .into_iter()
-                    .map(|doubtful| Doubtful { failure: Some(Arc::clone(&failure)), ..doubtful })
-                    .map(Doubtful::unread)
+                    .map(|unconfirmed| Unconfirmed {
+                        failure: Some(Arc::clone(&failure)),
+                        ..unconfirmed
+                    })
+                    .map(Unconfirmed::unread)
                     .collect()
             }
         }
     }
 
     /// Hands back everything, as undecided as it is. Reads under way are dropped.
-    pub(super) fn abandon(&mut self) -> Vec<Verdict> {
+    pub(super) fn abandon(&mut self) -> Vec<ReadBackOutcome> {
         let under_way = self.reads.abort();
         let waiting = std::iter::from_fn(|| self.waiting.pop());
-        under_way.chain(waiting).map(Doubtful::unread).collect()
+        under_way.chain(waiting).map(Unconfirmed::unread).collect()
     }
 
     fn apply(
         &mut self,
-        batch: Vec<Doubtful>,
+        batch: Vec<Unconfirmed>,
         reading: &BatchReading,
         now: Instant,
         jitter: f64,
-    ) -> Vec<Verdict> {
+    ) -> Vec<ReadBackOutcome> {
         let left_out = Arc::new(BatchError::new(
             FailureClass::Unprocessed,
             Certainty::NotStored,
             "the service left the key in UnprocessedKeys: the table is short of read capacity",
         ));
-        let mut verdicts = Vec::with_capacity(batch.len());
-        for doubtful in batch {
-            let (doubt, after) =
-                (doubtful.held.pending.doubt(), doubtful.held.pending.elapsed(now));
-            match resolve(doubt, found(doubtful.event(), reading), after) {
-                None => verdicts.extend(self.again(doubtful, &left_out, now, jitter)),
+        let mut outcomes = Vec::with_capacity(batch.len());
+        for unconfirmed in batch {
+            let (uncertainty, after) =
+                (unconfirmed.held.pending.uncertainty(), unconfirmed.held.pending.elapsed(now));
+            match resolve(uncertainty, found(unconfirmed.event(), reading), after) {
+                None => outcomes.extend(self.again(unconfirmed, &left_out, now, jitter)),
                 Some(resolution) => {
-                    let Doubtful { held, reason, .. } = doubtful;
-                    verdicts.push(Verdict { held, reason, resolution });
+                    let Unconfirmed { held, reason, .. } = unconfirmed;
+                    outcomes.push(ReadBackOutcome { held, reason, resolution });
                 }
             }
         }
-        verdicts
+        outcomes
     }
 
     /// Reads an event again after a wait, or decides without, where the wait would take too long.
     fn again(
         &mut self,
-        mut doubtful: Doubtful,
+        mut unconfirmed: Unconfirmed,
         failure: &Arc<BatchError>,
         now: Instant,
         jitter: f64,
-    ) -> Option<Verdict> {
-        doubtful.failure = Some(Arc::clone(failure));
-        let ready_at = now + self.backoff.delay(doubtful.reads, jitter);
-        if ready_at >= doubtful.answer_by {
-            return Some(doubtful.unread());
+    ) -> Option<ReadBackOutcome> {
+        unconfirmed.failure = Some(Arc::clone(failure));
+        let ready_at = now + self.backoff.delay(unconfirmed.reads, jitter);
+        if ready_at >= unconfirmed.answer_by {
+            return Some(unconfirmed.unread());
         }
-        self.waiting.requeue(doubtful, ready_at);
+        self.waiting.requeue(unconfirmed, ready_at);
         None
     }
 }
@@ -220,8 +230,8 @@ fn found(event: &Event, reading: &BatchReading) -> Found {
     }
 }
 
-fn about(reading: BatchReading, batch: &[Doubtful]) -> Landed<BatchReading> {
-    let keys: Vec<EventKey> = batch.iter().map(|doubtful| *doubtful.event().key()).collect();
+fn about(reading: BatchReading, batch: &[Unconfirmed]) -> Completed<BatchReading> {
+    let keys: Vec<EventKey> = batch.iter().map(|unconfirmed| *unconfirmed.event().key()).collect();
     if reading.is_about(&keys) {
         Ok(reading)
     } else {

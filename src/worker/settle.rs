@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use crate::accounting::Ledger;
-use crate::error::{Certainty, GiveUp, ReadBack};
+use crate::accounting::Accounting;
+use crate::error::{Certainty, FailureReason, ReadBack};
 use crate::event::Event;
 use crate::pending::{Accepted, Answered, Pending, Proof};
 use crate::policy::Waiting;
@@ -34,40 +34,40 @@ impl Waiting for Held {
 /// Settles events, answers flushes, and keeps what the close report will say.
 #[derive(Debug)]
 pub(super) struct Settlement {
-    ledger: Arc<Ledger>,
+    accounting: Arc<Accounting>,
     barrier: Barrier<oneshot::Sender<FlushReport>>,
     report: CloseReport,
     /// Failed events whose tickets were dropped are kept for the report up to these bounds.
-    max_unheard_events: usize,
-    max_unheard_bytes: usize,
-    unheard_bytes: usize,
+    max_unreported_events: usize,
+    max_unreported_bytes: usize,
+    unreported_bytes: usize,
 }
 
 impl Settlement {
     pub(super) fn new(
-        ledger: Arc<Ledger>,
-        max_unheard_events: usize,
-        max_unheard_bytes: usize,
+        accounting: Arc<Accounting>,
+        max_unreported_events: usize,
+        max_unreported_bytes: usize,
     ) -> Self {
         Self {
-            ledger,
+            accounting,
             barrier: Barrier::new(),
             report: CloseReport::default(),
-            max_unheard_events,
-            max_unheard_bytes,
-            unheard_bytes: 0,
+            max_unreported_events,
+            max_unreported_bytes,
+            unreported_bytes: 0,
         }
     }
 
     /// Takes an event over, to be given up at `expires_at`.
     pub(super) fn hold(&mut self, accepted: Accepted, now: Instant, expires_at: Instant) -> Held {
-        let pending = Pending::new(accepted, &self.ledger, now);
+        let pending = Pending::new(accepted, &self.accounting, now);
         Held { pending, epoch: self.barrier.accept(), expires_at }
     }
 
     /// Settles what a call was acknowledged for.
     pub(super) fn acknowledged(&mut self, mut batch: Vec<Held>, now: Instant) {
-        Pending::strike_out_stored(batch.iter_mut().map(|held| &mut held.pending), &self.ledger);
+        Pending::release_stored(batch.iter_mut().map(|held| &mut held.pending), &self.accounting);
         for held in batch {
             self.stored(held, Proof::Acknowledged, now);
         }
@@ -80,29 +80,29 @@ impl Settlement {
 
     /// Gives an event up, with what reading it back has left of the doubt, if it was read back. While
     /// the store is closing, the report lists every one; before that, those of which no ticket heard.
-    pub(super) fn give_up(
+    pub(super) fn settle_failed(
         &mut self,
         held: Held,
-        reason: GiveUp,
+        reason: FailureReason,
         read_back: Option<(Certainty, ReadBack)>,
         now: Instant,
         closing: bool,
     ) {
-        let bytes = self.ledger.room_for(held.event().buffered_bytes()) as usize;
-        let Answered { error, heard } = match read_back {
+        let bytes = self.accounting.permit_bytes(held.event().buffered_bytes()) as usize;
+        let Answered { error, was_received } = match read_back {
             Some((certainty, read_back)) => {
-                held.pending.give_up_after_reading(certainty, read_back, reason, now)
+                held.pending.settle_failed_after_read(certainty, read_back, reason, now)
             }
-            None => held.pending.give_up(reason, now),
+            None => held.pending.settle_failed(reason, now),
         };
         self.barrier.settle(held.epoch, false);
         if closing {
             self.report.not_stored.push(error);
-        } else if !heard {
-            let has_room = self.report.not_stored.len() < self.max_unheard_events
-                && self.unheard_bytes + bytes <= self.max_unheard_bytes;
+        } else if !was_received {
+            let has_room = self.report.not_stored.len() < self.max_unreported_events
+                && self.unreported_bytes + bytes <= self.max_unreported_bytes;
             if has_room {
-                self.unheard_bytes += bytes;
+                self.unreported_bytes += bytes;
                 self.report.not_stored.push(error);
             } else {
                 self.report.not_listed += 1;
@@ -125,7 +125,7 @@ impl Settlement {
 
     /// The report, once everything is settled.
     pub(super) fn report(&mut self) -> Arc<CloseReport> {
-        let (stored, failed) = self.ledger.counters.settled();
+        let (stored, failed) = self.accounting.counters.settled();
         // Also where the last handle is gone and nobody will read it: the log has it then.
         if failed > 0 {
             tracing::warn!(stored, failed, "closed with events that were not stored");

@@ -6,7 +6,7 @@ const UNSIGNED: &str = "user-agent";
 
 /// A canonical request with gaps for what is different in each.
 #[derive(Debug)]
-pub(super) struct Outline {
+pub(super) struct CanonicalRequest {
     /// The signed headers, in the order of their names.
     headers: Vec<Header>,
     /// Names of the signed headers, without a session token's and with it.
@@ -27,7 +27,7 @@ enum Value {
     Token,
 }
 
-impl Outline {
+impl CanonicalRequest {
     /// Of requests to this address with these headers. `None` for an address with a path.
     pub(super) fn of(uri: &str, headers: &[(String, String)]) -> Option<Self> {
         let host = host(uri)?;

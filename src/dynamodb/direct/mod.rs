@@ -7,6 +7,7 @@
 //! the chain of credentials) decides over all.
 
 mod canonical_request;
+mod captured_request;
 mod known_request;
 mod request_template;
 mod signer;
@@ -28,13 +29,13 @@ use super::classify::{date, refused};
 use super::client::{Call, RefreshableClient, unprepared};
 use super::request::RequestSettings;
 use super::response_body::MISDIRECTED;
-use super::signing_state::Signed;
+use super::signing_state::SigningInfo;
 use super::{BatchReading, BatchReceipt, BatchWriter, SdkBatchWriter, request, response};
 use crate::clock::now;
-use crate::error::{BatchError, Certainty, FailureClass};
+use crate::error::{BatchError, FailureClass};
 use crate::event::Event;
 use crate::event::key::EventKey;
-use request_template::{Recording, Unmade};
+use request_template::{RequestTemplate, TemplateError};
 
 /// Writes batches by repeating one recorded request; reads them back through the SDK.
 #[derive(Debug)]
@@ -42,7 +43,7 @@ pub(crate) struct DirectBatchWriter {
     sdk: SdkBatchWriter,
     client: RefreshableClient,
     settings: RequestSettings,
-    recording: Mutex<Option<Arc<Recording>>>,
+    template: Mutex<Option<Arc<RequestTemplate>>>,
     /// The service's clock less this machine's, in seconds, as far as the service has complained.
     skew_seconds: AtomicI64,
     /// Whether signatures follow the service's clock, as the SDK's do unless its configuration says no.
@@ -62,7 +63,7 @@ impl DirectBatchWriter {
             sdk: SdkBatchWriter::sharing(client.clone(), settings.clone()),
             client,
             settings,
-            recording: Mutex::new(None),
+            template: Mutex::new(None),
             skew_seconds: AtomicI64::new(0),
             corrects_clock,
             falls_back: AtomicBool::new(false),
@@ -77,21 +78,21 @@ impl DirectBatchWriter {
     }
 
     /// The recorded request, made anew when its credentials were thrown away.
-    async fn recording(&self, call: &Call) -> Result<Arc<Recording>, Unmade> {
-        let mut recording = self.recording.lock().await;
-        match &*recording {
-            Some(recorded) if recorded.is_good_for(call) => Ok(Arc::clone(recorded)),
+    async fn template(&self, call: &Call) -> Result<Arc<RequestTemplate>, TemplateError> {
+        let mut current = self.template.lock().await;
+        match &*current {
+            Some(template) if template.is_good_for(call) => Ok(Arc::clone(template)),
             before => {
                 let is_first = before.is_none();
-                let recorded = Arc::new(Recording::make(call, &self.settings.table).await?);
+                let template = Arc::new(RequestTemplate::make(call, &self.settings.table).await?);
                 if is_first {
                     tracing::debug!(
                         transport = "direct",
                         "calls go without the SDK's orchestrator"
                     );
                 }
-                *recording = Some(Arc::clone(&recorded));
-                Ok(recorded)
+                *current = Some(Arc::clone(&template));
+                Ok(template)
             }
         }
     }
@@ -121,8 +122,8 @@ impl DirectBatchWriter {
                 let left = || limit.saturating_sub(now().saturating_duration_since(begun));
                 self.send(&call, prepared, render, left).await
             }
-            Ok(Err(Unmade::Failed(failure))) => Err(failure),
-            Ok(Err(Unmade::Unknown(reason))) => {
+            Ok(Err(TemplateError::Failed(failure))) => Err(failure),
+            Ok(Err(TemplateError::Unknown(reason))) => {
                 self.fall_back(&reason);
                 return None;
             }
@@ -135,29 +136,29 @@ impl DirectBatchWriter {
     async fn send(
         &self,
         call: &Call,
-        (recorded, identity): (Arc<Recording>, Identity),
+        (template, identity): (Arc<RequestTemplate>, Identity),
         render: impl FnOnce() -> Bytes,
         left: impl FnOnce() -> Duration,
     ) -> Result<BatchReceipt, BatchError> {
         let body = render();
-        let machine_time = recorded.now();
+        let machine_time = template.now();
         let signed_at = shifted(machine_time, self.skew_seconds.load(Ordering::Relaxed));
-        let request = recorded.request(&identity, &body, signed_at)?;
+        let request = template.request(&identity, &body, signed_at)?;
         let slot = call.payload.slot();
         slot.keep(&body);
         drop(body);
         call.signing.note(unix_seconds(signed_at));
         // To render and sign a large body takes a while as well.
         let left = left();
-        let left = recorded.attempt_timeout.map_or(left, |own| own.min(left));
-        let exchange = recorded.exchange(request, &slot, call.signing.signed());
+        let left = template.attempt_timeout.map_or(left, |own| own.min(left));
+        let exchange = template.exchange(request, &slot, call.signing.signed());
         let answered = timeout(left, exchange).await;
         let (response, body) = answered.map_err(|_| BatchError::timed_out(left))??;
         let receipt = self.read(&response, &body, call.signing.signed());
         let code = receipt.as_ref().err().and_then(BatchError::code);
         if response.status().as_u16() == MISDIRECTED || code == Some(INVALID_ENDPOINT) {
             // The address is not the table's any more: the SDK finds it anew.
-            recorded.give_up();
+            template.give_up();
         }
         if let Err(failure) = &receipt
             && self.corrects_clock
@@ -166,7 +167,7 @@ impl DirectBatchWriter {
         {
             self.skew_seconds.store(theirs - unix_seconds(machine_time), Ordering::Relaxed);
         }
-        match (request_id(&response), receipt) {
+        match (response::request_id(&response), receipt) {
             (Some(id), Ok(receipt)) => Ok(receipt.with_request_id(id)),
             (Some(id), Err(failure)) => Err(failure.with_request_id(id)),
             // Without its request id it is not known to be the service's.
@@ -176,23 +177,27 @@ impl DirectBatchWriter {
     }
 
     /// All that a request needs beside its body.
-    async fn prepare(&self, call: &Call) -> Result<(Arc<Recording>, Identity), Unmade> {
-        let recorded = self.recording(call).await?;
-        let identity = recorded.identity(call.signing.signed()).await.map_err(Unmade::Failed)?;
-        if recorded.is_for(&identity) {
-            return Ok((recorded, identity));
+    async fn prepare(
+        &self,
+        call: &Call,
+    ) -> Result<(Arc<RequestTemplate>, Identity), TemplateError> {
+        let template = self.template(call).await?;
+        let identity =
+            template.identity(call.signing.signed()).await.map_err(TemplateError::Failed)?;
+        if template.is_for(&identity) {
+            return Ok((template, identity));
         }
         // The credentials are another account's by now, whose address may be another.
-        recorded.give_up();
-        let recorded = self.recording(call).await?;
-        Ok((recorded, identity))
+        template.give_up();
+        let template = self.template(call).await?;
+        Ok((template, identity))
     }
 
     fn read(
         &self,
         response: &HttpResponse,
         body: &[u8],
-        signed: Signed,
+        signed: SigningInfo,
     ) -> Result<BatchReceipt, BatchError> {
         if response.status().is_success() {
             return response::receipt(&self.settings.table, body);
@@ -235,22 +240,6 @@ impl BatchWriter for DirectBatchWriter {
     ) -> BoxFuture<'a, Result<BatchReading, BatchError>> {
         self.sdk.read_batch(keys)
     }
-}
-
-/// The answer broke off before its end.
-pub(super) fn broken_off(response: &HttpResponse) -> BatchError {
-    let (class, certainty) = (FailureClass::Transient, Certainty::MaybeStored);
-    let failure = BatchError::new(class, certainty, "the answer could not be read");
-    match request_id(response) {
-        Some(id) if response.status().is_success() => failure.with_request_id(id).with_call_over(),
-        Some(id) => failure.with_request_id(id),
-        None => failure,
-    }
-}
-
-fn request_id(response: &HttpResponse) -> Option<&str> {
-    let headers = response.headers();
-    headers.get("x-amzn-requestid").or_else(|| headers.get("x-amz-request-id"))
 }
 
 fn unix_seconds(time: SystemTime) -> i64 {

@@ -1,16 +1,12 @@
-//! One request of the SDK's, recorded just before it would be sent.
+//! What all requests of a store share, from one captured request of the SDK's.
 
-use std::error::Error;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::attributes::AccountId;
+use aws_sdk_dynamodb::config::RuntimeComponents;
 use aws_sdk_dynamodb::config::http::HttpResponse;
-use aws_sdk_dynamodb::config::interceptors::BeforeTransmitInterceptorContextMut;
-use aws_sdk_dynamodb::config::{Intercept, RuntimeComponents};
-use aws_sdk_dynamodb::error::BoxError;
 use aws_smithy_runtime_api::client::auth::AuthSchemeId;
 use aws_smithy_runtime_api::client::connection::CaptureSmithyConnection;
 use aws_smithy_runtime_api::client::http::{
@@ -25,45 +21,30 @@ use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
 use aws_smithy_types::config_bag::{ConfigBag, Layer};
 use aws_smithy_types::retry::RetryConfig;
-use aws_smithy_types::timeout::TimeoutConfig;
 use bytes::Bytes;
 
-use super::known_request::unexpected;
+use super::captured_request::{CapturedRequest, RequestCapture, has_stopped, lambda_trace};
 use super::signer::{Scope, SignatureHeaders, Signer};
-use crate::dynamodb::chunked_body::Slot;
-use crate::dynamodb::classify::{chain, classify, credentials_failure, dispatch_failure};
+use crate::dynamodb::chunked_body::ChunkedBodySlot;
+use crate::dynamodb::classify::{classify, credentials_failure, dispatch_failure};
 use crate::dynamodb::client::Call;
-use crate::dynamodb::response_body;
-use crate::dynamodb::signing_state::Signed;
+use crate::dynamodb::signing_state::SigningInfo;
+use crate::dynamodb::{response, response_body};
 use crate::error::{BatchError, Certainty, FailureClass};
-
-/// What this crate adds to the SDK's own words on who asks.
-const USER_AGENT: &str = concat!("lib/dynamodb-eventstore/", env!("CARGO_PKG_VERSION"));
 
 const SIGV4: AuthSchemeId = AuthSchemeId::new("sigv4");
 
-/// Headers of the recorded request that each request has its own of.
-const OWN_HEADERS: [&str; 7] = [
-    "authorization",
-    "x-amzn-trace-id",
-    "x-amz-date",
-    "x-amz-security-token",
-    "content-length",
-    "amz-sdk-invocation-id",
-    "amz-sdk-request",
-];
-
-/// Why there is no recording.
+/// Why there is no template.
 #[derive(Debug)]
-pub(super) enum Unmade {
+pub(super) enum TemplateError {
     /// The attempt failed, and another may not.
     Failed(BatchError),
-    /// The request is none that is known to be repeatable, for this reason.
+    /// The request is not known to be repeatable, for this reason.
     Unknown(String),
 }
 
 /// What all requests share.
-pub(super) struct Recording {
+pub(super) struct RequestTemplate {
     /// Of the client that made it.
     generation: u64,
     /// Whether its address is not the table's any more.
@@ -81,7 +62,7 @@ pub(super) struct Recording {
     connector: SharedHttpConnector,
 }
 
-impl fmt::Debug for Recording {
+impl fmt::Debug for RequestTemplate {
     /// Shows no address: it can hold a password.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -91,33 +72,34 @@ impl fmt::Debug for Recording {
     }
 }
 
-impl Recording {
+impl RequestTemplate {
     /// Has the client make a request that is not sent. Whatever fails here, nothing was stored.
-    pub(super) async fn make(call: &Call, table: &str) -> Result<Self, Unmade> {
-        let recorder = Recorder::new(table);
+    pub(super) async fn make(call: &Call, table: &str) -> Result<Self, TemplateError> {
+        let capture = RequestCapture::new(table);
         let stopped = call
             .batch_write_item(table)
             .customize()
             .interceptor(call.signing.clone())
-            .interceptor(recorder.clone())
+            .interceptor(capture.clone())
             .send()
             .await;
-        let recorded = recorder.take();
+        let captured = capture.take();
         let error = match stopped {
-            Err(error) if recorded.is_none() || has_stopped(&error) => error,
+            Err(error) if captured.is_none() || has_stopped(&error) => error,
             // Real requests would go past whatever answers in the service's place.
-            _ => return Err(Unmade::Unknown("the client answers by itself".to_owned())),
+            _ => return Err(TemplateError::Unknown("the client answers by itself".to_owned())),
         };
-        let Some(recorded) = recorded else {
+        let Some(captured) = captured else {
             // What keeps the SDK from making its request may pass: credentials or an address that are slow to come.
             let failure = classify(&error, call.signing.signed());
-            return Err(Unmade::Failed(failure.with_certainty(Certainty::NotStored)));
+            return Err(TemplateError::Failed(failure.with_certainty(Certainty::NotStored)));
         };
-        let Recorded { components, uri, headers, authorization, timeouts, unexpected } = recorded;
+        let CapturedRequest { components, uri, headers, authorization, timeouts, unexpected } =
+            captured;
         if let Some(unexpected) = unexpected {
-            return Err(Unmade::Unknown(unexpected));
+            return Err(TemplateError::Unknown(unexpected));
         }
-        let unknown = |what: &str| Unmade::Unknown(what.to_owned());
+        let unknown = |what: &str| TemplateError::Unknown(what.to_owned());
         let scope =
             Scope::of(&authorization).ok_or_else(|| unknown("it is signed in another way"))?;
         let http_client =
@@ -131,14 +113,14 @@ impl Recording {
         let limits = [timeouts.operation_timeout(), timeouts.operation_attempt_timeout()];
         let attempt_timeout = limits.into_iter().flatten().min();
         // The identity cache goes by these: how long credentials may take to come follows from them.
-        let mut layer = Layer::new("Recording");
+        let mut layer = Layer::new("RequestTemplate");
         layer.store_put(timeouts).store_put(RetryConfig::standard());
         let config = ConfigBag::of_layers(vec![layer]);
         let identity = identity(&components, &identities, &config, call.signing.signed())
             .await
-            .map_err(Unmade::Failed)?;
-        let unusable = |failure: BatchError| Unmade::Unknown(failure.to_string());
-        let template = template(&uri, &headers).map_err(unusable)?;
+            .map_err(TemplateError::Failed)?;
+        let unusable = |failure: BatchError| TemplateError::Unknown(failure.to_string());
+        let template = unsigned_request(&uri, &headers).map_err(unusable)?;
         let signer =
             Signer::new(&uri, &headers, scope, &identity, time(&components)).map_err(unusable)?;
         Ok(Self {
@@ -176,7 +158,7 @@ impl Recording {
     }
 
     /// The credentials, as fresh as the client's cache has them.
-    pub(super) async fn identity(&self, signed: Signed) -> Result<Identity, BatchError> {
+    pub(super) async fn identity(&self, signed: SigningInfo) -> Result<Identity, BatchError> {
         identity(&self.components, &self.identities, &self.config, signed).await
     }
 
@@ -214,8 +196,8 @@ impl Recording {
     pub(super) async fn exchange(
         &self,
         mut request: HttpRequest,
-        body: &Slot,
-        signed: Signed,
+        body: &ChunkedBodySlot,
+        signed: SigningInfo,
     ) -> Result<(HttpResponse, Bytes), BatchError> {
         if let Some(pieces) = body.pieces(request.body().bytes()) {
             *request.body_mut() = SdkBody::from_body_1_x(pieces);
@@ -238,7 +220,7 @@ impl Recording {
                 if let Some(connection) = connection.get() {
                     connection.poison();
                 }
-                Err(super::broken_off(&response))
+                Err(response::broken_off(&response))
             }
         }
     }
@@ -252,7 +234,7 @@ async fn identity(
     components: &RuntimeComponents,
     identities: &SharedIdentityResolver,
     config: &ConfigBag,
-    signed: Signed,
+    signed: SigningInfo,
 ) -> Result<Identity, BatchError> {
     let cache = components.identity_cache();
     let identity = cache.resolve_cached_identity(identities.clone(), components, config).await;
@@ -264,7 +246,7 @@ async fn identity(
     })
 }
 
-fn template(uri: &str, headers: &[(String, String)]) -> Result<HttpRequest, BatchError> {
+fn unsigned_request(uri: &str, headers: &[(String, String)]) -> Result<HttpRequest, BatchError> {
     let mut request = HttpRequest::new(SdkBody::empty());
     request.set_method("POST").map_err(|_| fatal("the request cannot be built"))?;
     request.set_uri(uri).map_err(|_| fatal("the request has no address"))?;
@@ -276,93 +258,4 @@ fn template(uri: &str, headers: &[(String, String)]) -> Result<HttpRequest, Batc
 
 fn fatal(message: &str) -> BatchError {
     BatchError::new(FailureClass::Fatal, Certainty::NotStored, message)
-}
-
-/// Records a request in the place of its transmission.
-#[derive(Debug, Clone)]
-struct Recorder {
-    table: String,
-    recorded: Arc<Mutex<Option<Recorded>>>,
-}
-
-impl Recorder {
-    fn new(table: &str) -> Self {
-        Self { table: table.to_owned(), recorded: Arc::default() }
-    }
-
-    /// What was recorded is taken out: it holds the call's components, which hold this recorder, so that neither
-    /// would ever be freed.
-    fn take(&self) -> Option<Recorded> {
-        self.slot().take()
-    }
-
-    fn slot(&self) -> MutexGuard<'_, Option<Recorded>> {
-        self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Recorded {
-    components: RuntimeComponents,
-    uri: String,
-    headers: Vec<(String, String)>,
-    authorization: String,
-    timeouts: TimeoutConfig,
-    /// What keeps the request from being repeated.
-    unexpected: Option<String>,
-}
-
-/// Ends the call that is recorded.
-#[derive(Debug, thiserror::Error)]
-#[error("recorded, and not to be sent")]
-struct Stopped;
-
-/// Whether the recorder ended the call, and nothing after it changed that.
-fn has_stopped(error: &(dyn Error + 'static)) -> bool {
-    chain(error).any(|error| error.is::<Stopped>())
-}
-
-/// What AWS Lambda knows its invocation by, for requests to name: the SDK does the same. In Lambda it
-/// changes from one invocation to the next.
-fn lambda_trace() -> Option<String> {
-    std::env::var_os("AWS_LAMBDA_FUNCTION_NAME")?;
-    let trace = std::env::var("_X_AMZN_TRACE_ID").ok()?;
-    trace.bytes().all(|byte| (b' '..=b'~').contains(&byte)).then_some(trace)
-}
-
-impl Intercept for Recorder {
-    fn name(&self) -> &'static str {
-        "Recorder"
-    }
-
-    fn modify_before_transmit(
-        &self,
-        context: &mut BeforeTransmitInterceptorContextMut<'_>,
-        components: &RuntimeComponents,
-        config: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        let request = context.request();
-        let headers = request
-            .headers()
-            .iter()
-            .filter(|(name, _)| !OWN_HEADERS.contains(name))
-            .map(|(name, value)| match name {
-                "user-agent" => (name.to_owned(), format!("{value} {USER_AGENT}")),
-                _ => (name.to_owned(), value.to_owned()),
-            })
-            .collect();
-        let recorded = Recorded {
-            components: components.clone(),
-            uri: request.uri().to_owned(),
-            headers,
-            authorization: request.headers().get("authorization").unwrap_or_default().to_owned(),
-            timeouts: config
-                .load::<TimeoutConfig>()
-                .cloned()
-                .unwrap_or_else(TimeoutConfig::disabled),
-            unexpected: unexpected(request, &self.table, lambda_trace().as_deref()),
-        };
-        *self.slot() = Some(recorded);
-        Err(Stopped.into())
-    }
 }

@@ -2,7 +2,7 @@
 //!
 //! `aws-sigv4` puts every request into its canonical form anew: sorts its headers, checks and copies them,
 //! and derives the day's key from the secret. That was about a fifth of the transport's time. Here the form
-//! is an [`Outline`], made once, and the key is kept for as long as its time is shown; `aws-sigv4` still
+//! is an [`CanonicalRequest`], made once, and the key is kept for as long as its time is shown; `aws-sigv4` still
 //! makes the signature. An outline is only used where it has come, on trial, to the very signature that
 //! `aws-sigv4` makes on its own.
 
@@ -19,7 +19,7 @@ use aws_smithy_runtime_api::client::identity::Identity;
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
-use super::canonical_request::Outline;
+use super::canonical_request::CanonicalRequest;
 use crate::error::{BatchError, Certainty, FailureClass};
 
 /// A body to sign on trial.
@@ -33,7 +33,7 @@ pub(super) struct Signer {
     headers: Vec<(String, String)>,
     scope: Scope,
     /// `None` where `aws-sigv4` has to do all of it.
-    outline: Option<Outline>,
+    canonical_request: Option<CanonicalRequest>,
     /// Calls come many in a second, and the time in a signature is in seconds.
     moment: Mutex<Option<Arc<Moment>>>,
 }
@@ -69,20 +69,21 @@ impl Signer {
             uri: uri.to_owned(),
             headers: headers.to_vec(),
             scope,
-            outline: None,
+            canonical_request: None,
             moment: Mutex::default(),
         };
         signer.sign_in_full(identity, TRIAL, now)?;
-        signer.outline = Outline::of(uri, headers).filter(|outline| signer.holds(outline, now));
+        signer.canonical_request = CanonicalRequest::of(uri, headers)
+            .filter(|canonical_request| signer.holds(canonical_request, now));
         Ok(signer)
     }
 
     /// Whether the outline comes to what `aws-sigv4` does, without a session token and with one.
-    fn holds(&self, outline: &Outline, now: SystemTime) -> bool {
+    fn holds(&self, canonical_request: &CanonicalRequest, now: SystemTime) -> bool {
         [None, Some("token".to_owned())].into_iter().all(|token| {
             let identity = Credentials::new("trial", "trial", token, None, "trial").into();
             let expected = self.sign_in_full(&identity, TRIAL, now);
-            let signed = self.sign_by(outline, &identity, TRIAL, now);
+            let signed = self.sign_by(canonical_request, &identity, TRIAL, now);
             expected.is_ok_and(|expected| signed == Some(expected))
         })
     }
@@ -93,8 +94,10 @@ impl Signer {
         body: &[u8],
         at: SystemTime,
     ) -> Result<SignatureHeaders, BatchError> {
-        let by_outline =
-            self.outline.as_ref().and_then(|outline| self.sign_by(outline, identity, body, at));
+        let by_outline = self
+            .canonical_request
+            .as_ref()
+            .and_then(|canonical_request| self.sign_by(canonical_request, identity, body, at));
         by_outline.map_or_else(|| self.sign_in_full(identity, body, at), Ok)
     }
 
@@ -102,7 +105,7 @@ impl Signer {
     /// what is wrong with them.
     fn sign_by(
         &self,
-        outline: &Outline,
+        canonical_request: &CanonicalRequest,
         identity: &Identity,
         body: &[u8],
         at: SystemTime,
@@ -115,7 +118,7 @@ impl Signer {
         }
         let moment = self.moment(credentials, at);
         let Moment { date, scope, key, .. } = &*moment;
-        let request = outline.fill(body.len(), date, token, &hex(&Sha256::digest(body)));
+        let request = canonical_request.fill(body.len(), date, token, &hex(&Sha256::digest(body)));
         let request = hex(&Sha256::digest(request));
         let to_sign = ["AWS4-HMAC-SHA256\n", date, "\n", scope, "\n", &request].concat();
         let signature = v4::calculate_signature(key, to_sign.as_bytes());
@@ -125,7 +128,7 @@ impl Signer {
             "/",
             scope,
             ", SignedHeaders=",
-            outline.names(token.is_some()),
+            canonical_request.names(token.is_some()),
             ", Signature=",
             &signature,
         ];
@@ -306,7 +309,7 @@ mod tests {
             ),
         ) {
             let signer = signer(uri, &HEADERS);
-            prop_assert!(signer.outline.is_some());
+            prop_assert!(signer.canonical_request.is_some());
             for (secret, token, seconds) in calls {
                 let identity = identity(&secret, token.as_deref());
                 let distance = Duration::from_millis(seconds.unsigned_abs() * 500);
@@ -349,7 +352,7 @@ mod tests {
             ("http://127.0.0.1:8000/", &spaced),
         ] {
             let signer = signer(uri, headers);
-            assert!(signer.outline.is_none(), "{uri}");
+            assert!(signer.canonical_request.is_none(), "{uri}");
             let signed =
                 signer.sign(&identity("secret", Some("token")), b"{}", UNIX_EPOCH).unwrap();
             assert_eq!(
