@@ -66,7 +66,7 @@ fn batches(criterion: &mut Criterion) {
 
 fn reconcile(criterion: &mut Criterion) {
     let sent = events(MAX_BATCH_EVENTS as u64, now());
-    let keys: Vec<String> = sent.iter().map(|(event, _)| event.key().to_string()).collect();
+    let keys: Vec<String> = sent.iter().map(|(event, ..)| event.key().to_string()).collect();
     let mut group = criterion.benchmark_group("reconcile");
     group.throughput(Throughput::Elements(MAX_BATCH_EVENTS as u64));
     for (name, left) in [("all stored", 0), ("5 unprocessed", 5), ("none stored", 25)] {
@@ -89,7 +89,7 @@ fn events(count: u64, now: Instant) -> Vec<Expiring> {
         .map(|later| {
             let key = make_keys([NOW + later]).unwrap();
             let event = Event::new(key, body.as_str()).unwrap();
-            (event, now + Duration::from_secs(60))
+            (event, now, now + Duration::from_secs(60))
         })
         .collect()
 }

@@ -1,16 +1,16 @@
-//! What an accepted event is entered in until it is settled.
+//! What an accepted event is counted in until it is settled.
 
 use std::time::Instant;
 
 use crate::flow_control::FlowControl;
 use crate::stats::Counters;
 
-/// A store's room and counters, which its handles, its worker and its events share.
+/// A store's flow control and counters, which its handles, its worker and its events share.
 #[derive(Debug)]
 pub(crate) struct Accounting {
     pub(crate) flow_control: FlowControl,
     pub(crate) counters: Counters,
-    /// The most room that one event takes.
+    /// Bytes of the whole buffer, which one event takes at most.
     max_event_bytes: u32,
     /// When the store began.
     pub(crate) began: Instant,
@@ -27,20 +27,21 @@ impl Accounting {
         Self { flow_control, counters: Counters::default(), max_event_bytes, began }
     }
 
-    /// FlowControl for an event of so many bytes. One that is larger than all room takes all of it.
+    /// Bytes of the permit for an event that takes so many. An event that is larger than the whole buffer takes the
+    /// whole buffer.
     pub(crate) fn permit_bytes(&self, buffered_bytes: u32) -> u32 {
         buffered_bytes.min(self.max_event_bytes)
     }
 
-    /// Strikes out events that are settled. This comes before their answers: whoever hears one finds the
-    /// room, and the counters as they should be.
-    pub(crate) fn settle(&self, entries: Usage, stored: bool) {
-        self.counters.settle(entries.events, stored);
-        self.flow_control.release(entries.events, entries.bytes);
+    /// Counts events as settled and releases their permits. This comes before their answers, so whoever receives one
+    /// finds the counters and the buffer as they should be.
+    pub(crate) fn settle(&self, usage: Usage, stored: bool) {
+        self.counters.settle(usage.events, stored);
+        self.flow_control.release(usage.events, usage.bytes);
     }
 }
 
-/// How much some events take up.
+/// What some events use of the buffer.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Usage {
     pub(crate) events: u64,

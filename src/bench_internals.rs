@@ -18,16 +18,20 @@ use crate::policy::batch::{Batch, BatchLimits};
 use crate::policy::buffer::Buffer;
 use crate::policy::reconcile::reconcile;
 
-/// An event, and when it is to be given up.
-pub type Expiring = (Event, Instant);
+/// An event, when it was accepted, and when it fails.
+pub type Expiring = (Event, Instant, Instant);
 
 impl Waiting for Expiring {
     fn event(&self) -> &Event {
         &self.0
     }
 
-    fn expires_at(&self) -> Instant {
+    fn accepted_at(&self) -> Instant {
         self.1
+    }
+
+    fn expires_at(&self) -> Instant {
+        self.2
     }
 }
 
@@ -42,7 +46,7 @@ pub fn make_keys(times: impl IntoIterator<Item = u64>) -> Option<EventKey> {
 pub fn fill_batches(events: Vec<Expiring>, now: Instant) -> Vec<Vec<Expiring>> {
     let mut buffer = Buffer::new(BatchLimits::new(MAX_BATCH_EVENTS), Duration::ZERO);
     for event in events {
-        buffer.push(event, now);
+        buffer.push(event);
     }
     std::iter::from_fn(|| buffer.take_ready(now).map(Batch::into_items)).collect()
 }

@@ -292,8 +292,10 @@ pub(crate) struct Permit<'a> {
 
 impl Permit<'_> {
     /// Leaves the room to the event that it was taken for, which is to [`release`](Room::leave) by itself.
-    pub(crate) fn forget(self) {
+    pub(crate) fn forget(self) -> u32 {
+        let bytes = self.bytes;
         std::mem::forget(self);
+        bytes
     }
 }
 

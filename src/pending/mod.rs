@@ -1,203 +1,149 @@
-//! The two halves of an answer: the caller's ticket and the writer's pending event.
+//! An accepted event, from its put to the answer of its ticket.
 
-use std::future::Future;
-use std::pin::Pin;
+mod ticket;
+
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+pub use ticket::{Proof, PutTicket, Stored};
+
 use crate::accounting::{Accounting, Usage};
-use crate::error::{Attempt, History, Uncertainty};
 use crate::error::{
-    BatchError, Certainty, Failure, FailureReason, ReadBack, WorkerLost, WriteError,
+    BatchError, Certainty, Failure, FailureReason, History, ReadBack, Uncertainty, WorkerLost,
+    WriteError,
 };
 use crate::event::Event;
-use crate::event::key::EventKey;
 use crate::flow_control::Permit;
-use crate::stats::Counters;
+use crate::policy::Waiting;
+use crate::policy::barrier::Epoch;
+use ticket::Answer;
 
-/// An event is in the table.
+/// An accepted event, which owes its ticket an answer.
 ///
-/// Either a call carried the event's key, the service answered it, and did not list the key as
-/// unprocessed; or the answers of its calls were lost, and a consistent read then found the event.
-/// It does not mean that every reader sees the event at once: a read that is not consistent may be a
-/// moment late.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Stored {
-    /// Key of the event in the table.
-    pub key: EventKey,
-    /// How many calls carried the event, the acknowledged one included.
-    pub attempts: u32,
-    /// How the store knows.
-    pub proof: Proof,
-    history: Vec<Attempt>,
-}
-
-impl Stored {
-    /// The attempts, oldest first, of an event that was not stored at the first try: when, how long, and
-    /// how each but the acknowledged one failed. Of more than 16 the first and the last eight.
-    ///
-    /// Empty for an event that was stored at the first try.
-    #[must_use]
-    pub fn history(&self) -> &[Attempt] {
-        &self.history
-    }
-}
-
-/// How the store knows that an event is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Proof {
-    /// The service acknowledged a call that carried the event.
-    Acknowledged,
-    /// A consistent read found the event, with its body.
-    ReadBack,
-}
-
-/// The answer to one put, to be awaited: what became of the event.
+/// It is answered once, by [`settle_stored`](Self::settle_stored) or [`settle_failed`](Self::settle_failed). A dropped
+/// event answers by itself that the worker is lost. Its permit is released just before the answer, so an answer and a
+/// permit cannot be forgotten, and cannot be given twice.
 ///
-/// The future's output is `Ok(`[`Stored`]`)` when the event is in the table, and
-/// `Err(`[`WriteError`]`)` when the store gave it up. It comes at the latest one attempt time-out
-/// after the event's deadline ([`event_deadline`](crate::EventStoreBuilder::event_deadline)).
-///
-/// Dropping a ticket does not cancel the write; it only leaves its answer unheard.
-///
-/// # Cancel safety
-///
-/// A ticket can be polled, set aside and polled again. Like most futures it panics when it is
-/// polled after it has given its output.
+/// Until the worker [admits](Self::admit) it, an event has no reference to anything shared: reference counts that several
+/// threads write are what puts from several threads cost each other.
 #[derive(Debug)]
-#[must_use = "a put is only known to be stored when its ticket says so"]
-pub struct PutTicket {
-    key: EventKey,
-    answer: oneshot::Receiver<Result<Stored, WriteError>>,
-}
-
-impl PutTicket {
-    /// Key under which the event is being stored. Known from the start, and never changed.
-    #[must_use]
-    pub fn key(&self) -> &EventKey {
-        &self.key
-    }
-}
-
-impl Future for PutTicket {
-    type Output = Result<Stored, WriteError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.answer)
-            .poll(context)
-            .map(|answer| answer.unwrap_or_else(|_| Err(WriteError::unanswered(self.key))))
-    }
-}
-
-/// An accepted event on its way to the worker, which makes a [`Pending`] of it.
-///
-/// It is small, and it shares nothing with other events that a processor would have to fetch from
-/// another: that is what puts from several threads cost each other.
-#[derive(Debug)]
-pub(crate) struct Accepted {
+pub(crate) struct PendingEvent {
     event: Event,
-    /// What an earlier store may have left of the event in the table, or may yet.
+    /// What an earlier put may have left of the event in the table, or may yet.
     uncertainty_before: Uncertainty,
-    reply: oneshot::Sender<Result<Stored, WriteError>>,
+    /// Calls that carried the event, the one in flight included.
+    attempts: u32,
+    /// Bytes of its permit.
+    permit_bytes: u32,
+    /// Whether the event still has its permit, and is yet to be counted as settled.
+    holds_permit: bool,
+    /// Whether it is counted as stored, and only the answer is left.
+    is_stored: bool,
+    /// `None` until the worker has the event.
+    accounting: Option<Arc<Accounting>>,
+    accepted_at: Instant,
+    expires_at: Instant,
+    epoch: Epoch,
+    /// When the call began that is in flight.
+    in_flight_since: Option<Instant>,
+    /// `None` until something goes wrong: an event that is stored at the first attempt pays nothing.
+    history: Option<Box<History>>,
+    /// Of an event that failed and is read back before it is answered.
+    read_back: Option<Box<PendingReadBack>>,
+    /// `None` once answered.
+    reply: Option<oneshot::Sender<Answer>>,
 }
 
-impl Accepted {
-    /// Accepts an event that has room in the buffer. `uncertainty_before` is [`Uncertainty::None`] for an event that
-    /// was never put before.
+/// A failed event may be stored all the same: what is known of it until a read says more.
+#[derive(Debug)]
+struct PendingReadBack {
+    reason: FailureReason,
+    reads: u32,
+    /// Why the last read gave no answer.
+    failure: Option<Arc<BatchError>>,
+}
+
+/// The error that an event was settled with.
+#[derive(Debug)]
+pub(crate) struct SettledError {
+    pub(crate) error: WriteError,
+    /// Whether the ticket was still there to receive it.
+    pub(crate) was_received: bool,
+}
+
+impl Waiting for PendingEvent {
+    fn event(&self) -> &Event {
+        &self.event
+    }
+
+    fn accepted_at(&self) -> Instant {
+        self.accepted_at
+    }
+
+    fn expires_at(&self) -> Instant {
+        self.expires_at
+    }
+}
+
+impl PendingEvent {
+    /// Accepts an event that has a permit. `uncertainty_before` is [`Uncertainty::None`] for an event that was never put
+    /// before.
     pub(crate) fn new(
         event: Event,
         uncertainty_before: Uncertainty,
         permit: Permit<'_>,
-        counters: &Counters,
+        accounting: &Accounting,
     ) -> (Self, PutTicket) {
-        permit.forget();
-        counters.accept();
+        let permit_bytes = permit.forget();
+        accounting.counters.accept();
         let (reply, answer) = oneshot::channel();
         let ticket = PutTicket { key: *event.key(), answer };
-        (Self { event, uncertainty_before, reply }, ticket)
-    }
-
-    /// Takes the acceptance back: the worker never got the event and nobody has its ticket.
-    pub(crate) fn refuse(self, accounting: &Accounting) {
-        accounting.counters.refuse();
-        accounting
-            .flow_control
-            .release(1, accounting.permit_bytes(self.event.buffered_bytes()).into());
-    }
-}
-
-/// The writer's half: an accepted event that owes its ticket an answer.
-///
-/// It is settled once, by [`stored`](Self::stored) or [`settle_failed`](Self::give_up). Where neither
-/// happens, dropping it gives the answer that is true then: the worker is lost. The event's room in
-/// the buffer goes back just before, by ownership.
-#[derive(Debug)]
-pub(crate) struct Pending {
-    event: Event,
-    attempts: u32,
-    /// What an earlier store may have left of the event in the table, or may yet.
-    uncertainty_before: Uncertainty,
-    /// Whether the event still has its room, and is yet to be counted as settled.
-    holds_permit: bool,
-    /// Whether it was struck out as stored, and is only to be told.
-    is_stored: bool,
-    accepted_at: Instant,
-    /// When the current attempt began, while its answer is out.
-    in_flight_since: Option<Instant>,
-    /// `None` until something goes wrong: an event that is stored at the first try pays nothing.
-    history: Option<Box<History>>,
-    accounting: Arc<Accounting>,
-    /// `None` once settled.
-    reply: Option<oneshot::Sender<Result<Stored, WriteError>>>,
-}
-
-impl Pending {
-    /// Takes an event over; its deadline counts from `now`.
-    pub(crate) fn new(accepted: Accepted, accounting: &Arc<Accounting>, now: Instant) -> Self {
-        let Accepted { event, uncertainty_before, reply } = accepted;
-        Self {
+        let pending = Self {
             event,
-            attempts: 0,
             uncertainty_before,
+            attempts: 0,
+            permit_bytes,
             holds_permit: true,
             is_stored: false,
-            accepted_at: now,
+            accounting: None,
+            // Until the worker has it: to read the clock for each put would cost too much.
+            accepted_at: accounting.began,
+            expires_at: accounting.began,
+            epoch: Epoch::default(),
             in_flight_since: None,
             history: None,
-            accounting: Arc::clone(accounting),
+            read_back: None,
             reply: Some(reply),
-        }
+        };
+        (pending, ticket)
     }
 
-    /// What the event takes up in its ledger. From now on whoever has asked owes it to the ledger.
-    fn take_usage(&mut self) -> Usage {
-        if !std::mem::take(&mut self.holds_permit) {
-            return Usage::default();
-        }
-        Usage { events: 1, bytes: self.accounting.permit_bytes(self.event.buffered_bytes()).into() }
+    /// Takes the acceptance back: the worker never got the event, and nobody has its ticket.
+    pub(crate) fn refuse(mut self, accounting: &Accounting) {
+        accounting.counters.refuse();
+        let usage = self.take_usage();
+        accounting.flow_control.release(usage.events, usage.bytes);
     }
 
-    /// Strikes out events that are all stored, in one go; then each is to be told so by
-    /// [`stored`](Self::stored).
-    pub(crate) fn release_stored<'a>(
-        batch: impl Iterator<Item = &'a mut Self>,
-        accounting: &Accounting,
+    /// The worker has the event now; its deadline counts from `now`.
+    pub(crate) fn admit(
+        &mut self,
+        accounting: &Arc<Accounting>,
+        epoch: Epoch,
+        now: Instant,
+        expires_at: Instant,
     ) {
-        let mut entries = Usage::default();
-        for pending in batch {
-            pending.is_stored = true;
-            entries += pending.take_usage();
-        }
-        accounting.settle(entries, true);
+        self.accounting = Some(Arc::clone(accounting));
+        self.epoch = epoch;
+        self.accepted_at = now;
+        self.expires_at = expires_at;
     }
 
-    pub(crate) fn event(&self) -> &Event {
-        &self.event
+    /// Which flushes wait for the event.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
     pub(crate) fn attempts(&self) -> u32 {
@@ -209,7 +155,7 @@ impl Pending {
         self.history.as_ref().map_or(0, |history| history.refusals)
     }
 
-    /// Whether, and for how long yet, the event may come to be stored without an acknowledgement.
+    /// Whether the event may be in the table without an acknowledgement, or may still come there.
     pub(crate) fn uncertainty(&self) -> Uncertainty {
         if self.in_flight_since.is_some() {
             return Uncertainty::Open;
@@ -218,11 +164,7 @@ impl Pending {
         since.max(self.uncertainty_before)
     }
 
-    pub(crate) fn accepted_at(&self) -> Instant {
-        self.accepted_at
-    }
-
-    /// When the call under way began that carries the event.
+    /// When the call began that is in flight with the event.
     pub(crate) fn in_flight_since(&self) -> Option<Instant> {
         self.in_flight_since
     }
@@ -231,45 +173,113 @@ impl Pending {
         now.saturating_duration_since(self.accepted_at)
     }
 
-    /// Notes that a call now carries the event.
-    pub(crate) fn attempt(&mut self, now: Instant) {
+    /// Bytes that its permit takes of the buffer.
+    pub(crate) fn permit_bytes(&self) -> u32 {
+        self.permit_bytes
+    }
+
+    /// Begins an attempt: a call now carries the event.
+    pub(crate) fn begin_attempt(&mut self, now: Instant) {
         self.attempts = self.attempts.saturating_add(1);
         self.in_flight_since = Some(now);
     }
 
-    /// Notes that the attempt under way failed, and how.
-    pub(crate) fn fail(&mut self, cause: &Arc<BatchError>, now: Instant) {
-        self.conclude(Some(cause), now);
+    /// Ends the attempt in flight with its failure.
+    pub(crate) fn fail_attempt(&mut self, cause: &Arc<BatchError>, now: Instant) {
+        self.end_attempt(Some(cause), now);
         self.set_cause(cause);
     }
 
-    /// Notes that the attempt under way was dropped. That is no cause to name, if there is a real one.
-    pub(crate) fn abandon(&mut self, cause: &Arc<BatchError>, now: Instant) {
-        self.conclude(Some(cause), now);
+    /// Ends the attempt in flight, whose call was dropped. That is the cause only where there is no other.
+    pub(crate) fn drop_attempt(&mut self, cause: &Arc<BatchError>, now: Instant) {
+        self.end_attempt(Some(cause), now);
         self.history.get_or_insert_default().last_cause.get_or_insert_with(|| Arc::clone(cause));
     }
 
-    /// Notes why the event will not be sent. Nothing was sent, so its certainty stays as it is.
+    /// Sets why the event will not be sent. Nothing was sent, so its certainty stays as it is.
     pub(crate) fn set_cause(&mut self, cause: &Arc<BatchError>) {
         self.history.get_or_insert_default().last_cause = Some(Arc::clone(cause));
     }
 
-    fn conclude(&mut self, failure: Option<&Arc<BatchError>>, now: Instant) {
+    fn end_attempt(&mut self, failure: Option<&Arc<BatchError>>, now: Instant) {
         let Some(since) = self.in_flight_since.take() else { return };
         let began = self.elapsed(since);
         self.history.get_or_insert_default().add(began, now.duration_since(since), failure);
     }
 
-    /// Settles with yes.
-    pub(crate) fn stored(mut self, proof: Proof, now: Instant) {
+    /// The event failed for `reason`, and is read back before its ticket is answered, by `answer_by` at the latest.
+    pub(crate) fn begin_read_back(&mut self, reason: FailureReason, answer_by: Instant) {
+        self.expires_at = answer_by;
+        self.read_back = Some(Box::new(PendingReadBack { reason, reads: 0, failure: None }));
+    }
+
+    /// Counts a read that begins now.
+    pub(crate) fn begin_read(&mut self) {
+        if let Some(read_back) = &mut self.read_back {
+            read_back.reads += 1;
+        }
+    }
+
+    /// Reads of the event so far.
+    pub(crate) fn reads(&self) -> u32 {
+        self.read_back.as_ref().map_or(0, |read_back| read_back.reads)
+    }
+
+    /// Sets why the last read gave no answer.
+    pub(crate) fn fail_read(&mut self, failure: &Arc<BatchError>) {
+        if let Some(read_back) = &mut self.read_back {
+            read_back.failure = Some(Arc::clone(failure));
+        }
+    }
+
+    /// What the reads of the event come to where none of them gave an answer.
+    pub(crate) fn unread(&self) -> ReadBack {
+        let failure = self.read_back.as_ref().and_then(|read_back| read_back.failure.as_ref());
+        failure.map_or(ReadBack::NoTime, |failure| ReadBack::Failed(Arc::clone(failure)))
+    }
+
+    /// Why the event failed that is read back.
+    pub(crate) fn read_back_reason(&self) -> Option<FailureReason> {
+        self.read_back.as_ref().map(|read_back| read_back.reason)
+    }
+
+    /// Releases the permits of events that are all stored, at once. Each is then to be answered by
+    /// [`settle_stored`](Self::settle_stored).
+    pub(crate) fn release_stored(batch: &mut [Self], accounting: &Accounting) {
+        let mut usage = Usage::default();
+        for pending in batch {
+            pending.is_stored = true;
+            usage += pending.take_usage();
+        }
+        accounting.settle(usage, true);
+    }
+
+    /// Answers that the event is stored.
+    pub(crate) fn settle_stored(mut self, proof: Proof, now: Instant) {
         if self.history.is_some() {
-            self.conclude(None, now);
+            self.end_attempt(None, now);
         }
-        let entry = self.take_usage();
-        if entry.events > 0 {
-            self.accounting.settle(entry, true);
-        }
+        self.release(true);
         self.answer_stored(proof);
+    }
+
+    /// Answers that the event failed: not stored, or maybe stored. `read_back` is what reads have left of the
+    /// uncertainty.
+    pub(crate) fn settle_failed(
+        mut self,
+        reason: FailureReason,
+        read_back: Option<(Certainty, ReadBack)>,
+        now: Instant,
+    ) -> SettledError {
+        let elapsed = self.elapsed(now);
+        self.answer_failed(reason, read_back, elapsed)
+    }
+
+    fn certainty(&self) -> Certainty {
+        match self.uncertainty() {
+            Uncertainty::None => Certainty::NotStored,
+            Uncertainty::Past | Uncertainty::Open => Certainty::MaybeStored,
+        }
     }
 
     fn answer_stored(&mut self, proof: Proof) {
@@ -282,38 +292,16 @@ impl Pending {
         }
     }
 
-    /// Settles with no, or with maybe. Hands the error back where the ticket was dropped.
-    pub(crate) fn settle_failed(mut self, reason: FailureReason, now: Instant) -> Answered {
-        let (certainty, elapsed) = (self.certainty(), self.elapsed(now));
-        self.settle_error(certainty, reason, elapsed, None)
-    }
-
-    /// Settles with what a read, or the lack of one, has left of the doubt.
-    pub(crate) fn settle_failed_after_read(
-        mut self,
-        certainty: Certainty,
-        read_back: ReadBack,
-        reason: FailureReason,
-        now: Instant,
-    ) -> Answered {
-        let elapsed = self.elapsed(now);
-        self.settle_error(certainty, reason, elapsed, Some(read_back))
-    }
-
-    fn certainty(&self) -> Certainty {
-        match self.uncertainty() {
-            Uncertainty::None => Certainty::NotStored,
-            Uncertainty::Past | Uncertainty::Open => Certainty::MaybeStored,
-        }
-    }
-
-    fn settle_error(
+    fn answer_failed(
         &mut self,
-        certainty: Certainty,
         reason: FailureReason,
+        read_back: Option<(Certainty, ReadBack)>,
         elapsed: Duration,
-        read_back: Option<ReadBack>,
-    ) -> Answered {
+    ) -> SettledError {
+        let (certainty, read_back) = match read_back {
+            Some((certainty, read_back)) => (certainty, Some(read_back)),
+            None => (self.certainty(), None),
+        };
         let History { attempts, last_cause, .. } =
             self.history.take().map(|history| *history).unwrap_or_default();
         let error = WriteError::from(Failure {
@@ -334,34 +322,43 @@ impl Pending {
             error = %error,
             "error"
         );
-        let entry = self.take_usage();
-        self.accounting.settle(entry, false);
+        self.release(false);
         let was_received =
             self.reply.take().is_some_and(|reply| reply.send(Err(error.clone())).is_ok());
-        Answered { error, was_received }
+        SettledError { error, was_received }
+    }
+
+    /// Releases the permit and counts the event as settled, unless that is done.
+    fn release(&mut self, stored: bool) {
+        let usage = self.take_usage();
+        if usage.events > 0
+            && let Some(accounting) = &self.accounting
+        {
+            accounting.settle(usage, stored);
+        }
+    }
+
+    /// What the event uses of the buffer. Whoever takes it has to release it.
+    fn take_usage(&mut self) -> Usage {
+        if !std::mem::take(&mut self.holds_permit) {
+            return Usage::default();
+        }
+        Usage { events: 1, bytes: self.permit_bytes.into() }
     }
 }
 
-impl Drop for Pending {
+impl Drop for PendingEvent {
     fn drop(&mut self) {
-        if self.reply.is_none() {
+        // Before the worker has it, whoever drops it has the permit to release.
+        if self.reply.is_none() || self.accounting.is_none() {
             return;
         }
         if self.is_stored {
-            // Somebody before it has panicked as he was told.
+            // A listener of another event of the batch has panicked.
             self.answer_stored(Proof::Acknowledged);
         } else {
-            let (certainty, reason) =
-                (self.certainty(), FailureReason::WorkerLost(WorkerLost::now()));
-            self.settle_error(certainty, reason, Duration::ZERO, None);
+            let reason = FailureReason::WorkerLost(WorkerLost::now());
+            self.answer_failed(reason, None, Duration::ZERO);
         }
     }
-}
-
-/// An error that a pending event was settled with.
-#[derive(Debug)]
-pub(crate) struct Answered {
-    pub(crate) error: WriteError,
-    /// Whether the ticket was still there to hear it.
-    pub(crate) was_received: bool,
 }

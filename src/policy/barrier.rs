@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::report::FlushReport;
 
 /// The events accepted between two flushes share an epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Epoch(u64);
 
 /// Tells when everything accepted before a flush is settled.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Waiting;
 use super::batch::{Batch, BatchLimits, Refused};
-use super::retry_queue::{Retry, RetryQueue};
+use super::retry_queue::RetryQueue;
 
 /// Events between acceptance and a call, and between one call and the next.
 ///
@@ -17,7 +17,7 @@ pub(crate) struct Buffer<T> {
     limits: BatchLimits,
     linger: Duration,
     /// In order of arrival, so of their deadlines as well.
-    fresh: VecDeque<Fresh<T>>,
+    fresh: VecDeque<T>,
     fresh_wire_bytes: usize,
     /// How many events at the front of `fresh` are due whatever their linger says.
     due_now: usize,
@@ -35,12 +35,6 @@ pub(crate) struct MaxUnits {
     pub(crate) repeated: u64,
 }
 
-#[derive(Debug)]
-struct Fresh<T> {
-    item: T,
-    due_at: Instant,
-}
-
 impl<T: Waiting> Buffer<T> {
     pub(crate) fn new(limits: BatchLimits, linger: Duration) -> Self {
         Self {
@@ -55,10 +49,10 @@ impl<T: Waiting> Buffer<T> {
         }
     }
 
-    /// Adds an event that was accepted at `now`.
-    pub(crate) fn push(&mut self, item: T, now: Instant) {
+    /// Adds an event that was just accepted.
+    pub(crate) fn push(&mut self, item: T) {
         self.fresh_wire_bytes += item.event().wire_bytes();
-        self.fresh.push_back(Fresh { item, due_at: now + self.linger });
+        self.fresh.push_back(item);
     }
 
     /// Adds an event whose next attempt is not before `ready_at`.
@@ -111,7 +105,7 @@ impl<T: Waiting> Buffer<T> {
         }
         let mut batch = Batch::new(self.limits.within(max.all));
         let is_grouped =
-            self.retries.first_ready(now).is_some_and(|(_, retry)| retry.group.is_some());
+            self.retries.first_ready(now).is_some_and(|(place, _)| place.group.is_some());
         let mut is_open = true;
         if repeated_leave && !is_grouped {
             is_open = self.fill_from_repeated(&mut batch, max.repeated, now);
@@ -125,7 +119,7 @@ impl<T: Waiting> Buffer<T> {
     /// When the next batch is due, if none comes in before. Repeated events are not counted: the pace says when
     /// they leave.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        let fresh = self.fresh.front().map(|fresh| fresh.due_at);
+        let fresh = self.fresh.front().map(|item| item.accepted_at() + self.linger);
         self.retries.next_ready().into_iter().chain(fresh).min()
     }
 
@@ -141,7 +135,7 @@ impl<T: Waiting> Buffer<T> {
 
     /// When the next event is to be given up, if it is not sent before.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
-        let fresh = self.fresh.front().map(|fresh| fresh.item.expires_at());
+        let fresh = self.fresh.front().map(T::expires_at);
         let retries =
             [&self.retries, &self.repeated].into_iter().filter_map(RetryQueue::next_expiry);
         retries.chain(fresh).min()
@@ -149,7 +143,7 @@ impl<T: Waiting> Buffer<T> {
 
     /// Removes an event whose deadline has passed at `now`.
     pub(crate) fn pop_expired(&mut self, now: Instant) -> Option<T> {
-        if self.fresh.front().is_some_and(|fresh| fresh.item.expires_at() <= now) {
+        if self.fresh.front().is_some_and(|item| item.expires_at() <= now) {
             return self.pop_fresh();
         }
         self.retries.pop_expired(now).or_else(|| self.repeated.pop_expired(now))
@@ -190,17 +184,17 @@ impl<T: Waiting> Buffer<T> {
     fn fill_from_repeated(&mut self, batch: &mut Batch<T>, max_units: u64, now: Instant) -> bool {
         let mut same_key = Vec::new();
         let (mut units, mut is_open) = (0, true);
-        while let Some((place, retry)) = self.repeated.first_ready(now) {
-            units += retry.item.event().write_units();
+        while let Some((place, item)) = self.repeated.first_ready(now) {
+            units += item.event().write_units();
             if units > max_units && !batch.is_empty() {
                 break;
             }
-            let Some(Retry { item, group }) = self.repeated.remove(place) else { break };
+            let Some(item) = self.repeated.remove(place) else { break };
             match batch.try_push(item) {
                 Ok(()) => {}
                 Err(Refused::SameKey(item)) => same_key.push(item),
                 Err(Refused::Full(item)) => {
-                    self.repeated.insert(Retry { item, group }, place);
+                    self.repeated.insert(item, place);
                     is_open = false;
                     break;
                 }
@@ -217,18 +211,18 @@ impl<T: Waiting> Buffer<T> {
         let mut same_key = Vec::new();
         let mut is_open = true;
         let mut group = None;
-        while let Some((place, retry)) = self.retries.first_ready(now) {
-            // The first one says whose batch it is.
-            if *group.get_or_insert(retry.group) != retry.group {
+        while let Some((place, _)) = self.retries.first_ready(now) {
+            // The first event decides whose batch it is.
+            if *group.get_or_insert(place.group) != place.group {
                 break;
             }
-            let Some(Retry { item, group }) = self.retries.remove(place) else { break };
-            is_open = group.is_none();
+            let Some(item) = self.retries.remove(place) else { break };
+            is_open = place.group.is_none();
             match batch.try_push(item) {
                 Ok(()) => {}
                 Err(Refused::SameKey(item)) => same_key.push(item),
                 Err(Refused::Full(item)) => {
-                    self.retries.insert(Retry { item, group }, place);
+                    self.retries.insert(item, place);
                     is_open = false;
                     break;
                 }
@@ -240,7 +234,7 @@ impl<T: Waiting> Buffer<T> {
 
     fn fill_from_fresh(&mut self, batch: &mut Batch<T>, now: Instant) {
         let mut same_key = Vec::new();
-        while let Some(due_at) = self.fresh.front().map(|fresh| fresh.due_at) {
+        loop {
             let due_now = self.due_now;
             let Some(item) = self.pop_fresh() else { break };
             match batch.try_push(item) {
@@ -248,7 +242,7 @@ impl<T: Waiting> Buffer<T> {
                 Err(Refused::SameKey(item)) => same_key.push(item),
                 Err(Refused::Full(item)) => {
                     self.fresh_wire_bytes += item.event().wire_bytes();
-                    self.fresh.push_front(Fresh { item, due_at });
+                    self.fresh.push_front(item);
                     self.due_now = due_now;
                     break;
                 }
@@ -265,7 +259,7 @@ impl<T: Waiting> Buffer<T> {
     }
 
     fn pop_fresh(&mut self) -> Option<T> {
-        let item = self.fresh.pop_front()?.item;
+        let item = self.fresh.pop_front()?;
         self.fresh_wire_bytes -= item.event().wire_bytes();
         self.due_now = self.due_now.saturating_sub(1);
         Some(item)
@@ -291,7 +285,7 @@ mod tests {
     #[test]
     fn a_lone_event_waits_for_the_linger_and_no_longer() {
         let (mut items, mut buffer) = (Items::new(), buffer());
-        buffer.push(items.item(), items.at(0));
+        buffer.push(items.item());
         assert!(buffer.take_ready(items.at(4)).is_none());
         assert_eq!(buffer.next_due(), Some(items.at(5)));
         assert_eq!(keys(buffer.take_ready(items.at(5))).len(), 1);
@@ -303,7 +297,7 @@ mod tests {
     fn a_full_batch_does_not_wait() {
         let (mut items, mut buffer) = (Items::new(), buffer());
         for _ in 0..26 {
-            buffer.push(items.item(), items.at(0));
+            buffer.push(items.item());
         }
         assert_eq!(keys(buffer.take_ready(items.at(0))).len(), 25);
         assert!(buffer.take_ready(items.at(0)).is_none());
@@ -314,7 +308,7 @@ mod tests {
         let (mut items, mut buffer) = (Items::new(), buffer());
         let quotes = "\"".repeat(crate::event::MAX_BODY_BYTES);
         for _ in 0..20 {
-            buffer.push(items.with_body(&quotes), items.at(0));
+            buffer.push(items.with_body(&quotes));
         }
         assert_eq!(keys(buffer.take_ready(items.at(0))).len(), 19);
         assert!(buffer.take_ready(items.at(4)).is_none());
@@ -324,10 +318,10 @@ mod tests {
     #[test]
     fn a_rush_makes_due_what_is_here_and_not_what_comes_after() {
         let (mut items, mut buffer) = (Items::new(), buffer());
-        buffer.push(items.item(), items.at(0));
+        buffer.push(items.item());
         buffer.flush_now();
         assert_eq!(keys(buffer.take_ready(items.at(0))).len(), 1);
-        buffer.push(items.item(), items.at(0));
+        buffer.push(items.item());
         assert!(buffer.take_ready(items.at(0)).is_none());
     }
 
@@ -336,7 +330,7 @@ mod tests {
         let (mut items, mut buffer) = (Items::new(), buffer());
         buffer.requeue(items.item(), items.at(1_000));
         let fresh = items.item();
-        buffer.push(fresh.clone(), items.at(0));
+        buffer.push(fresh.clone());
         assert_eq!(keys(buffer.take_ready(items.at(5))), [fresh.event.key().to_string()]);
         assert_eq!(buffer.next_due(), Some(items.at(1_000)));
     }
@@ -345,7 +339,7 @@ mod tests {
     fn a_ready_retry_goes_first_and_its_batch_is_refilled_with_fresh_events() {
         let (mut items, mut buffer) = (Items::new(), buffer());
         for _ in 0..24 {
-            buffer.push(items.item(), items.at(99));
+            buffer.push(items.accepted_at(99));
         }
         let retry = items.item();
         buffer.requeue(retry.clone(), items.at(100));
@@ -362,7 +356,7 @@ mod tests {
         buffer.isolate(suspects.clone(), items.at(0));
         buffer.requeue(items.item(), items.at(0));
         for _ in 0..25 {
-            buffer.push(items.item(), items.at(0));
+            buffer.push(items.item());
         }
         let key = |item: &Item| item.event.key().to_string();
         assert_eq!(keys(buffer.take_ready(items.at(0))).len(), 25);
@@ -379,9 +373,9 @@ mod tests {
     fn two_events_of_one_key_go_in_two_batches() {
         let (mut items, mut buffer) = (Items::new(), buffer());
         let item = items.item();
-        buffer.push(item.clone(), items.at(0));
-        buffer.push(item, items.at(0));
-        buffer.push(items.item(), items.at(0));
+        buffer.push(item.clone());
+        buffer.push(item);
+        buffer.push(items.item());
         assert_eq!(keys(buffer.take_ready(items.at(5))).len(), 2);
         assert_eq!(keys(buffer.take_ready(items.at(5))).len(), 1);
         assert!(buffer.is_empty());
@@ -399,7 +393,7 @@ mod tests {
             (expiring(&mut items, 10), expiring(&mut items, 20), expiring(&mut items, 30));
         buffer.requeue(third, items.at(1));
         buffer.requeue(first.clone(), items.at(2));
-        buffer.push(second.clone(), items.at(0));
+        buffer.push(second.clone());
         assert_eq!(buffer.next_expiry(), Some(items.at(10)));
         assert_eq!(buffer.pop_expired(items.at(9)), None);
         assert_eq!(buffer.pop_expired(items.at(10)), Some(first));
@@ -418,7 +412,7 @@ mod tests {
         let none = MaxUnits { all: 100, repeated: 0 };
         assert!(buffer.take_ready_within(items.at(0), none).is_none());
         for _ in 0..30 {
-            buffer.push(items.item(), items.at(0));
+            buffer.push(items.item());
         }
         let three = MaxUnits { all: 100, repeated: 3 };
         let taken = keys(buffer.take_ready_within(items.at(0), three));
@@ -477,7 +471,10 @@ mod tests {
                             Step::RequeueRepeated { after } => {
                                 buffer.requeue_repeated(item, now + Duration::from_millis(after));
                             }
-                            _ => buffer.push(item, now),
+                            _ => {
+                                item.accepted_at = now;
+                                buffer.push(item);
+                            }
                         }
                     }
                     Step::Isolate { count } => {

@@ -23,7 +23,10 @@ use crate::event::Event;
 pub(crate) trait Waiting {
     fn event(&self) -> &Event;
 
-    /// When the event is to be given up.
+    /// When the event was accepted.
+    fn accepted_at(&self) -> Instant;
+
+    /// When the event fails if it is not stored before.
     fn expires_at(&self) -> Instant;
 }
 
@@ -38,12 +41,17 @@ pub(crate) mod tests {
     #[derive(Debug, Clone, PartialEq)]
     pub(crate) struct Item {
         pub(crate) event: Event,
+        pub(crate) accepted_at: Instant,
         pub(crate) expires_at: Instant,
     }
 
     impl Waiting for Item {
         fn event(&self) -> &Event {
             &self.event
+        }
+
+        fn accepted_at(&self) -> Instant {
+            self.accepted_at
         }
 
         fn expires_at(&self) -> Instant {
@@ -65,11 +73,16 @@ pub(crate) mod tests {
 
         pub(crate) fn with_body(&mut self, body: &str) -> Item {
             let event = Event::new(self.keys.next(0).unwrap(), body).unwrap();
-            Item { event, expires_at: self.start + Duration::from_secs(60) }
+            let accepted_at = self.start;
+            Item { event, accepted_at, expires_at: accepted_at + Duration::from_secs(60) }
         }
 
         pub(crate) fn item(&mut self) -> Item {
             self.with_body("{}")
+        }
+
+        pub(crate) fn accepted_at(&mut self, milliseconds: u64) -> Item {
+            Item { accepted_at: self.at(milliseconds), ..self.item() }
         }
 
         pub(crate) fn at(&self, milliseconds: u64) -> Instant {

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use crate::error::Uncertainty;
-use crate::error::{Certainty, ReadBack};
+use crate::error::{Certainty, ReadBack, Uncertainty};
 
 /// What a consistent read found under an event's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +20,7 @@ pub(crate) enum Found {
 #[derive(Debug)]
 pub(crate) enum Resolution {
     Stored,
-    Failure(Certainty, ReadBack),
+    Failed(Certainty, ReadBack),
 }
 
 /// Decides for an event in `uncertainty`, read `after` its acceptance. `None` where the read told nothing
@@ -55,7 +54,7 @@ pub(crate) fn resolve(
         }
         (Found::Other, _) => (Certainty::MaybeStored, ReadBack::OtherBody { after }),
     };
-    Some(Resolution::Failure(certainty, read_back))
+    Some(Resolution::Failed(certainty, read_back))
 }
 
 #[cfg(test)]
@@ -65,7 +64,7 @@ mod tests {
     /// The certainty that is left, or `None` where the event is stored or still unread.
     fn certainty(uncertainty: Uncertainty, found: Found) -> Option<Certainty> {
         match resolve(uncertainty, found, Duration::from_secs(1)) {
-            Some(Resolution::Failure(certainty, _)) => Some(certainty),
+            Some(Resolution::Failed(certainty, _)) => Some(certainty),
             Some(Resolution::Stored) | None => None,
         }
     }

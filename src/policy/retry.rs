@@ -69,7 +69,7 @@ pub(crate) enum Decision {
     /// Send it again, this much later.
     After(Duration),
     /// Tell its ticket.
-    FailureReason(FailureReason),
+    Fail(FailureReason),
 }
 
 impl RetryPolicy {
@@ -86,10 +86,10 @@ impl RetryPolicy {
         jitter: f64,
     ) -> Decision {
         if !class.is_retryable() {
-            return Decision::FailureReason(FailureReason::NotRetryable);
+            return Decision::Fail(FailureReason::NotRetryable);
         }
         if class != FailureClass::Refused && attempts >= self.max_attempts {
-            return Decision::FailureReason(FailureReason::Attempts);
+            return Decision::Fail(FailureReason::Attempts);
         }
         let delay = match class {
             FailureClass::Throttled | FailureClass::Unprocessed => next_turn(attempts, jitter),
@@ -97,7 +97,7 @@ impl RetryPolicy {
         };
         // An attempt that cannot begin in time is not worth waiting for.
         if elapsed.saturating_add(delay) >= self.event_deadline {
-            return Decision::FailureReason(FailureReason::Deadline);
+            return Decision::Fail(FailureReason::Deadline);
         }
         Decision::After(delay)
     }
@@ -154,7 +154,7 @@ mod tests {
         let decide =
             |elapsed| POLICY.decide(1, milliseconds(elapsed), FailureClass::Transient, 1.0);
         assert_eq!(decide(59_949), Decision::After(milliseconds(50)));
-        assert_eq!(decide(59_950), Decision::FailureReason(FailureReason::Deadline));
+        assert_eq!(decide(59_950), Decision::Fail(FailureReason::Deadline));
     }
 
     #[test]
@@ -162,7 +162,7 @@ mod tests {
         let decide =
             |attempts| POLICY.decide(attempts, Duration::ZERO, FailureClass::Transient, 0.0);
         assert_eq!(decide(9), Decision::After(milliseconds(25)));
-        assert_eq!(decide(10), Decision::FailureReason(FailureReason::Attempts));
+        assert_eq!(decide(10), Decision::Fail(FailureReason::Attempts));
     }
 
     #[test]
@@ -172,7 +172,7 @@ mod tests {
         };
         assert_eq!(decide(1, 0), Decision::After(milliseconds(50)));
         assert_eq!(decide(10, 0), Decision::After(milliseconds(5_000)));
-        assert_eq!(decide(10, 55_000), Decision::FailureReason(FailureReason::Deadline));
+        assert_eq!(decide(10, 55_000), Decision::Fail(FailureReason::Deadline));
     }
 
     #[test]
@@ -189,7 +189,7 @@ mod tests {
     fn what_a_retry_would_only_repeat_is_given_up_at_once() {
         for class in [FailureClass::Poison, FailureClass::Fatal, FailureClass::Panicked] {
             let decision = POLICY.decide(1, Duration::ZERO, class, 0.0);
-            assert_eq!(decision, Decision::FailureReason(FailureReason::NotRetryable));
+            assert_eq!(decision, Decision::Fail(FailureReason::NotRetryable));
         }
     }
 

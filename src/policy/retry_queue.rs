@@ -8,18 +8,10 @@ use super::Waiting;
 /// Events in the order of the moments from which they may be sent.
 #[derive(Debug)]
 pub(crate) struct RetryQueue<T> {
-    retries: BTreeMap<Place, Retry<T>>,
+    retries: BTreeMap<Place, T>,
     /// Deadlines of `retries`, which are in another order.
     expiries: BTreeSet<(Instant, Place)>,
     next_number: u64,
-}
-
-#[derive(Debug)]
-pub(crate) struct Retry<T> {
-    pub(crate) item: T,
-    /// Whom the event is to share its batch with, and nobody else; `None` for anyone. A group has
-    /// its places one after the other.
-    pub(crate) group: Option<u64>,
 }
 
 /// Where an event stands in the queue. The number keeps those apart that are ready at the same instant.
@@ -27,6 +19,8 @@ pub(crate) struct Retry<T> {
 pub(crate) struct Place {
     ready_at: Instant,
     number: u64,
+    /// The event shares its batch with this group alone; `None` for any. A group has consecutive places.
+    pub(crate) group: Option<u64>,
 }
 
 impl<T: Waiting> RetryQueue<T> {
@@ -36,33 +30,33 @@ impl<T: Waiting> RetryQueue<T> {
 
     /// Adds an event that is not to be sent before `ready_at`.
     pub(crate) fn push(&mut self, item: T, group: Option<u64>, ready_at: Instant) {
-        let place = Place { ready_at, number: self.next_number };
+        let place = Place { ready_at, number: self.next_number, group };
         self.next_number += 1;
-        self.insert(Retry { item, group }, place);
+        self.insert(item, place);
     }
 
     /// Puts an event back to where it stood.
-    pub(crate) fn insert(&mut self, retry: Retry<T>, place: Place) {
-        self.expiries.insert((retry.item.expires_at(), place));
-        self.retries.insert(place, retry);
+    pub(crate) fn insert(&mut self, item: T, place: Place) {
+        self.expiries.insert((item.expires_at(), place));
+        self.retries.insert(place, item);
     }
 
     /// The first event, if it may be sent at `now`.
-    pub(crate) fn first_ready(&self, now: Instant) -> Option<(Place, &Retry<T>)> {
-        let (&place, retry) = self.retries.first_key_value()?;
-        (place.ready_at <= now).then_some((place, retry))
+    pub(crate) fn first_ready(&self, now: Instant) -> Option<(Place, &T)> {
+        let (&place, item) = self.retries.first_key_value()?;
+        (place.ready_at <= now).then_some((place, item))
     }
 
-    pub(crate) fn remove(&mut self, place: Place) -> Option<Retry<T>> {
-        let retry = self.retries.remove(&place)?;
-        self.expiries.remove(&(retry.item.expires_at(), place));
-        Some(retry)
+    pub(crate) fn remove(&mut self, place: Place) -> Option<T> {
+        let item = self.retries.remove(&place)?;
+        self.expiries.remove(&(item.expires_at(), place));
+        Some(item)
     }
 
     /// Removes any event.
     pub(crate) fn pop(&mut self) -> Option<T> {
         let place = *self.retries.keys().next()?;
-        self.remove(place).map(|retry| retry.item)
+        self.remove(place)
     }
 
     /// Removes an event whose deadline has passed at `now`.
@@ -71,7 +65,7 @@ impl<T: Waiting> RetryQueue<T> {
         if expires_at > now {
             return None;
         }
-        self.remove(place).map(|retry| retry.item)
+        self.remove(place)
     }
 
     /// When the first event may be sent.

@@ -23,7 +23,7 @@ use crate::event::encoded_body::Body;
 use crate::event::key::{KeyGenerator, WriterId};
 use crate::event::{Event, check_body};
 use crate::flow_control::{AcquireError, Permit};
-use crate::pending::{Accepted, PutTicket};
+use crate::pending::{PendingEvent, PutTicket};
 use crate::report::{CloseReport, FlushReport};
 use crate::stats::Stats;
 use crate::store::builder::EventStoreBuilder;
@@ -335,13 +335,12 @@ impl EventStore {
     ) -> Result<PutTicket, PutError> {
         tracing::trace!(key = %event.key(), body = &*event.body(), "put");
         let accounting = &self.shared.accounting;
-        let (accepted, ticket) =
-            Accepted::new(event, uncertainty_before, permit, &accounting.counters);
-        match self.shared.commands.send(Command::Put(accepted)) {
+        let (pending, ticket) = PendingEvent::new(event, uncertainty_before, permit, accounting);
+        match self.shared.commands.send(Command::Put(pending)) {
             Ok(()) => Ok(ticket),
             Err(mpsc::error::SendError(command)) => {
-                if let Command::Put(accepted) = command {
-                    accepted.refuse(accounting);
+                if let Command::Put(pending) = command {
+                    pending.refuse(accounting);
                 }
                 Err(self.refusal(AcquireError::Closed))
             }

@@ -1,4 +1,4 @@
-//! What the worker shares with the handles, and its last word to them.
+//! The channels between the worker and the handles, and how the worker ends.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,28 +9,29 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::accounting::Accounting;
 use crate::clock::now;
 use crate::error::WorkerLost;
-use crate::pending::{Accepted, Pending};
+use crate::pending::PendingEvent;
+use crate::policy::barrier::Epoch;
 use crate::report::{CloseReport, FlushReport};
 
 /// What a handle asks of the worker. Puts and flushes share a queue, so that a flush stands behind
 /// the puts that came before it.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Put(Accepted),
+    Put(PendingEvent),
     Flush(oneshot::Sender<FlushReport>),
 }
 
 /// What close asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CloseDeadlines {
-    /// When to give up what is left.
+    /// When the events that are left fail.
     pub(crate) fail_at: Instant,
-    /// When to answer what is then still in doubt, read back or not.
+    /// When the events are answered that are still being read back.
     pub(crate) answer_by: Instant,
 }
 
 impl CloseDeadlines {
-    /// The sooner of two orders, in each respect.
+    /// The sooner of both deadlines.
     pub(crate) fn sooner(self, other: Self) -> Self {
         Self {
             fail_at: self.fail_at.min(other.fail_at),
@@ -72,8 +73,11 @@ impl Drop for CommandReceiver {
         self.commands.close();
         loop {
             match self.commands.try_recv() {
-                // What is pending settles itself as it is dropped; a flush fails as its reply is.
-                Ok(Command::Put(accepted)) => drop(Pending::new(accepted, &self.accounting, now())),
+                // An admitted event answers its ticket when it is dropped.
+                Ok(Command::Put(mut event)) => {
+                    let now = now();
+                    event.admit(&self.accounting, Epoch::default(), now, now);
+                }
                 Ok(Command::Flush(reply)) => drop(reply),
                 Err(TryRecvError::Disconnected) => break,
                 // A sender is between its two steps, a few instructions apart.
@@ -83,7 +87,7 @@ impl Drop for CommandReceiver {
     }
 }
 
-/// Says how the worker ended, if the worker does not come to say so itself.
+/// Publishes how the worker ended, also where its task is dropped.
 #[derive(Debug)]
 pub(super) struct ExitGuard {
     pub(super) accounting: Arc<Accounting>,
@@ -92,7 +96,7 @@ pub(super) struct ExitGuard {
 
 impl ExitGuard {
     pub(super) fn publish(&self, exit: WorkerExit) {
-        // The cause first, then the door: whoever is refused finds the cause.
+        // The cause comes first: whoever is refused finds it.
         self.exit.send_replace(Some(exit));
         self.accounting.flow_control.close();
     }

@@ -20,6 +20,8 @@ pub(crate) use channel::{CloseDeadlines, Command, WorkerChannels, WorkerExit};
 use crate::clock::now;
 use crate::dynamodb::{BatchReading, BatchReceipt, BatchWriter};
 use crate::event::Event;
+use crate::pending::PendingEvent;
+use crate::policy::Waiting;
 use crate::policy::batch::BatchLimits;
 use crate::policy::buffer::Buffer;
 use crate::policy::concurrency::Concurrency;
@@ -28,8 +30,8 @@ use crate::policy::refusal::Refusals;
 use crate::policy::retry::RetryPolicy;
 use channel::{CommandReceiver, ExitGuard};
 use in_flight::{Completed, InFlight};
-use read_back::{ReadBacks, Unconfirmed};
-use settle::{Held, Settlement};
+use read_back::ReadBacks;
+use settle::Settlement;
 
 /// Commands taken from the channel at one go.
 const RECEIVED: usize = 256;
@@ -75,8 +77,8 @@ pub(crate) struct Worker {
     read_back: bool,
     jitter: StdRng,
     limits: BatchLimits,
-    buffer: Buffer<Held>,
-    in_flight: InFlight<Held, BatchReceipt>,
+    buffer: Buffer<PendingEvent>,
+    in_flight: InFlight<PendingEvent, BatchReceipt>,
     pace: Pace,
     /// When the pace lets the next batch leave that is due.
     next_turn: Option<Instant>,
@@ -98,8 +100,8 @@ pub(crate) struct Worker {
 
 /// Why the loop woke up.
 enum Wake {
-    Attempt(Vec<Held>, Completed<BatchReceipt>),
-    Read(Vec<Unconfirmed>, Completed<BatchReading>),
+    Attempt(Vec<PendingEvent>, Completed<BatchReceipt>),
+    Read(Vec<PendingEvent>, Completed<BatchReading>),
     Close(Result<(), watch::error::RecvError>),
     Commands(usize),
     PutWaits,
@@ -266,10 +268,10 @@ impl Worker {
     fn admit(&mut self, commands: impl Iterator<Item = Command>, now: Instant) {
         for command in commands {
             match command {
-                Command::Put(accepted) => {
+                Command::Put(mut event) => {
                     let expires_at = now + self.retry.event_deadline;
-                    let held = self.settlement.hold(accepted, now, expires_at);
-                    self.buffer.push(held, now);
+                    self.settlement.admit(&mut event, now, expires_at);
+                    self.buffer.push(event);
                 }
                 Command::Flush(reply) => {
                     self.settlement.flush(reply);
@@ -307,7 +309,8 @@ impl Worker {
         };
         // While all is refused, one call is enough to learn whether it still is. Those that began before do not
         // stand in its way: they may hang.
-        let began = |batch: &[Held]| batch.first().and_then(|held| held.pending.in_flight_since());
+        let began =
+            |batch: &[PendingEvent]| batch.first().and_then(|event| event.in_flight_since());
         !self.in_flight.batches().any(|batch| began(batch).is_some_and(|began| began > since))
     }
 
@@ -327,16 +330,16 @@ impl Worker {
         }
     }
 
-    fn send(&mut self, mut batch: Vec<Held>, now: Instant) {
-        let retried = batch.iter().filter(|held| held.pending.attempts() > 0).count();
+    fn send(&mut self, mut batch: Vec<PendingEvent>, now: Instant) {
+        let retried = batch.iter().filter(|event| event.attempts() > 0).count();
         self.exit_guard.accounting.counters.send(batch.len(), retried);
         self.pace_sent(&batch);
         let limit = self.attempt_limit(&batch, now);
         let events: Vec<Event> = batch
             .iter_mut()
-            .map(|held| {
-                held.pending.attempt(now);
-                held.pending.event().clone()
+            .map(|event| {
+                event.begin_attempt(now);
+                event.event().clone()
             })
             .collect();
         let bytes = events.iter().map(Event::wire_bytes).sum();
@@ -350,9 +353,9 @@ impl Worker {
 
     /// How long an attempt may take. One that begins just before an event's deadline leaves half of
     /// the time after it to read the event back.
-    fn attempt_limit(&self, batch: &[Held], now: Instant) -> Duration {
+    fn attempt_limit(&self, batch: &[PendingEvent], now: Instant) -> Duration {
         let until_deadline =
-            batch.iter().map(|held| held.expires_at.saturating_duration_since(now)).min();
+            batch.iter().map(|event| event.expires_at().saturating_duration_since(now)).min();
         match until_deadline {
             Some(until_deadline) if self.read_back => {
                 self.attempt_timeout.min(until_deadline + self.attempt_timeout / 2)

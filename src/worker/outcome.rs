@@ -8,12 +8,11 @@ use rand::RngExt;
 use super::Worker;
 use super::in_flight::Completed;
 use super::pacing::{Call, Share};
-use super::read_back::{ReadBackOutcome, Unconfirmed};
-use super::settle::Held;
+use super::read_back::ReadBackOutcome;
 use crate::dynamodb::{BatchReading, BatchReceipt};
-use crate::error::Uncertainty;
-use crate::error::{BatchError, Certainty, FailureClass, FailureReason};
-use crate::pending::Proof;
+use crate::error::{BatchError, Certainty, FailureClass, FailureReason, Uncertainty};
+use crate::pending::{PendingEvent, Proof};
+use crate::policy::Waiting;
 use crate::policy::reconcile::reconcile;
 use crate::policy::refusal::Refusal;
 use crate::policy::resolve::Resolution;
@@ -25,7 +24,7 @@ const NO_SUCH_TABLE: &str = "ResourceNotFoundException";
 impl Worker {
     pub(super) fn conclude(
         &mut self,
-        batch: Vec<Held>,
+        batch: Vec<PendingEvent>,
         attempt: Completed<BatchReceipt>,
         now: Instant,
     ) {
@@ -50,7 +49,13 @@ impl Worker {
         }
     }
 
-    fn apply(&mut self, batch: Vec<Held>, receipt: &BatchReceipt, call: Call, now: Instant) {
+    fn apply(
+        &mut self,
+        batch: Vec<PendingEvent>,
+        receipt: &BatchReceipt,
+        call: Call,
+        now: Instant,
+    ) {
         let reconciled = reconcile(batch, receipt.unprocessed());
         if reconciled.foreign > 0 {
             // It is not the answer to this batch, so nothing in it counts.
@@ -75,7 +80,7 @@ impl Worker {
     }
 
     /// Sends events again, or gives them up, after a failed attempt.
-    fn fail(&mut self, mut batch: Vec<Held>, cause: BatchError, now: Instant) {
+    fn fail(&mut self, mut batch: Vec<PendingEvent>, cause: BatchError, now: Instant) {
         let class = cause.class();
         let throttled = matches!(class, FailureClass::Throttled | FailureClass::Unprocessed);
         if throttled {
@@ -84,8 +89,8 @@ impl Worker {
             tracing::warn!(events = batch.len(), ?class, error = %cause, "attempt failed");
         }
         let cause = Arc::new(cause);
-        for held in &mut batch {
-            held.pending.fail(&cause, now);
+        for event in &mut batch {
+            event.fail_attempt(&cause, now);
         }
         if class == FailureClass::Poison && batch.len() > 1 {
             // One event can be at fault for all; those that are not are stored with fewer suspects.
@@ -93,19 +98,19 @@ impl Worker {
         }
         // One draw for all: what failed together may go together again.
         let jitter = self.jitter.random::<f64>();
-        for held in batch {
-            let (refusals, elapsed) = (held.pending.refusals(), held.pending.elapsed(now));
-            let attempts = held.pending.attempts() - refusals;
+        for event in batch {
+            let (refusals, elapsed) = (event.refusals(), event.elapsed(now));
+            let attempts = event.attempts() - refusals;
             match self.retry.decide(attempts, elapsed, class, jitter) {
                 Decision::After(Duration::ZERO) if throttled => {
-                    let accepted_at = held.pending.accepted_at();
-                    self.buffer.requeue_in_turn(held, accepted_at);
+                    let accepted_at = event.accepted_at();
+                    self.buffer.requeue_in_turn(event, accepted_at);
                 }
                 Decision::After(delay) if throttled => {
-                    self.buffer.requeue_repeated(held, now + delay);
+                    self.buffer.requeue_repeated(event, now + delay);
                 }
-                Decision::After(delay) => self.buffer.requeue(held, now + delay),
-                Decision::FailureReason(reason) => self.settle_failed(held, reason, now),
+                Decision::After(delay) => self.buffer.requeue(event, now + delay),
+                Decision::Fail(reason) => self.settle_failed(event, reason, now),
             }
         }
         if class == FailureClass::Fatal {
@@ -115,30 +120,36 @@ impl Worker {
 
     /// Sends events again that were refused as every event would be, until that is final; then gives up all that
     /// waits.
-    fn refuse(&mut self, mut batch: Vec<Held>, cause: BatchError, call: Call, now: Instant) {
+    fn refuse(
+        &mut self,
+        mut batch: Vec<PendingEvent>,
+        cause: BatchError,
+        call: Call,
+        now: Instant,
+    ) {
         let (began, jitter) = (call.began.unwrap_or(now), self.jitter.random::<f64>());
         let is_wrong_table = cause.code() == Some(NO_SUCH_TABLE);
         let refusal = self.refusals.refused(began, is_wrong_table, now, jitter);
         tracing::warn!(events = batch.len(), ?refusal, error = %cause, "refused");
         let cause = Arc::new(cause);
-        for held in &mut batch {
-            held.pending.fail(&cause, now);
+        for event in &mut batch {
+            event.fail_attempt(&cause, now);
         }
         // One draw for all: what failed together may go together again.
         let jitter = self.jitter.random::<f64>();
-        for held in batch {
+        for event in batch {
             match refusal {
-                Refusal::Final => self.settle_failed(held, FailureReason::NotRetryable, now),
+                Refusal::Final => self.settle_failed(event, FailureReason::NotRetryable, now),
                 // The next attempt of all waits, so none has to wait by itself.
                 Refusal::OfAll => {
-                    let accepted_at = held.pending.accepted_at();
-                    self.buffer.requeue_in_turn(held, accepted_at);
+                    let accepted_at = event.accepted_at();
+                    self.buffer.requeue_in_turn(event, accepted_at);
                 }
                 Refusal::OfOneCall => {
-                    let (refusals, elapsed) = (held.pending.refusals(), held.pending.elapsed(now));
+                    let (refusals, elapsed) = (event.refusals(), event.elapsed(now));
                     match self.retry.decide(refusals, elapsed, FailureClass::Refused, jitter) {
-                        Decision::After(delay) => self.buffer.requeue(held, now + delay),
-                        Decision::FailureReason(reason) => self.settle_failed(held, reason, now),
+                        Decision::After(delay) => self.buffer.requeue(event, now + delay),
+                        Decision::Fail(reason) => self.settle_failed(event, reason, now),
                     }
                 }
             }
@@ -151,15 +162,15 @@ impl Worker {
     /// Gives up what waits to be sent: it would fail as the last batch did. What is in flight gets
     /// its own answer.
     fn fail_queued(&mut self, cause: &Arc<BatchError>, now: Instant) {
-        while let Some(mut held) = self.buffer.pop() {
-            held.pending.set_cause(cause);
-            self.settle_failed(held, FailureReason::NotRetryable, now);
+        while let Some(mut event) = self.buffer.pop() {
+            event.set_cause(cause);
+            self.settle_failed(event, FailureReason::NotRetryable, now);
         }
     }
 
     pub(super) fn fail_expired(&mut self, now: Instant) {
-        while let Some(held) = self.buffer.pop_expired(now) {
-            self.settle_failed(held, FailureReason::Deadline, now);
+        while let Some(event) = self.buffer.pop_expired(now) {
+            self.settle_failed(event, FailureReason::Deadline, now);
         }
         if let Some(closing) = self.closing {
             if closing.fail_at <= now {
@@ -174,20 +185,21 @@ impl Worker {
         }
     }
 
-    /// Gives an event up; first of all it is read back, if it may be stored and there is time.
-    fn settle_failed(&mut self, held: Held, reason: FailureReason, now: Instant) {
-        if !self.read_back || held.pending.uncertainty() == Uncertainty::None {
-            return self.settlement.settle_failed(held, reason, None, now, self.closing.is_some());
+    /// Fails an event. It is read back first if it may be stored.
+    fn settle_failed(&mut self, mut event: PendingEvent, reason: FailureReason, now: Instant) {
+        if !self.read_back || event.uncertainty() == Uncertainty::None {
+            return self.settlement.failed(event, reason, None, now, self.closing.is_some());
         }
         let soon = now + self.attempt_timeout;
-        let answer_by = soon.min(held.expires_at + self.attempt_timeout);
+        let answer_by = soon.min(event.expires_at() + self.attempt_timeout);
         let answer_by = self.closing.map_or(answer_by, |closing| answer_by.min(closing.answer_by));
-        self.read_backs.add(held, reason, answer_by, now);
+        event.begin_read_back(reason, answer_by);
+        self.read_backs.add(event, now);
     }
 
     pub(super) fn conclude_read(
         &mut self,
-        batch: Vec<Unconfirmed>,
+        batch: Vec<PendingEvent>,
         completed: Completed<BatchReading>,
         now: Instant,
     ) {
@@ -198,12 +210,14 @@ impl Worker {
     }
 
     fn settle(&mut self, outcome: ReadBackOutcome, now: Instant) {
-        let ReadBackOutcome { held, reason, resolution } = outcome;
+        let ReadBackOutcome { event, resolution } = outcome;
         match resolution {
-            Resolution::Stored => self.settlement.stored(held, Proof::ReadBack, now),
-            Resolution::Failure(certainty, read_back) => {
+            Resolution::Stored => self.settlement.stored(event, Proof::ReadBack, now),
+            Resolution::Failed(certainty, read_back) => {
+                // An event is only read back after it failed.
+                let reason = event.read_back_reason().unwrap_or(FailureReason::Deadline);
                 let read_back = Some((certainty, read_back));
-                self.settlement.settle_failed(held, reason, read_back, now, self.closing.is_some());
+                self.settlement.failed(event, reason, read_back, now, self.closing.is_some());
             }
         }
     }
@@ -221,12 +235,12 @@ impl Worker {
             Certainty::MaybeStored,
             "the deadline of close came before the answer",
         ));
-        for mut held in self.in_flight.abort() {
-            held.pending.abandon(&dropped, now);
-            self.settle_failed(held, FailureReason::CloseDeadline, now);
+        for mut event in self.in_flight.abort() {
+            event.drop_attempt(&dropped, now);
+            self.settle_failed(event, FailureReason::CloseDeadline, now);
         }
-        while let Some(held) = self.buffer.pop() {
-            self.settle_failed(held, FailureReason::CloseDeadline, now);
+        while let Some(event) = self.buffer.pop() {
+            self.settle_failed(event, FailureReason::CloseDeadline, now);
         }
     }
 

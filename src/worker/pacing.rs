@@ -6,8 +6,8 @@ use rand::RngExt;
 use tracing::field::display;
 
 use super::Worker;
-use super::settle::Held;
 use crate::error::{BatchError, ThrottlingLimit, ThrottlingReason};
+use crate::pending::PendingEvent;
 use crate::policy::Waiting;
 use crate::policy::buffer::MaxUnits;
 use crate::policy::pace::{Allowance, Answer, Change, Units};
@@ -28,8 +28,8 @@ pub(super) struct Call {
 }
 
 impl Call {
-    pub(super) fn of(batch: &[Held]) -> Self {
-        let began = batch.first().and_then(|held| held.pending.in_flight_since());
+    pub(super) fn of(batch: &[PendingEvent]) -> Self {
+        let began = batch.first().and_then(|event| event.in_flight_since());
         Self { began, events: batch.len(), units: Sent::of(batch) }
     }
 }
@@ -43,11 +43,11 @@ struct Sent {
 }
 
 impl Sent {
-    fn of(events: &[Held]) -> Self {
+    fn of(events: &[PendingEvent]) -> Self {
         let mut sent = Self::default();
-        for held in events {
-            let units = held.event().write_units();
-            match held.pending.attempts() {
+        for event in events {
+            let units = event.event().write_units();
+            match event.attempts() {
                 0 | 1 => sent.first += units,
                 2 => sent.second += units,
                 _ => sent.repeated += units,
@@ -64,7 +64,7 @@ impl Sent {
 /// How much of a call the table had capacity for.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Share<'a> {
-    Stored(&'a [Held]),
+    Stored(&'a [PendingEvent]),
     /// The call was refused as a whole.
     Refused(&'a BatchError),
 }
@@ -118,9 +118,9 @@ impl Worker {
     }
 
     /// Notes that a batch leaves, before its call is counted among its events' attempts.
-    pub(super) fn pace_sent(&mut self, batch: &[Held]) {
-        let units = |held: &Held| held.event().write_units();
-        let is_repeated = |held: &&Held| held.pending.attempts() >= 2;
+    pub(super) fn pace_sent(&mut self, batch: &[PendingEvent]) {
+        let units = |event: &PendingEvent| event.event().write_units();
+        let is_repeated = |event: &&PendingEvent| event.attempts() >= 2;
         let all = batch.iter().map(units).sum();
         let repeated = batch.iter().filter(is_repeated).map(units).sum();
         self.pace.sent(all, repeated, batch.len());

@@ -1,14 +1,14 @@
-//! The events that are given up and may be stored all the same: read back before they are answered.
+//! Reading back: events that failed and may be stored all the same are read before they are answered.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::in_flight::{Completed, InFlight};
-use super::settle::Held;
 use crate::dynamodb::{BatchReading, BatchWriter};
-use crate::error::{BatchError, Certainty, FailureClass, FailureReason, ReadBack};
+use crate::error::{BatchError, Certainty, FailureClass};
 use crate::event::Event;
 use crate::event::key::EventKey;
+use crate::pending::PendingEvent;
 use crate::policy::Waiting;
 use crate::policy::batch::BatchLimits;
 use crate::policy::buffer::Buffer;
@@ -18,51 +18,27 @@ use crate::policy::retry::Backoff;
 /// What the service says to a role that may not read.
 const ACCESS_DENIED: &str = "AccessDeniedException";
 
-/// An event that is given up for `reason` and waits for a read.
-#[derive(Debug)]
-pub(super) struct Unconfirmed {
-    held: Held,
-    reason: FailureReason,
-    answer_by: Instant,
-    reads: u32,
-    /// Why the last read told nothing.
-    failure: Option<Arc<BatchError>>,
-}
-
-impl Waiting for Unconfirmed {
-    fn event(&self) -> &Event {
-        self.held.event()
-    }
-
-    fn expires_at(&self) -> Instant {
-        self.answer_by
-    }
-}
-
-impl Unconfirmed {
-    /// What is left to say when there is no more time to read.
-    fn unread(self) -> ReadBackOutcome {
-        let read_back = self.failure.map_or(ReadBack::NoTime, ReadBack::Failed);
-        let resolution = Resolution::Failure(Certainty::MaybeStored, read_back);
-        ReadBackOutcome { held: self.held, reason: self.reason, resolution }
-    }
-}
-
-/// How an event in doubt ends.
+/// What became of an event that was read back.
 pub(super) struct ReadBackOutcome {
-    pub(super) held: Held,
-    pub(super) reason: FailureReason,
+    pub(super) event: PendingEvent,
     pub(super) resolution: Resolution,
 }
 
-/// Reads, under way and to come.
+impl ReadBackOutcome {
+    /// Of an event for which there is no more time to read.
+    fn unread(event: PendingEvent) -> Self {
+        let resolution = Resolution::Failed(Certainty::MaybeStored, event.unread());
+        Self { event, resolution }
+    }
+}
+
+/// Reads that are in flight, and events that wait to be read.
 pub(super) struct ReadBacks {
     writer: Arc<dyn BatchWriter>,
     read_timeout: Duration,
     backoff: Backoff,
-    /// Each waits for its turn to be read, first or again, and until its time is up.
-    waiting: Buffer<Unconfirmed>,
-    pub(super) reads: InFlight<Unconfirmed, BatchReading>,
+    waiting: Buffer<PendingEvent>,
+    pub(super) reads: InFlight<PendingEvent, BatchReading>,
 }
 
 impl ReadBacks {
@@ -87,15 +63,9 @@ impl ReadBacks {
         self.waiting.is_empty() && self.reads.is_empty()
     }
 
-    /// Takes an event to be read back, and answered by `answer_by` at the latest.
-    pub(super) fn add(
-        &mut self,
-        held: Held,
-        reason: FailureReason,
-        answer_by: Instant,
-        now: Instant,
-    ) {
-        self.waiting.requeue(Unconfirmed { held, reason, answer_by, reads: 0, failure: None }, now);
+    /// Adds an event whose read-back [has begun](PendingEvent::begin_read_back).
+    pub(super) fn add(&mut self, event: PendingEvent, now: Instant) {
+        self.waiting.requeue(event, now);
     }
 
     /// When there is something to do, if nothing happens before.
@@ -110,29 +80,25 @@ impl ReadBacks {
             && let Some(batch) = self.waiting.take_ready(now)
         {
             let mut batch = batch.into_items();
-            let keys: Vec<EventKey> =
-                batch.iter().map(|unconfirmed| *unconfirmed.event().key()).collect();
-            let answer_by =
-                batch.iter().map(|unconfirmed| unconfirmed.answer_by).min().unwrap_or(now);
+            let keys = keys(&batch);
+            let answer_by = batch.iter().map(PendingEvent::expires_at).min().unwrap_or(now);
             let limit = self.read_timeout.min(answer_by.saturating_duration_since(now));
-            for unconfirmed in &mut batch {
-                unconfirmed.reads += 1;
-            }
+            batch.iter_mut().for_each(PendingEvent::begin_read);
             let writer = Arc::clone(&self.writer);
             self.reads.start(batch, 0, limit, async move { writer.read_batch(&keys).await });
         }
     }
 
-    /// The next event whose time is up before a read has told anything.
+    /// An event whose time is up before a read has given an answer.
     pub(super) fn pop_expired(&mut self, now: Instant) -> Option<ReadBackOutcome> {
-        self.waiting.pop_expired(now).map(Unconfirmed::unread)
+        self.waiting.pop_expired(now).map(ReadBackOutcome::unread)
     }
 
-    /// Sorts the events of a read that came back into those that are decided, handed back, and those
-    /// to be read again. `jitter` is a random number from 0 to 1.
+    /// Concludes a read: returns the events that are decided, and keeps those that are to be read again. `jitter` is a
+    /// random number from 0 to 1.
     pub(super) fn conclude(
         &mut self,
-        batch: Vec<Unconfirmed>,
+        batch: Vec<PendingEvent>,
         completed: Completed<BatchReading>,
         now: Instant,
         jitter: f64,
@@ -145,38 +111,32 @@ impl ReadBacks {
                 // A role that may write need not be allowed to read. Other refusals pass: keys that are rotated, or new.
                 let is_denied = failure.code() == Some(ACCESS_DENIED);
                 if failure.class().is_retryable() && !is_denied {
-                    let again = batch.into_iter();
-                    return again
-                        .filter_map(|unconfirmed| self.again(unconfirmed, &failure, now, jitter))
+                    let retried = batch.into_iter();
+                    return retried
+                        .filter_map(|event| self.retry(event, &failure, now, jitter))
                         .collect();
                 }
-                let mut refused = batch;
+                let mut failed = batch;
                 if is_denied || failure.class() == FailureClass::Fatal {
-                    // What waits would be refused as well.
-                    refused.extend(std::iter::from_fn(|| self.waiting.pop()));
+                    // The events that wait would be refused as well.
+                    failed.extend(std::iter::from_fn(|| self.waiting.pop()));
                 }
-                refused
-                    .into_iter()
-                    .map(|unconfirmed| Unconfirmed {
-                        failure: Some(Arc::clone(&failure)),
-                        ..unconfirmed
-                    })
-                    .map(Unconfirmed::unread)
-                    .collect()
+                failed.iter_mut().for_each(|event| event.fail_read(&failure));
+                failed.into_iter().map(ReadBackOutcome::unread).collect()
             }
         }
     }
 
-    /// Hands back everything, as undecided as it is. Reads under way are dropped.
+    /// Returns all events, unread. Reads in flight are dropped.
     pub(super) fn abandon(&mut self) -> Vec<ReadBackOutcome> {
-        let under_way = self.reads.abort();
+        let in_flight = self.reads.abort();
         let waiting = std::iter::from_fn(|| self.waiting.pop());
-        under_way.chain(waiting).map(Unconfirmed::unread).collect()
+        in_flight.chain(waiting).map(ReadBackOutcome::unread).collect()
     }
 
     fn apply(
         &mut self,
-        batch: Vec<Unconfirmed>,
+        batch: Vec<PendingEvent>,
         reading: &BatchReading,
         now: Instant,
         jitter: f64,
@@ -187,36 +147,36 @@ impl ReadBacks {
             "the service left the key in UnprocessedKeys: the table is short of read capacity",
         ));
         let mut outcomes = Vec::with_capacity(batch.len());
-        for unconfirmed in batch {
-            let (uncertainty, after) =
-                (unconfirmed.held.pending.uncertainty(), unconfirmed.held.pending.elapsed(now));
-            match resolve(uncertainty, found(unconfirmed.event(), reading), after) {
-                None => outcomes.extend(self.again(unconfirmed, &left_out, now, jitter)),
-                Some(resolution) => {
-                    let Unconfirmed { held, reason, .. } = unconfirmed;
-                    outcomes.push(ReadBackOutcome { held, reason, resolution });
-                }
+        for event in batch {
+            let found = found(event.event(), reading);
+            match resolve(event.uncertainty(), found, event.elapsed(now)) {
+                None => outcomes.extend(self.retry(event, &left_out, now, jitter)),
+                Some(resolution) => outcomes.push(ReadBackOutcome { event, resolution }),
             }
         }
         outcomes
     }
 
-    /// Reads an event again after a wait, or decides without, where the wait would take too long.
-    fn again(
+    /// Reads an event again after a wait. Without time for that it is settled unread.
+    fn retry(
         &mut self,
-        mut unconfirmed: Unconfirmed,
+        mut event: PendingEvent,
         failure: &Arc<BatchError>,
         now: Instant,
         jitter: f64,
     ) -> Option<ReadBackOutcome> {
-        unconfirmed.failure = Some(Arc::clone(failure));
-        let ready_at = now + self.backoff.delay(unconfirmed.reads, jitter);
-        if ready_at >= unconfirmed.answer_by {
-            return Some(unconfirmed.unread());
+        event.fail_read(failure);
+        let ready_at = now + self.backoff.delay(event.reads(), jitter);
+        if ready_at >= event.expires_at() {
+            return Some(ReadBackOutcome::unread(event));
         }
-        self.waiting.requeue(unconfirmed, ready_at);
+        self.waiting.requeue(event, ready_at);
         None
     }
+}
+
+fn keys(batch: &[PendingEvent]) -> Vec<EventKey> {
+    batch.iter().map(|event| *event.event().key()).collect()
 }
 
 fn found(event: &Event, reading: &BatchReading) -> Found {
@@ -230,9 +190,9 @@ fn found(event: &Event, reading: &BatchReading) -> Found {
     }
 }
 
-fn about(reading: BatchReading, batch: &[Unconfirmed]) -> Completed<BatchReading> {
-    let keys: Vec<EventKey> = batch.iter().map(|unconfirmed| *unconfirmed.event().key()).collect();
-    if reading.is_about(&keys) {
+/// A read that names other keys is the answer to another request.
+fn about(reading: BatchReading, batch: &[PendingEvent]) -> Completed<BatchReading> {
+    if reading.is_about(&keys(batch)) {
         Ok(reading)
     } else {
         Err(BatchError::unreadable("it names keys that were not asked for"))

@@ -1,4 +1,4 @@
-//! Accepted events and how they end: which flush hears of them, and which report.
+//! Settling events: their tickets, the flushes that wait for them, and the close report.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,29 +7,9 @@ use tokio::sync::oneshot;
 
 use crate::accounting::Accounting;
 use crate::error::{Certainty, FailureReason, ReadBack};
-use crate::event::Event;
-use crate::pending::{Accepted, Answered, Pending, Proof};
-use crate::policy::Waiting;
-use crate::policy::barrier::{Barrier, Epoch};
+use crate::pending::{PendingEvent, Proof, SettledError};
+use crate::policy::barrier::Barrier;
 use crate::report::{CloseReport, FlushReport};
-
-/// An accepted event in the worker's hands.
-#[derive(Debug)]
-pub(super) struct Held {
-    pub(super) pending: Pending,
-    epoch: Epoch,
-    pub(super) expires_at: Instant,
-}
-
-impl Waiting for Held {
-    fn event(&self) -> &Event {
-        self.pending.event()
-    }
-
-    fn expires_at(&self) -> Instant {
-        self.expires_at
-    }
-}
 
 /// Settles events, answers flushes, and keeps what the close report will say.
 #[derive(Debug)]
@@ -59,49 +39,44 @@ impl Settlement {
         }
     }
 
-    /// Takes an event over, to be given up at `expires_at`.
-    pub(super) fn hold(&mut self, accepted: Accepted, now: Instant, expires_at: Instant) -> Held {
-        let pending = Pending::new(accepted, &self.accounting, now);
-        Held { pending, epoch: self.barrier.accept(), expires_at }
+    /// Admits an accepted event, which fails at `expires_at`.
+    pub(super) fn admit(&mut self, event: &mut PendingEvent, now: Instant, expires_at: Instant) {
+        event.admit(&self.accounting, self.barrier.accept(), now, expires_at);
     }
 
-    /// Settles what a call was acknowledged for.
-    pub(super) fn acknowledged(&mut self, mut batch: Vec<Held>, now: Instant) {
-        Pending::release_stored(batch.iter_mut().map(|held| &mut held.pending), &self.accounting);
-        for held in batch {
-            self.stored(held, Proof::Acknowledged, now);
+    /// Settles the events that a call was acknowledged for.
+    pub(super) fn acknowledged(&mut self, mut batch: Vec<PendingEvent>, now: Instant) {
+        PendingEvent::release_stored(&mut batch, &self.accounting);
+        for event in batch {
+            self.stored(event, Proof::Acknowledged, now);
         }
     }
 
-    pub(super) fn stored(&mut self, held: Held, proof: Proof, now: Instant) {
-        held.pending.stored(proof, now);
-        self.barrier.settle(held.epoch, true);
+    pub(super) fn stored(&mut self, event: PendingEvent, proof: Proof, now: Instant) {
+        let epoch = event.epoch();
+        event.settle_stored(proof, now);
+        self.barrier.settle(epoch, true);
     }
 
-    /// Gives an event up, with what reading it back has left of the doubt, if it was read back. While
-    /// the store is closing, the report lists every one; before that, those of which no ticket heard.
-    pub(super) fn settle_failed(
+    /// Settles an event that failed; `read_back` is what reads have left of the uncertainty, where it was read back.
+    /// While the store is closing, the report lists every failure; before that, those whose tickets were dropped.
+    pub(super) fn failed(
         &mut self,
-        held: Held,
+        event: PendingEvent,
         reason: FailureReason,
         read_back: Option<(Certainty, ReadBack)>,
         now: Instant,
-        closing: bool,
+        is_closing: bool,
     ) {
-        let bytes = self.accounting.permit_bytes(held.event().buffered_bytes()) as usize;
-        let Answered { error, was_received } = match read_back {
-            Some((certainty, read_back)) => {
-                held.pending.settle_failed_after_read(certainty, read_back, reason, now)
-            }
-            None => held.pending.settle_failed(reason, now),
-        };
-        self.barrier.settle(held.epoch, false);
-        if closing {
+        let (epoch, bytes) = (event.epoch(), event.permit_bytes() as usize);
+        let SettledError { error, was_received } = event.settle_failed(reason, read_back, now);
+        self.barrier.settle(epoch, false);
+        if is_closing {
             self.report.not_stored.push(error);
         } else if !was_received {
-            let has_room = self.report.not_stored.len() < self.max_unreported_events
+            let fits = self.report.not_stored.len() < self.max_unreported_events
                 && self.unreported_bytes + bytes <= self.max_unreported_bytes;
-            if has_room {
+            if fits {
                 self.unreported_bytes += bytes;
                 self.report.not_stored.push(error);
             } else {
@@ -110,7 +85,7 @@ impl Settlement {
         }
     }
 
-    /// Begins a flush of everything held until now.
+    /// Begins a flush of everything admitted until now.
     pub(super) fn flush(&mut self, reply: oneshot::Sender<FlushReport>) {
         self.barrier.flush(reply);
     }
@@ -118,7 +93,7 @@ impl Settlement {
     /// Answers the flushes that wait for nothing any more.
     pub(super) fn answer_flushes(&mut self) {
         while let Some((reply, report)) = self.barrier.pop_done() {
-            // Whoever asked may have gone.
+            // The caller may have dropped the flush.
             let _ = reply.send(report);
         }
     }
@@ -126,7 +101,7 @@ impl Settlement {
     /// The report, once everything is settled.
     pub(super) fn report(&mut self) -> Arc<CloseReport> {
         let (stored, failed) = self.accounting.counters.settled();
-        // Also where the last handle is gone and nobody will read it: the log has it then.
+        // Where the last handle is gone, the log is the only report.
         if failed > 0 {
             tracing::warn!(stored, failed, "closed with events that were not stored");
         } else {
