@@ -1,0 +1,70 @@
+//! Compares the public interface with `tests/public-api.txt`, so that no change of it is an accident.
+//!
+//! ```text
+//! cargo test --all-features --test public_api -- --ignored
+//! RENEW=1 cargo test --all-features --test public_api -- --ignored
+//! ```
+//!
+//! The second command writes the file anew. Features `bench-internals` is not part of the interface.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use std::path::Path;
+use std::process::Command;
+use std::{env, fs};
+
+/// What users can switch on.
+const FEATURES: &str = "local,test-util,sso,credentials-process,cli";
+
+/// Runs rustdoc with the features of a nightly toolchain. Only rustdoc: build scripts that look for them would have
+/// every dependency built anew.
+const RUSTDOC: &str = "#!/bin/sh\nRUSTC_BOOTSTRAP=1 exec rustdoc \"$@\"\n";
+
+/// The lines of one that are not in the other, each after this sign.
+fn missing(sign: char, lines: &str, other: &str) -> String {
+    let other: Vec<&str> = other.lines().collect();
+    let missing = lines.lines().filter(|line| !other.contains(line));
+    missing.map(|line| format!("{sign} {line}\n")).collect()
+}
+
+#[cfg(unix)]
+fn public_api() -> String {
+    use std::os::unix::fs::PermissionsExt;
+
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    let rustdoc = Path::new(env!("CARGO_TARGET_TMPDIR")).join("rustdoc");
+    fs::write(&rustdoc, RUSTDOC).unwrap();
+    fs::set_permissions(&rustdoc, fs::Permissions::from_mode(0o755)).unwrap();
+    let documented = Command::new(env!("CARGO"))
+        .args(["rustdoc", "--quiet", "--locked", "--lib", "--features", FEATURES, "--target-dir"])
+        .arg(target)
+        .args(["--", "-Z", "unstable-options", "--output-format", "json"])
+        .env("RUSTDOC", &rustdoc)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .unwrap();
+    assert!(documented.success(), "rustdoc failed");
+    public_api::Builder::from_rustdoc_json(target.join("doc/dynamodb_eventstore.json"))
+        .omit_blanket_impls(true)
+        .omit_auto_trait_impls(true)
+        .build()
+        .unwrap()
+        .to_string()
+}
+
+#[cfg(unix)]
+#[test]
+#[ignore = "it needs rustdoc of Rust 1.95, and checks all dependencies: .ci/run runs it"]
+fn the_public_interface_is_the_one_in_the_file() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/public-api.txt");
+    let is = public_api();
+    if env::var_os("RENEW").is_some() {
+        fs::write(&file, &is).unwrap();
+    }
+    let was = fs::read_to_string(&file).unwrap();
+    let (gone, new) = (missing('-', &was, &is), missing('+', &is, &was));
+    assert!(
+        gone.is_empty() && new.is_empty(),
+        "the public interface has changed:\n{gone}{new}if that is meant, run\n\
+         RENEW=1 cargo test --all-features --test public_api -- --ignored"
+    );
+}
