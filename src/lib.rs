@@ -99,6 +99,8 @@ mod dynamodb;
 mod error;
 mod event;
 mod flow_control;
+#[cfg(any(doc, all(doctest, feature = "local", feature = "test-util")))]
+pub mod guide;
 #[cfg(feature = "local")]
 mod local;
 mod pending;

@@ -1,0 +1,46 @@
+//! The guide: what a program needs to know beyond the signatures.
+//!
+//! | page | for the question |
+//! |---|---|
+//! | [`answers`] | What does `Ok` mean, and what do I do with an error? |
+//! | [`failures`] | What happens to my events when something breaks? |
+//! | [`capacity`] | What happens when the table is slower than my events come? |
+//! | [`shutdown`] | How do I end a service, or an invocation of a Lambda function, without losing an event? |
+//! | [`testing`] | How do I test a program that stores events? |
+//! | [`settings`] | What can I set, and what are the defaults? |
+//! | [`permissions`] | What must the role be allowed to do? |
+//! | [`tool`] | What does the command-line tool do? |
+//! | [`npm`] | I used the npm module. What is different? |
+//! | [`comparison`] | Why not a loop over the AWS SDK? |
+//!
+//! These modules hold no code. They exist in the documentation only.
+
+#[doc = include_str!("answers.md")]
+pub mod answers {}
+
+#[doc = include_str!("failures.md")]
+pub mod failures {}
+
+#[doc = include_str!("capacity.md")]
+pub mod capacity {}
+
+#[doc = include_str!("shutdown.md")]
+pub mod shutdown {}
+
+#[doc = include_str!("testing.md")]
+pub mod testing {}
+
+#[doc = include_str!("settings.md")]
+pub mod settings {}
+
+#[doc = include_str!("permissions.md")]
+pub mod permissions {}
+
+#[doc = include_str!("tool.md")]
+pub mod tool {}
+
+#[doc = include_str!("npm.md")]
+pub mod npm {}
+
+#[doc = include_str!("comparison.md")]
+pub mod comparison {}
