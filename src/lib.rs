@@ -1,9 +1,9 @@
-//! Stores events in a DynamoDB table, fast, and says of every single one what became of it.
+//! Stores events in a DynamoDB table, fast, and reports the outcome of every event.
 //!
-//! [`EventStore::put`] serialises an event, takes room for it in a bounded buffer, gives it a key
-//! and hands it to a background worker; what comes back is a [`PutTicket`]. The worker gathers
-//! events into `BatchWriteItem` calls of up to 25, sends again what the service hands back or
-//! throttles, and answers every ticket with [`Stored`] or with a [`WriteError`].
+//! [`EventStore::put`] serialises an event, reserves space for it in a bounded buffer, gives it a key and
+//! sends it to a background worker. It returns a [`PutTicket`], a future. The worker collects events into
+//! `BatchWriteItem` calls of up to 25, retries what is unprocessed, throttled or lost, and answers
+//! every ticket with [`Stored`] or with a [`WriteError`].
 //!
 //! ```
 //! # #[cfg(feature = "local")]
@@ -14,7 +14,7 @@
 //! use dynamodb_eventstore::{EventStore, LocalTable};
 //! use serde_json::json;
 //!
-//! // A table in this process; for one in AWS: EventStore::builder().table("all-events").
+//! // A table in this process. In AWS: EventStore::builder().table("all-events").
 //! let table = LocalTable::in_memory().await?;
 //! let store: EventStore = table.store_builder().start().await?;
 //!
@@ -34,10 +34,14 @@
 //! # fn main() {}
 //! ```
 //!
+//! The [`guide`] has what a program needs to know beyond this page: [failures](guide::failures),
+//! [throttling](guide::capacity), [shutdown and Lambda](guide::shutdown), [tests](guide::testing),
+//! [permissions](guide::permissions) and more.
+//!
 //! # The way of an event
 //!
 //! ```text
-//!   caller              face                 one task                        edge
+//!   caller              handle               one task                      transport
 //!  put(&event) ──▶ EventStore ──mpsc──▶ worker ─▶ buffer ─▶ batch ──▶ BatchWriter ──▶ DynamoDB
 //!  PutTicket ◀──────oneshot─────────── settle ◀─ reconcile(sent, unprocessed) ◀──────────┘
 //!                                        └── remaining ─▶ backoff ─▶ wait ─▶ buffer
@@ -45,47 +49,47 @@
 //!
 //! # The table
 //!
-//! One hash key `key`, a String, and no range key. An item has two attributes: `key`, for example
+//! The table has one hash key, `key`, a String, and no range key. An item has two attributes: `key`, for example
 //! `20130927T005240652508858176` ([`EventKey`]), and `body`, the event as JSON text. [`Table`]
-//! creates and checks it. It is the table of the npm module `dynamodb-eventstore` 0.1.0, and both can
+//! creates and checks it. The npm module `dynamodb-eventstore` 0.1.0 uses the same table, and both can
 //! write to it at the same time.
 //!
 //! # What is promised
 //!
-//! | promise | what it rests on |
+//! | promise | because |
 //! |---|---|
-//! | Every accepted event gets one answer, at the latest one attempt time-out after its deadline. | A pending event can only be consumed by settling it, and settles itself when dropped. |
-//! | `Ok(Stored)`: the service acknowledged a call that carried the event, or a consistent read found it. | Answers are matched by key. A 200 that is empty, unreadable or about other keys is no answer. |
-//! | [`NotStored`](Certainty::NotStored): no attempt was applied, and none can be any more. [`MaybeStored`](Certainty::MaybeStored): one may have been, or may yet be. | Once maybe, an event stays maybe until an attempt is acknowledged or a [read](EventStoreBuilder::read_back) settles it. |
-//! | A retry changes nothing that is stored. | Same key, same body; a key is never changed, nor drawn again. |
-//! | Keys that one store draws are in the order of its puts, whatever the clock does. | The generator never repeats or steps back. |
-//! | Memory is bounded, in events and in bytes. | Room is taken before an event is accepted and given back when it is settled. |
+//! | Every accepted event gets one answer, at the latest one attempt time-out after its deadline. | A pending event can only be consumed by settling it, and settles itself when it is dropped. |
+//! | `Ok(Stored)`: the service acknowledged a call with the event, or a consistent read found it. | Answers are matched by key. A 200 that is empty, unreadable or about other keys is no answer. |
+//! | [`NotStored`](Certainty::NotStored): no attempt was applied, and none can be any more. [`MaybeStored`](Certainty::MaybeStored): one may have been, or may still be. | An uncertain event stays uncertain until an attempt is acknowledged or a [read](EventStoreBuilder::read_back) settles it. |
+//! | A retry changes nothing that is stored. | Same key, same body. A key is never changed. |
+//! | The keys of one store are in the order of its puts, whatever the clock does. | The generator never repeats a key and never steps back. |
+//! | Memory is bounded, in events and in bytes. | Space is reserved before an event is accepted, and released when it is settled. |
 //! | `accepted = stored + failed + pending`, at every moment. | [`EventStore::stats`] shows it. |
 //!
-//! Not promised: that a read back finds what somebody has deleted meanwhile; that events arrive in the table in key order; that two stores that share a
-//! [`WriterId`] never clash; that an event survives the death of its process before it is stored.
+//! Not promised: that events reach the table in the order of their keys; that two stores with the same
+//! [`WriterId`] have different keys; that an accepted event survives the end of its process; that a read finds what
+//! somebody has deleted.
 //!
 //! # Three ways to end
 //!
-//! | | events that are pending | who hears of it |
+//! | | pending events | who learns of the outcome |
 //! |---|---|---|
-//! | [`close`](EventStore::close)`(deadline)` | are sent until the deadline, then given up | the tickets, and the [`CloseReport`] |
-//! | the last handle is dropped | are sent, each until its own deadline | the tickets, and the log |
-//! | the worker is lost: its runtime is shut down | are given up at once | the tickets; later calls fail with [`WorkerLost`] |
+//! | [`close`](EventStore::close)`(deadline)` | are sent until the deadline, then fail | the tickets and the [`CloseReport`] |
+//! | the last handle is dropped | are sent, each until its own deadline | the tickets and the log |
+//! | the runtime is shut down | fail at once | the tickets; later calls fail with [`WorkerLost`] |
 //!
 //! # Tracing
 //!
-//! What the npm module told its `~trace` listeners are [`tracing`] events of the same names: `put`
-//! at TRACE with `key` and `body`, `ok` at DEBUG with `key`, `error` at ERROR with `key` and the
-//! cause. Bodies appear at TRACE only, credentials never. The AWS SDK's own TRACE events show whole
-//! requests.
+//! The store emits [`tracing`] events of the target `dynamodb_eventstore`: `put` at TRACE with `key` and `body`, `ok`
+//! at DEBUG with `key`, `error` at ERROR with `key` and the cause. Bodies appear at TRACE only, credentials
+//! never. The AWS SDK's own TRACE events show whole requests.
 //!
 //! # Features
 //!
 //! | feature | adds |
 //! |---|---|
 //! | none, the default | the library |
-//! | `test-util` | `test_util::FakeTable`: a table that fails as it is told, for your tests |
+//! | `test-util` | `test_util::FakeTable`: a table for your tests that fails as it is told |
 //! | `local` | `LocalTable`: an embedded table, in memory or in a SQLite file |
 //! | `sso` | credentials of AWS profiles with an SSO session |
 //! | `credentials-process` | credentials of AWS profiles with a `credential_process` |
@@ -100,6 +104,10 @@ mod error;
 mod event;
 mod flow_control;
 #[cfg(any(doc, all(doctest, feature = "local", feature = "test-util")))]
+#[cfg_attr(
+    not(all(feature = "local", feature = "test-util")),
+    allow(rustdoc::broken_intra_doc_links, reason = "it names items of all features")
+)]
 pub mod guide;
 #[cfg(feature = "local")]
 mod local;
