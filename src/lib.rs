@@ -95,6 +95,9 @@
 //! | `credentials-process` | credentials of AWS profiles with a `credential_process` |
 //! | `cli` | the command-line tool `dynamodb-eventstore`, and `local`, `sso` and `credentials-process` |
 
+// docs.rs shows the feature of each item, which takes a nightly rustdoc.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod accounting;
 #[cfg(feature = "bench-internals")]
 pub mod bench_internals;
