@@ -34,6 +34,7 @@ const CLOSE: Duration = Duration::from_secs(15);
 async fn main() -> Result<(), Box<dyn Error>> {
     let table = env::var("TABLE").unwrap_or_else(|_| "all-events".to_owned());
     let store = EventStore::builder().table(table).start().await?;
+    let mut sigterm = signal(SignalKind::terminate())?;
 
     let app = Router::new().route("/events", post(accept)).with_state(store.clone());
     let listen = env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
@@ -44,7 +45,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let shutdown = async move { _ = stopped.changed().await };
     let server =
         tokio::spawn(async { axum::serve(listener, app).with_graceful_shutdown(shutdown).await });
-    signal(SignalKind::terminate())?.recv().await;
+    sigterm.recv().await;
     stop.send(())?;
     // A client that never finishes its request must not keep the store from closing.
     if let Ok(served) = timeout(DRAIN, server).await {
@@ -63,7 +64,7 @@ async fn accept(
     Json(event): Json<Value>,
 ) -> (StatusCode, Json<Value>) {
     match store.try_put(&event) {
-        // The ticket is dropped: the event is written all the same, and a failure is logged and in the close report.
+        // The ticket is dropped. The event is written all the same, and the close report lists it if it fails.
         Ok(ticket) => (StatusCode::ACCEPTED, Json(json!({ "key": ticket.key() }))),
         Err(error) => (status(&error), Json(json!({ "error": error.to_string() }))),
     }
