@@ -7,7 +7,7 @@
 //! cargo run --example many_producers --features local
 //! ```
 //!
-//! The table is in this process and takes 1,000 write units a second.
+//! The table is in this process and takes 500 write units a second.
 
 use std::error::Error;
 use std::time::Duration;
@@ -22,7 +22,7 @@ const MAX_BUFFERED_EVENTS: usize = 200;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let capacity = WriteCapacity::provisioned(1_000);
+    let capacity = WriteCapacity::provisioned(500);
     let table = LocalTable::builder().write_capacity(capacity).start().await?;
     let store = table.store_builder().max_buffered_events(MAX_BUFFERED_EVENTS).start().await?;
 

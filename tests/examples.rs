@@ -1,6 +1,7 @@
 //! Runs each example as its users do, in a process of its own, and checks what it promises.
 //!
 //! The AWS of these processes is a local table in the test.
+#![cfg(unix)]
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics")]
 
 mod support;

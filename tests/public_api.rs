@@ -5,9 +5,11 @@
 //! RENEW=1 cargo test --all-features --test public_api -- --ignored
 //! ```
 //!
-//! The second command writes the file anew. Features `bench-internals` is not part of the interface.
+//! The second command writes the file anew. Feature `bench-internals` is not part of the interface.
+#![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::{env, fs};
@@ -26,10 +28,7 @@ fn missing(sign: char, lines: &str, other: &str) -> String {
     missing.map(|line| format!("{sign} {line}\n")).collect()
 }
 
-#[cfg(unix)]
 fn public_api() -> String {
-    use std::os::unix::fs::PermissionsExt;
-
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let rustdoc = Path::new(env!("CARGO_TARGET_TMPDIR")).join("rustdoc");
     fs::write(&rustdoc, RUSTDOC).unwrap();
@@ -51,7 +50,6 @@ fn public_api() -> String {
         .to_string()
 }
 
-#[cfg(unix)]
 #[test]
 #[ignore = "it needs rustdoc of Rust 1.95, and checks all dependencies: .ci/run runs it"]
 fn the_public_interface_is_the_one_in_the_file() {
