@@ -7,25 +7,25 @@ use std::process::ExitCode;
 use dynamodb_eventstore::{LocalTable, WriteCapacity};
 
 use crate::output::print;
-use crate::signals::Signals;
+use crate::stop::signals::Signals;
 use crate::target::DEFAULT_FILE;
 
-/// Serve a local table on this machine, to any AWS client, until Ctrl-C
+/// Serve a local table to the AWS clients on this machine, until Ctrl-C
 ///
-/// The table is an SQLite file, the same that `put --local` writes. Any credentials and any region
-/// will do. Only programs on this machine can connect, and no web page: a request with an Origin,
-/// or with a Host other than 127.0.0.1, localhost or [::1], is refused.
+/// The table is an SQLite file, the same that `put --local` writes. It accepts any credentials and
+/// any region. Only programs on this machine can connect, and no web page: a request with an
+/// Origin, or with a Host other than 127.0.0.1, localhost or [::1], is refused.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// File of the table; made if it is not there.
+    /// File of the table, created if it does not exist.
     #[arg(default_value = DEFAULT_FILE)]
     file: PathBuf,
 
-    /// Port to listen on; 0 for any that is free.
+    /// Port to listen on; 0 for any free port.
     #[arg(long, default_value_t = 8000)]
     port: u16,
 
-    /// Take so many write units a second and no more, as a table with provisioned capacity does
+    /// Accept at most this many write units per second, like a table with provisioned capacity
     /// [default: no limit].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     write_units: Option<u32>,

@@ -1,48 +1,49 @@
-//! `resume`: puts events again that were given up, under the keys they had.
+//! `resume`: puts the events of a `--failed` file again, under the keys that they have.
 
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::command_line::CommandLine;
+use crate::arguments::command_line::CommandLine;
+use crate::arguments::mode::Mode;
+use crate::arguments::store::StoreOptions;
 use crate::input::Source;
-use crate::options::Options;
-use crate::storing::{self, Lines};
+use crate::run::Run;
 
 /// Put events again that were not stored, under the same keys
 ///
-/// Takes the file that `put --failed` has written, or the lines of a program's close report. An
-/// event cannot be stored twice this way, however often its file is resumed: it keeps its key. Each
-/// key is read first. An event that is there already is left alone, and one whose key has come to
-/// hold another event is not put. The exit code is 0 only if every event of the file is stored.
+/// FILE is what `put --failed` or `resume --failed` wrote, or the failed events of a program's
+/// close report. No event is stored twice, however often its file is resumed, because it keeps its
+/// key. Each key is read first: an event that is already stored is skipped, and an event whose key
+/// holds another event is refused. The exit code is 0 only if every event of FILE is stored.
 ///
-/// Its own --failed file receives what is left: the events that failed once more, and where it ends
-/// early the lines that it did not come to, as they are. So nothing is lost in a chain of resumes,
-/// each of which takes the --failed file of the one before.
+/// With --failed, the new file receives every event that failed again. If the resume ends early, it
+/// also receives the lines that were not put, unchanged. No event is lost when each resume in a row
+/// takes the --failed file of the one before.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// File of events that were given up, one JSON object a line; `-` for standard input.
+    /// File of failed events, one JSON object per line; `-` for standard input.
     file: PathBuf,
 
-    /// Put without reading the keys first; for roles without dynamodb:BatchGetItem. Whatever is
-    /// under the keys is overwritten.
+    /// Put without reading the keys first, for roles without dynamodb:BatchGetItem. Overwrites
+    /// whatever the table has under the keys.
     #[arg(long)]
     unchecked: bool,
 
     #[command(flatten)]
-    options: Options,
+    options: StoreOptions,
 }
 
 pub(crate) async fn run(
     arguments: Arguments,
-    typed: &CommandLine,
+    command_line: &CommandLine,
     is_verbose: bool,
 ) -> Result<ExitCode, Box<dyn Error>> {
     let Arguments { file, unchecked, options } = arguments;
-    // No default: what was meant for one table is not to end in another.
+    // There is no default: events that were meant for one table must not end in another.
     if !options.has_target() {
         return Err("name the table that the events were meant for: --table or --local".into());
     }
-    let lines = Lines::GivenUp { check: !unchecked };
-    storing::run(Source::new(Some(file)), options, lines, typed, is_verbose).await
+    let (source, mode) = (Source::new(Some(file)), Mode::Resume { reads_keys: !unchecked });
+    Run::new(&source, &options, mode, command_line).execute(is_verbose).await
 }

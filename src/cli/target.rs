@@ -1,13 +1,14 @@
-//! Which table: one of an AWS account, or a local one.
+//! The table to write to: one of an AWS account, or a local one.
 
 use std::error::Error;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::Client;
 use dynamodb_eventstore::{EventStore, EventStoreBuilder, LocalTable, SdkBatchWriter};
 
-/// File of the local table when none is named.
+/// File of the local table if none is named.
 pub(crate) const DEFAULT_FILE: &str = "events.sqlite";
 
 /// A table to write to, and what keeps it alive.
@@ -32,7 +33,7 @@ impl Target {
         }
     }
 
-    /// What reads events back, outside of a store.
+    /// A client of the table that reads events outside of a store.
     pub(crate) fn batch_writer(&self) -> SdkBatchWriter {
         match self {
             Self::Aws { sdk_config, table } => SdkBatchWriter::new(&Client::new(sdk_config), table),
@@ -40,18 +41,19 @@ impl Target {
         }
     }
 
-    /// The target as a sentence has it.
-    pub(crate) fn in_words(&self) -> String {
-        match self {
-            Self::Aws { table, .. } => format!("table `{table}`"),
-            Self::Local { file, .. } => format!("the local table in {}", file.display()),
-        }
-    }
-
     pub(crate) async fn close(self) -> Result<(), Box<dyn Error>> {
         match self {
             Self::Aws { .. } => Ok(()),
             Self::Local { table, .. } => Ok(table.stop().await?),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Aws { table, .. } => write!(formatter, "table `{table}`"),
+            Self::Local { file, .. } => write!(formatter, "the local table in {}", file.display()),
         }
     }
 }

@@ -1,0 +1,27 @@
+//! The lines of a file or of standard input.
+
+mod lines;
+mod reader;
+mod source;
+
+pub(crate) use lines::{Line, MAX_LINE_BYTES};
+pub(crate) use reader::LineReader;
+pub(crate) use source::Source;
+
+use std::io;
+use std::thread;
+
+use tokio::sync::oneshot;
+
+/// Runs work that may block for ever in a thread of its own. The end of the program waits for
+/// tokio's blocking tasks, but not for this thread.
+pub(crate) async fn run_in_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    let (sender, result) = oneshot::channel();
+    thread::Builder::new().spawn(move || {
+        // The receiver may have been dropped.
+        let _ = sender.send(work());
+    })?;
+    result.await.map_err(|_| io::Error::other("a thread panicked"))
+}
