@@ -1,4 +1,4 @@
-//! The command-line tool: what it stores, and what it says where it cannot.
+//! The command-line tool: what it stores, and its errors.
 
 mod support;
 
@@ -10,13 +10,14 @@ use serde_json::Value;
 
 use support::table::rows;
 use support::tool::{
-    assert_success, bodies, folder, send_signal, shipped, stderr, stdout, tool, tool_for, write,
+    assert_success, bodies, example_data, folder, send_signal, stderr, stdout, tool, tool_for,
+    write,
 };
 
 #[tokio::test]
 async fn put_twice_stores_every_line_twice_byte_for_byte() {
     let folder = folder();
-    let text = shipped("wikipedia-edits.ndjson");
+    let text = example_data("wikipedia-edits.ndjson");
     write(&folder, "edits.ndjson", &text);
     for _ in 0..2 {
         let output =
@@ -31,7 +32,7 @@ async fn put_twice_stores_every_line_twice_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn without_a_table_put_stores_in_the_current_directory_and_says_so() {
+async fn put_without_a_table_stores_in_a_local_file() {
     let folder = folder();
     let mut child = tool(&folder)
         .arg("put")
@@ -48,7 +49,7 @@ async fn without_a_table_put_stores_in_the_current_directory_and_says_so() {
 }
 
 #[tokio::test]
-async fn lines_that_are_no_events_are_named_and_do_not_stop_the_rest() {
+async fn invalid_lines_are_reported_and_the_rest_is_stored() {
     let folder = folder();
     let mut input = b"{\"a\":1}\r\nnonsense\n\n  \n{\"b\":2}\n\xff\xfe\n{} {}\n[3]\n\"".to_vec();
     input.resize(input.len() + 10_000_000, b'x');
@@ -59,14 +60,14 @@ async fn lines_that_are_no_events_are_named_and_do_not_stop_the_rest() {
 
     assert_eq!(output.status.code(), Some(1));
     assert!(stdout(&output).starts_with("stored 4 events, "), "{output:?}");
-    for said in [
+    for message in [
         "line 2: not JSON: ",
         "line 6: not UTF-8 (byte 1 of the line)",
         "line 7: not JSON: trailing characters at column 4",
         "line 9: the event is too large: its body has 10000002 bytes and DynamoDB takes 409566",
         "NOT STORED: 4 lines (4 refused, 0 not stored, 0 maybe stored); see failed.ndjson",
     ] {
-        assert!(stderr(&output).contains(said), "{said}: {output:?}");
+        assert!(stderr(&output).contains(message), "{message}: {output:?}");
     }
     let failed = std::fs::read_to_string(folder.path().join("failed.ndjson")).unwrap();
     let failed: Vec<Value> =
@@ -84,7 +85,7 @@ async fn lines_that_are_no_events_are_named_and_do_not_stop_the_rest() {
 }
 
 #[test]
-fn an_empty_input_stores_nothing_and_that_is_success() {
+fn empty_input_is_a_success() {
     let folder = folder();
     write(&folder, "empty.ndjson", "");
     let output = tool(&folder).args(["put", "empty.ndjson"]).output().unwrap();
@@ -93,12 +94,12 @@ fn an_empty_input_stores_nothing_and_that_is_success() {
 }
 
 #[test]
-fn what_cannot_work_is_said_before_anything_is_stored() {
+fn impossible_settings_fail_before_anything_is_stored() {
     let folder = folder();
     write(&folder, "one.ndjson", "{}\n");
     write(&folder, "kept.ndjson", "{\"line\":1}\n");
     write(&folder, "no.sqlite", "this is no database");
-    for (arguments, said) in [
+    for (arguments, message) in [
         (&["put", "missing.ndjson"][..], "cannot read missing.ndjson: No such file"),
         (&["put", "."], "it is a directory"),
         (&["put", "one.ndjson", "--failed", "kept.ndjson"], "kept.ndjson exists and is not empty"),
@@ -116,13 +117,13 @@ fn what_cannot_work_is_said_before_anything_is_stored() {
     ] {
         let output = tool(&folder).args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
-        assert!(stderr(&output).contains(said), "{arguments:?}: {output:?}");
+        assert!(stderr(&output).contains(message), "{arguments:?}: {output:?}");
         assert_eq!(stdout(&output), "", "{arguments:?}");
     }
 }
 
 #[tokio::test]
-async fn create_table_makes_a_table_that_put_stores_in() {
+async fn put_stores_in_the_table_of_create_table() {
     let (folder, server) = (folder(), LocalTable::in_memory().await.unwrap());
     let url = server.endpoint_url();
     write(&folder, "one.ndjson", "{\"foo\":\"bar\"}\n");
@@ -147,11 +148,11 @@ async fn create_table_makes_a_table_that_put_stores_in() {
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn local_serves_what_put_stored_until_it_is_told_to_stop() {
+async fn local_serves_stored_events_until_sigterm() {
     use std::io::{BufRead, BufReader};
 
     let folder = folder();
-    write(&folder, "edits.ndjson", shipped("wikipedia-edits.ndjson"));
+    write(&folder, "edits.ndjson", example_data("wikipedia-edits.ndjson"));
     assert_success(&tool(&folder).args(["put", "edits.ndjson"]).output().unwrap());
     let mut child =
         tool(&folder).args(["local", "--port", "0"]).stdout(Stdio::piped()).spawn().unwrap();
@@ -164,7 +165,7 @@ async fn local_serves_what_put_stored_until_it_is_told_to_stop() {
         .output()
         .unwrap();
     assert_success(&output);
-    // A client that is half-way through a request does not keep it from stopping.
+    // A client in the middle of a request does not keep it from stopping.
     let address = url.strip_prefix("http://").unwrap();
     let mut half_way = std::net::TcpStream::connect(address).unwrap();
     half_way

@@ -1,4 +1,4 @@
-//! The command-line tool: how it reaches AWS.
+//! The command-line tool: profiles, credentials, endpoints and certificates.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod support;
@@ -11,7 +11,7 @@ use support::table::rows;
 use support::tool::{assert_success, folder, run, stderr, stdout, tool, tool_for, write};
 
 #[tokio::test]
-async fn an_endpoint_for_dynamodb_alone_goes_before_one_for_all_services() {
+async fn dynamodb_endpoint_variable_overrides_the_general_one() {
     let (folder, server) = (folder(), LocalTable::in_memory().await.unwrap());
     write(&folder, "one.ndjson", "{\"foo\":\"bar\"}\n");
     let mut tool = tool_for(&folder, "http://nobody.invalid:1");
@@ -21,7 +21,7 @@ async fn an_endpoint_for_dynamodb_alone_goes_before_one_for_all_services() {
     assert_eq!(rows(server.client(), server.name()).await.len(), 1);
 }
 
-/// Files of AWS profiles, as a user has them.
+/// Writes the AWS config and credentials files of the tool's user.
 fn write_profiles(folder: &TempDir, config: &str, credentials: &str) {
     std::fs::create_dir_all(folder.path().join(".aws")).unwrap();
     write(folder, ".aws/config", config);
@@ -29,7 +29,7 @@ fn write_profiles(folder: &TempDir, config: &str, credentials: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn credentials_of_a_named_profile_go_before_those_of_the_environment() {
+async fn named_profile_overrides_environment_credentials() {
     let (folder, endpoint) = (folder(), Endpoint::start([]).await);
     write(&folder, "one.ndjson", "{}\n");
     write_profiles(
@@ -40,19 +40,19 @@ async fn credentials_of_a_named_profile_go_before_those_of_the_environment() {
     let put = |more: &[&str]| {
         let mut put = tool_for(&folder, &endpoint.url());
         put.env_remove("AWS_REGION").args(["put", "one.ndjson", "--table", TABLE]).args(more);
-        // Refusals are not what is tested.
+        // A refused credential ends the put soon.
         put.args(["--deadline", "1s", "--grace", "1s"]);
         run(put)
     };
     endpoint.accept_only("SECOND");
     assert_success(&put(&["--profile", "second"]).await);
-    // Without the option the environment goes first, as for every AWS client.
+    // Without the option the environment takes precedence, as for every AWS client.
     endpoint.accept_only("test");
     assert_success(&put(&[]).await);
 }
 
 #[test]
-fn a_profile_that_gives_no_credentials_is_an_error_that_names_it() {
+fn profile_without_credentials_is_named_in_the_error() {
     let folder = folder();
     write(&folder, "one.ndjson", "{}\n");
     write_profiles(
@@ -69,29 +69,29 @@ fn a_profile_that_gives_no_credentials_is_an_error_that_names_it() {
         assert_eq!(stdout(&output), "");
         stderr(&output).to_owned()
     };
-    let said = put(&["--profile", "unknown"], None);
-    assert!(said.contains("--profile names `unknown`"), "{said}");
-    assert!(said.contains("there are bare, loop"), "{said}");
-    let said = put(&[], Some("unknown"));
-    assert!(said.contains("AWS_PROFILE names `unknown`"), "{said}");
+    let message = put(&["--profile", "unknown"], None);
+    assert!(message.contains("--profile names `unknown`"), "{message}");
+    assert!(message.contains("known profiles: bare, loop"), "{message}");
+    let message = put(&[], Some("unknown"));
+    assert!(message.contains("AWS_PROFILE names `unknown`"), "{message}");
     for profile in ["bare", "loop"] {
-        let said = put(&["--profile", profile], None);
+        let message = put(&["--profile", profile], None);
         let expected = format!("the AWS profile `{profile}` gives no credentials: ");
-        assert!(said.contains(&expected), "{said}");
+        assert!(message.contains(&expected), "{message}");
     }
     let mut put_by_variable = tool(&folder);
     put_by_variable.args(["put", "one.ndjson", "--table", "events"]).env("AWS_PROFILE", "bare");
     let output = put_by_variable.output().unwrap();
-    let said = "the AWS profile `bare` gives no credentials: ";
-    assert!(stderr(&output).contains(said), "{output:?}");
+    let message = "the AWS profile `bare` gives no credentials: ";
+    assert!(stderr(&output).contains(message), "{output:?}");
     write_profiles(&folder, "nonsense\n", "");
-    let said = put(&["--region", "us-west-2"], None);
-    assert!(said.contains("cannot read the AWS profiles"), "{said}");
-    assert!(said.contains("config on line 1"), "{said}");
+    let message = put(&["--region", "us-west-2"], None);
+    assert!(message.contains("cannot read the AWS profiles"), "{message}");
+    assert!(message.contains("config on line 1"), "{message}");
 }
 
 #[test]
-fn an_endpoint_has_to_be_a_url() {
+fn endpoint_without_a_scheme_is_refused() {
     let folder = folder();
     write(&folder, "one.ndjson", "{}\n");
     let put = |variables: &[(&str, &str)], arguments: &[&str]| {
@@ -101,17 +101,17 @@ fn an_endpoint_has_to_be_a_url() {
         assert!(!output.status.success(), "{output:?}");
         stderr(&output).to_owned()
     };
-    let said = put(&[], &["--endpoint-url", "localhost:8000"]);
-    assert!(said.contains("the endpoint `localhost:8000` has to begin with http"), "{said}");
+    let message = put(&[], &["--endpoint-url", "localhost:8000"]);
+    assert!(message.contains("the endpoint `localhost:8000` must begin with http"), "{message}");
     for variable in ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_DYNAMODB"] {
-        let said = put(&[(variable, "me:secret@localhost:8000")], &[]);
-        let expected = format!("{variable}: the endpoint `localhost:8000` has to begin");
-        assert!(said.contains(&expected) && !said.contains("secret"), "{said}");
+        let message = put(&[(variable, "me:secret@localhost:8000")], &[]);
+        let expected = format!("{variable}: the endpoint `localhost:8000` must begin");
+        assert!(message.contains(&expected) && !message.contains("secret"), "{message}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_certificates_of_aws_ca_bundle_are_trusted() {
+async fn ca_bundle_certificates_are_trusted() {
     let (folder, endpoint) = (folder(), Endpoint::start_over(Transport::Https, []).await);
     write(&folder, "one.ndjson", "{}\n");
     write(&folder, "bundle.pem", tls::certificate());
@@ -124,16 +124,16 @@ async fn the_certificates_of_aws_ca_bundle_are_trusted() {
     };
     assert_success(&put(Some("bundle.pem")).await);
     assert_eq!(endpoint.table().await.len(), 1);
-    // Nobody else trusts them.
+    // Without the variable they are not trusted.
     assert_eq!(put(None).await.status.code(), Some(1));
-    for (bundle, said) in
+    for (bundle, message) in
         [("missing.pem", "missing.pem: No such file"), ("empty.pem", "it holds no certificate")]
     {
         let output = put(Some(bundle)).await;
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         let expected = "cannot use the certificates of AWS_CA_BUNDLE";
         assert!(stderr(&output).contains(expected), "{output:?}");
-        assert!(stderr(&output).contains(said), "{output:?}");
+        assert!(stderr(&output).contains(message), "{output:?}");
     }
     assert_eq!(endpoint.table().await.len(), 1);
 }

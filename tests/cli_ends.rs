@@ -1,4 +1,4 @@
-//! The command-line tool: ends before the end of the input.
+//! The command-line tool: runs that stop before the end of the input.
 
 mod support;
 
@@ -13,14 +13,14 @@ use serde_json::Value;
 use support::endpoint::{Endpoint, ReadReply, Reply, Script, Selector, TABLE};
 use support::table::rows;
 use support::tool::{
-    Ready, advised, assert_success, bodies, feed_and_stop, folder, lines_of, pasted, run,
-    run_and_signal, send_signal, stderr, stdout, tool, tool_for, write,
+    Condition, assert_success, bodies, folder, lines_of, run, run_and_signal, send_signal, shell,
+    stderr, stdout, suggested, tool, tool_for, write, write_lines_and_signal,
 };
 use support::watchdog;
 
 #[cfg(unix)]
 #[test]
-fn a_signal_ends_a_put_that_waits_for_its_input_to_be_opened() {
+fn signal_ends_put_while_its_input_opens() {
     let folder = folder();
     assert!(Command::new("mkfifo").arg(folder.path().join("pipe")).status().unwrap().success());
     let mut put = tool(&folder);
@@ -41,7 +41,7 @@ fn a_signal_ends_a_put_that_waits_for_its_input_to_be_opened() {
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_signal_in_the_middle_of_a_long_put_loses_no_accepted_event() {
+async fn signal_during_put_loses_no_accepted_event() {
     for (signal, code) in [("TERM", 143), ("INT", 130)] {
         let (folder, server) = (folder(), LocalTable::in_memory().await.unwrap());
         let mut put = tool_for(&folder, &server.endpoint_url());
@@ -49,18 +49,20 @@ async fn a_signal_in_the_middle_of_a_long_put_loses_no_accepted_event() {
         let (client, table) = (server.client().clone(), server.name().to_owned());
         let runtime = tokio::runtime::Handle::current();
         let is_under_way = move || !runtime.block_on(rows(&client, &table)).is_empty();
-        let output = tokio::task::spawn_blocking(move || feed_and_stop(put, signal, is_under_way))
-            .await
-            .unwrap();
+        let output =
+            tokio::task::spawn_blocking(move || write_lines_and_signal(put, signal, is_under_way))
+                .await
+                .unwrap();
 
         assert_eq!(output.status.code(), Some(code), "{output:?}");
-        let said = format!("stopped by SIG{signal} after line ");
-        let last_line = stderr(&output).split_once(&said).expect("where it stopped").1;
+        let message = format!("stopped by SIG{signal} after line ");
+        let last_line = stderr(&output).split_once(&message).expect("where it stopped").1;
         let last_line: usize = last_line.split(' ').next().unwrap().parse().unwrap();
         assert!(last_line > 0, "{output:?}");
 
-        let said = format!("was read up to line {last_line}, and every line up to there was put");
-        assert!(stderr(&output).contains(&said), "{output:?}");
+        let message =
+            format!("was read up to line {last_line}, and every line up to there was put");
+        assert!(stderr(&output).contains(&message), "{output:?}");
 
         // The summary, the failed file and the table agree to the event.
         let mut stored: Vec<String> =
@@ -78,8 +80,8 @@ async fn a_signal_in_the_middle_of_a_long_put_loses_no_accepted_event() {
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn events_that_the_grace_period_does_not_settle_are_in_the_failed_file() {
-    // The first call is answered; what comes after is applied, and no answer ever comes.
+async fn events_unsettled_after_grace_are_in_the_failed_file() {
+    // The first call is answered. Later calls are applied and never answered.
     let script = Script::of([Reply::Ok]).then(Reply::Hang.once_applied());
     let script = script.reading(ReadReply::Hang);
     let (folder, endpoint) = (folder(), Endpoint::start(script).await);
@@ -88,8 +90,9 @@ async fn events_that_the_grace_period_does_not_settle_are_in_the_failed_file() {
     let endpoint = Arc::new(endpoint);
     let seen = Arc::clone(&endpoint);
     let all_hang = move || seen.batches().len() == 9;
-    let output =
-        tokio::task::spawn_blocking(move || feed_and_stop(put, "TERM", all_hang)).await.unwrap();
+    let output = tokio::task::spawn_blocking(move || write_lines_and_signal(put, "TERM", all_hang))
+        .await
+        .unwrap();
 
     assert_eq!(output.status.code(), Some(143), "{output:?}");
     let table = endpoint.table().await;
@@ -110,12 +113,12 @@ async fn events_that_the_grace_period_does_not_settle_are_in_the_failed_file() {
             certainty => assert_eq!((certainty, table.get(key)), ("not stored", None)),
         }
     }
-    // The first call and the eight that hang are all there are.
+    // There are no calls but the first and the eight that hang.
     assert_eq!(table.len(), endpoint.sizes().into_iter().sum::<usize>());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_no_event_can_be_stored_put_stops_and_says_why() {
+async fn fatal_error_stops_put_and_is_reported() {
     let script = Script::always(Reply::error(400, "AccessDeniedException"));
     let (folder, endpoint) = (folder(), Endpoint::start(script).await);
     write(&folder, "many.ndjson", "{}\n".repeat(100_000));
@@ -124,7 +127,9 @@ async fn when_no_event_can_be_stored_put_stops_and_says_why() {
     let output = tokio::task::spawn_blocking(move || put.output().unwrap()).await.unwrap();
 
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(stderr(&output).contains("as every event would fail: AccessDeniedException"));
+    assert!(
+        stderr(&output).contains("because every later event would fail: AccessDeniedException")
+    );
     let failed = std::fs::read_to_string(folder.path().join("failed.ndjson")).unwrap();
     let last_line = stderr(&output).split_once("error: stopped after line ").unwrap().1;
     let last_line: usize = last_line.split(' ').next().unwrap().parse().unwrap();
@@ -132,7 +137,7 @@ async fn when_no_event_can_be_stored_put_stops_and_says_why() {
     assert!(last_line < 100_000, "{output:?}");
 }
 
-/// A script of an endpoint that applies so many calls and then hangs.
+/// A script that answers this many calls, and no later one.
 fn hangs_after(calls: usize) -> Script {
     Script::of(vec![Reply::Ok; calls]).then(Reply::Hang)
 }
@@ -149,7 +154,7 @@ fn sorted(table: BTreeMap<String, String>) -> Vec<String> {
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_put_says_to_go_on_with_stores_the_rest_of_the_file() {
+async fn suggested_commands_store_the_rest_of_the_file() {
     watchdog::start();
     let (folder, endpoint) = (folder(), Arc::new(Endpoint::start(hangs_after(3)).await));
     let name = "it's \"my\" file.ndjson";
@@ -158,7 +163,7 @@ async fn what_put_says_to_go_on_with_stores_the_rest_of_the_file() {
     put.args(["put", name, "--table", TABLE, "--failed", "not stored", "--buffer=100"]);
     put.args(["--grace", "1s"]);
     let seen = Arc::clone(&endpoint);
-    let hangs: Ready = Box::new(move || seen.batches().len() >= 7);
+    let hangs: Condition = Box::new(move || seen.batches().len() >= 7);
     let output = run_and_signal(put, [("TERM", hangs)]).await;
     assert_eq!(output.status.code(), Some(143), "{output:?}");
     assert!(stderr(&output).contains("stopped by SIGTERM after line "), "{output:?}");
@@ -167,19 +172,19 @@ async fn what_put_says_to_go_on_with_stores_the_rest_of_the_file() {
 
     endpoint.reply_from_now_on(Reply::Ok);
     let environment = tool_for(&folder, &endpoint.url());
-    let rest = advised(&output, "to put the rest");
+    let rest = suggested(&output, "to put the rest");
     assert!(rest.contains(" --from-line ") && rest.contains("'not stored-2'"), "{rest}");
-    let output_of_rest = run(pasted(&environment, &rest)).await;
+    let output_of_rest = run(shell(&environment, &rest)).await;
     assert_success(&output_of_rest);
-    let again = advised(&output, "to put the events of not stored again");
-    assert_success(&run(pasted(&environment, &again)).await);
+    let again = suggested(&output, "to put the events of not stored again");
+    assert_success(&run(shell(&environment, &again)).await);
     let mut expected: Vec<String> = numbered(1_000).lines().map(str::to_owned).collect();
     expected.sort();
     assert_eq!(sorted(endpoint.table().await), expected);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn line_numbers_stay_those_of_the_file_wherever_put_begins() {
+async fn from_line_keeps_the_line_numbers_of_the_file() {
     let folder = folder();
     write(&folder, "lines.ndjson", "{\"a\":1}\n\nnonsense\n{\"b\":2}\nnonsense\n");
     let mut put = tool(&folder);
@@ -193,13 +198,13 @@ async fn line_numbers_stay_those_of_the_file_wherever_put_begins() {
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lines_of_standard_input_that_were_read_ahead_are_put_or_kept() {
+async fn lines_read_ahead_from_stdin_are_put_or_kept() {
     watchdog::start();
-    // The table takes three calls and no more, and then the process is told to stop.
+    // The table answers three calls and no more. Then a signal stops the put.
     let (folder, endpoint) = (folder(), Arc::new(Endpoint::start(hangs_after(3)).await));
     let mut put = tool_for(&folder, &endpoint.url());
     put.args(["put", "--table", TABLE, "--failed", "failed.ndjson", "--buffer", "100"]);
-    // Its end stays open: it is not what ends the run.
+    // The pipe stays open: the end of the input is not what ends the run.
     let (reader, mut input) = std::io::pipe().unwrap();
     input.write_all(numbered(1_000).as_bytes()).unwrap();
     put.args(["--grace", "1s"]).stdin(reader);
@@ -215,8 +220,8 @@ async fn lines_of_standard_input_that_were_read_ahead_are_put_or_kept() {
     let output = output.await.unwrap();
     drop(input);
     assert_eq!(output.status.code(), Some(143), "{output:?}");
-    let said = "to 1000 of standard input were read and not put: failed.ndjson has them";
-    assert!(stderr(&output).contains(said), "{output:?}");
+    let message = "to 1000 of standard input were read and not put: failed.ndjson has them";
+    assert!(stderr(&output).contains(message), "{output:?}");
     let mut all = sorted(endpoint.table().await);
     assert!(!all.is_empty());
     let failed = lines_of(&folder, "failed.ndjson");
@@ -228,7 +233,7 @@ async fn lines_of_standard_input_that_were_read_ahead_are_put_or_kept() {
     expected.sort();
     assert_eq!(all, expected);
     assert!(failed.iter().any(|line| line["key"].is_null() && line["certainty"] == "not stored"));
-    let pipe = advised(&output, "to put the lines that were not put");
+    let pipe = suggested(&output, "to put the lines that were not put");
     assert!(
         pipe.starts_with("jq -r 'select(.key == null) | .text // empty' failed.ndjson | "),
         "{pipe}"
@@ -237,9 +242,9 @@ async fn lines_of_standard_input_that_were_read_ahead_are_put_or_kept() {
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_put_whose_table_takes_nothing_ends_and_says_of_each_event_what_is_known() {
+async fn stalled_table_ends_put_with_a_certainty_per_event() {
     watchdog::start();
-    // Two calls are applied and acknowledged, later ones applied and never answered.
+    // Two calls are acknowledged. Later ones are applied and never answered.
     let script = Script::of([Reply::Ok, Reply::Ok]).then(Reply::Hang.once_applied());
     let (folder, endpoint) = (folder(), Endpoint::start(script.reading(ReadReply::Hang)).await);
     write(&folder, "events.ndjson", numbered(1_000));
@@ -249,12 +254,16 @@ async fn a_put_whose_table_takes_nothing_ends_and_says_of_each_event_what_is_kno
     let output = run(put).await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(stderr(&output).contains("error: stopped after line "), "{output:?}");
-    assert!(stderr(&output).contains("for 1s (--deadline) the table took none"), "{output:?}");
-    assert!(advised(&output, "to put the rest").contains(" --from-line "), "{output:?}");
+    assert!(
+        stderr(&output)
+            .contains("the table acknowledged none of the waiting events for 1s (--deadline)"),
+        "{output:?}"
+    );
+    assert!(suggested(&output, "to put the rest").contains(" --from-line "), "{output:?}");
     let (table, failed) = (endpoint.table().await, lines_of(&folder, "failed.ndjson"));
     let acknowledged: usize = endpoint.sizes().into_iter().take(2).sum();
-    let said = format!("stored {acknowledged} events, ");
-    assert!(stdout(&output).starts_with(&said), "{output:?}");
+    let message = format!("stored {acknowledged} events, ");
+    assert!(stdout(&output).starts_with(&message), "{output:?}");
     let maybe = failed.iter().filter(|line| line["certainty"] == "maybe stored").count();
     assert!(maybe > 0 && maybe < failed.len(), "{maybe} of {}", failed.len());
     for line in &failed {
@@ -264,8 +273,8 @@ async fn a_put_whose_table_takes_nothing_ends_and_says_of_each_event_what_is_kno
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn as_long_as_the_table_takes_some_no_event_is_late() {
-    // Of each call one event is taken.
+async fn slow_table_fails_no_event() {
+    // Each call stores one event, and returns the others unprocessed.
     let all_but_one: Vec<usize> = (1..25).collect();
     let script = Script::always(Reply::Unprocessed(Selector::Places(all_but_one)));
     let (folder, endpoint) = (folder(), Endpoint::start(script).await);

@@ -1,4 +1,4 @@
-//! The command-line tool: the file of the lines that were not stored.
+//! The command-line tool: the `--failed` file.
 
 mod support;
 
@@ -7,12 +7,13 @@ use std::process::{Command, Stdio};
 
 use support::endpoint::{Described, Endpoint, Script, TABLE};
 use support::tool::{
-    advised, assert_success, folder, given_up, lines_of, pasted, run, stderr, tool, tool_for, write,
+    assert_success, failed_lines, folder, lines_of, run, shell, stderr, suggested, tool, tool_for,
+    write,
 };
 
 #[cfg(unix)]
 #[test]
-fn a_failed_file_that_is_no_regular_file_is_as_good() {
+fn failed_file_may_be_a_device() {
     let folder = folder();
     write(&folder, "one.ndjson", "{}\n");
     let run = |input: &str, failed: &str| {
@@ -27,7 +28,7 @@ fn a_failed_file_that_is_no_regular_file_is_as_good() {
 
 #[cfg(unix)]
 #[test]
-fn the_failed_file_is_for_its_user_alone_and_not_behind_a_link() {
+fn failed_file_is_private_and_not_a_link() {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     let folder = folder();
@@ -49,7 +50,7 @@ fn the_failed_file_is_for_its_user_alone_and_not_behind_a_link() {
 }
 
 #[test]
-fn two_runs_do_not_write_to_one_failed_file() {
+fn failed_file_of_a_running_put_is_refused() {
     let folder = folder();
     write(&folder, "bad.ndjson", "nonsense\n");
     let mut first = tool(&folder)
@@ -59,10 +60,10 @@ fn two_runs_do_not_write_to_one_failed_file() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // It has the file as soon as it says anything of a line.
+    // It has opened the file before it logs anything about a line.
     first.stdin.as_mut().unwrap().write_all(b"{}\n").unwrap();
-    let mut said = BufReader::new(first.stderr.take().unwrap()).lines();
-    assert!(said.any(|line| line.unwrap().contains("line=1")));
+    let mut stderr_lines = BufReader::new(first.stderr.take().unwrap()).lines();
+    assert!(stderr_lines.any(|line| line.unwrap().contains("line=1")));
     let output =
         tool(&folder).args(["put", "bad.ndjson", "--failed", "failed.ndjson"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -72,17 +73,17 @@ fn two_runs_do_not_write_to_one_failed_file() {
     assert_eq!(std::fs::read(folder.path().join("failed.ndjson")).unwrap(), b"");
 }
 
-/// The tool where no file can become longer than some blocks, as on a disk that is full.
+/// The tool with a limit on the length of its files, which fails writes like a full disk.
 #[cfg(unix)]
 fn with_a_full_disk(like: &Command) -> Command {
-    let mut shell = pasted(like, r#"trap '' XFSZ; ulimit -f 2; exec "$0" "$@""#);
+    let mut shell = shell(like, r#"trap '' XFSZ; ulimit -f 2; exec "$0" "$@""#);
     shell.arg(like.get_program());
     shell
 }
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disk_that_is_full_leaves_whole_lines() {
+async fn full_disk_leaves_whole_lines() {
     let (folder, endpoint) = (folder(), Endpoint::start([]).await);
     write(&folder, "bad.ndjson", "nonsense\n".repeat(100));
     let mut put = with_a_full_disk(&tool_for(&folder, &endpoint.url()));
@@ -98,19 +99,19 @@ async fn a_disk_that_is_full_leaves_whole_lines() {
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_resume_whose_file_cannot_hold_the_rest_says_to_go_on_with_the_old_one() {
+async fn resume_with_a_full_disk_suggests_the_old_file() {
     let script = Script::of([])
         .describing(Described::Error { status: 400, code: "ResourceNotFoundException" });
     let (folder, endpoint) = (folder(), Endpoint::start(script).await);
-    write(&folder, "f1", given_up(300).join("\n"));
+    write(&folder, "f1", failed_lines(300).join("\n"));
     let mut resume = with_a_full_disk(&tool_for(&folder, &endpoint.url()));
     resume.args(["resume", "f1", "--table", TABLE, "--failed", "f2"]);
     let output = run(resume).await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(stderr(&output).contains("f2 does not hold all lines"), "{output:?}");
-    let next = advised(&output, "to go on, which stores nothing twice");
+    let next = suggested(&output, "to continue (no event is stored twice)");
     assert!(next.ends_with(" resume f1 --table events --failed f2-2"), "{next}");
-    // The old file still has the events: they are not shown.
+    // The old file still has the events: they are not printed.
     assert!(!stderr(&output).contains("number"), "{output:?}");
     assert!(lines_of(&folder, "f2").len() < 300, "{output:?}");
 }

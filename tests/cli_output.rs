@@ -1,4 +1,4 @@
-//! The command-line tool: what it says while it works, and for other programs.
+//! The command-line tool: its log, progress, help and JSON.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod support;
@@ -14,7 +14,7 @@ use support::tool::{
 };
 
 #[test]
-fn verbose_tells_what_the_npm_module_told() {
+fn verbose_logs_what_the_npm_module_logged() {
     let folder = folder();
     write(&folder, "one.ndjson", "{\"secret\":\"body\"}\n");
     let run = |flag| {
@@ -31,15 +31,15 @@ fn verbose_tells_what_the_npm_module_told() {
 }
 
 #[test]
-fn verbose_tells_which_line_has_which_key() {
+fn verbose_logs_the_key_of_each_line() {
     let folder = folder();
     write(&folder, "lines.ndjson", "{\"a\":1}\n\n{\"b\":2}\n");
     let output = tool(&folder).args(["put", "lines.ndjson", "-v", "--json"]).output().unwrap();
     assert_success(&output);
     for object in objects(&output).iter().take(2) {
         let key = object["key"].as_str().unwrap();
-        let said = format!("accepted line={} key={key}", object["line"]);
-        assert!(stderr(&output).contains(&said), "{said}: {output:?}");
+        let message = format!("accepted line={} key={key}", object["line"]);
+        assert!(stderr(&output).contains(&message), "{message}: {output:?}");
     }
 }
 
@@ -48,7 +48,7 @@ fn objects(output: &Output) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn json_says_of_each_line_what_became_of_it_and_then_how_many() {
+async fn json_reports_each_line_and_a_summary() {
     let script = Script::of([]).poison(["{\"b\":2}".to_owned()]);
     let (folder, endpoint) = (folder(), Endpoint::start(script).await);
     write(&folder, "lines.ndjson", "{\"a\":1}\nnonsense\n{\"b\":2}\n");
@@ -59,7 +59,7 @@ async fn json_says_of_each_line_what_became_of_it_and_then_how_many() {
     let mut objects = objects(&output);
     let last = objects.pop().unwrap();
     objects.sort_by_key(|object| object["line"].as_u64());
-    let said: Vec<(u64, bool, &str, bool)> = objects
+    let reported: Vec<(u64, bool, &str, bool)> = objects
         .iter()
         .map(|object| {
             let line = object["line"].as_u64().unwrap();
@@ -69,7 +69,7 @@ async fn json_says_of_each_line_what_became_of_it_and_then_how_many() {
         .collect();
     let expected =
         [(1, true, "stored", false), (2, false, "not stored", true), (3, true, "not stored", true)];
-    assert_eq!(said, expected);
+    assert_eq!(reported, expected);
     let table = endpoint.table().await;
     assert!(table.contains_key(objects[0]["key"].as_str().unwrap()));
     let summary = &last["summary"];
@@ -87,7 +87,7 @@ async fn json_says_of_each_line_what_became_of_it_and_then_how_many() {
     }
     assert_eq!(summary["is_complete"], false);
 
-    // What is stored already is said as well.
+    // A resume also reports what was stored already.
     let failed = std::fs::read_to_string(folder.path().join("failed.ndjson")).unwrap();
     let (key, body) = table.first_key_value().unwrap();
     let there = format!("{}\n", serde_json::json!({ "line": 1, "key": key, "body": body }));
@@ -101,7 +101,7 @@ async fn json_says_of_each_line_what_became_of_it_and_then_how_many() {
 
 #[cfg(unix)]
 #[test]
-fn json_that_nobody_could_write_down_is_an_error_and_that_nobody_reads_is_none() {
+fn json_to_a_full_disk_fails_and_to_a_closed_pipe_succeeds() {
     let folder = folder();
     write(&folder, "lines.ndjson", "{}\n".repeat(20));
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
@@ -118,7 +118,7 @@ fn json_that_nobody_could_write_down_is_an_error_and_that_nobody_reads_is_none()
 }
 
 #[test]
-fn quiet_says_nothing_but_errors() {
+fn quiet_prints_errors_only() {
     let folder = folder();
     write(&folder, "good.ndjson", "{}\n");
     write(&folder, "bad.ndjson", "nonsense\n");
@@ -132,7 +132,7 @@ fn quiet_says_nothing_but_errors() {
 }
 
 #[test]
-fn json_over_several_lines_gets_a_hint_once() {
+fn json_over_several_lines_gets_one_hint() {
     let folder = folder();
     let array = "[\n  {\n    \"a\": 1\n  },\n  {\n    \"b\": 2\n  }\n]\n";
     let objects = "{\n  \"a\": 1\n}\n{\n  \"b\": 2\n}\n";
@@ -148,24 +148,24 @@ fn json_over_several_lines_gets_a_hint_once() {
 }
 
 #[test]
-fn the_help_says_which_bytes_are_dropped() {
+fn help_names_the_bytes_that_are_dropped() {
     let folder = folder();
     let output = tool(&folder).args(["put", "--help"]).output().unwrap();
     assert_success(&output);
-    for said in [r"without its line break: \n or \r\n", "a byte order mark", "500ms, 20s, 2m"] {
-        assert!(stdout(&output).contains(said), "{said}: {output:?}");
+    for message in [r"without its line break: \n or \r\n", "a byte order mark", "500ms, 20s, 2m"] {
+        assert!(stdout(&output).contains(message), "{message}: {output:?}");
     }
 }
 
 #[test]
-fn every_option_has_its_limits_and_says_them() {
+fn option_out_of_range_reports_its_limits() {
     let folder = folder();
     write(&folder, "one.ndjson", "{}\n");
     let put = |arguments: &[&str]| {
         let output = tool(&folder).args(["put", "one.ndjson"]).args(arguments).output().unwrap();
         (output.status.code(), stderr(&output).to_owned())
     };
-    for (option, value, said) in [
+    for (option, value, message) in [
         ("--attempt-timeout", "2h", "--attempt-timeout is 7200s; it must be 1ms to 3600s"),
         ("--linger", "2h", "--linger is 7200s; it must be 0ns to 3600s"),
         ("--buffer", "0", "--buffer is 0; it must be 1 to "),
@@ -174,7 +174,7 @@ fn every_option_has_its_limits_and_says_them() {
     ] {
         let (code, error) = put(&[option, value]);
         assert_eq!(code, Some(1), "{error}");
-        assert!(error.contains(said), "{error}");
+        assert!(error.contains(message), "{error}");
     }
     for option in ["--deadline", "--grace", "--linger", "--attempt-timeout"] {
         let (code, error) = put(&[option, "soon"]);
@@ -186,7 +186,7 @@ fn every_option_has_its_limits_and_says_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_is_given_up_after_its_attempt_timeout() {
+async fn hanging_call_is_retried_after_the_attempt_timeout() {
     let (folder, endpoint) = (folder(), Endpoint::start([Reply::Hang]).await);
     write(&folder, "one.ndjson", "{}\n");
     let mut put = tool_for(&folder, &endpoint.url());
@@ -199,16 +199,17 @@ async fn a_call_is_given_up_after_its_attempt_timeout() {
     assert!(summary["seconds"].as_f64().unwrap() < 9.0, "{summary}");
 }
 
-/// The first line of progress that a put says, which it then is told to end.
+/// The first line of progress that a put prints. Two signals end the put.
 #[cfg(unix)]
 fn first_progress(mut put: Command) -> String {
     let mut child = put.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
-    let progress = said.find(|line| line.as_ref().unwrap().contains(" waiting")).unwrap().unwrap();
+    let mut stderr_lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let progress =
+        stderr_lines.find(|line| line.as_ref().unwrap().contains(" waiting")).unwrap().unwrap();
     send_signal(child.id(), "TERM");
     send_signal(child.id(), "INT");
-    // Nothing that it says on is to wait for a reader.
-    for line in said {
+    // The child must not block on a full pipe.
+    for line in stderr_lines {
         line.unwrap();
     }
     child.wait().unwrap();
@@ -217,7 +218,7 @@ fn first_progress(mut put: Command) -> String {
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn progress_says_what_limits_it() {
+async fn progress_names_what_limits_it() {
     let folder = folder();
     write(&folder, "many.ndjson", "{}\n".repeat(20_000));
     let all_but_one: Vec<usize> = (1..25).collect();

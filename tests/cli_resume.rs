@@ -1,4 +1,4 @@
-//! The command-line tool: events that were given up are put again.
+//! The command-line tool: `resume` of failed events.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -19,13 +19,13 @@ use tempfile::TempDir;
 use support::endpoint::{Described, Endpoint, ReadReply, Reply, Script, Selector, TABLE};
 use support::table::rows;
 use support::tool::{
-    Ready, advised, assert_success, bodies, fail_to_put, folder, given_up, lines_of, pasted, run,
-    run_and_signal, stderr, stdout, tool, tool_for, write,
+    Condition, assert_success, bodies, fail_to_put, failed_lines, folder, lines_of, run,
+    run_and_signal, shell, stderr, stdout, suggested, tool, tool_for, write,
 };
 use support::watchdog;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn resume_stores_what_put_could_not_under_the_same_keys_however_often_it_runs() {
+async fn resume_stores_failed_events_once_under_their_keys() {
     let folder = folder();
     fail_to_put(&folder).await;
     let failed = lines_of(&folder, "failed.ndjson");
@@ -42,19 +42,19 @@ async fn resume_stores_what_put_could_not_under_the_same_keys_however_often_it_r
     let output = resume(&["--failed", "left.ndjson"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(stdout(&output).starts_with("stored 3 events, "), "{output:?}");
-    assert!(stderr(&output).contains("it has no key, as it was never accepted"), "{output:?}");
+    assert!(stderr(&output).contains("it has no key, because it was never accepted"), "{output:?}");
     let left = lines_of(&folder, "left.ndjson");
     assert_eq!(left.len(), 1);
 
-    // Once more, and without the line that is no event.
+    // Resumed again, without the line that is no event.
     let events = std::fs::read_to_string(folder.path().join("failed.ndjson")).unwrap();
     let events: Vec<&str> = events.lines().skip(1).collect();
     write(&folder, "failed.ndjson", events.join("\n"));
     for more in [&[][..], &["--unchecked"]] {
         let output = resume(more);
         assert_success(&output);
-        let said_already = stdout(&output).contains("3 events were stored already");
-        assert_eq!(said_already, more.is_empty(), "{output:?}");
+        let is_skipped = stdout(&output).contains("3 events were stored already");
+        assert_eq!(is_skipped, more.is_empty(), "{output:?}");
     }
 
     let table = LocalTable::open(folder.path().join("table.sqlite")).await.unwrap();
@@ -72,7 +72,7 @@ async fn resume_stores_what_put_could_not_under_the_same_keys_however_often_it_r
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn resume_puts_only_what_is_an_event_and_says_of_nothing_else_that_it_is_not_stored() {
+async fn resume_keeps_invalid_lines_as_maybe_stored() {
     let folder = folder();
     let key = "20130927T005240652508858176";
     let lines = [
@@ -96,7 +96,7 @@ async fn resume_puts_only_what_is_an_event_and_says_of_nothing_else_that_it_is_n
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn resume_outlives_a_read_that_gets_no_answer() {
+async fn resume_retries_a_read_that_times_out() {
     let folder = folder();
     fail_to_put(&folder).await;
     let endpoint = Endpoint::start(Script::of([]).first_reading([ReadReply::Hang])).await;
@@ -108,10 +108,10 @@ async fn resume_outlives_a_read_that_gets_no_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn resume_goes_on_with_what_a_read_left_out() {
+async fn resume_reads_unprocessed_keys_again() {
     let folder = folder();
     fail_to_put(&folder).await;
-    // Each read answers for one key, and leaves out the others.
+    // Each read returns one key, and leaves the others unprocessed.
     let script = Script::of([]).reading(ReadReply::Unprocessed(Selector::Places(vec![1, 2])));
     let endpoint = Endpoint::start(script).await;
     let mut resume = tool_for(&folder, &endpoint.url());
@@ -133,7 +133,7 @@ async fn resume_overwrites_no_other_event() {
     write(&folder, "failed.ndjson", events.lines().nth(1).unwrap());
     assert_success(&resume());
 
-    // The same key, another event; and two that are not stored yet, under one key.
+    // A stored key with another event, and two events under a key that is not stored yet.
     let changed = events.lines().nth(1).unwrap().replace("{\\\"a\\\":1}", "{\\\"a\\\":2}");
     assert_ne!(changed, events.lines().nth(1).unwrap());
     let twice = events.lines().nth(2).unwrap();
@@ -151,7 +151,7 @@ async fn resume_overwrites_no_other_event() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn resume_without_the_permission_to_read_stops_before_it_stores_anything() {
+async fn resume_without_read_permission_stores_nothing() {
     let folder = folder();
     fail_to_put(&folder).await;
     let script = Script::of([]).reading(ReadReply::error(400, "AccessDeniedException"));
@@ -164,43 +164,43 @@ async fn resume_without_the_permission_to_read_stops_before_it_stores_anything()
     assert!(endpoint.batches().is_empty());
 }
 
-/// What a resume of `given_up` has to have left: each event is in the table or, with its number, in
-/// `left`; where it was not tried, its line is unchanged.
+/// Asserts that each event of `all` is in the table, or in `left` with its line number, key and
+/// body. The line of an event that was not put is unchanged.
 fn assert_nothing_is_lost(
-    given_up: &[String],
+    all: &[String],
     table: &BTreeMap<String, String>,
     left: &[String],
     output: &Output,
 ) {
     let left: HashMap<String, &String> = left.iter().map(|line| (key_of(line), line)).collect();
-    for line in given_up {
+    for line in all {
         let before: Value = serde_json::from_str(line).unwrap();
         let key = before["key"].as_str().unwrap();
         let Some(&after) = left.get(key) else {
             assert_eq!(table.get(key).map(String::as_str), before["body"].as_str(), "{output:?}");
             continue;
         };
-        let is_tried = after != line;
+        let is_changed = after != line;
         let after: Value = serde_json::from_str(after).unwrap();
         for field in ["line", "key", "body"] {
             assert_eq!(after[field], before[field], "{output:?}");
         }
-        if is_tried {
+        if is_changed {
             assert_ne!(after["attempts"], Value::Null, "{after}");
         }
         if after["certainty"] == "not stored" {
             assert_eq!((before["certainty"].as_str(), table.get(key)), (Some("not stored"), None));
         }
-        // What was never sent is as certain as it was.
+        // The certainty of an event that was not sent is unchanged.
         if after["attempts"] == 0 {
             assert_eq!(after["certainty"], before["certainty"], "{after}");
         }
     }
 }
 
-/// One step of a chain: it has stored some events and not all, and lost none. Says how many there
-/// are.
-fn more_are_stored(
+/// Asserts that a resume has stored some events, not all, and lost none. Returns the number of
+/// stored events.
+fn assert_more_is_stored(
     before: usize,
     all: &[String],
     table: &BTreeMap<String, String>,
@@ -209,13 +209,13 @@ fn more_are_stored(
 ) -> usize {
     assert!(table.len() > before, "{output:?}");
     assert_eq!(table.len() + left.len(), all.len(), "{output:?}");
-    let are_untried = left.iter().filter(|line| all.contains(line)).count();
-    assert!(are_untried > 100, "{are_untried} were not tried: {output:?}");
+    let not_put = left.iter().filter(|line| all.contains(line)).count();
+    assert!(not_put > 100, "{not_put} were not tried: {output:?}");
     assert_nothing_is_lost(all, table, left, output);
     table.len()
 }
 
-/// Whether a line says the same of its event as the line of that event in the first file.
+/// Whether a line has the certainty that its event has in the first file.
 fn is_as_certain(all: &[String], line: &str) -> bool {
     let certainty = |line: &str| {
         serde_json::from_str::<Value>(line).unwrap()["certainty"].as_str().unwrap().to_owned()
@@ -236,23 +236,23 @@ fn text_lines(folder: &TempDir, name: &str) -> Vec<String> {
 fn resume(folder: &TempDir, url: &str, from: &str, to: &str) -> Command {
     let mut resume = tool_for(folder, url);
     resume.args(["resume", from, "--table", TABLE, "--failed", to]);
-    // A small buffer, so that most lines are not tried when it ends.
+    // A small buffer, so that most lines are not put when it ends.
     resume.args(["--buffer", "100"]);
     resume
 }
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_chain_of_resumes_that_end_early_in_every_way_loses_no_line() {
+async fn chain_of_interrupted_resumes_loses_no_line() {
     watchdog::start();
     let folder = folder();
-    let all = given_up(1_000);
+    let all = failed_lines(1_000);
     write(&folder, "f0", all.join("\n"));
     let script = Script::of([])
         .first_describing([Described::Error { status: 400, code: "ResourceNotFoundException" }]);
     let endpoint = Arc::new(Endpoint::start(script).await);
     let url = endpoint.url();
-    let calls = |more: usize| -> Ready {
+    let calls = |more: usize| -> Condition {
         let (endpoint, begun) = (Arc::clone(&endpoint), endpoint.batches().len());
         Box::new(move || endpoint.batches().len() >= begun + more)
     };
@@ -264,17 +264,20 @@ async fn a_chain_of_resumes_that_end_early_in_every_way_loses_no_line() {
     assert!(stderr(&output).contains("NOT STORED: 1,000 lines"), "{output:?}");
     assert_eq!(text_lines(&folder, "f1"), all);
 
-    // Some are stored, and then every event is refused.
+    // Some events are stored. Then every event is refused.
     let mut stored = 0;
     endpoint.reply_to_next([Reply::Ok, Reply::Ok, Reply::Ok]);
     endpoint.reply_from_now_on(Reply::error(400, "AccessDeniedException"));
     let output = run(resume(&folder, &url, "f1", "f2")).await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(stderr(&output).contains("as every event would fail: AccessDenied"), "{output:?}");
+    assert!(
+        stderr(&output).contains("because every later event would fail: AccessDenied"),
+        "{output:?}"
+    );
     let (table, left) = (endpoint.table().await, text_lines(&folder, "f2"));
-    stored = more_are_stored(stored, &all, &table, &left, &output);
+    stored = assert_more_is_stored(stored, &all, &table, &left, &output);
 
-    // A refused call has not stored anything: nothing is less certain than before.
+    // A refused call stores nothing: no event is less certain than before.
     assert!(left.iter().all(|line| is_as_certain(&all, line)), "{left:?}");
 
     // A signal comes while calls hang.
@@ -286,9 +289,9 @@ async fn a_chain_of_resumes_that_end_early_in_every_way_loses_no_line() {
     let output = run_and_signal(hurried, signals).await;
     assert_eq!(output.status.code(), Some(143), "{output:?}");
     let (table, left) = (endpoint.table().await, text_lines(&folder, "f3"));
-    stored = more_are_stored(stored, &all, &table, &left, &output);
+    stored = assert_more_is_stored(stored, &all, &table, &left, &output);
 
-    // Two signals come, at once: either may be heard first.
+    // Two signals come at once: either may be received first.
     endpoint.reply_to_next([Reply::Ok, Reply::Ok]);
     let mut patient = resume(&folder, &url, "f3", "f4");
     patient.args(["--grace", "1h"]);
@@ -297,22 +300,26 @@ async fn a_chain_of_resumes_that_end_early_in_every_way_loses_no_line() {
     assert!([Some(130), Some(143)].contains(&output.status.code()), "{output:?}");
     assert!(stderr(&output).contains(": not waiting any longer"), "{output:?}");
     let (table, left) = (endpoint.table().await, text_lines(&folder, "f4"));
-    stored = more_are_stored(stored, &all, &table, &left, &output);
+    stored = assert_more_is_stored(stored, &all, &table, &left, &output);
 
-    // The table takes nothing any more.
+    // The table acknowledges nothing any more.
     endpoint.reply_to_next([Reply::Ok, Reply::Ok]);
     let mut impatient = resume(&folder, &url, "f4", "f5");
     impatient.args(["--deadline", "1s", "--grace", "1s"]);
     let output = run(impatient).await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(stderr(&output).contains("for 1s (--deadline) the table took none"), "{output:?}");
+    assert!(
+        stderr(&output)
+            .contains("the table acknowledged none of the waiting events for 1s (--deadline)"),
+        "{output:?}"
+    );
     let (table, left) = (endpoint.table().await, text_lines(&folder, "f5"));
-    more_are_stored(stored, &all, &table, &left, &output);
+    assert_more_is_stored(stored, &all, &table, &left, &output);
 
-    // What the tool says to go on with stores the rest.
+    // The command that the tool suggests stores the rest.
     endpoint.reply_from_now_on(Reply::Ok);
-    let next = advised(&output, "to put the events of f5 again");
-    let output = run(pasted(&tool_for(&folder, &url), &next)).await;
+    let next = suggested(&output, "to put the events of f5 again");
+    let output = run(shell(&tool_for(&folder, &url), &next)).await;
     assert_success(&output);
     let table = endpoint.table().await;
     assert_eq!(table.len(), all.len());
@@ -322,15 +329,15 @@ async fn a_chain_of_resumes_that_end_early_in_every_way_loses_no_line() {
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_signal_before_the_first_line_of_a_resume_leaves_every_line() {
+async fn signal_before_the_first_line_keeps_every_line() {
     watchdog::start();
     let folder = folder();
-    let all = given_up(300);
+    let all = failed_lines(300);
     write(&folder, "f1", all.join("\n"));
-    // Whoever connects gets no answer.
+    // A client can connect, and gets no answer.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let is_connected: Ready = Box::new(move || listener.accept().is_ok());
+    let is_connected: Condition = Box::new(move || listener.accept().is_ok());
     let output = run_and_signal(resume(&folder, &url, "f1", "f2"), [("TERM", is_connected)]).await;
     assert_eq!(output.status.code(), Some(143), "{output:?}");
     assert_eq!(text_lines(&folder, "f2"), all, "{output:?}");
@@ -338,13 +345,13 @@ async fn a_signal_before_the_first_line_of_a_resume_leaves_every_line() {
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_resume_that_cannot_read_on_loses_none_of_what_it_has_read() {
+async fn resume_after_a_read_error_loses_no_line() {
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::OwnedFd;
 
     let (folder, endpoint) = (folder(), Endpoint::start([]).await);
-    let all = given_up(60);
-    // A socket of which both ends are here. It is reset when it is closed with something unread.
+    let all = failed_lines(60);
+    // A socket that is closed with unread bytes resets the other end.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut far_end = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (mut input, _) = listener.accept().unwrap();
@@ -357,12 +364,15 @@ async fn a_resume_that_cannot_read_on_loses_none_of_what_it_has_read() {
     resume.stdin(OwnedFd::from(input));
     let output = run(resume).await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(stderr(&output).contains("after line 60 of standard input, as it cannot be read"));
+    assert!(
+        stderr(&output)
+            .contains("after line 60 of standard input, because the input cannot be read")
+    );
     assert_nothing_is_lost(&all, &endpoint.table().await, &text_lines(&folder, "f2"), &output);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_line_that_resume_refuses_is_in_the_next_file_as_it_was() {
+async fn refused_line_is_unchanged_in_the_next_file() {
     let (folder, endpoint) = (folder(), Endpoint::start([]).await);
     let never_accepted =
         r#"{"line":7,"key":null,"certainty":"not stored","reason":"not JSON","text":"nonsense"}"#;
@@ -372,7 +382,7 @@ async fn a_line_that_resume_refuses_is_in_the_next_file_as_it_was() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(stderr(&output).contains("line 9: not an event key"), "{output:?}");
     assert!(stderr(&output).contains("there is no such date or time"), "{output:?}");
-    // What may be stored is not called refused.
+    // An event that is maybe stored does not count as refused.
     assert!(stderr(&output).contains("(1 refused, 0 not stored, 1 maybe stored)"), "{output:?}");
     let left = text_lines(&folder, "f2");
     assert_eq!(left[0], never_accepted);
@@ -382,22 +392,22 @@ async fn a_line_that_resume_refuses_is_in_the_next_file_as_it_was() {
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_resume_of_a_pipe_that_is_stopped_keeps_what_still_comes_out_of_it() {
+async fn stopped_resume_keeps_the_rest_of_its_pipe() {
     watchdog::start();
     let script = Script::of([Reply::Ok, Reply::Ok]).then(Reply::Hang);
     let (folder, endpoint) = (folder(), Arc::new(Endpoint::start(script).await));
     // Far more than a pipe and the tool's own buffer hold.
-    let all = given_up(10_000);
+    let all = failed_lines(10_000);
     let (reader, mut writer) = std::io::pipe().unwrap();
     let text = all.join("\n") + "\n";
     let writing = std::thread::spawn(move || writer.write_all(text.as_bytes()));
     let mut resume = resume(&folder, &endpoint.url(), "-", "f2");
     resume.args(["--grace", "2s"]).stdin(reader);
     let seen = Arc::clone(&endpoint);
-    let hangs: Ready = Box::new(move || seen.batches().len() >= 6);
+    let hangs: Condition = Box::new(move || seen.batches().len() >= 6);
     let output = run_and_signal(resume, [("TERM", hangs)]).await;
     writing.join().unwrap().unwrap();
     assert_eq!(output.status.code(), Some(143), "{output:?}");
     let (table, left) = (endpoint.table().await, text_lines(&folder, "f2"));
-    more_are_stored(0, &all, &table, &left, &output);
+    assert_more_is_stored(0, &all, &table, &left, &output);
 }

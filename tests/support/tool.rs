@@ -1,4 +1,4 @@
-//! The command-line tool, run as its users run it, in a folder of its own.
+//! Runs the command-line tool as its users do, in a folder of its own.
 
 use std::io::Write;
 use std::path::Path;
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::endpoint::{Endpoint, Reply, Script, TABLE};
 use super::table::rows;
 
-/// The tool, in a folder of its own, with no AWS configuration but what the test gives it.
+/// The tool in this folder, with no AWS configuration but that of the test.
 pub(crate) fn tool(folder: &TempDir) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dynamodb-eventstore"));
     command
@@ -23,7 +23,7 @@ pub(crate) fn tool(folder: &TempDir) -> Command {
     command
 }
 
-/// As [`tool`], for a table behind `endpoint_url`.
+/// Like [`tool`], for a table behind `endpoint_url`.
 pub(crate) fn tool_for(folder: &TempDir, endpoint_url: &str) -> Command {
     let mut command = tool(folder);
     command
@@ -54,7 +54,7 @@ pub(crate) fn assert_success(output: &Output) {
     assert!(output.status.success(), "{} {}", stdout(output), stderr(output));
 }
 
-/// The bodies in a file's local table, sorted.
+/// The bodies in the local table of a file, sorted.
 pub(crate) async fn bodies(file: &Path) -> Vec<String> {
     let table = LocalTable::open(file).await.unwrap();
     let mut bodies: Vec<String> = rows(table.client(), table.name()).await.into_values().collect();
@@ -63,15 +63,14 @@ pub(crate) async fn bodies(file: &Path) -> Vec<String> {
     bodies
 }
 
-pub(crate) fn shipped(name: &str) -> String {
+pub(crate) fn example_data(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data").join(name);
     std::fs::read_to_string(path).unwrap()
 }
 
-/// Feeds lines until the tool has ended, sends it `signal` once it is `ready`, and says how it
-/// ended.
+/// Writes lines to the tool until it ends, and sends it `signal` once it is `ready`.
 #[cfg(unix)]
-pub(crate) fn feed_and_stop(
+pub(crate) fn write_lines_and_signal(
     mut command: Command,
     signal: &'static str,
     ready: impl Fn() -> bool + Send + 'static,
@@ -104,8 +103,8 @@ pub(crate) fn send_signal(process: u32, signal: &str) {
     assert!(sent.success());
 }
 
-/// Puts three events where none can be stored, and leaves them in `failed.ndjson`, behind a line
-/// that was never accepted.
+/// Puts three events into a table that refuses them. `failed.ndjson` holds them, after a line that
+/// is no event.
 pub(crate) async fn fail_to_put(folder: &TempDir) {
     let script = Script::always(Reply::error(400, "AccessDeniedException"));
     let endpoint = Endpoint::start(script).await;
@@ -121,19 +120,19 @@ pub(crate) fn lines_of(folder: &TempDir, name: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Runs a command that somebody on this runtime serves.
+/// Runs a command without blocking this runtime, which serves its requests.
 pub(crate) async fn run(mut command: Command) -> Output {
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
-/// Whether it is time for something.
-pub(crate) type Ready = Box<dyn Fn() -> bool + Send>;
+/// A condition to wait for.
+pub(crate) type Condition = Box<dyn Fn() -> bool + Send>;
 
-/// Runs a command, and sends it these signals, each once its turn has come.
+/// Runs a command, and sends it these signals, each when its condition holds.
 #[cfg(unix)]
 pub(crate) async fn run_and_signal(
     mut command: Command,
-    signals: impl IntoIterator<Item = (&'static str, Ready)> + Send + 'static,
+    signals: impl IntoIterator<Item = (&'static str, Condition)> + Send + 'static,
 ) -> Output {
     let run = move || {
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -148,9 +147,8 @@ pub(crate) async fn run_and_signal(
     tokio::task::spawn_blocking(run).await.unwrap()
 }
 
-/// Lines of a `--failed` file, of events that an earlier run could not store. Every third may be
-/// stored.
-pub(crate) fn given_up(events: usize) -> Vec<String> {
+/// Lines of a `--failed` file. Every third event is maybe stored.
+pub(crate) fn failed_lines(events: usize) -> Vec<String> {
     let line = |number: usize| {
         let certainty = if number.is_multiple_of(3) { "maybe stored" } else { "not stored" };
         format!(
@@ -161,14 +159,14 @@ pub(crate) fn given_up(events: usize) -> Vec<String> {
     (0..events).map(line).collect()
 }
 
-/// The command that the tool says to go on with, after these words.
-pub(crate) fn advised(output: &Output, words: &str) -> String {
-    let (_, advice) = stderr(output).split_once(words).unwrap_or_else(|| panic!("{output:?}"));
-    advice.trim_start_matches(":\n").lines().next().unwrap().trim().to_owned()
+/// The command that the tool suggests after these words.
+pub(crate) fn suggested(output: &Output, words: &str) -> String {
+    let (_, command) = stderr(output).split_once(words).unwrap_or_else(|| panic!("{output:?}"));
+    command.trim_start_matches(":\n").lines().next().unwrap().trim().to_owned()
 }
 
-/// A command of the tool's, as it is pasted into a shell.
-pub(crate) fn pasted(like: &Command, command: &str) -> Command {
+/// Runs `command` in a shell, with the folder and environment of `like`.
+pub(crate) fn shell(like: &Command, command: &str) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", command]).stdin(Stdio::null()).current_dir(like.get_current_dir().unwrap());
     for (name, value) in like.get_envs() {
