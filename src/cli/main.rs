@@ -27,14 +27,14 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::arguments::command_line::CommandLine;
+use crate::arguments::CommandLine;
 
 /// Store events in a DynamoDB table, and report the outcome of each
 ///
 /// An event is one line of JSON. It is stored as an item with two attributes: `key`, a unique
 /// timestamp such as 20130927T005240652508858176, and `body`, the line unchanged.
 #[derive(Debug, Parser)]
-#[command(version, about, long_about, after_help = EXAMPLES)]
+#[command(version, after_help = EXAMPLES)]
 struct Cli {
     /// Log each event to standard error, with its line number and key; -vv adds its body.
     #[arg(short, long, global = true, action = ArgAction::Count)]

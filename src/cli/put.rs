@@ -4,9 +4,9 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::arguments::command_line::CommandLine;
-use crate::arguments::mode::Mode;
-use crate::arguments::store::StoreOptions;
+use crate::arguments::CommandLine;
+use crate::arguments::Mode;
+use crate::arguments::StoreOptions;
 use crate::input::Source;
 use crate::run::Run;
 
@@ -14,8 +14,7 @@ use crate::run::Run;
 ///
 /// Without --table, events go to a local table, a file in the current directory. The exit code is 0
 /// only if every line was stored. SIGINT (Ctrl-C) or SIGTERM stops the reading and waits for the
-/// accepted events; a second signal ends the wait. A put that ends early prints the command that
-/// continues it.
+/// accepted events; a second signal ends the wait. A put that ends early prints how to continue.
 ///
 /// A line is stored byte for byte, without its line break: \n or \r\n. Blank lines are skipped, and
 /// so is a byte order mark at the beginning of the input.

@@ -4,9 +4,9 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::arguments::command_line::CommandLine;
-use crate::arguments::mode::Mode;
-use crate::arguments::store::StoreOptions;
+use crate::arguments::CommandLine;
+use crate::arguments::Mode;
+use crate::arguments::StoreOptions;
 use crate::input::Source;
 use crate::run::Run;
 

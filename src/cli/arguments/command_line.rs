@@ -48,7 +48,7 @@ impl CommandLine {
     }
 
     /// The same `put`, from a line on.
-    pub(crate) fn from_line(&self, line: u64, failed: Option<&Path>) -> Self {
+    pub(crate) fn with_first_line(&self, line: u64, failed: Option<&Path>) -> Self {
         let mut command = self.with_failed_file(failed);
         command.set("--from-line", Some(line.to_string()));
         command
@@ -62,7 +62,7 @@ impl CommandLine {
     }
 
     /// The same `put`, of what is piped into it.
-    pub(crate) fn from_pipe(&self, failed: &Path) -> Self {
+    pub(crate) fn with_piped_input(&self, failed: &Path) -> Self {
         let mut command = self.clone();
         command.positional.truncate(1);
         command.set("--from-line", None);
@@ -169,16 +169,16 @@ mod tests {
             "failed.ndjson",
         ]);
         assert_eq!(
-            put.from_line(12, Some("f-2.ndjson".as_ref())).to_string(),
+            put.with_first_line(12, Some("f-2.ndjson".as_ref())).to_string(),
             "./tool put 'my events.ndjson' -v --table t --from-line 12 --json --failed f-2.ndjson"
         );
         assert_eq!(
-            put.from_pipe("f-2.ndjson".as_ref()).to_string(),
+            put.with_piped_input("f-2.ndjson".as_ref()).to_string(),
             "./tool put -v --table t --json --failed f-2.ndjson"
         );
         assert_eq!(
             command_line(&["tool", "put", "--grace", "2s", "--", "-x"])
-                .from_line(2, None)
+                .with_first_line(2, None)
                 .to_string(),
             "tool put --grace 2s --from-line 2 -- -x"
         );
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn password_in_an_endpoint_is_masked() {
         let put = command_line(&["tool", "put", "--endpoint-url", "http://me:secret@host:1/a@b"]);
-        let shown = put.from_line(2, None).to_string();
+        let shown = put.with_first_line(2, None).to_string();
         assert_eq!(shown, "tool put --endpoint-url 'http://***@host:1/a@b' --from-line 2");
     }
 }

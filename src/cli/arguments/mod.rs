@@ -1,11 +1,14 @@
 //! Options that several subcommands share, and the command as the user typed it.
 //!
-//! An option of one subcommand alone belongs into that subcommand's file.
+//! An option of one subcommand alone belongs in the file of that subcommand.
 
 mod aws;
 mod certificates;
-pub(crate) mod command_line;
-pub(crate) mod mode;
-pub(crate) mod store;
+mod command_line;
+mod mode;
+mod store_options;
 
 pub(crate) use aws::AwsOptions;
+pub(crate) use command_line::{CommandLine, quoted};
+pub(crate) use mode::Mode;
+pub(crate) use store_options::StoreOptions;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use dynamodb_eventstore::Stats;
 
-use crate::arguments::command_line::CommandLine;
-use crate::arguments::mode::Mode;
+use crate::arguments::CommandLine;
+use crate::arguments::Mode;
 use crate::collector::Outcomes;
 use crate::input::Source;
 use crate::output::Output;

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::arguments::command_line::{CommandLine, quoted};
-use crate::arguments::mode::Mode;
+use crate::arguments::Mode;
+use crate::arguments::{CommandLine, quoted};
 use crate::collector::failure_log::FailureLog;
 use crate::input::Source;
 
@@ -56,7 +56,7 @@ impl NextSteps<'_> {
         if self.mode.is_resume() || self.failures.not_put == 0 {
             return None;
         }
-        let put = self.command_line.from_pipe(&names.next()?);
+        let put = self.command_line.with_piped_input(&names.next()?);
         let file = quoted(&file.display().to_string());
         Some(format!(
             "to put the lines that were not put:\n  \
@@ -84,7 +84,7 @@ impl NextSteps<'_> {
                     _ => file.and_then(|_| names.next()),
                 };
                 let next_line = first_line.max(self.last_line + 1);
-                let put = self.command_line.from_line(next_line, file.as_deref());
+                let put = self.command_line.with_first_line(next_line, file.as_deref());
                 Some(format!("to put the rest:\n  {put}"))
             }
             // The --failed file has the rest.

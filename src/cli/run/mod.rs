@@ -14,9 +14,9 @@ use dynamodb_eventstore::{EventStore, Stats};
 use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 
-use crate::arguments::command_line::CommandLine;
-use crate::arguments::mode::Mode;
-use crate::arguments::store::StoreOptions;
+use crate::arguments::CommandLine;
+use crate::arguments::Mode;
+use crate::arguments::StoreOptions;
 use crate::collector::Outcomes;
 use crate::input::Source;
 use crate::output::progress::{Measure, Progress};

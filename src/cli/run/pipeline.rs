@@ -9,8 +9,8 @@ use std::sync::atomic::AtomicU64;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::arguments::mode::Mode;
-use crate::arguments::store::StoreOptions;
+use crate::arguments::Mode;
+use crate::arguments::StoreOptions;
 use crate::collector::Outcomes;
 use crate::collector::failure_log::FailureLog;
 use crate::input::{LineReader, Source, run_in_thread};

@@ -51,8 +51,8 @@ pub(crate) struct StoreOptions {
     #[arg(long, short, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
 
-    /// End when the table has acknowledged no event for this TIME. An event that only waits longer
-    /// than others does not fail. A TIME is 500ms, 20s, 2m; a bare number is seconds.
+    /// End when the table has acknowledged no event for this TIME. While it acknowledges some, no
+    /// event fails for being late. A TIME is 500ms, 20s, 2m; a bare number is seconds.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time::parse)]
     #[arg(help_heading = "Limits")]
     pub(crate) deadline: Duration,
