@@ -61,7 +61,7 @@ impl CommandLine {
         command
     }
 
-    /// The same `put`, of what is piped into it.
+    /// The same `put`, reading standard input.
     pub(crate) fn with_piped_input(&self, failed: &Path) -> Self {
         let mut command = self.clone();
         command.positional.truncate(1);

@@ -1,4 +1,4 @@
-//! Detects a table that acknowledges no event any more.
+//! Detects a table that no longer acknowledges events.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::time::now;
 /// Checks in a row without progress after which the store counts as stalled.
 const CHECKS: u32 = 20;
 
-const SHORTEST_PERIOD: Duration = Duration::from_millis(20);
+const MIN_PERIOD: Duration = Duration::from_millis(20);
 
 /// Watches one store. An event that waits longer than others is no stall: while the table
 /// acknowledges any event, each has its turn.
@@ -28,7 +28,7 @@ pub(crate) struct Watchdog {
 impl Watchdog {
     /// `timeout` is how long events may wait without one of them being settled.
     pub(crate) fn new(store: &EventStore, timeout: Duration) -> Self {
-        let period = (timeout / CHECKS).max(SHORTEST_PERIOD);
+        let period = (timeout / CHECKS).max(MIN_PERIOD);
         let mut ticks = interval_at(now() + period, period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { store: store.clone(), ticks, settled: 0, idle_checks: 0 }
