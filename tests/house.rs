@@ -1,6 +1,7 @@
 //! Rules of the house that the compiler does not know.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -91,12 +92,204 @@ fn the_worker_does_not_know_the_sdk_and_the_edge_does_not_know_tickets() {
                 assert!(!line.contains("ticket"), "{shown}: {line}");
                 assert!(!line.contains("policy"), "{shown}: {line}");
             }
-            if path.ends_with("store.rs") {
+            if path.ends_with("store/mod.rs") {
                 assert!(!line.contains("policy"), "{shown}: {line}");
             }
             if is_in(&path, "cli") {
                 assert!(!line.contains("include!") && !line.contains("#[path"), "{shown}: {line}");
             }
+        }
+    }
+}
+
+/// The modules at the top of `src`, in the order in which an event passes them, and those that each may use.
+const MODULES: [(&str, &[&str]); 17] = [
+    ("clock", &[]),
+    ("sync", &[]),
+    ("write_capacity", &[]),
+    ("event", &[]),
+    ("error", &["event"]),
+    ("report", &["error"]),
+    ("stats", &["error"]),
+    ("flow_control", &["sync"]),
+    ("accounting", &["flow_control", "stats"]),
+    ("policy", &["error", "event", "report"]),
+    ("pending", &["accounting", "error", "event", "flow_control", "policy"]),
+    ("dynamodb", &["clock", "error", "event"]),
+    (
+        "worker",
+        &[
+            "accounting",
+            "clock",
+            "dynamodb",
+            "error",
+            "event",
+            "pending",
+            "policy",
+            "report",
+            "stats",
+        ],
+    ),
+    (
+        "store",
+        &[
+            "accounting",
+            "clock",
+            "dynamodb",
+            "error",
+            "event",
+            "flow_control",
+            "pending",
+            "policy",
+            "report",
+            "stats",
+            "worker",
+        ],
+    ),
+    ("local", &["clock", "dynamodb", "event", "store", "write_capacity"]),
+    ("test_util", &["clock", "dynamodb", "error", "event", "store", "write_capacity"]),
+    ("bench_internals", &["dynamodb", "error", "event", "policy"]),
+];
+
+/// The path of a source's module: `["dynamodb", "direct", "signer"]`.
+fn module(path: &Path, root: &Path) -> Vec<String> {
+    let path = path.strip_prefix(root).unwrap().with_extension("");
+    let mut parts: Vec<String> =
+        path.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+    parts.retain(|part| part != "mod" && part != "lib" && part != "main");
+    parts
+}
+
+/// The modules that a source names in `use` items and in paths, as far as they are among `modules`.
+fn used(source: &str, module: &[String], modules: &BTreeSet<Vec<String>>) -> BTreeSet<Vec<String>> {
+    let shipped: String = code(source).map(|line| format!("{line}\n")).collect();
+    let mut paths = Vec::new();
+    for item in shipped.split(';') {
+        if let Some((_, tree)) = item.split_once("use ") {
+            expand(&tree.split_whitespace().collect::<String>(), &mut paths);
+        }
+    }
+    let words = |c: char| !(c.is_alphanumeric() || c == '_' || c == ':');
+    paths
+        .extend(shipped.split(words).filter(|word| word.starts_with("crate::")).map(str::to_owned));
+    let mut used = BTreeSet::new();
+    for path in paths {
+        let mut parts: Vec<String> = path.split("::").map(str::to_owned).collect();
+        let mut base = Vec::new();
+        match parts.first().map(String::as_str) {
+            Some("crate") => drop(parts.remove(0)),
+            Some("super") => {
+                base = module.to_vec();
+                while parts.first().is_some_and(|part| part == "super") {
+                    parts.remove(0);
+                    base.pop();
+                }
+            }
+            _ => base = module.to_vec(),
+        }
+        base.extend(parts);
+        while !base.is_empty() && !modules.contains(&base) {
+            base.pop();
+        }
+        if !base.is_empty() && base != module && !module.starts_with(&base) {
+            used.insert(base);
+        }
+    }
+    used
+}
+
+/// Writes `a::{b, c::{d, e}}` out as `a::b`, `a::c::d` and `a::c::e`.
+fn expand(tree: &str, paths: &mut Vec<String>) {
+    let Some((before, inner)) = tree.split_once('{') else {
+        return paths.push(tree.to_owned());
+    };
+    let (mut depth, mut start) = (0, 0);
+    let inner = inner.strip_suffix('}').unwrap_or(inner);
+    for (place, c) in inner.char_indices().chain([(inner.len(), ',')]) {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                if start < place {
+                    expand(&format!("{before}{}", &inner[start..place]), paths);
+                }
+                start = place + 1;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What each module of a crate uses of its others.
+fn imports(root: &str, leaves_out: Option<&str>) -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(root);
+    let mut sources = sources(root);
+    sources.retain(|(path, _)| leaves_out.is_none_or(|folder| !is_in(path, folder)));
+    let modules = sources.iter().map(|(path, _)| module(path, &folder)).collect();
+    let imports = sources.iter().map(|(path, source)| {
+        let module = module(path, &folder);
+        let used = used(source, &module, &modules);
+        (module, used)
+    });
+    imports.collect()
+}
+
+#[test]
+fn a_module_uses_only_those_that_the_architecture_allows() {
+    let allowed = BTreeMap::from(MODULES);
+    let mut seen = BTreeSet::new();
+    for (module, used) in imports("src", Some("cli")) {
+        let Some(top) = module.first() else { continue };
+        if top == "guide" {
+            continue;
+        }
+        let may_use = allowed.get(top.as_str()).unwrap_or_else(|| panic!("`{top}` is not listed"));
+        for used in used.iter().map(|used| used[0].as_str()).filter(|used| used != top) {
+            assert!(may_use.contains(&used), "{} uses `{used}`", module.join("/"));
+            seen.insert((top.clone(), used.to_owned()));
+        }
+    }
+    for (module, may_use) in MODULES {
+        for used in may_use {
+            let pair = (module.to_owned(), (*used).to_owned());
+            assert!(seen.contains(&pair), "`{module}` does not use `{used}` any more");
+        }
+    }
+}
+
+#[test]
+fn modules_of_one_folder_do_not_import_each_other_in_a_circle() {
+    for (root, leaves_out) in [("src", Some("cli")), ("src/cli", None)] {
+        let imports = imports(root, leaves_out);
+        let folders: BTreeSet<&[String]> =
+            imports.keys().filter(|module| !module.is_empty()).map(|m| &m[..m.len() - 1]).collect();
+        for folder in folders {
+            // Of each module of the folder: those of the folder that it, or what is in it, uses.
+            let mut siblings: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+            let place = |module: &'_ Vec<String>| {
+                (module.len() > folder.len() && module.starts_with(folder)).then(|| folder.len())
+            };
+            for (module, used) in &imports {
+                let Some(at) = place(module) else { continue };
+                let used = used.iter().filter_map(|used| Some(used[place(used)?].as_str()));
+                let own = module[at].as_str();
+                siblings.entry(own).or_default().extend(used.filter(|used| *used != own));
+            }
+            // Takes out, again and again, what uses nothing that is left.
+            loop {
+                let free: Vec<&str> = siblings
+                    .iter()
+                    .filter(|(_, used)| used.iter().all(|used| !siblings.contains_key(used)))
+                    .map(|(module, _)| *module)
+                    .collect();
+                if free.is_empty() {
+                    break;
+                }
+                for module in free {
+                    siblings.remove(module);
+                }
+            }
+            assert!(siblings.is_empty(), "a circle in {root}/{}: {siblings:?}", folder.join("/"));
         }
     }
 }
@@ -119,7 +312,7 @@ fn every_row_of_the_fault_tables_names_a_test_that_is_there() {
 }
 
 #[test]
-fn no_room_has_grown_too_large() {
+fn no_file_is_longer_than_four_hundred_lines() {
     for (path, source) in sources("src") {
         let lines = source.lines().take_while(|line| !line.starts_with("#[cfg(test)]")).count();
         assert!(lines <= 400, "{} has {lines} lines before its tests", path.display());
