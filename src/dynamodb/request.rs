@@ -37,7 +37,7 @@ pub(crate) fn batch_write_item(settings: &RequestSettings, events: &[Event]) -> 
         body.push_str(BEFORE_KEY);
         body.push_str(event.key().as_str());
         body.push_str(BEFORE_BODY);
-        body.push_str(event.wire_body());
+        body.push_str(event.encoded_body());
         body.push_str(AFTER_BODY);
     }
     body.push_str("]}}");

@@ -1,4 +1,6 @@
-//! An event's JSON text, kept as a request carries it.
+//! The encoded body of an event: its JSON text, escaped as inside a JSON string.
+//!
+//! A body is escaped once, when the event is put. Each request that carries it only copies it.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -8,10 +10,10 @@ use serde::Serialize;
 use serde::ser::Error;
 use serde_json::ser::Serializer;
 
-use super::escape::{EscapingFormatter, push_escaped, unescaped};
+use super::escape::{EscapingFormatter, push_escaped, unescape};
 use super::{EventTooLarge, check_body};
 
-/// Why a value is no event.
+/// Why a value cannot be encoded as the body of an event.
 #[derive(Debug)]
 pub(crate) enum EncodeError {
     TooLarge(EventTooLarge),
@@ -24,94 +26,92 @@ impl From<EventTooLarge> for EncodeError {
     }
 }
 
-/// A JSON text in its escaped form. A clone shares it.
-///
-/// It is escaped once, while it is made, and only copied into each request. Who asks for the text itself
-/// has it unescaped.
+/// An escaped JSON text. Clones share it.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Body {
-    wire: Arc<str>,
-    /// Length of the text itself.
-    bytes: usize,
+pub(crate) struct EncodedBody {
+    encoded: Arc<str>,
+    /// Length of the text before escaping.
+    text_bytes: usize,
 }
 
-/// About what an event takes beside its text: its key, its ticket, and what the worker notes of it
-/// (`benches/costs` measures it).
-const BOOKKEEPING_BYTES: usize = 350;
+/// Approximate memory of a buffered event besides its encoded body: key, ticket and the worker's
+/// state. Measured by `benches/costs`.
+const OVERHEAD_BYTES: usize = 350;
 
-impl Body {
-    /// A value's JSON text. One allocation, and none for a text that no event could have.
-    pub(crate) fn of<E: Serialize + ?Sized>(value: &E) -> Result<Self, EncodeError> {
-        let mut wire = take_scratch().into_bytes();
+impl EncodedBody {
+    /// The JSON text of a value. Allocates once, and not at all for a text that is too large.
+    pub(crate) fn from_value<E: Serialize + ?Sized>(value: &E) -> Result<Self, EncodeError> {
+        let mut buffer = take_buffer().into_bytes();
         let mut added_bytes = 0;
         let formatter = EscapingFormatter { added_bytes: &mut added_bytes };
         value
-            .serialize(&mut Serializer::with_formatter(&mut wire, formatter))
+            .serialize(&mut Serializer::with_formatter(&mut buffer, formatter))
             .map_err(EncodeError::NotSerializable)?;
-        // The serialiser only writes text, but does not say so in its types.
-        let wire = String::from_utf8(wire)
+        // The serialiser writes UTF-8 only, but its types do not say so.
+        let buffer = String::from_utf8(buffer)
             .map_err(|error| EncodeError::NotSerializable(serde_json::Error::custom(error)))?;
-        let bytes = wire.len() - added_bytes;
-        let checked = check_body(bytes);
-        let body = checked.map(|()| Self { wire: Arc::from(wire.as_str()), bytes });
-        keep_scratch(wire);
+        let text_bytes = buffer.len() - added_bytes;
+        let body = check_body(text_bytes)
+            .map(|()| Self { encoded: Arc::from(buffer.as_str()), text_bytes });
+        return_buffer(buffer);
         Ok(body?)
     }
 
-    /// This text, as it is.
+    /// The body with this text, which is not checked to be JSON.
     pub(crate) fn from_text(text: &str) -> Self {
-        let mut wire = take_scratch();
-        push_escaped(&mut wire, text);
-        let body = Self { wire: Arc::from(wire.as_str()), bytes: text.len() };
-        keep_scratch(wire);
+        let mut buffer = take_buffer();
+        push_escaped(&mut buffer, text);
+        let body = Self { encoded: Arc::from(buffer.as_str()), text_bytes: text.len() };
+        return_buffer(buffer);
         body
     }
 
-    /// Length of the text itself.
-    pub(crate) fn len(&self) -> usize {
-        self.bytes
+    /// Length of the text before escaping.
+    pub(crate) fn text_bytes(&self) -> usize {
+        self.text_bytes
     }
 
-    /// Bytes of memory that an event with this body takes while it waits for its answer.
+    /// Bytes of memory that an event with this body takes until it is settled.
     pub(crate) fn buffered_bytes(&self) -> u32 {
-        u32::try_from(self.wire.len() + BOOKKEEPING_BYTES).unwrap_or(u32::MAX)
+        u32::try_from(self.encoded.len() + OVERHEAD_BYTES).unwrap_or(u32::MAX)
     }
 
-    /// The text itself.
+    /// The text before escaping.
     pub(crate) fn text(&self) -> Cow<'_, str> {
-        if self.wire.len() == self.bytes {
-            return Cow::Borrowed(&self.wire);
+        if self.encoded.len() == self.text_bytes {
+            return Cow::Borrowed(&self.encoded);
         }
-        // What was escaped can be unescaped. Were it not, this would still be all there is of the event.
-        unescaped(&self.wire).map_or(Cow::Borrowed(&self.wire), Cow::Owned)
+        // Unescaping what this module escaped does not fail. If it did, the encoded form would still
+        // hold the whole event.
+        unescape(&self.encoded).map_or(Cow::Borrowed(&self.encoded), Cow::Owned)
     }
 
-    /// The text as it stands inside a JSON string.
-    pub(crate) fn wire(&self) -> &str {
-        &self.wire
+    /// The text as it is written inside a JSON string.
+    pub(crate) fn encoded(&self) -> &str {
+        &self.encoded
     }
 }
 
-/// More than most events take. What a larger one has made of the memory is given back.
-const KEPT_BYTES: usize = 64 * 1024;
+/// Capacity up to which a thread keeps its buffer: more than most events need.
+const MAX_KEPT_BUFFER_BYTES: usize = 64 * 1024;
 
 thread_local! {
-    /// To write into: it has grown to its size once, and is used again.
-    static SCRATCH: Cell<String> = const { Cell::new(String::new()) };
+    /// Reused for every body that the thread encodes, so that it seldom has to grow.
+    static BUFFER: Cell<String> = const { Cell::new(String::new()) };
 }
 
-/// Lends empty memory. Whoever asks for it while it is lent gets other memory: a value that puts another
-/// one while it is being serialised.
-fn take_scratch() -> String {
-    // A thread that is ending may have none any more.
-    let mut scratch = SCRATCH.try_with(Cell::take).unwrap_or_default();
-    scratch.clear();
-    scratch
+/// Takes the thread's buffer, emptied. A nested call gets a new one: a value may put another value
+/// while it is being serialised.
+fn take_buffer() -> String {
+    // The thread-local may be destroyed already in a thread that is ending.
+    let mut buffer = BUFFER.try_with(Cell::take).unwrap_or_default();
+    buffer.clear();
+    buffer
 }
 
-fn keep_scratch(scratch: String) {
-    if scratch.capacity() <= KEPT_BYTES {
-        let _ = SCRATCH.try_with(|kept| kept.set(scratch));
+fn return_buffer(buffer: String) {
+    if buffer.capacity() <= MAX_KEPT_BUFFER_BYTES {
+        let _ = BUFFER.try_with(|kept| kept.set(buffer));
     }
 }
 
@@ -170,43 +170,41 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_value_has_the_text_that_serde_json_gives_it_and_is_escaped_as_any_text(
-            value in shape(),
-        ) {
-            let body = Body::of(&value).unwrap();
+        fn value_is_encoded_like_its_serde_json_text(value in shape()) {
+            let body = EncodedBody::from_value(&value).unwrap();
             let text = serde_json::to_string(&value).unwrap();
             prop_assert_eq!(body.text(), text.as_str());
-            prop_assert_eq!(body.len(), text.len());
-            prop_assert!(body == Body::from_text(&text));
+            prop_assert_eq!(body.text_bytes(), text.len());
+            prop_assert!(body == EncodedBody::from_text(&text));
         }
     }
 
     #[test]
-    fn a_text_without_escapes_is_not_copied() {
-        let body = Body::from_text("[1,2]");
+    fn text_without_escapes_is_borrowed() {
+        let body = EncodedBody::from_text("[1,2]");
         assert!(matches!(body.text(), Cow::Borrowed("[1,2]")));
     }
 
     #[test]
-    fn memory_is_lent_empty_and_to_one_at_a_time() {
-        let mut outer = take_scratch();
+    fn nested_call_gets_another_empty_buffer() {
+        let mut outer = take_buffer();
         outer.push_str("outer");
-        let mut inner = take_scratch();
+        let mut inner = take_buffer();
         assert!(inner.is_empty());
         inner.push_str("inner");
-        keep_scratch(inner);
-        keep_scratch(outer);
-        assert!(take_scratch().is_empty());
+        return_buffer(inner);
+        return_buffer(outer);
+        assert!(take_buffer().is_empty());
     }
 
     #[test]
-    fn memory_is_kept_unless_it_is_much() {
+    fn large_buffer_is_not_kept() {
         let capacity = |bytes| {
-            drop(take_scratch());
-            keep_scratch(String::with_capacity(bytes));
-            take_scratch().capacity()
+            drop(take_buffer());
+            return_buffer(String::with_capacity(bytes));
+            take_buffer().capacity()
         };
         assert!(capacity(1_000) >= 1_000);
-        assert_eq!(capacity(KEPT_BYTES + 1), 0);
+        assert_eq!(capacity(MAX_KEPT_BUFFER_BYTES + 1), 0);
     }
 }

@@ -1,70 +1,72 @@
-//! JSON text as it stands inside a JSON string: the form in which a request carries a body.
+//! JSON string escaping, for the encoded body of an event and for the request's table name.
+//!
+//! The escapes are those of `serde_json`.
 
 use std::io::{self, Write};
 
 use serde_json::ser::{CharEscape, Formatter};
 
-/// Appends `text` as it stands inside a JSON string.
-pub(crate) fn push_escaped(wire: &mut String, text: &str) {
+/// Appends the escaped form of `text` to `encoded`.
+pub(crate) fn push_escaped(encoded: &mut String, text: &str) {
     let mut rest = text;
     loop {
-        let (plain, from_escape) = rest.split_at(plain_bytes(rest.as_bytes()));
-        wire.push_str(plain);
+        let (plain, from_escape) = rest.split_at(plain_prefix_bytes(rest.as_bytes()));
+        encoded.push_str(plain);
         let mut characters = from_escape.chars();
         match characters.next() {
             None => break,
-            Some('"') => wire.push_str(r#"\""#),
-            Some('\\') => wire.push_str(r"\\"),
-            Some('\n') => wire.push_str(r"\n"),
-            Some('\r') => wire.push_str(r"\r"),
-            Some('\t') => wire.push_str(r"\t"),
-            Some('\u{8}') => wire.push_str(r"\b"),
-            Some('\u{c}') => wire.push_str(r"\f"),
-            Some(control) => wire.push_str(&format!("\\u{:04x}", u32::from(control))),
+            Some('"') => encoded.push_str(r#"\""#),
+            Some('\\') => encoded.push_str(r"\\"),
+            Some('\n') => encoded.push_str(r"\n"),
+            Some('\r') => encoded.push_str(r"\r"),
+            Some('\t') => encoded.push_str(r"\t"),
+            Some('\u{8}') => encoded.push_str(r"\b"),
+            Some('\u{c}') => encoded.push_str(r"\f"),
+            Some(control) => encoded.push_str(&format!("\\u{:04x}", u32::from(control))),
         }
         rest = characters.as_str();
     }
 }
 
-/// The text of which this is the escaped form.
-pub(crate) fn unescaped(wire: &str) -> serde_json::Result<String> {
-    serde_json::from_str(&["\"", wire, "\""].concat())
+/// The text of which `encoded` is the escaped form.
+pub(super) fn unescape(encoded: &str) -> serde_json::Result<String> {
+    serde_json::from_str(&["\"", encoded, "\""].concat())
 }
 
-/// How many of the first bytes stand for themselves inside a JSON string.
-fn plain_bytes(bytes: &[u8]) -> usize {
+/// Length of the longest prefix that needs no escape.
+fn plain_prefix_bytes(bytes: &[u8]) -> usize {
     let (words, rest) = bytes.as_chunks::<8>();
     for (number, word) in words.iter().enumerate() {
-        let escapes = escapes_among(u64::from_le_bytes(*word));
-        if escapes != 0 {
-            return number * 8 + escapes.trailing_zeros() as usize / 8;
+        let mask = escape_mask(u64::from_le_bytes(*word));
+        if mask != 0 {
+            return number * 8 + mask.trailing_zeros() as usize / 8;
         }
     }
-    let is_escape = |byte: &u8| matches!(byte, b'"' | b'\\' | 0x00..=0x1f);
-    words.len() * 8 + rest.iter().position(is_escape).unwrap_or(rest.len())
+    let needs_escape = |byte: &u8| matches!(byte, b'"' | b'\\' | 0x00..=0x1f);
+    words.len() * 8 + rest.iter().position(needs_escape).unwrap_or(rest.len())
 }
 
-/// Eight bytes at a time: the lowest bit set is in the first byte that has to be escaped. Bits above
-/// it mean nothing, as the subtractions borrow from there.
-fn escapes_among(word: u64) -> u64 {
+/// Searches eight bytes at once: the lowest bit that is set lies in the first byte that needs an
+/// escape. Bits above it are meaningless, because the subtractions borrow from higher bytes.
+fn escape_mask(word: u64) -> u64 {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     const TOP_BITS: u64 = u64::from_le_bytes([0x80; 8]);
     let below = |word: u64, byte: u8| word.wrapping_sub(ONES * u64::from(byte));
     let control = below(word, 0x20);
     let quote = below(word ^ (ONES * u64::from(b'"')), 1);
     let backslash = below(word ^ (ONES * u64::from(b'\\')), 1);
-    // A byte with its top bit set is part of a longer character, and no escape.
+    // A byte with its top bit set is part of a character that is not ASCII, which needs no escape.
     (control | quote | backslash) & !word & TOP_BITS
 }
 
-/// Has `serde_json` write the escaped form at once.
+/// Makes `serde_json` write the escaped form of a JSON text directly.
 ///
-/// What has to be escaped in a JSON text are its quotes and backslashes, and the serialiser knows
-/// where it writes one. So nobody has to look for them afterwards.
+/// The only characters of a JSON text that need an escape are its quotes and backslashes. The
+/// serialiser knows where it writes one, so its output is not searched for them.
 #[derive(Debug)]
-pub(crate) struct EscapingFormatter<'a> {
-    /// How many bytes the escaped form has more than the text.
-    pub(crate) added_bytes: &'a mut usize,
+pub(super) struct EscapingFormatter<'a> {
+    /// Counts the bytes by which the escaped form is longer than the text.
+    pub(super) added_bytes: &'a mut usize,
 }
 
 impl EscapingFormatter<'_> {
@@ -108,7 +110,7 @@ impl Formatter for EscapingFormatter<'_> {
         }
     }
 
-    /// A number of any length, whose text somebody else has made.
+    /// A number of arbitrary precision. Its text comes from the value, so it is escaped like any text.
     fn write_number_str<W: Write + ?Sized>(
         &mut self,
         writer: &mut W,
@@ -117,7 +119,7 @@ impl Formatter for EscapingFormatter<'_> {
         self.write_raw_fragment(writer, number)
     }
 
-    /// JSON text that somebody else has made.
+    /// JSON text that the value brings along (`RawValue`).
     fn write_raw_fragment<W: Write + ?Sized>(
         &mut self,
         writer: &mut W,
@@ -136,23 +138,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_number_does_not_end_the_string_that_it_stands_in() {
-        let (mut wire, mut added_bytes) = (Vec::new(), 0);
+    fn quote_in_a_number_is_escaped() {
+        let (mut encoded, mut added_bytes) = (Vec::new(), 0);
         let mut formatter = EscapingFormatter { added_bytes: &mut added_bytes };
-        formatter.write_number_str(&mut wire, r#"7"}}"#).unwrap();
-        assert_eq!((wire.as_slice(), added_bytes), (br#"7\"}}"#.as_slice(), 1));
+        formatter.write_number_str(&mut encoded, r#"7"}}"#).unwrap();
+        assert_eq!((encoded.as_slice(), added_bytes), (br#"7\"}}"#.as_slice(), 1));
     }
 
     proptest! {
-        /// serde_json escapes by the same rules.
         #[test]
-        fn a_text_is_escaped_as_serde_json_does_and_comes_back(
+        fn text_is_escaped_like_serde_json_and_unescaped_again(
             text in prop_oneof![any::<String>(), "[a\"\\\\\u{0}-\u{1f}\u{7f}é😀 ]{0,40}"],
         ) {
-            let mut wire = String::new();
-            push_escaped(&mut wire, &text);
-            prop_assert_eq!(format!("\"{wire}\""), serde_json::to_string(&text).unwrap());
-            prop_assert_eq!(unescaped(&wire).unwrap(), text);
+            let mut encoded = String::new();
+            push_escaped(&mut encoded, &text);
+            prop_assert_eq!(format!("\"{encoded}\""), serde_json::to_string(&text).unwrap());
+            prop_assert_eq!(unescape(&encoded).unwrap(), text);
         }
     }
 }

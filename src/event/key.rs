@@ -1,4 +1,4 @@
-//! Event keys: their text, and the generator that never repeats or steps back.
+//! Event keys, the writer id in them, and the generator that a store draws its keys from.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,21 +9,21 @@ use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
 /// The last millisecond whose year has four digits: 9999-12-31T23:59:59.999Z.
 const LAST_MILLISECOND: u64 = 253_402_300_799_999;
 
-/// Keys that one writer has for each millisecond.
+/// Number of keys that one writer can make in each millisecond.
 const SEQUENCES_PER_MILLISECOND: u16 = 10_000;
 
-/// Where the writer id starts in a key: behind `yyyymmddTHHMMSS` and three digits of milliseconds.
+/// Index of the writer id in a key: after `yyyymmddTHHMMSS` and three digits of milliseconds.
 const WRITER_POSITION: usize = 18;
 
-/// Where the sequence starts in a key: behind the five digits of the writer id.
+/// Index of the sequence number in a key: after the five digits of the writer id.
 const SEQUENCE_POSITION: usize = 23;
 
 /// The hash key of an event: `20130927T005240652508858176`.
 ///
-/// A UTC time to the millisecond, `yyyymmddTHHMMSS` and three digits, and up to nine digits that
-/// keep events of one millisecond apart. Keys made here have always nine, [`EventKey::LENGTH`]
-/// characters in all, so their order as text is their order in time. The npm module left its
-/// last part unpadded: its keys, of 19 to 27 characters, parse as well.
+/// A key is a UTC time (`yyyymmddTHHMMSS` and three digits of milliseconds) and up to nine digits that
+/// keep the events of one millisecond apart. Keys that this crate makes have nine of them, so they are
+/// always [`EventKey::LENGTH`] characters long and sort as text in the order of their times. The npm
+/// module does not pad its last part: its keys have 19 to 27 characters, and parse as well.
 ///
 /// ```
 /// use dynamodb_eventstore::EventKey;
@@ -34,22 +34,22 @@ const SEQUENCE_POSITION: usize = 23;
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventKey {
-    /// ASCII text, padded at its end with zero bytes, which sort before every digit.
+    /// ASCII text, padded at its end with zero bytes, which sort before digits.
     text: [u8; Self::LENGTH],
     length: u8,
 }
 
 impl EventKey {
-    /// Length of a key made here, in characters: the longest a key can be.
+    /// Length of a key that this crate makes, in characters. No key is longer.
     pub const LENGTH: usize = 27;
 
-    /// Length of the shortest key that the npm module made, in characters.
+    /// Length of the shortest key that the npm module makes, in characters.
     pub const MIN_LENGTH: usize = 19;
 
-    /// The key as it stands in the table.
+    /// The key as the table stores it.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        // Only ASCII gets in, and `length` is at most the array's: neither default is ever taken.
+        // The text is ASCII and `length` is at most the array's, so neither default is ever used.
         let text = self.text.get(..usize::from(self.length)).unwrap_or_default();
         std::str::from_utf8(text).unwrap_or_default()
     }
@@ -58,8 +58,10 @@ impl EventKey {
         usize::from(self.length)
     }
 
-    /// The time in the key. For a key made here it is the time of the put, or a little later where
-    /// the clock stood still, stepped back, or could not keep up with the writer.
+    /// The time in the key, to the millisecond.
+    ///
+    /// For a key that this crate makes it is the time of the put. It is later if the clock stepped back,
+    /// or if the writer has used up the 10,000 keys of the millisecond.
     #[must_use]
     pub fn timestamp(&self) -> DateTime<Utc> {
         parse_timestamp(self.as_str()).unwrap_or_default().and_utc()
@@ -88,23 +90,24 @@ impl FromStr for EventKey {
     type Err = ParseKeyError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let refused = |flaw| ParseKeyError { flaw };
+        let error = |kind| ParseKeyError { kind };
         if !(Self::MIN_LENGTH..=Self::LENGTH).contains(&text.len()) {
-            return Err(refused(KeyFlaw::Length(text.len())));
+            return Err(error(ParseKeyErrorKind::Length(text.len())));
         }
-        let is_digit = |(place, byte): (usize, u8)| place == 8 || byte.is_ascii_digit();
+        let is_digit = |(index, byte): (usize, u8)| index == 8 || byte.is_ascii_digit();
         if !text.bytes().enumerate().all(is_digit) || text.as_bytes().get(8) != Some(&b'T') {
-            return Err(refused(KeyFlaw::Form));
+            return Err(error(ParseKeyErrorKind::Format));
         }
         if parse_timestamp(text).is_none() {
-            return Err(refused(KeyFlaw::Time));
+            return Err(error(ParseKeyErrorKind::Timestamp));
         }
         let mut key = Self {
             text: [0; Self::LENGTH],
-            length: u8::try_from(text.len()).map_err(|_| refused(KeyFlaw::Length(text.len())))?,
+            length: u8::try_from(text.len())
+                .map_err(|_| error(ParseKeyErrorKind::Length(text.len())))?,
         };
-        for (place, byte) in key.text.iter_mut().zip(text.bytes()) {
-            *place = byte;
+        for (target, byte) in key.text.iter_mut().zip(text.bytes()) {
+            *target = byte;
         }
         Ok(key)
     }
@@ -123,26 +126,26 @@ impl<'de> serde::Deserialize<'de> for EventKey {
     }
 }
 
-/// A text is not a key of an event.
+/// A text is not an event key.
 ///
-/// The text itself is not repeated: where it came from, it may have been something else.
+/// The message does not repeat the text, which may be anything: a body, or a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "not an event key, which is yyyymmddTHHMMSS, three digits of milliseconds and one to nine more \
-     digits: {flaw}"
+     digits: {kind}"
 )]
 pub struct ParseKeyError {
-    flaw: KeyFlaw,
+    kind: ParseKeyErrorKind,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-enum KeyFlaw {
+enum ParseKeyErrorKind {
     #[error("it has {0} bytes, and a key has 19 to 27")]
     Length(usize),
-    #[error("something else stands where a digit or the T belongs")]
-    Form,
+    #[error("it has another character in the place of a digit or of the T")]
+    Format,
     #[error("there is no such date or time")]
-    Time,
+    Timestamp,
 }
 
 fn parse_timestamp(text: &str) -> Option<NaiveDateTime> {
@@ -164,13 +167,14 @@ fn parse_timestamp(text: &str) -> Option<NaiveDateTime> {
     Some(NaiveDateTime::new(date, time))
 }
 
-/// Five digits that keep the keys of two writers apart: 0 to 99,999.
+/// A number from 0 to 99,999 that keeps the keys of two writers apart. Every key has it, as five digits.
 ///
-/// Two stores that write into one table at the same time need different ids. Give each its own
-/// where something hands out small numbers (an instance index, a shard, a partition), or let
-/// [`EventStore::builder`](crate::EventStore::builder) draw one at random. The odds of a drawn id:
+/// Two stores that write to one table at the same time need different ids. Assign them where something
+/// numbers your processes (an instance index, a shard, a partition), or let
+/// [`EventStore::builder`](crate::EventStore::builder) choose one at random. The probability that random
+/// ids collide:
 ///
-/// | writers at the same time | some two share an id |
+/// | writers at the same time | at least two share an id |
 /// |---|---|
 /// | 2 | 1 in 100,000 |
 /// | 10 | 1 in 2,200 |
@@ -178,14 +182,13 @@ fn parse_timestamp(text: &str) -> Option<NaiveDateTime> {
 /// | 100 | 4.8 % |
 /// | 373 | 50 % |
 ///
-/// (1 − e^(−n(n−1)/200,000).) Sharing an id is not yet a clash: an event is overwritten only when
-/// both put in the same millisecond, and then the first in each writer's millisecond have the
-/// same key. Two writers of *r* events a second each, sharing an id, overwrite about *r*²/1,000
-/// events a second while *r* is well below 1,000, and nearly every millisecond above that. With
-/// 100 writers or more, give out the ids.
+/// (1 − e^(−n(n−1)/200,000) for n writers.) Two writers with the same id overwrite each other's events
+/// only in a millisecond in which both put: the first events of both then have the same key, and so on.
+/// Two such writers of *r* events a second each overwrite about *r*²/1,000 events a second if *r* is well
+/// below 1,000, and events of nearly every millisecond above that. With 100 writers or more, assign the
+/// ids.
 ///
-/// A process that is started again under the same id makes new keys as long as the clock has not
-/// been set back in between.
+/// A process that restarts with the same id makes new keys, unless the clock was set back in between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WriterId(u32);
 
@@ -193,13 +196,13 @@ impl WriterId {
     /// The largest id.
     pub const MAX: u32 = 99_999;
 
-    /// The id of this number, or `None` when it is above [`WriterId::MAX`].
+    /// The id with this number. `None` if it is larger than [`WriterId::MAX`].
     #[must_use]
     pub const fn new(id: u32) -> Option<Self> {
         if id <= Self::MAX { Some(Self(id)) } else { None }
     }
 
-    /// An id out of 64 random bits; each id is as likely as the next, to one part in 10¹⁴.
+    /// An id from 64 random bits. All ids are equally probable, to one part in 10¹⁴.
     pub(crate) fn from_random(random: u64) -> Self {
         let id = random % (u64::from(Self::MAX) + 1);
         Self(u32::try_from(id).unwrap_or(Self::MAX))
@@ -218,17 +221,17 @@ impl fmt::Display for WriterId {
     }
 }
 
-/// Makes the keys of one writer, each greater than all before it.
+/// Makes the keys of one writer. Each key is greater than all keys before it.
 ///
-/// Time is an argument. When it stands still the sequence counts on; when the sequence is used up
-/// the millisecond moves ahead by itself; when the clock steps back (set by hand, or across a leap
-/// second) keys go on from where they were until it has caught up.
+/// Within a millisecond the sequence number increases. When it is used up, the keys' time moves on to
+/// the next millisecond ahead of the clock. When the clock steps back (it is set, or repeats a leap
+/// second), the keys' time stays until the clock has caught up.
 #[derive(Debug, Clone)]
 pub(crate) struct KeyGenerator {
-    /// The millisecond that `text` shows, or `None` before the first key.
+    /// The millisecond in `text`. `None` before the first key.
     millisecond: Option<u64>,
     next_sequence: u16,
-    /// The current key, of which only the sequence changes within a millisecond.
+    /// The last key. Within a millisecond only its sequence number changes.
     text: [u8; EventKey::LENGTH],
 }
 
@@ -239,16 +242,16 @@ impl KeyGenerator {
         Self { millisecond: None, next_sequence: 0, text }
     }
 
-    /// The next key, at `now` milliseconds after the Unix epoch. `None` once the year 9999 has
-    /// ended: there is no later key of this form.
+    /// The next key, at `now` milliseconds after the Unix epoch. `None` when no key is left: at the end of
+    /// the year 9999.
     pub(crate) fn next(&mut self, now: u64) -> Option<EventKey> {
         match self.millisecond {
             Some(current) if now <= current => {
                 if self.next_sequence == SEQUENCES_PER_MILLISECOND {
-                    self.enter(current + 1)?;
+                    self.start_millisecond(current + 1)?;
                 }
             }
-            _ => self.enter(now)?,
+            _ => self.start_millisecond(now)?,
         }
         let sequence = self.next_sequence.into();
         write_digits(&mut self.text, SEQUENCE_POSITION, EventKey::LENGTH, sequence);
@@ -256,14 +259,14 @@ impl KeyGenerator {
         Some(EventKey { text: self.text, length: const { EventKey::LENGTH as u8 } })
     }
 
-    fn enter(&mut self, millisecond: u64) -> Option<()> {
+    fn start_millisecond(&mut self, millisecond: u64) -> Option<()> {
         if millisecond > LAST_MILLISECOND {
             return None;
         }
         let time = DateTime::from_timestamp_millis(i64::try_from(millisecond).ok()?)?;
-        let shown = time.format("%Y%m%dT%H%M%S%3f").to_string();
-        for (place, byte) in self.text.iter_mut().take(WRITER_POSITION).zip(shown.bytes()) {
-            *place = byte;
+        let timestamp = time.format("%Y%m%dT%H%M%S%3f").to_string();
+        for (target, byte) in self.text.iter_mut().take(WRITER_POSITION).zip(timestamp.bytes()) {
+            *target = byte;
         }
         self.millisecond = Some(millisecond);
         self.next_sequence = 0;
@@ -273,8 +276,8 @@ impl KeyGenerator {
 
 /// Writes `value` in decimal, zero-padded, into `text[from..to]`.
 fn write_digits(text: &mut [u8; EventKey::LENGTH], from: usize, to: usize, mut value: u64) {
-    for place in text.iter_mut().take(to).skip(from).rev() {
-        *place = b'0' + u8::try_from(value % 10).unwrap_or_default();
+    for digit in text.iter_mut().take(to).skip(from).rev() {
+        *digit = b'0' + u8::try_from(value % 10).unwrap_or_default();
         value /= 10;
     }
 }
@@ -293,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_the_time_the_writer_and_the_sequence() {
+    fn key_is_time_writer_and_sequence() {
         let mut keys = generator(50_885);
         assert_eq!(keys.next(NOW).unwrap().as_str(), "20130927T005240652508850000");
         assert_eq!(keys.next(NOW).unwrap().as_str(), "20130927T005240652508850001");
@@ -301,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn the_millisecond_moves_ahead_when_its_sequence_is_used_up() {
+    fn used_up_sequence_moves_on_to_the_next_millisecond() {
         let mut keys = generator(7);
         let made: Vec<_> = (0..10_001).map(|_| keys.next(NOW).unwrap()).collect();
         assert_eq!(made[9_999].as_str(), "20130927T005240652000079999");
@@ -312,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_go_on_when_the_clock_jumps_back_across_a_leap_second() {
+    fn keys_increase_when_the_clock_repeats_a_leap_second() {
         // 2016-12-31T23:59:59.900Z, then the second repeats, as a stepped clock shows it.
         let before = 1_483_228_799_900;
         let mut keys = generator(1);
@@ -326,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_keys_to_the_end_of_the_year_9999_and_none_after_it() {
+    fn keys_end_with_the_year_9999() {
         let mut keys = generator(0);
         let last = keys.next(LAST_MILLISECOND).unwrap();
         assert_eq!(last.as_str(), "99991231T235959999000000000");
@@ -340,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_the_npm_module_are_read_whatever_their_length() {
+    fn keys_of_the_npm_module_are_parsed() {
         for text in ["20130927T0052406525", "20130927T005240652508858176"] {
             let key: EventKey = text.parse().unwrap();
             assert_eq!(key.to_string(), text);
@@ -349,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_key_is_refused() {
+    fn text_that_is_not_a_key_is_refused() {
         for text in [
             "",
             "20130927T005240652",           // no last part
@@ -366,19 +369,22 @@ mod tests {
     }
 
     #[test]
-    fn the_refusal_of_a_key_says_what_is_wrong_with_it() {
-        for (text, flaw) in [
+    fn parse_error_names_the_defect_and_not_the_text() {
+        for (text, defect) in [
             ("20130927T005240652", "it has 18 bytes, and a key has 19 to 27"),
-            ("20130927 005240652508858176", "something else stands where a digit or the T belongs"),
+            (
+                "20130927 005240652508858176",
+                "it has another character in the place of a digit or of the T",
+            ),
             ("20139927T005240652508858176", "there is no such date or time"),
         ] {
-            let refused = text.parse::<EventKey>().unwrap_err().to_string();
-            assert!(refused.ends_with(flaw) && !refused.contains(text), "{refused}");
+            let error = text.parse::<EventKey>().unwrap_err().to_string();
+            assert!(error.ends_with(defect) && !error.contains(text), "{error}");
         }
     }
 
     #[test]
-    fn the_documented_odds_of_drawn_ids_are_right() {
+    fn documented_collision_odds_are_right() {
         let odds = |writers: f64| 1.0 - (-writers * (writers - 1.0) / 200_000.0).exp();
         assert!((odds(2.0) - 1.0 / 100_000.0).abs() < 1e-7);
         assert!((odds(10.0) - 1.0 / 2_200.0).abs() < 1e-5);
@@ -389,7 +395,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn keys_increase_strictly_whatever_the_clock_does(
+        fn keys_increase_with_any_clock(
             writer_id in 0..=WriterId::MAX,
             clock in prop::collection::vec(0..4_102_444_800_000_u64, 1..200),
         ) {

@@ -1,4 +1,6 @@
-//! What is stored, and the arithmetic of the service's limits.
+//! An event: its key, its encoded body, and its size as the service counts it.
+//!
+//! Every part of the crate uses it. The limits of DynamoDB that bound an event or a batch are here.
 
 pub(crate) mod encoded_body;
 pub(crate) mod escape;
@@ -7,95 +9,98 @@ pub(crate) mod key;
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::event::encoded_body::Body;
+use crate::event::encoded_body::EncodedBody;
 use crate::event::key::EventKey;
 
-/// Bytes of an item that one write unit pays for.
+/// Bytes of an item that one write unit covers.
 pub(crate) const WRITE_UNIT_BYTES: usize = 1_024;
 
-/// Name of the table's hash key attribute, a String.
+/// Name of the table's only key attribute: a hash key of type String.
 pub const KEY_ATTRIBUTE: &str = "key";
 
-/// Name of the attribute that holds the JSON text, a String.
+/// Name of the attribute that holds the event's JSON text, of type String.
 pub const BODY_ATTRIBUTE: &str = "body";
 
-/// Largest item DynamoDB stores: 400 KiB of attribute names and values
+/// Size of the largest item that DynamoDB stores, in bytes of attribute names and values: 400 KiB
 /// ([service limits](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html)).
 pub const MAX_ITEM_BYTES: usize = 409_600;
 
-/// Largest body of an event under a 27 character key: an item is `key` + 27 + `body` + the body's
-/// bytes, so 34 bytes of [`MAX_ITEM_BYTES`] are spoken for.
+/// Size of the largest body of an event with a key of 27 characters, in bytes.
+///
+/// The names `key` and `body` and the key itself take 34 bytes of [`MAX_ITEM_BYTES`].
 pub const MAX_BODY_BYTES: usize =
     MAX_ITEM_BYTES - KEY_ATTRIBUTE.len() - BODY_ATTRIBUTE.len() - EventKey::LENGTH;
 
-/// Most items that one `BatchWriteItem` call takes
+/// Largest number of items in one `BatchWriteItem` call
 /// ([API reference](https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchWriteItem.html)).
 pub const MAX_BATCH_EVENTS: usize = 25;
 
-/// Most bytes that one `BatchWriteItem` call carries, as sent.
+/// Size of the largest request body of one `BatchWriteItem` call, in bytes as sent.
 ///
-/// The documentation says "16 MB"; whether that is 16,000,000 or 16,777,216 bytes, and where they
-/// are counted, it does not say. The smaller number, counted on the escaped request body, is safe
-/// under each reading.
+/// The documentation says "16 MB". It does not say whether that is 16,000,000 or 16,777,216 bytes, nor
+/// whether they are counted before or after JSON escaping. The smaller number, counted after escaping,
+/// is within the limit in every case.
 pub const MAX_BATCH_WIRE_BYTES: usize = 16_000_000;
 
-/// What stands before an item's key in the request.
+/// Text of a request before an item's key.
 pub(crate) const BEFORE_KEY: &str = r#"{"PutRequest":{"Item":{"key":{"S":""#;
 
-/// What stands between an item's key and its body.
+/// Text of a request between an item's key and its body.
 pub(crate) const BEFORE_BODY: &str = r#""},"body":{"S":""#;
 
-/// What stands after an item's body.
+/// Text of a request after an item's body.
 pub(crate) const AFTER_BODY: &str = r#""}}}}"#;
 
-/// What stands between two items.
+/// Text of a request between two items.
 pub(crate) const BETWEEN_ITEMS: &str = ",";
 
-/// An event as it stands in the table: a key and a JSON text.
+/// An event as the table stores it: a key and a JSON text, the body.
 ///
-/// A clone shares the text, which is kept as a request carries it: escaped. `Debug` shows the body's size
-/// and never the body.
+/// The body is kept JSON-escaped, as a request carries it. Clones share it. `Debug` shows its size
+/// and never its text.
 ///
-/// It serialises to `{"key":"…","body":"…"}`, and is read from any JSON object that has these two.
+/// An event serialises to `{"key":"…","body":"…"}`. It deserialises from any JSON object that has these
+/// two members.
 #[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "KeyAndBody", try_from = "KeyAndBody")]
 pub struct Event {
     key: EventKey,
-    body: Body,
+    body: EncodedBody,
 }
 
 impl Event {
-    /// Joins a key and a JSON text. The text is taken as it is; that it *is* JSON is the caller's
-    /// promise.
+    /// An event with this key and this JSON text. The text is stored unchanged. It is not checked to
+    /// be JSON.
     ///
     /// # Errors
     ///
-    /// [`EventTooLarge`] when the item would be larger than [`MAX_ITEM_BYTES`].
+    /// [`EventTooLarge`] if the item would be larger than [`MAX_ITEM_BYTES`].
     pub fn new(key: EventKey, body: impl AsRef<str>) -> Result<Self, EventTooLarge> {
         let body = body.as_ref();
-        check_body_bytes(body.len(), MAX_ITEM_BYTES - item_overhead(&key))?;
-        Ok(Self { key, body: Body::from_text(body) })
+        check_body_limit(body.len(), MAX_ITEM_BYTES - item_overhead(&key))?;
+        Ok(Self { key, body: EncodedBody::from_text(body) })
     }
 
-    /// As [`new`](Self::new), with a body that is made already.
-    pub(crate) fn with_body(key: EventKey, body: Body) -> Result<Self, EventTooLarge> {
-        check_body_bytes(body.len(), MAX_ITEM_BYTES - item_overhead(&key))?;
+    /// Like [`new`](Self::new), with a body that is encoded already.
+    pub(crate) fn with_body(key: EventKey, body: EncodedBody) -> Result<Self, EventTooLarge> {
+        check_body_limit(body.text_bytes(), MAX_ITEM_BYTES - item_overhead(&key))?;
         Ok(Self { key, body })
     }
 
-    /// The key, which is the item's hash key.
+    /// Key of the event: the item's hash key.
     #[must_use]
     pub fn key(&self) -> &EventKey {
         &self.key
     }
 
-    /// The JSON text. Unless nothing in it has to be escaped in a request, it is made anew at each call.
+    /// The JSON text. It is borrowed if it needs no escaping in a request; otherwise each call unescapes
+    /// it into a new `String`.
     #[must_use]
     pub fn body(&self) -> Cow<'_, str> {
         self.body.text()
     }
 
-    /// Bytes of memory that the event takes while it waits for its answer.
+    /// Bytes of memory that the event takes until it is settled.
     pub(crate) fn buffered_bytes(&self) -> u32 {
         self.body.buffered_bytes()
     }
@@ -103,38 +108,38 @@ impl Event {
     /// Length of the JSON text, in bytes.
     #[must_use]
     pub fn body_bytes(&self) -> usize {
-        self.body.len()
+        self.body.text_bytes()
     }
 
-    /// The JSON text as it stands in a request.
-    pub(crate) fn wire_body(&self) -> &str {
-        self.body.wire()
+    /// The JSON text, escaped as in a request.
+    pub(crate) fn encoded_body(&self) -> &str {
+        self.body.encoded()
     }
 
     /// Size of the item as DynamoDB counts it: the bytes of attribute names and values.
     #[must_use]
     pub fn item_bytes(&self) -> usize {
-        item_overhead(&self.key) + self.body.len()
+        item_overhead(&self.key) + self.body.text_bytes()
     }
 
-    /// Write units that the item costs: one for each 1,024 bytes of [`item_bytes`](Self::item_bytes) that it
-    /// begins
+    /// Write units that the item costs: [`item_bytes`](Self::item_bytes) in units of 1,024 bytes, rounded
+    /// up
     /// ([capacity units](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html#write-operation-consumption)).
     #[must_use]
     pub fn write_units(&self) -> u64 {
         self.item_bytes().div_ceil(WRITE_UNIT_BYTES) as u64
     }
 
-    /// Bytes the event takes in a request body, escaping and punctuation included.
+    /// Bytes that the event takes in a request body, escaping and JSON punctuation included.
     #[must_use]
     pub fn wire_bytes(&self) -> usize {
         const ENVELOPE: usize =
             BEFORE_KEY.len() + BEFORE_BODY.len() + AFTER_BODY.len() + BETWEEN_ITEMS.len();
-        ENVELOPE + self.key.len() + self.body.wire().len()
+        ENVELOPE + self.key.len() + self.body.encoded().len()
     }
 }
 
-/// An event as serde sees it.
+/// The serialised form of an event.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct KeyAndBody {
     key: EventKey,
@@ -165,26 +170,26 @@ impl fmt::Debug for Event {
     }
 }
 
-/// An event's body does not fit into one DynamoDB item.
+/// An event's body is too large for one DynamoDB item.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the event is too large: its body has {body_bytes} bytes and DynamoDB takes {limit} at most; \
-     store the payload elsewhere and put a reference to it"
+     store the data elsewhere and put a reference to it"
 )]
 #[non_exhaustive]
 pub struct EventTooLarge {
     /// Size of the refused body, in bytes.
     pub body_bytes: usize,
-    /// Largest body allowed, in bytes.
+    /// Size of the largest body allowed, in bytes.
     pub limit: usize,
 }
 
-/// Refuses a body that no event of this store could have.
+/// Refuses a body that is too large for an event with a key of 27 characters.
 pub(crate) fn check_body(body_bytes: usize) -> Result<(), EventTooLarge> {
-    check_body_bytes(body_bytes, MAX_BODY_BYTES)
+    check_body_limit(body_bytes, MAX_BODY_BYTES)
 }
 
-fn check_body_bytes(body_bytes: usize, limit: usize) -> Result<(), EventTooLarge> {
+fn check_body_limit(body_bytes: usize, limit: usize) -> Result<(), EventTooLarge> {
     if body_bytes > limit {
         return Err(EventTooLarge { body_bytes, limit });
     }
@@ -208,21 +213,21 @@ mod tests {
     }
 
     #[test]
-    fn an_item_costs_34_bytes_more_than_its_body() {
+    fn item_is_34_bytes_larger_than_its_body() {
         let event = Event::new(key(), "{}").unwrap();
         assert_eq!(event.item_bytes(), 36);
         assert_eq!(MAX_BODY_BYTES, 409_566);
     }
 
     #[test]
-    fn an_item_costs_a_write_unit_for_each_kilobyte_begun() {
+    fn write_units_are_kilobytes_rounded_up() {
         for (body_bytes, units) in [(2, 1), (990, 1), (991, 2), (2_014, 2), (MAX_BODY_BYTES, 400)] {
             assert_eq!(Event::new(key(), "x".repeat(body_bytes)).unwrap().write_units(), units);
         }
     }
 
     #[test]
-    fn the_largest_body_is_taken_and_one_byte_more_is_refused() {
+    fn body_of_one_byte_more_than_the_largest_is_refused() {
         assert!(Event::new(key(), "x".repeat(MAX_BODY_BYTES)).is_ok());
         let refused = Event::new(key(), "x".repeat(MAX_BODY_BYTES + 1)).unwrap_err();
         assert_eq!(refused.body_bytes, 409_567);
@@ -230,14 +235,14 @@ mod tests {
     }
 
     #[test]
-    fn a_shorter_key_of_the_npm_module_leaves_more_room_for_the_body() {
+    fn shorter_key_allows_a_larger_body() {
         let key: EventKey = "20130927T0052406525".parse().unwrap();
         assert!(Event::new(key, "x".repeat(MAX_BODY_BYTES + 8)).is_ok());
         assert!(Event::new(key, "x".repeat(MAX_BODY_BYTES + 9)).is_err());
     }
 
     #[test]
-    fn an_event_is_read_from_any_object_with_a_key_and_a_body() {
+    fn event_is_deserialised_from_any_object_with_key_and_body() {
         let event = Event::new(key(), r#"{"foo":"bar"}"#).unwrap();
         let written = serde_json::to_string(&event).unwrap();
         assert_eq!(written, format!(r#"{{"key":"{KEY}","body":"{{\"foo\":\"bar\"}}"}}"#));
@@ -249,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_the_size_of_a_body_and_not_the_body() {
+    fn debug_shows_the_size_of_the_body_only() {
         let event = Event::new(key(), r#"{"password":"hunter2"}"#).unwrap();
         let shown = format!("{event:?}");
         assert!(shown.contains(KEY) && shown.contains("22"), "{shown}");
@@ -257,9 +262,9 @@ mod tests {
     }
 
     proptest! {
-        /// serde_json escapes by the same rules, so it can say whether the arithmetic is right.
+        /// serde_json escapes by the same rules, so its output has the expected length.
         #[test]
-        fn wire_bytes_are_what_the_item_takes_in_a_request(body in any::<String>()) {
+        fn wire_bytes_are_the_length_of_the_rendered_item(body in any::<String>()) {
             let event = Event::new(key(), body.clone()).unwrap();
             let rendered = serde_json::json!({
                 "PutRequest": { "Item": { "key": { "S": KEY }, "body": { "S": body } } }

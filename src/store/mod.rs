@@ -19,7 +19,7 @@ use crate::clock::{FAR_OFF, KeyClock, now};
 use crate::dynamodb::BatchWriter;
 use crate::error::Uncertainty;
 use crate::error::{CloseError, FlushError, PutError, WorkerLost};
-use crate::event::encoded_body::Body;
+use crate::event::encoded_body::EncodedBody;
 use crate::event::key::{KeyGenerator, WriterId};
 use crate::event::{Event, check_body};
 use crate::flow_control::{AcquireError, Permit};
@@ -154,7 +154,7 @@ impl EventStore {
         &'store self,
         event: &E,
     ) -> impl Future<Output = Result<PutTicket, PutError>> + Send + use<'store, E> {
-        let body = Body::of(event);
+        let body = EncodedBody::from_value(event);
         async move { self.put_body(body?).await }
     }
 
@@ -178,7 +178,7 @@ impl EventStore {
     pub async fn put_json(&self, json: &str) -> Result<PutTicket, PutError> {
         check_body(json.len())?;
         serde_json::from_str::<IgnoredAny>(json).map_err(PutError::NotJson)?;
-        self.put_body(Body::from_text(json)).await
+        self.put_body(EncodedBody::from_text(json)).await
     }
 
     /// Puts an event if there is room for it now.
@@ -201,7 +201,7 @@ impl EventStore {
     /// # }
     /// ```
     pub fn try_put<E: Serialize + ?Sized>(&self, event: &E) -> Result<PutTicket, PutError> {
-        let body = Body::of(event)?;
+        let body = EncodedBody::from_value(event)?;
         let accounting = &self.shared.accounting;
         let bytes = accounting.permit_bytes(body.buffered_bytes());
         let permit = accounting.flow_control.try_acquire(bytes).map_err(|no| self.refusal(no))?;
@@ -306,7 +306,7 @@ impl EventStore {
         accounting.counters.snapshot(self.shared.config.batch_capacity(), age)
     }
 
-    async fn put_body(&self, body: Body) -> Result<PutTicket, PutError> {
+    async fn put_body(&self, body: EncodedBody) -> Result<PutTicket, PutError> {
         let permit = self.acquire(body.buffered_bytes()).await?;
         self.accept(body, permit)
     }
@@ -318,7 +318,7 @@ impl EventStore {
     }
 
     /// Gives an event that has room its key and hands it to the worker.
-    fn accept(&self, body: Body, permit: Permit<'_>) -> Result<PutTicket, PutError> {
+    fn accept(&self, body: EncodedBody, permit: Permit<'_>) -> Result<PutTicket, PutError> {
         let key = {
             // A generator is whole after each of its steps, so a poisoned lock does not matter.
             let mut keys = self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner);
