@@ -177,7 +177,7 @@ impl RefreshableClient {
     pub(super) fn answered<A>(answer: Result<A, BatchError>, call: &Call) -> Result<A, BatchError> {
         match answer {
             Ok(_) if call.payload.is_incomplete() => {
-                Err(BatchError::unreadable("it came before the request had left"))
+                Err(BatchError::invalid_response("it came before the request had left"))
             }
             answer => answer,
         }

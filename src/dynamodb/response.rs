@@ -60,17 +60,17 @@ pub(super) fn receipt(table: &str, body: &[u8]) -> Result<BatchReceipt, BatchErr
     }
     // What is no JSON at all is the service's own answer in pieces; see `BatchError::with_call_over`.
     if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err() && !body.is_empty() {
-        return Err(BatchError::unreadable("a 200 that is not JSON").with_call_over());
+        return Err(BatchError::invalid_response("a 200 that is not JSON").with_call_over());
     }
     let output: BatchWriteItemOutput<'_> = serde_json::from_slice(body)
-        .map_err(|_| BatchError::unreadable("a 200 that is no answer to a write"))?;
+        .map_err(|_| BatchError::invalid_response("a 200 that is no answer to a write"))?;
     let Some(unprocessed) = output.unprocessed else {
-        return Err(BatchError::unreadable("a 200 without UnprocessedItems"));
+        return Err(BatchError::invalid_response("a 200 without UnprocessedItems"));
     };
     let mut keys = Vec::new();
     for (of_table, requests) in unprocessed {
         if of_table != table && !requests.is_empty() {
-            return Err(BatchError::unreadable("unprocessed items of a table not written to"));
+            return Err(BatchError::invalid_response("unprocessed items of a table not written to"));
         }
         keys.extend(requests.into_iter().map(|request| request.put.item.key.text.into_owned()));
     }

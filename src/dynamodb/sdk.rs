@@ -216,7 +216,7 @@ impl BatchWriter for SdkBatchWriter {
 /// A 200 that is whole and no answer to this call. It may be one to another, so that this one is still
 /// out, or anybody's.
 fn unreadable(output: &impl RequestId, what: &str) -> BatchError {
-    let error = BatchError::unreadable(what);
+    let error = BatchError::invalid_response(what);
     match output.request_id() {
         Some(request_id) => error.with_request_id(request_id),
         None => error,

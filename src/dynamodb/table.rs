@@ -197,7 +197,7 @@ impl Table {
         let call = self.client.describe_table().table_name(&self.name);
         let described = self.call("DescribeTable", call.send()).await?;
         let Some(description) = described.table() else {
-            return Err(self.service("DescribeTable", BatchError::unreadable("it names no table")));
+            return Err(self.service("DescribeTable", BatchError::invalid_response("it names no table")));
         };
         if !has_right_key(description) {
             let (table, found) = (self.name.clone(), key_in_words(description));

@@ -1,4 +1,6 @@
-//! What an event went through before it was answered.
+//! The attempts to write one event, and the uncertainty that they leave.
+//!
+//! The pending event records them; its ticket's answer shows them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,12 +9,12 @@ use serde::ser::SerializeStruct;
 
 use super::{BatchError, Certainty, FailureClass};
 
-/// Attempts that are kept of an event's beginning, and as many of its end. With the default
-/// settings an event rarely has more than both; without a bound, a small backoff and a far deadline
-/// would let a full buffer grow with every round of retries.
+/// Number of attempts that a history keeps from its beginning, and from its end. With the default
+/// settings an event rarely has more than both together. Without a limit, a short backoff and a late
+/// deadline would let the memory of a full buffer grow with every retry.
 const KEPT_AT_EACH_END: usize = 8;
 
-/// One call that carried an event.
+/// One attempt to write an event: a call that carried it.
 #[derive(Debug, Clone)]
 pub struct Attempt {
     began: Duration,
@@ -21,9 +23,8 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// When the call began, counted from the moment at which the store's worker took the event over. For
-    /// an event that got its key from the put, that is about the key's
-    /// [`timestamp`](crate::EventKey::timestamp).
+    /// When the call began, as the time since the store's worker received the event. A new event is
+    /// received at about the [`timestamp`](crate::EventKey::timestamp) of its key.
     #[must_use]
     pub fn began(&self) -> Duration {
         self.began
@@ -35,8 +36,8 @@ impl Attempt {
         self.took
     }
 
-    /// Why the event was sent again, or given up: class, AWS code and request id. `None` for the
-    /// call that was acknowledged, which is always the last.
+    /// How the call failed: class, AWS error code and request id. `None` for the call that was
+    /// acknowledged, which is always the last one.
     #[must_use]
     pub fn failure(&self) -> Option<&BatchError> {
         self.failure.as_deref()
@@ -53,15 +54,16 @@ impl serde::Serialize for Attempt {
     }
 }
 
-/// Whether an event may be in the table without an acknowledgement, and may yet come there.
+/// Whether an event that was not acknowledged may have been written, or may still be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) enum Uncertainty {
     /// No attempt was applied.
     #[default]
     None,
-    /// An attempt may have been applied, and all such are over: a read tells.
+    /// An attempt may have been applied, but none can be any more. A read settles it.
     Past,
-    /// An attempt may have been applied, or may still be.
+    /// An attempt may have been applied, or may be applied later. A read that does not find the event
+    /// settles nothing.
     Open,
 }
 
@@ -75,19 +77,20 @@ impl Uncertainty {
     }
 }
 
-/// Everything about an event that was not stored at the first try.
+/// The attempts of an event that was not stored by its first one.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     pub(crate) attempts: Vec<Attempt>,
-    /// Attempts that were refused as every event's would be.
+    /// Number of attempts that failed as [`FailureClass::Refused`].
     pub(crate) refusals: u32,
-    /// Once there is doubt, it stays until an attempt is acknowledged.
+    /// Never decreases: only an acknowledged attempt or a read settles it.
     pub(crate) uncertainty: Uncertainty,
     pub(crate) last_cause: Option<Arc<BatchError>>,
 }
 
 impl History {
-    /// Adds an attempt, `None` for one that was acknowledged. Those in the middle of a long story go.
+    /// Adds an attempt; `failure` is `None` for one that was acknowledged. Of a long history the middle is
+    /// dropped.
     pub(crate) fn add(
         &mut self,
         began: Duration,
@@ -114,9 +117,9 @@ mod tests {
     }
 
     #[test]
-    fn doubt_only_grows_and_a_call_that_is_over_leaves_less_of_it() {
+    fn uncertainty_never_decreases() {
         let mut history = History::default();
-        let mut read_backs = Vec::new();
+        let mut uncertainties = Vec::new();
         for failure in [
             failure(Certainty::NotStored),
             failure(Certainty::MaybeStored).with_call_over(),
@@ -125,10 +128,10 @@ mod tests {
             failure(Certainty::MaybeStored).with_call_over(),
         ] {
             history.add(Duration::ZERO, Duration::ZERO, Some(&Arc::new(failure)));
-            read_backs.push(history.uncertainty);
+            uncertainties.push(history.uncertainty);
         }
         assert_eq!(
-            read_backs,
+            uncertainties,
             [
                 Uncertainty::None,
                 Uncertainty::Past,
@@ -140,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_story_keeps_its_beginning_and_its_end() {
+    fn long_history_keeps_its_beginning_and_its_end() {
         let mut history = History::default();
         for number in 0..100 {
             history.add(Duration::from_secs(number), Duration::ZERO, None);

@@ -1,4 +1,7 @@
-//! How one attempt to write a batch failed.
+//! How one attempt to write a batch failed: its class, its certainty, and the service's code and message.
+//!
+//! Every [`BatchWriter`](crate::BatchWriter) reports failures in this form. The retry policy decides by
+//! the class, and tickets show the error as their last cause.
 
 use std::error::Error;
 use std::fmt;
@@ -7,12 +10,13 @@ use serde::ser::SerializeStruct;
 
 use super::throttling::ThrottlingReason;
 
-/// Whether an event that was not acknowledged may be in the table all the same.
+/// Whether an event that was not acknowledged may be in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Certainty {
-    /// No attempt was applied, and none can be any more: the event is not in the table.
+    /// The event is not in the table: no attempt was applied, and none can be any more.
     NotStored,
-    /// An attempt may have been applied, or may yet be: its answer was lost, late or unreadable.
+    /// An attempt may have been applied, or may be applied later: its response was lost, late or
+    /// unreadable.
     MaybeStored,
 }
 
@@ -26,61 +30,64 @@ impl fmt::Display for Certainty {
 }
 
 impl serde::Serialize for Certainty {
-    /// In the words of its `Display`.
+    /// As the text of its `Display`.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-/// What kind of failure it was, which decides what happens next.
+/// The kind of a failure, which decides whether the store retries.
 ///
-/// Every error of DynamoDB's service model is named here, and those of
-/// [AWS's common errors](https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/CommonErrors.html) that such a
-/// call can meet.
+/// The table has every error code of DynamoDB's service model, and those of
+/// [AWS's common errors](https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/CommonErrors.html) that a
+/// `BatchWriteItem` call can get.
 ///
-/// | class | of an answer of the service | may be stored |
+/// | class | error code or HTTP status of the response | may be stored |
 /// |---|---|---|
-/// | `Throttled` | `ProvisionedThroughputExceededException`, `ThrottlingException`, `RequestLimitExceeded`, `LimitExceededException`; what the SDK takes for throttling as well: `Throttling`, `ThrottledException`, `RequestThrottled`, `RequestThrottledException`, `TooManyRequestsException`, `BandwidthLimitExceeded`, `PriorRequestNotComplete`, `EC2ThrottledException`, `SlowDown`; 429 without a code | no |
-/// | `Transient` | `InternalServerError`, `InternalFailure`, `ServiceUnavailable`, `ReplicatedWriteConflictException`, `TransactionInProgressException`, `RequestTimeoutException`, `RequestAbortedException`, any 5xx; an answer that cannot be read; 408 without a code | maybe |
+/// | `Throttled` | `ProvisionedThroughputExceededException`, `ThrottlingException`, `RequestLimitExceeded`, `LimitExceededException`; other codes that the SDK treats as throttling: `Throttling`, `ThrottledException`, `RequestThrottled`, `RequestThrottledException`, `TooManyRequestsException`, `BandwidthLimitExceeded`, `PriorRequestNotComplete`, `EC2ThrottledException`, `SlowDown`; 429 without a code of this table | no |
+/// | `Transient` | `InternalServerError`, `InternalFailure`, `ServiceUnavailable`, `ReplicatedWriteConflictException`, `TransactionInProgressException`, `RequestTimeoutException`, `RequestAbortedException`, any other 5xx; a response that cannot be read; 408 without a code of this table | maybe |
 /// | `Transient` | `TransactionConflictException`, `InvalidEndpointException`, 421, any other 4xx without a code | no |
-/// | `ExpiredCredentials` | `ExpiredTokenException`; credentials that are not there, or not yet | no |
-/// | `ClockSkew` | `RequestTimeTooSkewed`, `RequestExpired`; a refused signature where the clocks are far apart | no |
+/// | `ExpiredCredentials` | `ExpiredTokenException`; no credentials could be loaded yet | no |
+/// | `ClockSkew` | `RequestTimeTooSkewed`, `RequestExpired`; a refused signature whose time is more than 4 minutes off the service's | no |
 /// | `Poison` | `ValidationException`, `ValidationError`, `SerializationException`, `ItemCollectionSizeLimitExceededException`, `RequestEntityTooLargeException`, 413 | no |
-/// | `Refused` | `AccessDeniedException`, `UnrecognizedClientException`, `InvalidClientTokenId`, `InvalidSignatureException`, `IncompleteSignature`, `MissingAuthenticationTokenException`, `NotAuthorized`, `OptInRequired`, `MalformedHttpRequestException`, `UnknownOperationException`, `ResourceNotFoundException`, `ResourceInUseException`, `TableInUseException`, `TableNotFoundException`, and every 4xx with a code that is not named here | no |
-/// | `Refused` | what only other operations are told: `BackupInUseException`, `BackupNotFoundException`, `ConditionalCheckFailedException`, `ContinuousBackupsUnavailableException`, `DuplicateItemException`, `ExportConflictException`, `ExportNotFoundException`, `GlobalTableAlreadyExistsException`, `GlobalTableNotFoundException`, `IdempotentParameterMismatchException`, `ImportConflictException`, `ImportNotFoundException`, `IndexNotFoundException`, `InvalidExportTimeException`, `InvalidRestoreTimeException`, `PointInTimeRecoveryUnavailableException`, `PolicyNotFoundException`, `ReplicaAlreadyExistsException`, `ReplicaNotFoundException`, `TableAlreadyExistsException`, `TransactionCanceledException` | no |
+/// | `Refused` | `AccessDeniedException`, `UnrecognizedClientException`, `InvalidClientTokenId`, `InvalidSignatureException`, `IncompleteSignature`, `MissingAuthenticationTokenException`, `NotAuthorized`, `OptInRequired`, `MalformedHttpRequestException`, `UnknownOperationException`, `ResourceNotFoundException`, `ResourceInUseException`, `TableInUseException`, `TableNotFoundException`, and every other 4xx with a code that is not in this table | no |
+/// | `Refused` | codes that only other operations return: `BackupInUseException`, `BackupNotFoundException`, `ConditionalCheckFailedException`, `ContinuousBackupsUnavailableException`, `DuplicateItemException`, `ExportConflictException`, `ExportNotFoundException`, `GlobalTableAlreadyExistsException`, `GlobalTableNotFoundException`, `IdempotentParameterMismatchException`, `ImportConflictException`, `ImportNotFoundException`, `IndexNotFoundException`, `InvalidExportTimeException`, `InvalidRestoreTimeException`, `PointInTimeRecoveryUnavailableException`, `PolicyNotFoundException`, `ReplicaAlreadyExistsException`, `ReplicaNotFoundException`, `TableAlreadyExistsException`, `TransactionCanceledException` | no |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum FailureClass {
-    /// The service took the call and handed the item back. Retried.
+    /// The service accepted the call and returned the item in `UnprocessedItems`. Retried.
     Unprocessed,
-    /// The service refused the call for its rate. Retried.
+    /// The service refused the call because of its rate. Retried.
     Throttled,
-    /// Connection, time-out, 5xx or an unreadable answer. Retried.
+    /// A broken connection, a time-out, a 5xx, or a response that cannot be read. Retried.
     Transient,
-    /// The credentials have expired, or could not be fetched just now. Retried.
+    /// The credentials have expired, or could not be loaded. Retried.
     ExpiredCredentials,
-    /// The signature was refused because this machine's clock is off. Retried: the SDK corrects
-    /// its clock by what the service answers.
+    /// The service refused the signature because this machine's clock is wrong. Retried: later signatures
+    /// follow the clock of the service's response.
     ClockSkew,
-    /// The service calls the request invalid, which one event of the batch can be at fault for. The
-    /// batch is sent again in halves until the guilty event is alone; that one is not retried.
+    /// The service rejected the request as invalid; one event of the batch may be the cause. The batch is
+    /// sent again in halves. An event that was alone in its call is not retried.
     Poison,
-    /// The service refuses every event: access denied, unknown credentials, no such table. Fresh roles, keys and
-    /// permissions do so for seconds. Retried, beyond [`max_attempts`](crate::EventStoreBuilder::max_attempts) as well,
-    /// until it has stood for [`refusal_timeout`](crate::EventStoreBuilder::refusal_timeout) without a call that the
-    /// service let in; then it is final for every event that waits. A table that is not there is final at once, unless
-    /// it was there before.
+    /// The service refuses every call: access denied, unknown credentials, no such table. New roles, keys and
+    /// permissions take seconds to work.
+    ///
+    /// Retried, also beyond [`max_attempts`](crate::EventStoreBuilder::max_attempts). The refusal is final once the
+    /// service has refused every call for [`refusal_timeout`](crate::EventStoreBuilder::refusal_timeout); then it fails
+    /// every queued event. A missing table is final at once, unless the store has written to it before.
     Refused,
-    /// Nothing that time mends, for any event: a request that cannot be built, credentials that are set up wrong.
-    /// Not retried, and the events that wait are given up with it.
+    /// No call can succeed: the request cannot be built, or the credentials are set up wrong. Not retried; it fails
+    /// every queued event.
     Fatal,
     /// The [`BatchWriter`](crate::BatchWriter) panicked. Not retried.
     Panicked,
 }
 
 impl FailureClass {
-    /// Whether the same event may be sent again after a failure of this class.
+    /// Whether the store may send an event again after a failure of this class.
+    ///
+    /// `false` for [`Poison`](Self::Poison): only a batch of several events is sent again, in halves.
     #[must_use]
     pub const fn is_retryable(self) -> bool {
         match self {
@@ -95,10 +102,10 @@ impl FailureClass {
     }
 }
 
-/// One attempt to write one batch failed, or handed an event back.
+/// One attempt to write a batch failed, or left an event unprocessed.
 ///
-/// The message never holds an event's body or a credential. Whoever implements
-/// [`BatchWriter`](crate::BatchWriter) keeps it so.
+/// The message never contains an event's body or a credential. Implementations of
+/// [`BatchWriter`](crate::BatchWriter) must ensure this.
 #[derive(thiserror::Error)]
 pub struct BatchError {
     class: FailureClass,
@@ -112,7 +119,7 @@ pub struct BatchError {
 }
 
 impl BatchError {
-    /// A failure of this class, with what is known of the batch's fate.
+    /// A failure of this class. `certainty` says whether the batch may have been applied.
     pub fn new(class: FailureClass, certainty: Certainty, message: impl Into<String>) -> Self {
         Self {
             class,
@@ -140,7 +147,7 @@ impl BatchError {
         self
     }
 
-    /// Adds the limits that the service throttled the call for.
+    /// Adds the limits for which the service throttled the call.
     #[must_use]
     pub fn with_throttling_reasons(
         mut self,
@@ -155,23 +162,24 @@ impl BatchError {
         self
     }
 
-    pub(crate) fn with_call_under_way(mut self) -> Self {
+    /// Reverts [`with_call_over`](Self::with_call_over).
+    pub(crate) fn with_call_in_flight(mut self) -> Self {
         self.is_call_over = false;
         self
     }
 
-    /// Says that the service is done with the call: what it has not applied by now it never will.
+    /// Says that the service has finished the call, so that it will apply nothing more of it.
     ///
-    /// It matters for a call that may have been applied. Where an event of it is not in the table when
-    /// it is read back, the event is then [`NotStored`](Certainty::NotStored); after a call that may
-    /// still be under way somewhere it stays [`MaybeStored`](Certainty::MaybeStored).
+    /// This matters if the call may have been applied and the event is not found when it is read back. The
+    /// event is then [`NotStored`](Certainty::NotStored). Without `with_call_over` the call may still be
+    /// applied, and the event stays [`MaybeStored`](Certainty::MaybeStored).
     #[must_use]
     pub fn with_call_over(mut self) -> Self {
         self.is_call_over = true;
         self
     }
 
-    /// Adds the error underneath. It must not hold a request or a response: both hold bodies.
+    /// Adds the cause of the failure. It must not contain a request or a response, which contain bodies.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
@@ -183,7 +191,7 @@ impl BatchError {
         let error = Self::new(
             FailureClass::Unprocessed,
             Certainty::NotStored,
-            "the service handed the item back in UnprocessedItems: the table is short of write \
+            "the service returned the item in UnprocessedItems: the table has too little write \
              capacity",
         );
         match request_id {
@@ -192,7 +200,7 @@ impl BatchError {
         }
     }
 
-    /// The attempt was dropped when its time was up.
+    /// The attempt was dropped after `limit`.
     pub(crate) fn timed_out(limit: std::time::Duration) -> Self {
         Self::new(
             FailureClass::Transient,
@@ -201,46 +209,46 @@ impl BatchError {
         )
     }
 
-    /// The attempt was answered, but not with an answer to it.
-    pub(crate) fn unreadable(what: &str) -> Self {
+    /// A response arrived, but it is not one to this call.
+    pub(crate) fn invalid_response(what: &str) -> Self {
         Self::new(
             FailureClass::Transient,
             Certainty::MaybeStored,
-            format!("the answer makes no sense: {what}"),
+            format!("the response is invalid: {what}"),
         )
     }
 
-    /// The failure's class.
+    /// The class of the failure.
     #[must_use]
     pub fn class(&self) -> FailureClass {
         self.class
     }
 
-    /// Whether the batch may have been applied in spite of the failure.
+    /// Whether the batch may have been applied despite the failure.
     #[must_use]
     pub fn certainty(&self) -> Certainty {
         self.certainty
     }
 
-    /// Whether the service is known to be done with the call.
+    /// Whether the service is known to have finished the call, so that it applies nothing more of it.
     #[must_use]
     pub fn is_call_over(&self) -> bool {
         self.is_call_over
     }
 
-    /// The service's error code, where the service answered with one.
+    /// The service's error code, if its response has one.
     #[must_use]
     pub fn code(&self) -> Option<&str> {
         self.code.as_deref()
     }
 
-    /// The service's id of the failed request, where it gave one. AWS support asks for it.
+    /// The service's id of the failed request, if the response has one. AWS support asks for it.
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
         self.request_id.as_deref()
     }
 
-    /// The limits that the service throttled the call for, where it named any.
+    /// The limits for which the service throttled the call; empty if it named none.
     #[must_use]
     pub fn throttling_reasons(&self) -> &[ThrottlingReason] {
         &self.throttling_reasons
@@ -264,7 +272,7 @@ impl fmt::Display for BatchError {
 }
 
 impl fmt::Debug for BatchError {
-    /// Leaves the source out: the `Debug` of other crates' errors may print whole requests.
+    /// Omits the source: the `Debug` of other crates' errors may print whole requests.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("BatchError")
@@ -279,8 +287,8 @@ impl fmt::Debug for BatchError {
 }
 
 impl serde::Serialize for BatchError {
-    /// Class, code, message, request id and, where there are any, throttling reasons. The source is left
-    /// out, as in `Debug`.
+    /// Class, code, message, request id and, if there are any, throttling reasons. Omits the source, as
+    /// `Debug` does.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let is_throttled = !self.throttling_reasons.is_empty();
         let mut fields =

@@ -1,4 +1,4 @@
-//! Why a store is not built with such settings.
+//! The error of a setting that a store cannot be built with.
 
 use std::fmt;
 
@@ -7,11 +7,11 @@ use std::fmt;
 #[error("setting `{field}` is {value}; it must {limit}")]
 #[non_exhaustive]
 pub struct ConfigError {
-    /// Name of the setting: that of the builder's method.
+    /// Name of the setting, which is the name of the builder's method.
     pub field: &'static str,
-    /// What it was set to; `hidden` where it is a secret.
+    /// The value that was set; `hidden` if it is a secret.
     pub value: String,
-    /// What it must be.
+    /// What the value must be, as the end of a sentence: "it must …".
     pub limit: String,
 }
 

@@ -1,4 +1,5 @@
-//! One error type per verb: put, write (what a ticket says), flush, close.
+//! The errors of the public interface: one type for put, ticket, flush, close and configuration each,
+//! and what is known of a failed attempt.
 
 mod attempt;
 mod batch;
@@ -19,8 +20,9 @@ pub use write::{FailureReason, ReadBack, WriteError};
 use crate::event::EventTooLarge;
 use crate::event::encoded_body::EncodeError;
 
-/// Why a put was refused. The event was never accepted: no ticket exists, nothing was sent, and
-/// the caller still has it.
+/// Why a put was refused.
+///
+/// The event was not accepted: it has no ticket, and nothing was sent. The caller still has it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PutError {
@@ -28,35 +30,37 @@ pub enum PutError {
     #[error(transparent)]
     TooLarge(#[from] EventTooLarge),
 
-    /// The event's `Serialize` failed, or asked for something that JSON has no form for.
+    /// The event's `Serialize` failed, or the event has no form in JSON.
     #[error("the event cannot be serialised to JSON: {0}")]
     NotSerializable(#[source] serde_json::Error),
 
-    /// The text handed to [`put_json`](crate::EventStore::put_json) is not JSON.
+    /// The text that was passed to [`put_json`](crate::EventStore::put_json) is not JSON.
     #[error("the text is not JSON: {0}")]
     NotJson(#[source] serde_json::Error),
 
-    /// The buffer has no room now ([`try_put`](crate::EventStore::try_put) only; `put` waits).
+    /// The buffer has no capacity left. Only [`try_put`](crate::EventStore::try_put) fails with this;
+    /// `put` waits.
     #[error(
         "the buffer is full ({max_buffered_events} events or {max_buffered_bytes} bytes wait to be \
          stored): try later, wait with put(), or raise the limit"
     )]
     Full {
-        /// The store's limit on buffered events.
+        /// The largest number of events that the buffer takes.
         max_buffered_events: NonZeroUsize,
-        /// The store's limit on the bytes of memory that buffered events take.
+        /// The largest number of bytes of memory that buffered events may take.
         max_buffered_bytes: NonZeroUsize,
     },
 
-    /// As many events wait as the table takes in half of their deadline
-    /// ([`try_put`](crate::EventStore::try_put) only; `put` waits).
+    /// So many events are buffered that the table needs half of their deadline to take them. Only
+    /// [`try_put`](crate::EventStore::try_put) fails with this; `put` waits.
     #[error(
         "{buffered_events} events wait already, and the table takes {write_units_per_second:.0} write \
          units a second: later ones would not be stored by their deadline; try later, wait with put(), or \
          give the table more capacity"
     )]
     Throttled {
-        /// What leaves in a second, as the table's capacity or the store's budget allows.
+        /// Write units a second that the store sends, limited by the table's capacity or by its own
+        /// settings.
         write_units_per_second: f64,
         /// Events that are accepted and not settled.
         buffered_events: u64,
@@ -66,11 +70,11 @@ pub enum PutError {
     #[error("the event store is closed")]
     Closed,
 
-    /// The store's worker is gone, so nothing can be stored any more.
+    /// The store's worker has ended, so nothing can be stored any more.
     #[error(transparent)]
     WorkerLost(#[from] WorkerLost),
 
-    /// The wall clock is past the year 9999, or at its very end: there is no later key.
+    /// No key is left: the wall clock is at or past the end of the year 9999.
     #[error("no key is left: the clock is at or past the end of the year 9999")]
     NoKeyLeft,
 }
@@ -84,27 +88,28 @@ impl From<EncodeError> for PutError {
     }
 }
 
-/// Why the worker ended without being asked to.
+/// Why the store's worker ended before the store was closed.
 ///
-/// Every event it held is answered with [`FailureReason::WorkerLost`]; later calls fail with this. Build
-/// a new store to go on.
+/// Every event that was not settled fails with [`FailureReason::WorkerLost`]. Later calls fail with this
+/// error. Build a new store to continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WorkerLost {
-    /// The worker panicked. This is a bug of this crate.
+    /// The worker panicked. This is a bug in this crate.
     #[error("the event store's worker panicked; build a new store, and please report this")]
     Panicked,
 
     /// The worker's task was dropped: its runtime was shut down.
     #[error(
-        "the event store's runtime was shut down under it; close the store before the runtime ends"
+        "the event store's runtime was shut down before the store; close the store before the \
+         runtime ends"
     )]
     Stopped,
 }
 
 impl WorkerLost {
-    /// The cause, as seen from within a `Drop` that runs because of it.
-    pub(crate) fn now() -> Self {
+    /// The cause, for a `Drop` that runs because the worker ends.
+    pub(crate) fn while_dropping() -> Self {
         if std::thread::panicking() { Self::Panicked } else { Self::Stopped }
     }
 }
@@ -113,16 +118,16 @@ impl WorkerLost {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FlushError {
-    /// The store was closed before the flush; the close report says what became of the events.
+    /// The store was closed before the flush. The close report says what became of its events.
     #[error("the event store is closed; the report of close() says what became of its events")]
     Closed,
 
-    /// The worker is gone; the tickets of the events it held say so too.
+    /// The store's worker has ended. The tickets of events that were not settled fail with the same cause.
     #[error(transparent)]
     WorkerLost(#[from] WorkerLost),
 }
 
-/// Why there is no close report: the worker was gone, or went, before it could make one.
+/// Why there is no close report: the worker ended before it could make one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no close report: {0}")]
 pub struct CloseError(#[from] WorkerLost);

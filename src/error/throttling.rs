@@ -1,27 +1,27 @@
-//! Which limit the service throttled a call for.
+//! The limits for which the service throttles calls, as its responses name them.
 
 use std::fmt;
 
 /// One of the reasons for which the service throttled a call.
 ///
-/// The service names them in `ThrottlingReasons` of its exceptions since 2025. Items that come back in
-/// `UnprocessedItems` have none.
+/// The service lists them as `ThrottlingReasons` of its exceptions since 2025. It gives none for items
+/// that it returns in `UnprocessedItems`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct ThrottlingReason {
     reason: String,
     resource: Option<String>,
 }
 
-/// The kind of limit that a table was at.
+/// The kind of limit that was exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ThrottlingLimit {
-    /// One range of keys is used more than a partition allows; others may have capacity left.
+    /// One range of keys gets more requests than a partition allows. Other ranges may have capacity left.
     KeyRange,
     /// The table's provisioned capacity is used up.
     Provisioned,
-    /// The maximum that an on-demand table was given is reached.
+    /// The maximum throughput that was set for an on-demand table is reached.
     MaxOnDemand,
     /// The account's quota for one table is reached.
     Account,
@@ -30,7 +30,7 @@ pub enum ThrottlingLimit {
 }
 
 impl ThrottlingReason {
-    /// A reason as the service words it, for example `TableWriteKeyRangeThroughputExceeded`.
+    /// A reason with the service's name, for example `TableWriteKeyRangeThroughputExceeded`.
     pub fn new(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), resource: None }
     }
@@ -42,7 +42,7 @@ impl ThrottlingReason {
         self
     }
 
-    /// The service's word for it: type of resource, type of operation and type of limit.
+    /// The service's name of the reason: type of resource, type of operation and type of limit.
     #[must_use]
     pub fn reason(&self) -> &str {
         &self.reason
@@ -54,7 +54,7 @@ impl ThrottlingReason {
         self.resource.as_deref()
     }
 
-    /// The kind of limit, from the end of the reason.
+    /// The kind of limit, which the end of the reason's name tells.
     #[must_use]
     pub fn limit(&self) -> ThrottlingLimit {
         [
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reason_ends_with_its_limit() {
+    fn limit_follows_from_the_end_of_the_reason() {
         for (reason, limit) in [
             ("TableWriteKeyRangeThroughputExceeded", ThrottlingLimit::KeyRange),
             ("IndexWriteProvisionedThroughputExceeded", ThrottlingLimit::Provisioned),

@@ -1,4 +1,4 @@
-//! What a ticket says when its event was not acknowledged.
+//! The error of a ticket: an accepted event was not acknowledged.
 
 use std::error::Error;
 use std::fmt;
@@ -11,15 +11,15 @@ use super::{Attempt, BatchError, Certainty, WorkerLost};
 use crate::event::Event;
 use crate::event::key::EventKey;
 
-/// Why the store gave an event up.
+/// Why the store stopped trying to write an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FailureReason {
-    /// The last failure is one that a retry would only repeat.
+    /// A retry would fail the same way as the last attempt.
     NotRetryable,
-    /// The event's deadline passed, or would have before the next attempt.
+    /// The event's deadline passed, or would have passed before the next attempt.
     Deadline,
-    /// As many attempts were made as the store allows for one event.
+    /// The event had as many attempts as [`max_attempts`](crate::EventStoreBuilder::max_attempts) allows.
     Attempts,
     /// The deadline of [`close`](crate::EventStore::close) passed.
     CloseDeadline,
@@ -40,33 +40,33 @@ impl serde::Serialize for FailureReason {
     }
 }
 
-/// What reading an event back told, before the store gave it up: it might have been stored by an
-/// attempt that was not acknowledged.
+/// What reading an event back has shown.
 ///
-/// An event that is found with its own body is [`Stored`](crate::Stored), and no error.
+/// The store reads an event back before it fails it, if an attempt that was not acknowledged may have stored
+/// it. An event that is found with its own body is [`Stored`](crate::Stored), not an error.
 #[derive(Debug, Clone, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ReadBack {
-    /// It was not in the table. With [`NotStored`](Certainty::NotStored) that is the last word; with
-    /// [`MaybeStored`](Certainty::MaybeStored) an attempt whose answer was lost may still be applied.
+    /// The event was not in the table. With [`NotStored`](Certainty::NotStored) that is final. With
+    /// [`MaybeStored`](Certainty::MaybeStored) an attempt whose response was lost may still be applied.
     NotFound {
-        /// When it was read, counted from the moment at which the store accepted the event.
+        /// Time from the acceptance of the event to the read.
         #[serde(rename = "after_seconds", serialize_with = "seconds")]
         after: Duration,
     },
-    /// Another event is in the table under its key: a second writer has the same
-    /// [`WriterId`](crate::WriterId), and one of the two events is lost or may yet be.
+    /// Another event is in the table under the same key: a second writer has the same
+    /// [`WriterId`](crate::WriterId). One of the two events is or will be overwritten.
     OtherBody {
-        /// When it was read, counted from the moment at which the store accepted the event.
+        /// Time from the acceptance of the event to the read.
         #[serde(rename = "after_seconds", serialize_with = "seconds")]
         after: Duration,
     },
-    /// It could not be read. With the code `AccessDeniedException` the role lacks
-    /// `dynamodb:BatchGetItem` on the table.
+    /// The read failed. With the code `AccessDeniedException` the role lacks `dynamodb:BatchGetItem` on the
+    /// table.
     Failed(#[serde(serialize_with = "shared")] Arc<BatchError>),
-    /// No read has told anything in the time there was: until one attempt time-out after the event's
-    /// deadline, or until close had to come back.
+    /// No read was completed within the time for it, which ends one attempt time-out after the event's
+    /// deadline, or when `close` has to return.
     NoTime,
 }
 
@@ -91,7 +91,7 @@ impl fmt::Display for ReadBack {
             ),
             Self::Failed(cause) if cause.code() == Some("AccessDeniedException") => write!(
                 formatter,
-                "it could not be read back, grant dynamodb:BatchGetItem to know more: {cause}"
+                "it could not be read back, grant dynamodb:BatchGetItem to the role: {cause}"
             ),
             Self::Failed(cause) => write!(formatter, "it could not be read back: {cause}"),
             Self::NoTime => formatter.write_str("there was no time to read it back"),
@@ -102,17 +102,16 @@ impl fmt::Display for ReadBack {
 /// An accepted event was not acknowledged: it is [`NotStored`](Certainty::NotStored) or
 /// [`MaybeStored`](Certainty::MaybeStored).
 ///
-/// To put it again under the same key, so that it cannot be stored twice, hand
-/// [`event`](Self::event) to [`put_event`](crate::EventStore::put_event). Any other put makes a
-/// *second* event with a key of its own. The answer is one to this put alone, and says nothing of another
-/// under the same key.
+/// To put the event again under the same key, so that it cannot be stored twice, pass
+/// [`event`](Self::event) to [`put_event`](crate::EventStore::put_event). Any other put makes a *second*
+/// event with a new key. The error is about this put only, not about other puts of the same key.
 ///
-/// It serialises to one JSON object with the event's key and body, from which an
-/// [`Event`] can be read again; see [`CloseReport::write_ndjson`](crate::CloseReport::write_ndjson).
+/// It serialises to one JSON object with the event's key and body, from which an [`Event`] can be
+/// deserialised; see [`CloseReport::write_ndjson`](crate::CloseReport::write_ndjson).
 #[derive(Debug, Clone)]
 pub struct WriteError(Arc<Failure>);
 
-/// All that is known of an event that was given up. Shared by its ticket and the close report.
+/// The contents of a [`WriteError`], shared by the ticket and the close report.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) key: EventKey,
@@ -121,20 +120,20 @@ pub(crate) struct Failure {
     pub(crate) attempts: u32,
     pub(crate) elapsed: Duration,
     pub(crate) reason: FailureReason,
-    /// Shared: one failed call fails up to 25 events.
+    /// Shared by the up to 25 events of a failed call.
     pub(crate) last_cause: Option<Arc<BatchError>>,
     pub(crate) history: Vec<Attempt>,
     pub(crate) read_back: Option<ReadBack>,
 }
 
 impl From<Failure> for WriteError {
-    fn from(given_up: Failure) -> Self {
-        Self(Arc::new(given_up))
+    fn from(failure: Failure) -> Self {
+        Self(Arc::new(failure))
     }
 }
 
 impl WriteError {
-    /// The answer of a ticket whose other half vanished without a word.
+    /// The error of a ticket whose sender was dropped without an answer.
     pub(crate) fn unanswered(key: EventKey) -> Self {
         Self::from(Failure {
             key,
@@ -155,53 +154,53 @@ impl WriteError {
         &self.0.key
     }
 
-    /// The event, to be kept elsewhere. `None` only where the worker's memory vanished with it,
-    /// which no known way of ending a runtime does.
+    /// The event, so that it can be stored elsewhere. `None` only if the worker was lost without running its
+    /// destructors, which no known way of ending a runtime does.
     #[must_use]
     pub fn event(&self) -> Option<&Event> {
         self.0.event.as_ref()
     }
 
-    /// Whether the event may be in the table all the same.
+    /// Whether the event may be in the table despite the error.
     #[must_use]
     pub fn certainty(&self) -> Certainty {
         self.0.certainty
     }
 
-    /// How many calls carried the event; 0 when it was never sent.
+    /// Number of calls that carried the event; 0 if it was never sent.
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.0.attempts
     }
 
-    /// Time from acceptance to giving up; zero where the worker was lost.
+    /// Time from the acceptance of the event to its failure; zero if the worker was lost.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.0.elapsed
     }
 
-    /// Why the store gave the event up.
+    /// Why the store stopped trying to write the event.
     #[must_use]
     pub fn reason(&self) -> FailureReason {
         self.0.reason
     }
 
-    /// How the last attempt failed; `None` when there was none.
+    /// The last cause of the failure: usually how the last attempt failed, for an event that was never
+    /// sent why it was not. `None` if there is none.
     #[must_use]
     pub fn last_cause(&self) -> Option<&BatchError> {
         self.0.last_cause.as_deref()
     }
 
-    /// The attempts, oldest first: when, how long, and how each failed. Of more than 16 the first
-    /// and the last eight; [`attempts`](Self::attempts) counts all.
+    /// The attempts, oldest first: when each began, how long it took and how it failed. Of more than 16
+    /// attempts the first eight and the last eight; [`attempts`](Self::attempts) counts all of them.
     #[must_use]
     pub fn history(&self) -> &[Attempt] {
         &self.0.history
     }
 
-    /// What reading the event back told. `None` where nothing was in doubt, where
-    /// [`read_back`](crate::EventStoreBuilder::read_back) is switched off, and where the worker was
-    /// lost.
+    /// What reading the event back has shown. `None` if no attempt may have stored the event, if
+    /// [`read_back`](crate::EventStoreBuilder::read_back) is switched off, or if the worker was lost.
     #[must_use]
     pub fn read_back(&self) -> Option<&ReadBack> {
         self.0.read_back.as_ref()
@@ -214,7 +213,7 @@ impl fmt::Display for WriteError {
             &*self.0;
         let plural = if *attempts == 1 { "" } else { "s" };
         write!(formatter, "event {key} is {certainty} after {attempts} attempt{plural}")?;
-        // A lost worker does not come to look at the clock.
+        // It is not known when the worker was lost.
         if !elapsed.is_zero() {
             write!(formatter, " in {elapsed:.1?}")?;
         }
@@ -222,9 +221,9 @@ impl fmt::Display for WriteError {
         match reason {
             FailureReason::NotRetryable => formatter.write_str("a retry would fail the same way"),
             FailureReason::Deadline => formatter.write_str("its deadline passed"),
-            FailureReason::Attempts => formatter.write_str("no attempt is left"),
+            FailureReason::Attempts => formatter.write_str("it has no attempts left"),
             FailureReason::CloseDeadline => {
-                formatter.write_str("the store was closed before its turn")
+                formatter.write_str("the deadline of close() passed")
             }
             FailureReason::WorkerLost(lost) => lost.fmt(formatter),
         }?;
@@ -246,18 +245,18 @@ impl Error for WriteError {
 
 impl serde::Serialize for WriteError {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let given_up = &*self.0;
+        let failure = &*self.0;
         let mut fields = serializer.serialize_struct("WriteError", 10)?;
-        fields.serialize_field("key", &given_up.key)?;
-        fields.serialize_field("certainty", &given_up.certainty)?;
-        fields.serialize_field("attempts", &given_up.attempts)?;
-        fields.serialize_field("elapsed_seconds", &given_up.elapsed.as_secs_f64())?;
-        fields.serialize_field("given_up", &given_up.reason)?;
+        fields.serialize_field("key", &failure.key)?;
+        fields.serialize_field("certainty", &failure.certainty)?;
+        fields.serialize_field("attempts", &failure.attempts)?;
+        fields.serialize_field("elapsed_seconds", &failure.elapsed.as_secs_f64())?;
+        fields.serialize_field("given_up", &failure.reason)?;
         fields.serialize_field("reason", &format_args!("{self}"))?;
         fields.serialize_field("last_cause", &self.last_cause())?;
-        fields.serialize_field("history", &given_up.history)?;
-        fields.serialize_field("read_back", &given_up.read_back)?;
-        fields.serialize_field("body", &given_up.event.as_ref().map(Event::body))?;
+        fields.serialize_field("history", &failure.history)?;
+        fields.serialize_field("read_back", &failure.read_back)?;
+        fields.serialize_field("body", &failure.event.as_ref().map(Event::body))?;
         fields.end()
     }
 }

@@ -357,7 +357,7 @@ impl Drop for PendingEvent {
             // A listener of another event of the batch has panicked.
             self.answer_stored(Proof::Acknowledged);
         } else {
-            let reason = FailureReason::WorkerLost(WorkerLost::now());
+            let reason = FailureReason::WorkerLost(WorkerLost::while_dropping());
             self.answer_failed(reason, None, Duration::ZERO);
         }
     }

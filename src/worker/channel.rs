@@ -105,7 +105,7 @@ impl ExitGuard {
 impl Drop for ExitGuard {
     fn drop(&mut self) {
         if self.exit.borrow().is_none() {
-            self.publish(WorkerExit::Lost(WorkerLost::now()));
+            self.publish(WorkerExit::Lost(WorkerLost::while_dropping()));
         }
     }
 }

@@ -195,6 +195,6 @@ fn about(reading: BatchReading, batch: &[PendingEvent]) -> Completed<BatchReadin
     if reading.is_about(&keys(batch)) {
         Ok(reading)
     } else {
-        Err(BatchError::unreadable("it names keys that were not asked for"))
+        Err(BatchError::invalid_response("it names keys that were not asked for"))
     }
 }

@@ -171,7 +171,7 @@ impl DirectBatchWriter {
             (Some(id), Ok(receipt)) => Ok(receipt.with_request_id(id)),
             (Some(id), Err(failure)) => Err(failure.with_request_id(id)),
             // Without its request id it is not known to be the service's.
-            (None, Err(failure)) => Err(failure.with_call_under_way()),
+            (None, Err(failure)) => Err(failure.with_call_in_flight()),
             (None, receipt) => receipt,
         }
     }
