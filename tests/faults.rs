@@ -1008,7 +1008,7 @@ async fn a_request_that_cannot_be_prepared_says_so(transport: Transport) {
         assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 2), "{error}");
         let said = error.to_string();
         let is_said = said.contains(&format!("the request could not be prepared: {why}"))
-            || said.contains(&format!("no AWS credentials could be had: {why}"));
+            || said.contains(&format!("the AWS credentials could not be loaded: {why}"));
         assert!(is_said && !said.contains("connection") && !said.contains("hunter2"), "{said}");
     }
     assert!(endpoint.requests().is_empty());

@@ -1,4 +1,6 @@
-//! The trait at the edge: performs one batch write, and says what became of it.
+//! The edge: the trait that writes one batch of events and reads it back, and the forms of its results.
+//!
+//! The worker calls it. [`SdkBatchWriter`](super::SdkBatchWriter) and the direct writer implement it.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -11,22 +13,22 @@ use crate::error::{BatchError, Certainty, FailureClass};
 use crate::event::Event;
 use crate::event::key::EventKey;
 
-/// Writes one batch of events, and reads it back: the one seam between the store and the outside.
+/// Writes one batch of events, and reads it back: the only interface between the store and the service.
 ///
-/// [`SdkBatchWriter`] is the real one. Implement it to wrap that one (to count, to pace, to inject
-/// faults) or to replace it.
+/// [`SdkBatchWriter`](crate::SdkBatchWriter) is the implementation for DynamoDB. Implement the trait to wrap
+/// it (to count calls, to inject faults) or to replace it.
 ///
 /// # Contract
 ///
-/// - `events` holds 1 to 25 events with distinct keys, at most 16 MB on the wire. All are to be
-///   written with the one call; writing an event again under its key changes nothing.
-/// - `Ok` says that the call was applied to every event, except those listed as unprocessed.
-/// - `Err` says that the whole call failed, and with
-///   [`certainty`](BatchError::certainty) whether it may have been applied all the same.
-/// - It makes one attempt. The store retries, and sees every attempt.
+/// - `events` holds 1 to 25 events with distinct keys, at most 16 MB on the wire. One call writes all of
+///   them. Writing an event again under its key must change nothing.
+/// - `Ok` means that the call was applied to every event that is not listed as unprocessed.
+/// - `Err` means that the call failed as a whole. Its [`certainty`](BatchError::certainty) says whether
+///   the call may have been applied despite the failure.
+/// - A call makes one attempt. The store retries, and sees every attempt.
 /// - The future is dropped when the attempt times out. The store then counts the batch as *maybe*
 ///   stored.
-/// - A panic fails the batch's events as *maybe* stored, and no others.
+/// - A panic fails the events of the batch as *maybe* stored, and no others.
 ///
 /// # Example
 ///
@@ -34,7 +36,7 @@ use crate::event::key::EventKey;
 /// use dynamodb_eventstore::{BatchError, BatchReceipt, BatchWriter, Event, EventStore};
 /// use futures::future::BoxFuture;
 ///
-/// /// Prints what it is given.
+/// /// Prints events instead of storing them.
 /// struct Printer;
 ///
 /// impl BatchWriter for Printer {
@@ -65,45 +67,46 @@ pub trait BatchWriter: Send + Sync + 'static {
         events: &'a [Event],
     ) -> BoxFuture<'a, Result<BatchReceipt, BatchError>>;
 
-    /// Makes one attempt to write `events` that takes no longer than `limit`.
+    /// Makes one attempt to write `events`, within `limit`. The store calls this method.
     ///
-    /// By itself, an attempt that is late counts as *maybe* stored, for nothing more is known of it. A
-    /// writer that knows how far the attempt had come can say more: that the request had not left.
+    /// The default implementation drops the attempt after `limit` and reports its events as *maybe*
+    /// stored. A writer that knows that the request was not sent can report them as *not* stored.
     fn write_batch_within<'a>(
         &'a self,
         events: &'a [Event],
         limit: Duration,
     ) -> BoxFuture<'a, Result<BatchReceipt, BatchError>> {
         timeout(limit, self.write_batch(events))
-            .map(move |answer| answer.unwrap_or_else(|_| Err(BatchError::timed_out(limit))))
+            .map(move |result| result.unwrap_or_else(|_| Err(BatchError::timed_out(limit))))
             .boxed()
     }
 
-    /// Makes one attempt to read what is stored under `keys`, 1 to 25 of them, all distinct.
+    /// Makes one attempt to read the items with these keys: 1 to 25, all distinct.
     ///
-    /// The store asks before it reports an event as maybe stored. The read is consistent: it sees
-    /// every write that was acknowledged before it began. The future is dropped when its time is up.
+    /// The store reads an event back before it reports it as maybe stored. The read must be consistent: it
+    /// sees every write that was acknowledged before it began. The future is dropped when its time is up.
     ///
-    /// Without an implementation of its own a writer cannot read, and what may be stored stays so. Switch
-    /// [`read_back`](crate::EventStoreBuilder::read_back) off then, so that no time is kept for it.
+    /// The default implementation fails, so that an event that may be stored is reported as such. With a
+    /// writer that cannot read, switch [`read_back`](crate::EventStoreBuilder::read_back) off: no time is
+    /// reserved for it then.
     fn read_batch<'a>(
         &'a self,
         keys: &'a [EventKey],
     ) -> BoxFuture<'a, Result<BatchReading, BatchError>> {
         let _ = keys;
-        let cannot = BatchError::new(
+        let error = BatchError::new(
             FailureClass::Fatal,
             Certainty::NotStored,
             "the batch writer does not read",
         );
-        std::future::ready(Err(cannot)).boxed()
+        std::future::ready(Err(error)).boxed()
     }
 }
 
-/// What is stored under the keys that were asked for.
+/// The items that a read found, and the keys that it left unread.
 ///
-/// A key that is neither found nor left unread is not in the table. Keys and bodies are plain text, as
-/// the answer gave them.
+/// A requested key that is neither found nor unread is not in the table. Keys and bodies are plain text,
+/// as in the response.
 #[derive(Debug, Clone, Default)]
 pub struct BatchReading {
     bodies: HashMap<String, Option<String>>,
@@ -111,48 +114,49 @@ pub struct BatchReading {
 }
 
 impl BatchReading {
-    /// None of the keys is in the table.
+    /// A reading in which none of the keys is in the table.
     #[must_use]
     pub fn nothing_found() -> Self {
         Self::default()
     }
 
-    /// Adds an item of the table: its key and its body, `None` where that is no text.
+    /// Adds an item of the table: its key, and its body, which is `None` if it is not a string.
     #[must_use]
     pub fn with_item(mut self, key: impl Into<String>, body: Option<String>) -> Self {
         self.bodies.insert(key.into(), body);
         self
     }
 
-    /// Adds a key that the answer left out: what is stored under it is not known.
+    /// Adds a key that was not read, so that it is not known whether it is in the table.
     #[must_use]
     pub fn with_unread(mut self, key: impl Into<String>) -> Self {
         self.unread.insert(key.into());
         self
     }
 
-    /// The item under this key: its body, in its turn `None` where that is no text.
+    /// The body of the item with this key. The outer `None` means that there is no such item, the inner one
+    /// that its body is not a string.
     #[must_use]
     pub fn body(&self, key: &EventKey) -> Option<Option<&str>> {
         self.bodies.get(key.as_str()).map(Option::as_deref)
     }
 
-    /// Whether the answer left this key out.
+    /// Whether this key was not read.
     #[must_use]
     pub fn is_unread(&self, key: &EventKey) -> bool {
         self.unread.contains(key.as_str())
     }
 
-    /// Whether the answer names no key but these. One that does is the answer to another read, and
-    /// nothing in it counts: least of all what it does not name.
+    /// Whether the reading names no keys but these. Otherwise it belongs to another read, and must not be
+    /// used: a key that it does not name may be in the table.
     #[must_use]
     pub fn is_about(&self, keys: &[EventKey]) -> bool {
-        let is_asked_for = |named: &String| keys.iter().any(|key| key.as_str() == named);
-        self.bodies.keys().chain(&self.unread).all(is_asked_for)
+        let is_requested = |named: &String| keys.iter().any(|key| key.as_str() == named);
+        self.bodies.keys().chain(&self.unread).all(is_requested)
     }
 }
 
-/// The answer to a batch that was taken: which of its events were handed back.
+/// The response to a batch that the service accepted: which of its events were left unprocessed.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct BatchReceipt {
     unprocessed: Vec<String>,
@@ -161,16 +165,15 @@ pub struct BatchReceipt {
 }
 
 impl BatchReceipt {
-    /// Every event of the batch was applied.
+    /// A receipt for a batch of which every event was applied.
     #[must_use]
     pub fn all_processed() -> Self {
         Self::default()
     }
 
-    /// Every event of the batch was applied, except those with these keys.
+    /// A receipt for a batch of which every event was applied, except those with these keys.
     ///
-    /// The keys are plain text, as the answer gave them: one that was never sent is the store's to
-    /// notice.
+    /// The keys are plain text, as in the response. The store checks that the batch had them.
     #[must_use]
     pub fn with_unprocessed<K: Into<String>>(keys: impl IntoIterator<Item = K>) -> Self {
         Self { unprocessed: keys.into_iter().map(Into::into).collect(), ..Self::default() }
@@ -183,27 +186,27 @@ impl BatchReceipt {
         self
     }
 
-    /// Adds the write units that the call took, as the service counts them.
+    /// Adds the write units that the call consumed, as the service counts them.
     #[must_use]
     pub fn with_consumed_write_units(mut self, consumed_write_units: f64) -> Self {
         self.consumed_write_units = Some(consumed_write_units);
         self
     }
 
-    /// The write units that the call took, where the answer says so; see
+    /// The write units that the call consumed, if the response has them; see
     /// [`return_consumed_capacity`](crate::EventStoreBuilder::return_consumed_capacity).
     #[must_use]
     pub fn consumed_write_units(&self) -> Option<f64> {
         self.consumed_write_units
     }
 
-    /// Keys of the events that were handed back.
+    /// Keys of the events that were left unprocessed.
     #[must_use]
     pub fn unprocessed(&self) -> &[String] {
         &self.unprocessed
     }
 
-    /// The service's id of the request.
+    /// The service's id of the request, if the response has one.
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
         self.request_id.as_deref()

@@ -1,9 +1,10 @@
-//! A large request's body on its way: handed over piece by piece, and forgotten with its call.
+//! A large request body that is sent in chunks, and dropped with its call. Both writers use it.
 //!
-//! An HTTP connection whose request is given up while it is being written first writes the rest
-//! (hyper 1.12 does), which takes for ever where nobody reads. A body handed over whole would stay in
-//! memory as long, one for each attempt that times out. In pieces, no more stays than the connection
-//! has taken.
+//! When a request is dropped while it is being written, hyper 1.12 first writes the rest of its body. That
+//! never ends if the peer does not read, and a body passed as a whole would stay in memory as long, once for
+//! each attempt that times out. Of a body in chunks, only those stay that the connection has taken.
+//!
+//! It also shows whether a request can have been applied: not if a part of its body was never sent.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -13,75 +14,76 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 
-/// Bytes handed over at a time. A body of no more is not worth the trouble.
-const PIECE: usize = 64 * 1024;
+/// Size of a chunk. A body that is not larger is sent as a whole.
+const CHUNK_BYTES: usize = 64 * 1024;
 
-/// The caller's half: as long as it lives, the body can be sent.
+/// The caller's half. Dropping it cancels the rest of the body.
 #[derive(Debug, Default)]
-pub(super) struct ChunkedBody(Arc<Mutex<Rest>>);
+pub(super) struct ChunkedBody(Arc<Mutex<Remaining>>);
 
 #[derive(Debug, Default)]
-struct Rest {
-    /// What has not been handed over.
+struct Remaining {
+    /// The part that the connection has not taken yet.
     bytes: Bytes,
-    given_up: bool,
-    /// A part of the body was there when it was given up.
-    never_left: bool,
+    is_cancelled: bool,
+    /// Whether a part was left when the body was cancelled.
+    was_incomplete: bool,
 }
 
 impl ChunkedBody {
-    /// Where to put the body when it is made.
-    pub(super) fn slot(&self) -> ChunkedBodySlot {
-        ChunkedBodySlot(Arc::clone(&self.0))
+    /// The request's half.
+    pub(super) fn source(&self) -> ChunkedBodySource {
+        ChunkedBodySource(Arc::clone(&self.0))
     }
 
-    /// Whether a part of the body has not left yet.
+    /// Whether the connection has not taken the whole body yet.
     pub(super) fn is_incomplete(&self) -> bool {
         !lock(&self.0).bytes.is_empty()
     }
 
-    /// Lets no more of the body leave. True when a part never has: nobody can have received the
-    /// request, let alone applied it. In one step, as another thread may be taking pieces.
-    pub(super) fn give_up(&self) -> bool {
-        let mut rest = lock(&self.0);
-        rest.given_up = true;
-        rest.never_left |= !std::mem::take(&mut rest.bytes).is_empty();
-        rest.never_left
+    /// Stops sending the body. Returns whether a part of it was never sent: the service cannot have applied
+    /// such a request. One step under the lock, because another thread may be taking chunks.
+    pub(super) fn cancel(&self) -> bool {
+        let mut remaining = lock(&self.0);
+        remaining.is_cancelled = true;
+        remaining.was_incomplete |= !std::mem::take(&mut remaining.bytes).is_empty();
+        remaining.was_incomplete
     }
 }
 
 impl Drop for ChunkedBody {
     fn drop(&mut self) {
-        self.give_up();
+        self.cancel();
     }
 }
 
-/// The request's half.
+/// The request's half: receives the body once it is rendered, and provides its chunks.
 #[derive(Debug, Clone)]
-pub(super) struct ChunkedBodySlot(Arc<Mutex<Rest>>);
+pub(super) struct ChunkedBodySource(Arc<Mutex<Remaining>>);
 
-impl ChunkedBodySlot {
-    /// Keeps the body, if it is one to be handed over in pieces.
-    pub(super) fn keep(&self, body: &Bytes) {
-        if body.len() > PIECE {
+impl ChunkedBodySource {
+    /// Sets the body, if it is large enough to be sent in chunks.
+    pub(super) fn set(&self, body: &Bytes) {
+        if body.len() > CHUNK_BYTES {
             lock(&self.0).bytes = body.clone();
         }
     }
 
-    /// The kept body, in pieces, in the place of `body`: if that still is the one that was kept.
-    pub(super) fn pieces(&self, body: Option<&[u8]>) -> Option<Pieces> {
-        let mut rest = lock(&self.0);
-        if body.is_none_or(|body| body.as_ptr() != rest.bytes.as_ptr()) {
-            rest.bytes = Bytes::new();
+    /// The chunks to send instead of `body`. `None` if `body` is not the one that was set: it is small, or an
+    /// interceptor has replaced it.
+    pub(super) fn chunks(&self, body: Option<&[u8]>) -> Option<Chunks> {
+        let mut remaining = lock(&self.0);
+        if body.is_none_or(|body| body.as_ptr() != remaining.bytes.as_ptr()) {
+            remaining.bytes = Bytes::new();
         }
-        (!rest.bytes.is_empty()).then(|| Pieces(Arc::clone(&self.0)))
+        (!remaining.bytes.is_empty()).then(|| Chunks(Arc::clone(&self.0)))
     }
 }
 
-/// The body as the connection takes it.
-pub(super) struct Pieces(Arc<Mutex<Rest>>);
+/// The HTTP body that yields the chunks.
+pub(super) struct Chunks(Arc<Mutex<Remaining>>);
 
-impl Body for Pieces {
+impl Body for Chunks {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -89,22 +91,21 @@ impl Body for Pieces {
         self: Pin<&mut Self>,
         _context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let mut rest = lock(&self.0);
-        if rest.bytes.is_empty() {
-            // Where the call was given up this ends the body short of its length, and with it the
-            // connection.
+        let mut remaining = lock(&self.0);
+        if remaining.bytes.is_empty() {
+            // A cancelled body ends before its announced length, which makes hyper close the connection.
             return Poll::Ready(None);
         }
-        // A copy: a slice would keep the whole in memory.
-        let length = rest.bytes.len().min(PIECE);
-        let piece = Bytes::copy_from_slice(rest.bytes.get(..length).unwrap_or_default());
-        rest.bytes.advance(length);
-        Poll::Ready(Some(Ok(Frame::data(piece))))
+        // Copied, because a slice would keep the whole body in memory.
+        let length = remaining.bytes.len().min(CHUNK_BYTES);
+        let chunk = Bytes::copy_from_slice(remaining.bytes.get(..length).unwrap_or_default());
+        remaining.bytes.advance(length);
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
     }
 
     fn is_end_stream(&self) -> bool {
-        let rest = lock(&self.0);
-        rest.bytes.is_empty() && !rest.given_up
+        let remaining = lock(&self.0);
+        remaining.bytes.is_empty() && !remaining.is_cancelled
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -112,8 +113,8 @@ impl Body for Pieces {
     }
 }
 
-fn lock(rest: &Mutex<Rest>) -> MutexGuard<'_, Rest> {
-    rest.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(remaining: &Mutex<Remaining>) -> MutexGuard<'_, Remaining> {
+    remaining.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -124,60 +125,63 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_large_body_comes_in_pieces_and_as_a_whole_it_is_the_same() {
-        let body: Bytes = (0..3 * PIECE + 7).map(|place| place as u8).collect();
-        let payload = ChunkedBody::default();
-        payload.slot().keep(&body);
-        let mut pieces = payload.slot().pieces(Some(&body)).unwrap();
-        assert_eq!(pieces.size_hint().exact(), Some(body.len() as u64));
+    fn large_body_is_sent_in_chunks() {
+        let body: Bytes = (0..3 * CHUNK_BYTES + 7).map(|index| index as u8).collect();
+        let chunked = ChunkedBody::default();
+        chunked.source().set(&body);
+        let mut chunks = chunked.source().chunks(Some(&body)).unwrap();
+        assert_eq!(chunks.size_hint().exact(), Some(body.len() as u64));
         let mut sent = Vec::new();
-        while payload.is_incomplete() {
-            sent.push(block_on(pieces.frame()).unwrap().unwrap().into_data().unwrap());
+        while chunked.is_incomplete() {
+            sent.push(block_on(chunks.frame()).unwrap().unwrap().into_data().unwrap());
         }
-        assert!(pieces.is_end_stream() && block_on(pieces.frame()).is_none());
-        assert_eq!(sent.iter().map(Bytes::len).collect::<Vec<_>>(), [PIECE, PIECE, PIECE, 7]);
+        assert!(chunks.is_end_stream() && block_on(chunks.frame()).is_none());
+        assert_eq!(
+            sent.iter().map(Bytes::len).collect::<Vec<_>>(),
+            [CHUNK_BYTES, CHUNK_BYTES, CHUNK_BYTES, 7]
+        );
         assert_eq!(sent.concat(), body);
     }
 
     #[test]
-    fn a_call_that_is_given_up_sends_and_keeps_nothing_more() {
-        let body = Bytes::from(vec![0; 3 * PIECE]);
-        let payload = ChunkedBody::default();
-        payload.slot().keep(&body);
-        let mut pieces = payload.slot().pieces(Some(&body)).unwrap();
-        let first = block_on(pieces.frame()).unwrap().unwrap();
-        drop(payload);
+    fn dropped_body_is_neither_sent_nor_kept() {
+        let body = Bytes::from(vec![0; 3 * CHUNK_BYTES]);
+        let chunked = ChunkedBody::default();
+        chunked.source().set(&body);
+        let mut chunks = chunked.source().chunks(Some(&body)).unwrap();
+        let first = block_on(chunks.frame()).unwrap().unwrap();
+        drop(chunked);
         assert!(body.is_unique(), "nothing else keeps the body");
         drop(first);
-        assert!(!pieces.is_end_stream(), "its length is not reached");
-        assert!(block_on(pieces.frame()).is_none());
+        assert!(!chunks.is_end_stream(), "its length is not reached");
+        assert!(block_on(chunks.frame()).is_none());
     }
 
     #[test]
-    fn a_small_body_is_left_as_it_is() {
-        let payload = ChunkedBody::default();
-        let body = Bytes::from(vec![0; PIECE]);
-        payload.slot().keep(&body);
-        assert!(payload.slot().pieces(Some(&body)).is_none() && !payload.is_incomplete());
+    fn small_body_is_sent_as_a_whole() {
+        let chunked = ChunkedBody::default();
+        let body = Bytes::from(vec![0; CHUNK_BYTES]);
+        chunked.source().set(&body);
+        assert!(chunked.source().chunks(Some(&body)).is_none() && !chunked.is_incomplete());
     }
 
     #[test]
-    fn a_body_that_somebody_else_has_put_in_its_place_is_left_there() {
-        let payload = ChunkedBody::default();
-        payload.slot().keep(&Bytes::from(vec![0; 2 * PIECE]));
-        let other = vec![1; 2 * PIECE];
-        assert!(payload.slot().pieces(Some(&other)).is_none());
-        assert!(!payload.give_up(), "nothing is known of the other");
+    fn replaced_body_is_sent_as_it_is() {
+        let chunked = ChunkedBody::default();
+        chunked.source().set(&Bytes::from(vec![0; 2 * CHUNK_BYTES]));
+        let other = vec![1; 2 * CHUNK_BYTES];
+        assert!(chunked.source().chunks(Some(&other)).is_none());
+        assert!(!chunked.cancel(), "nothing is known of the other");
     }
 
     #[test]
-    fn what_had_not_left_when_the_call_was_given_up_has_never_left() {
-        let body = Bytes::from(vec![0; 2 * PIECE]);
-        let payload = ChunkedBody::default();
-        payload.slot().keep(&body);
-        let mut pieces = payload.slot().pieces(Some(&body)).unwrap();
-        let _first = block_on(pieces.frame()).unwrap().unwrap();
-        assert!(payload.give_up() && payload.give_up());
-        assert!(block_on(pieces.frame()).is_none());
+    fn cancelled_body_stays_incomplete() {
+        let body = Bytes::from(vec![0; 2 * CHUNK_BYTES]);
+        let chunked = ChunkedBody::default();
+        chunked.source().set(&body);
+        let mut chunks = chunked.source().chunks(Some(&body)).unwrap();
+        let _first = block_on(chunks.frame()).unwrap().unwrap();
+        assert!(chunked.cancel() && chunked.cancel());
+        assert!(block_on(chunks.frame()).is_none());
     }
 }

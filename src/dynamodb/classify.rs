@@ -1,4 +1,7 @@
-//! What a failed SDK call means: its class, and whether it may have been applied.
+//! Classifies failed calls: the class of the failure, and whether the call may have been applied.
+//!
+//! Both writers and [`Table`](super::table::Table) use it. The table in the docs of [`FailureClass`] shows the
+//! classes.
 
 use std::error::Error;
 use std::ops::RangeInclusive;
@@ -14,18 +17,22 @@ use super::response::throttling_reasons;
 use super::signing_state::SigningInfo;
 use crate::error::{BatchError, Certainty, FailureClass};
 
-/// From this much difference between the service's clock and a signature's time its refusal is put down
-/// to the clock. The service allows five minutes; the SDK's own threshold is four.
-const CLOCK_SKEW: Duration = Duration::from_secs(4 * 60);
+/// The service's error codes that decide more than the class of a failure.
+pub(super) const ACCESS_DENIED: &str = "AccessDeniedException";
+pub(super) const RESOURCE_NOT_FOUND: &str = "ResourceNotFoundException";
 
-/// Longest message of the service that is passed on, in characters.
-const LONGEST_MESSAGE: usize = 300;
+/// Difference between the service's clock and the time of a signature from which the clocks are the cause of a
+/// refused signature. The service allows five minutes. The SDK's own threshold is four.
+const MIN_CLOCK_SKEW: Duration = Duration::from_secs(4 * 60);
 
-/// Turns the SDK's error for one attempt, its retries switched off, into ours.
+/// Length to which messages of the service and of credentials providers are cut, in characters.
+const MAX_MESSAGE_CHARACTERS: usize = 300;
+
+/// Classifies the SDK's error of one call.
 ///
-/// `signed` has the time by which the request was signed. It is not always this machine's: the SDK
-/// corrects it by the service's, and is wrong itself when this machine's clock has been set since.
-pub(crate) fn classify<E>(error: &SdkError<E, HttpResponse>, signed: SigningInfo) -> BatchError
+/// Clock skew is measured against the time in the signature. That is not always this machine's time: the SDK
+/// corrects it by the service's clock, and its correction is wrong after this machine's clock was set.
+pub(super) fn classify<E>(error: &SdkError<E, HttpResponse>, signing: SigningInfo) -> BatchError
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
@@ -33,52 +40,53 @@ where
         SdkError::ConstructionFailure(_) => BatchError::new(
             FailureClass::Fatal,
             Certainty::NotStored,
-            format!("the request could not be built: {}", innermost(error)),
+            format!("the request could not be built: {}", root_cause(error)),
         ),
-        SdkError::TimeoutError(_) if !signed.may_have_left => {
-            unprepared("the SDK's time-out passed before it was signed")
+        SdkError::TimeoutError(_) if !signing.may_have_been_sent => {
+            not_sent("the SDK's time-out passed before it was signed")
         }
         SdkError::TimeoutError(_) => {
             transient(Certainty::MaybeStored, "the SDK's time-out passed without an answer")
         }
         SdkError::DispatchFailure(failure) => match failure.as_connector_error() {
-            Some(connector) => dispatch_failure(connector, signed),
+            Some(connector) => dispatch_failure(connector, signing),
             None => transient(Certainty::MaybeStored, "the request could not be sent"),
         },
         SdkError::ResponseError(_) => {
-            transient(Certainty::MaybeStored, "the answer could not be read")
+            transient(Certainty::MaybeStored, "the response could not be read")
         }
         SdkError::ServiceError(service) => {
             let response = service.raw();
             let body = response.body().bytes().unwrap_or_default();
-            refused(response, body, service.err().code(), service.err().message(), signed)
+            error_response(response, body, service.err().code(), service.err().message(), signing)
         }
-        _ => transient(Certainty::MaybeStored, "the SDK failed in a way this crate does not know"),
+        _ => transient(Certainty::MaybeStored, "the SDK failed with an unknown kind of error"),
     };
     let Some(request_id) = error.request_id() else { return classified };
     let classified = classified.with_request_id(request_id);
-    // The service itself has begun to say that the call went well: whatever became of the rest of its
-    // answer, nothing of the call is still to come.
+    // A 200 with the service's request id: the service has finished the call, although the rest of its
+    // response cannot be read.
     if is_success(error) { classified.with_call_over() } else { classified }
 }
 
-/// What an answer means that is an error, with the code and the message that its body tells.
-pub(super) fn refused(
+/// Classifies an error response by the code and the message in its body.
+pub(super) fn error_response(
     response: &HttpResponse,
     body: &[u8],
     code: Option<&str>,
     message: Option<&str>,
-    signed: SigningInfo,
+    signing: SigningInfo,
 ) -> BatchError {
     let status = response.status().as_u16();
     let Some(code) = code else {
-        let (class, certainty) = by_status(status);
+        let (class, certainty) = classify_status(status);
         let message = format!("HTTP {status} without an error code");
         return BatchError::new(class, certainty, message);
     };
-    let skew = signed.at.and_then(|signed_at| clock_skew(response, signed_at));
-    let (class, certainty) = by_code(code, status, skew.is_some_and(|skew| skew > CLOCK_SKEW));
-    let message = passable(code, message.unwrap_or("no message"));
+    let skew = signing.signed_at.and_then(|signed_at| clock_skew(response, signed_at));
+    let is_skewed = skew.is_some_and(|skew| skew > MIN_CLOCK_SKEW);
+    let (class, certainty) = classify_code(code, status, is_skewed);
+    let message = redacted(code, message.unwrap_or("no message"));
     let reasons = match class {
         FailureClass::Throttled => throttling_reasons(body),
         _ => Vec::new(),
@@ -90,9 +98,9 @@ fn is_success<E>(error: &SdkError<E, HttpResponse>) -> bool {
     error.raw_response().is_some_and(|response| response.status().is_success())
 }
 
-/// The request was never sent, for this reason.
-fn unprepared(reason: &str) -> BatchError {
-    let reason: String = reason.chars().take(LONGEST_MESSAGE).collect();
+/// The failure of a request that was not sent, for this reason.
+fn not_sent(reason: &str) -> BatchError {
+    let reason: String = reason.chars().take(MAX_MESSAGE_CHARACTERS).collect();
     transient(Certainty::NotStored, &format!("the request could not be prepared: {reason}"))
 }
 
@@ -100,9 +108,9 @@ fn transient(certainty: Certainty, message: &str) -> BatchError {
     BatchError::new(FailureClass::Transient, certainty, message)
 }
 
-/// The meaning of the service's error `code`, which came with HTTP `status`; `skewed` says whether
-/// the service's clock and the signature's time are far apart.
-fn by_code(code: &str, status: u16, skewed: bool) -> (FailureClass, Certainty) {
+/// The meaning of an error `code` in a response with this HTTP `status`. `is_skewed` says whether the time of
+/// the signature differs too much from the service's clock.
+fn classify_code(code: &str, status: u16, is_skewed: bool) -> (FailureClass, Certainty) {
     use Certainty::{MaybeStored, NotStored};
     match code {
         "ProvisionedThroughputExceededException"
@@ -141,12 +149,12 @@ fn by_code(code: &str, status: u16, skewed: bool) -> (FailureClass, Certainty) {
         | "SignatureDoesNotMatch"
         | "AuthFailure"
         | "AccessDeniedException"
-            if skewed =>
+            if is_skewed =>
         {
             (FailureClass::ClockSkew, NotStored)
         }
 
-        // One event may be at fault.
+        // One event of the batch may be the cause.
         "ValidationException"
         | "ValidationError"
         | "SerializationException"
@@ -154,35 +162,35 @@ fn by_code(code: &str, status: u16, skewed: bool) -> (FailureClass, Certainty) {
         | "RequestEntityTooLarge"
         | "RequestEntityTooLargeException" => (FailureClass::Poison, NotStored),
 
-        // A refusal in the service's own words, if in new ones.
+        // A code of the service that this crate does not know.
         _ if matches!(status, 400..=499) && !matches!(status, 408 | 413 | 421 | 429) => {
             (FailureClass::Refused, NotStored)
         }
-        _ => by_status(status),
+        _ => classify_status(status),
     }
 }
 
-/// The meaning of an answer that only its HTTP status tells. A refusal without the service's code is
-/// somebody else's, a proxy's or a captive portal's, and says nothing of the next attempt.
-fn by_status(status: u16) -> (FailureClass, Certainty) {
+/// The meaning of a response without a known error code. A 4xx without a code does not come from the service but
+/// from a proxy or a captive portal, and says nothing about the next attempt.
+fn classify_status(status: u16) -> (FailureClass, Certainty) {
     match status {
         408 => (FailureClass::Transient, Certainty::MaybeStored),
-        // Too large, for one event among them perhaps, whoever says so.
+        // The request is too large, whoever says so. One event may be the cause.
         413 => (FailureClass::Poison, Certainty::NotStored),
         429 => (FailureClass::Throttled, Certainty::NotStored),
         400..=499 => (FailureClass::Transient, Certainty::NotStored),
-        // 5xx, and whatever has no business in an error: a 200 that is no answer, a redirect.
+        // 5xx, and statuses that an error does not have: an invalid 200, a redirect.
         _ => (FailureClass::Transient, Certainty::MaybeStored),
     }
 }
 
-/// What it means that a call could not be made, or got no answer.
-pub(super) fn dispatch_failure(connector: &ConnectorError, signed: SigningInfo) -> BatchError {
-    if let Some(failure) = credentials_failure(connector, signed.ever) {
+/// Classifies a call that could not be made, or that got no response.
+pub(super) fn dispatch_failure(connector: &ConnectorError, signing: SigningInfo) -> BatchError {
+    if let Some(failure) = credentials_failure(connector, signing.has_ever_signed) {
         return failure;
     }
-    if !signed.may_have_left {
-        return unprepared(&one_line(innermost(connector)));
+    if !signing.may_have_been_sent {
+        return not_sent(&one_line(root_cause(connector)));
     }
     let never_connected = find_source::<hyper_util::client::legacy::Error>(connector)
         .is_some_and(hyper_util::client::legacy::Error::is_connect);
@@ -191,28 +199,28 @@ pub(super) fn dispatch_failure(connector: &ConnectorError, signed: SigningInfo) 
     } else {
         (Certainty::MaybeStored, "the connection broke before an answer came")
     };
-    // The innermost error names what happened; those around it only say that something did.
-    transient(certainty, &format!("{what}: {}", innermost(connector)))
+    // Only the root cause says what happened.
+    transient(certainty, &format!("{what}: {}", root_cause(connector)))
 }
 
-/// What it means that credentials could not be had, if that is what `error` is about.
+/// Classifies `error` if credentials that could not be loaded are its cause.
 pub(super) fn credentials_failure(
     error: &(dyn Error + 'static),
     has_signed: bool,
 ) -> Option<BatchError> {
     let credentials = find_source::<CredentialsError>(error)?;
     let (class, message) = match credentials {
-        // The chain of providers has a sentence for each, which say the same. There may be some in a moment: a role
-        // that is attached to an instance, a container's.
+        // Retried, because credentials may appear: a role may be attached to the instance, for example. The
+        // message of the provider chain repeats this failure once for each provider, so it is replaced.
         CredentialsError::CredentialsNotLoaded(_) if !has_signed => {
             (FailureClass::ExpiredCredentials, NO_CREDENTIALS.to_owned())
         }
         CredentialsError::InvalidConfiguration(_) => {
             (FailureClass::Fatal, with_reason("the AWS credentials are set up wrong", credentials))
         }
-        // Where there have been credentials there will be: whoever provides them has a hiccup.
+        // There were credentials before, or the provider failed: a temporary failure.
         _ => {
-            let what = "no AWS credentials could be had just now";
+            let what = "the AWS credentials could not be loaded";
             (FailureClass::ExpiredCredentials, with_reason(what, credentials))
         }
     };
@@ -222,15 +230,15 @@ pub(super) fn credentials_failure(
 const NO_CREDENTIALS: &str = "no AWS credentials were found: set AWS_ACCESS_KEY_ID and \
     AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the builder credentials";
 
-/// The innermost reason says what happened, and is short enough for a message.
+/// `what` with the root cause, and with the feature to enable if one is missing.
 fn with_reason(what: &str, credentials: &CredentialsError) -> String {
-    let reason = one_line(innermost(credentials));
-    let kept: String = reason.chars().take(LONGEST_MESSAGE).collect();
+    let reason = one_line(root_cause(credentials));
+    let shortened: String = reason.chars().take(MAX_MESSAGE_CHARACTERS).collect();
     let hint = missing_feature(&reason).map(feature_hint).unwrap_or_default();
-    format!("{what}: {kept}{hint}")
+    format!("{what}: {shortened}{hint}")
 }
 
-/// The feature of `aws-config` that a profile needs and that is not compiled in.
+/// The feature of `aws-config` that a profile needs and that is not enabled, from the SDK's message.
 fn missing_feature(reason: &str) -> Option<&str> {
     let (_, feature) = reason.split_once("cargo feature(s) enabled: ")?;
     Some(feature.split_once(". ").map_or(feature, |(feature, _)| feature).trim_end_matches('.'))
@@ -243,55 +251,55 @@ fn feature_hint(feature: &str) -> String {
     }
 }
 
-/// `error`, what caused it, what caused that, and so on.
-pub(super) fn chain<'a>(
+/// `error` and its sources, outermost first.
+pub(super) fn error_chain<'a>(
     error: &'a (dyn Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| error.source())
 }
 
-/// The SDK tells a whole chain of providers in as many lines; a log has one.
+/// The message in one line. The SDK's message about a chain of providers has one line for each.
 fn one_line(error: &dyn Error) -> String {
     error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
-    chain(error).last().unwrap_or(error)
+fn root_cause<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    error_chain(error).last().unwrap_or(error)
 }
 
 fn find_source<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
-    chain(error).find_map(|error| error.downcast_ref::<E>())
+    error_chain(error).find_map(|error| error.downcast_ref::<E>())
 }
 
 fn clock_skew(response: &HttpResponse, signed_at: i64) -> Option<Duration> {
-    Some(Duration::from_secs(date(response)?.abs_diff(signed_at)))
+    Some(Duration::from_secs(service_time(response)?.abs_diff(signed_at)))
 }
 
-/// The years in which the service can be: DynamoDB began in 2012, and a signature has four digits for the year.
-const YEARS: RangeInclusive<i32> = 2012..=9998;
+/// Years that the service's clock can show: DynamoDB began in 2012, and a signature has four digits for the year.
+const PLAUSIBLE_YEARS: RangeInclusive<i32> = 2012..=9998;
 
-/// The service's time, in seconds after the Unix epoch. `None` for a time that cannot be the service's.
-pub(super) fn date(response: &HttpResponse) -> Option<i64> {
+/// The time in the response's `date` header, in seconds after the Unix epoch. `None` if it cannot be the service's.
+pub(super) fn service_time(response: &HttpResponse) -> Option<i64> {
     let date = response.headers().get("date")?;
     let date = chrono::DateTime::parse_from_rfc2822(date).ok()?;
-    YEARS.contains(&date.year()).then(|| date.timestamp())
+    PLAUSIBLE_YEARS.contains(&date.year()).then(|| date.timestamp())
 }
 
-/// The service's message as far as it cannot hold data. Some of its messages echo the request or what
-/// was signed: behind a quote, a bracket or a new line, and where it calls the request invalid behind a colon.
-fn passable(code: &str, message: &str) -> String {
-    let echoes = |character| match character {
+/// The service's message up to the place from which it may contain data. Some messages repeat parts of the request
+/// or of the signed text, after a quote, a bracket or a new line, and validation errors also after a colon.
+fn redacted(code: &str, message: &str) -> String {
+    let begins_data = |character| match character {
         '\n' | '\'' | '"' | '`' | '{' | '[' | '<' => true,
         ':' => matches!(code, "ValidationException" | "ValidationError"),
         _ => false,
     };
-    let end = message.find(echoes).unwrap_or(message.len());
-    let kept = message.get(..end).unwrap_or_default();
-    let mut passed: String = kept.chars().take(LONGEST_MESSAGE).collect();
-    if passed.len() < message.len() {
-        passed.push_str("[…]");
+    let end = message.find(begins_data).unwrap_or(message.len());
+    let safe = message.get(..end).unwrap_or_default();
+    let mut redacted: String = safe.chars().take(MAX_MESSAGE_CHARACTERS).collect();
+    if redacted.len() < message.len() {
+        redacted.push_str("[…]");
     }
-    passed
+    redacted
 }
 
 #[cfg(test)]
@@ -299,10 +307,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_known_code_has_its_class_and_its_certainty() {
+    fn code_decides_class_and_certainty() {
         use Certainty::{MaybeStored, NotStored};
         use FailureClass::{ClockSkew, ExpiredCredentials, Poison, Refused, Throttled, Transient};
-        for (code, status, skewed, class, certainty) in [
+        for (code, status, is_skewed, class, certainty) in [
             ("ProvisionedThroughputExceededException", 400, false, Throttled, NotStored),
             ("ThrottlingException", 400, false, Throttled, NotStored),
             ("RequestLimitExceeded", 400, false, Throttled, NotStored),
@@ -333,12 +341,16 @@ mod tests {
             ("SomethingNew", 500, false, Transient, MaybeStored),
             ("SomethingNew", 200, false, Transient, MaybeStored),
         ] {
-            assert_eq!(by_code(code, status, skewed), (class, certainty), "{code} {status}");
+            assert_eq!(
+                classify_code(code, status, is_skewed),
+                (class, certainty),
+                "{code} {status}"
+            );
         }
     }
 
     #[test]
-    fn a_profile_that_needs_a_feature_is_told_which() {
+    fn missing_feature_is_named_in_the_message() {
         for (feature, hint) in [
             ("sso", "; enable this crate's feature `sso`"),
             ("credentials-process", "; enable this crate's feature `credentials-process`"),
@@ -349,17 +361,17 @@ mod tests {
                     "This behavior requires following cargo feature(s) enabled: {feature}{more}"
                 );
                 let error = CredentialsError::invalid_configuration(reason);
-                let said = with_reason("the AWS credentials are set up wrong", &error);
-                assert!(said.ends_with(hint), "{said}");
+                let message = with_reason("the AWS credentials are set up wrong", &error);
+                assert!(message.ends_with(hint), "{message}");
             }
         }
-        let said = with_reason("wrong", &CredentialsError::not_loaded("a feature of the profile"));
-        assert_eq!(said, "wrong: a feature of the profile");
+        let error = CredentialsError::not_loaded("a feature of the profile");
+        assert_eq!(with_reason("wrong", &error), "wrong: a feature of the profile");
     }
 
     #[test]
-    fn a_date_that_cannot_be_the_services_is_none() {
-        for (date, is_one) in [
+    fn implausible_service_time_is_ignored() {
+        for (date, is_plausible) in [
             ("Tue, 24 Nov 2026 03:16:36 GMT", true),
             ("Fri, 24 Nov 99999 03:16:36 GMT", false),
             ("Thu, 01 Jan 1970 00:00:00 GMT", false),
@@ -367,26 +379,26 @@ mod tests {
         ] {
             let mut response = HttpResponse::new(400.try_into().unwrap(), "".into());
             response.headers_mut().insert("date", date);
-            assert_eq!(super::date(&response).is_some(), is_one, "{date}");
+            assert_eq!(service_time(&response).is_some(), is_plausible, "{date}");
         }
     }
 
     #[test]
-    fn a_status_alone_is_enough() {
-        assert_eq!(by_status(429), (FailureClass::Throttled, Certainty::NotStored));
-        assert_eq!(by_status(413), (FailureClass::Poison, Certainty::NotStored));
-        assert_eq!(by_status(421), (FailureClass::Transient, Certainty::NotStored));
-        assert_eq!(by_status(404), (FailureClass::Transient, Certainty::NotStored));
-        assert_eq!(by_status(502), (FailureClass::Transient, Certainty::MaybeStored));
-        assert_eq!(by_status(200), (FailureClass::Transient, Certainty::MaybeStored));
+    fn response_without_a_code_is_classified_by_its_status() {
+        assert_eq!(classify_status(429), (FailureClass::Throttled, Certainty::NotStored));
+        assert_eq!(classify_status(413), (FailureClass::Poison, Certainty::NotStored));
+        assert_eq!(classify_status(421), (FailureClass::Transient, Certainty::NotStored));
+        assert_eq!(classify_status(404), (FailureClass::Transient, Certainty::NotStored));
+        assert_eq!(classify_status(502), (FailureClass::Transient, Certainty::MaybeStored));
+        assert_eq!(classify_status(200), (FailureClass::Transient, Certainty::MaybeStored));
     }
 
     #[test]
-    fn an_echoed_request_is_cut_out_of_a_message() {
-        let invalid = |message| passable("ValidationException", message);
+    fn repeated_request_is_cut_from_the_message() {
+        let invalid = |message| redacted("ValidationException", message);
         let echo = "1 validation error detected: Value '{events=[{\"body\":\"secret\"}]}' at …";
         assert_eq!(invalid(echo), "1 validation error detected[…]");
-        assert_eq!(passable("ValidationError", "No good: secret"), "No good[…]");
+        assert_eq!(redacted("ValidationError", "No good: secret"), "No good[…]");
         assert_eq!(invalid("The item {body=secret} is no good"), "The item […]");
         assert_eq!(invalid("The item 'secret' is no good"), "The item […]");
         assert_eq!(invalid("No good: secret"), "No good[…]");
@@ -395,16 +407,16 @@ mod tests {
     }
 
     #[test]
-    fn what_was_signed_is_cut_out_of_a_message() {
+    fn signed_text_is_cut_from_the_message() {
         let signature = "The signature does not match.\n\nThe Canonical String was\n'POST\ntoken'";
-        let passed = passable("InvalidSignatureException", signature);
-        assert_eq!(passed, "The signature does not match.[…]");
+        let message = redacted("InvalidSignatureException", signature);
+        assert_eq!(message, "The signature does not match.[…]");
     }
 
     #[test]
-    fn a_message_without_data_is_passed_on_up_to_a_length() {
+    fn message_without_data_is_kept_up_to_a_length() {
         let denied = "User: arn:aws:iam::1:user/x is not authorized to perform: dynamodb:PutItem";
-        assert_eq!(passable("AccessDeniedException", denied), denied);
-        assert!(passable("ThrottlingException", &"é".repeat(1_000)).chars().count() < 310);
+        assert_eq!(redacted("AccessDeniedException", denied), denied);
+        assert!(redacted("ThrottlingException", &"é".repeat(1_000)).chars().count() < 310);
     }
 }

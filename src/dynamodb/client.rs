@@ -1,4 +1,5 @@
-//! The SDK's client, with credentials that can be fetched anew.
+//! The SDK's client as both writers use it: its retries are off, and it reloads credentials that the service
+//! refuses. Also the state of one call, and what its failure means.
 
 use std::error::Error;
 use std::fmt;
@@ -14,71 +15,69 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::batch_write_item::builders::BatchWriteItemFluentBuilder;
 
 use super::chunked_body::ChunkedBody;
-use super::classify::classify;
+use super::classify::{ACCESS_DENIED, RESOURCE_NOT_FOUND, classify};
 use super::connection_pool::ConnectionPool;
-use super::identities::PatientCache;
+use super::identity_cache::DetachedIdentityCache;
 use super::signing_state::SigningState;
 use crate::clock::now;
 use crate::error::{BatchError, Certainty, FailureClass};
 
-/// No credentials are thrown away that were fetched a moment ago: the calls that fail with them come in
-/// swarms, and a fetch can be a process or a call to another service.
-const SHORTEST_LIFE: Duration = Duration::from_secs(1);
+/// Expired credentials are not reloaded sooner than this after they were loaded. Many calls fail with them
+/// at once, and a load may start a process or call another service.
+const MIN_CREDENTIALS_AGE: Duration = Duration::from_secs(1);
 
-/// Refused credentials may be good all the same, so that is asked less often.
-const SHORTEST_LIFE_OF_REFUSED: Duration = Duration::from_secs(3);
+/// Likewise for credentials that the service refuses for other reasons. They may be valid, so they are
+/// reloaded less often.
+const MIN_REFUSED_CREDENTIALS_AGE: Duration = Duration::from_secs(3);
 
-const NO_SUCH_TABLE: &str = "ResourceNotFoundException";
-const ACCESS_DENIED: &str = "AccessDeniedException";
-
-/// The time was up before the request could leave: credentials that do not come.
-pub(super) fn unprepared(limit: Duration) -> BatchError {
+/// The failure of a call whose request was not sent within `limit`, because no credentials were loaded.
+pub(super) fn no_credentials_within(limit: Duration) -> BatchError {
     let (class, certainty) = (FailureClass::ExpiredCredentials, Certainty::NotStored);
     BatchError::new(class, certainty, format!("no credentials came within {limit:?}"))
 }
 
+/// A client without retries and without stalled-stream protection. Clones share its state.
+///
+/// The SDK caches credentials until their provider's expiry time, or for 15 minutes, even if the service
+/// says that they are expired because they were revoked or replaced. After such a failure this client is
+/// replaced by one with an empty identity cache, which asks the provider again. The new client has the same
+/// configuration and the same connections.
+#[derive(Clone)]
+pub(super) struct RefreshableClient {
+    current: Arc<RwLock<CurrentClient>>,
+    /// Whether any request has been signed, so that there have been credentials.
+    has_signed: Arc<AtomicBool>,
+    connections: ConnectionPool,
+}
+
+/// The state of one call.
+pub(super) struct Call {
+    pub(super) client: Client,
+    pub(super) signing: SigningState,
+    /// Dropped with the call, which cancels the rest of the body.
+    pub(super) body: ChunkedBody,
+    /// Of the client's credentials.
+    pub(super) generation: u64,
+}
+
 impl Call {
-    /// The SDK's call of `BatchWriteItem` for `table`, which both ways of writing begin with: without
-    /// items, since the body is made here.
+    /// The SDK's `BatchWriteItem` call for `table`, with which both writers begin. It has no items: this
+    /// crate renders the body.
     pub(super) fn batch_write_item(&self, table: &str) -> BatchWriteItemFluentBuilder {
         self.client.batch_write_item().request_items(table, Vec::new())
     }
 }
 
-/// A client whose retries are switched off, and its protection against stalled streams. A clone is the
-/// same.
-///
-/// The SDK keeps credentials until the time that their provider gave them, or for a quarter of an hour,
-/// also when the service calls them expired: revoked, or replaced. After such a failure the
-/// provider is asked again, by a client that is otherwise the same, connections included, with a fresh identity
-/// cache.
-#[derive(Clone)]
-pub(super) struct RefreshableClient {
-    current: Arc<RwLock<Current>>,
-    /// Whether there have been credentials.
-    has_signed: Arc<AtomicBool>,
-    connections: ConnectionPool,
-}
-
-/// One call, from its beginning to its failure.
-pub(super) struct Call {
-    pub(super) client: Client,
-    pub(super) signing: SigningState,
-    /// Dropped with the call, and the rest of its body with it.
-    pub(super) payload: ChunkedBody,
-    pub(super) generation: u64,
-}
-
-struct Current {
+struct CurrentClient {
     client: Client,
-    /// Tells calls with these credentials from those before.
+    /// Increases with each reload of the credentials.
     generation: u64,
-    /// `None` for the credentials that were there from the start.
-    since: Option<Instant>,
+    /// When the credentials were reloaded last. `None` for the client's first ones.
+    refreshed_at: Option<Instant>,
 }
 
 impl fmt::Debug for RefreshableClient {
-    /// Shows nothing: a client's configuration can hold a password, in its address.
+    /// Shows no field: the endpoint in the client's configuration can contain a password.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("RefreshableClient").finish_non_exhaustive()
     }
@@ -90,12 +89,13 @@ impl RefreshableClient {
             .config()
             .to_builder()
             .retry_config(RetryConfig::disabled())
-            // It measures the body that was signed, and does not see the pieces in its place. An attempt
-            // has one time-out, the store's.
+            // It would measure the body that was signed, not the chunks that are sent instead. The store's
+            // attempt time-out bounds the call.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .identity_cache(PatientCache::around(client.config().identity_cache()))
+            .identity_cache(DetachedIdentityCache::wrapping(client.config().identity_cache()))
             .build();
-        let current = Current { client: Client::from_conf(config), generation: 0, since: None };
+        let current =
+            CurrentClient { client: Client::from_conf(config), generation: 0, refreshed_at: None };
         Self {
             current: Arc::new(RwLock::new(current)),
             has_signed: Arc::default(),
@@ -103,43 +103,50 @@ impl RefreshableClient {
         }
     }
 
-    pub(super) fn begin(&self) -> Call {
+    pub(super) fn begin_call(&self) -> Call {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        let payload = ChunkedBody::default();
+        let body = ChunkedBody::default();
         Call {
             client: current.client.clone(),
-            signing: SigningState::new(&self.has_signed, &self.connections, payload.slot()),
-            payload,
+            signing: SigningState::new(&self.has_signed, &self.connections, body.source()),
+            body,
             generation: current.generation,
         }
     }
 
-    /// What the failure of a call through the SDK means.
-    pub(super) fn failure<E>(&self, error: &SdkError<E, HttpResponse>, call: &Call) -> BatchError
+    /// Concludes a write through the SDK that failed with `error`.
+    pub(super) fn write_failure<E>(
+        &self,
+        error: &SdkError<E, HttpResponse>,
+        call: &Call,
+    ) -> BatchError
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
-        self.note(classify(error, call.signing.signed()), call)
+        self.conclude_failure(classify(error, call.signing.info()), call)
     }
 
-    /// The failure of a call that took longer than `limit`.
-    pub(super) fn timed_out(&self, limit: Duration, call: &Call) -> BatchError {
-        let failure =
-            if call.signing.is_sent() { BatchError::timed_out(limit) } else { unprepared(limit) };
-        self.note(failure, call)
+    /// Concludes a write that took longer than `limit`.
+    pub(super) fn write_timed_out(&self, limit: Duration, call: &Call) -> BatchError {
+        let failure = if call.signing.is_sent() {
+            BatchError::timed_out(limit)
+        } else {
+            no_credentials_within(limit)
+        };
+        self.conclude_failure(failure, call)
     }
 
-    /// What a failure means beside what it says: a call that was never signed, or of which a part never left, was
-    /// not applied; and credentials that have expired are not used again.
-    pub(super) fn note(&self, failure: BatchError, call: &Call) -> BatchError {
-        self.judge_credentials(&failure, call);
-        if call.payload.give_up() || !call.signing.is_sent() {
+    /// Ends a failed write: cancels the rest of its body, and has refused credentials reloaded. A call whose
+    /// request was not sent, or not completely, was not applied.
+    pub(super) fn conclude_failure(&self, failure: BatchError, call: &Call) -> BatchError {
+        self.refresh_if_refused(&failure, call);
+        if call.body.cancel() || !call.signing.is_sent() {
             return failure.with_certainty(Certainty::NotStored);
         }
         failure
     }
 
-    /// What the failure of a read means, through the SDK.
+    /// Concludes a read through the SDK that failed with `error`.
     pub(super) fn read_failure<E>(
         &self,
         error: &SdkError<E, HttpResponse>,
@@ -148,46 +155,48 @@ impl RefreshableClient {
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
-        let failure = classify(error, call.signing.signed());
-        // A role that may write need not be allowed to read. Its credentials are good.
+        let failure = classify(error, call.signing.info());
+        // A role that may write need not be allowed to read. Its credentials are valid.
         if failure.code() != Some(ACCESS_DENIED) {
-            self.judge_credentials(&failure, call);
+            self.refresh_if_refused(&failure, call);
         }
         failure
     }
 
-    /// Has the provider asked again where the service refuses the credentials. Those that have not come yet were not
-    /// refused.
-    fn judge_credentials(&self, failure: &BatchError, call: &Call) {
+    /// Has the credentials reloaded if the service refused them. A request that was not sent was not refused.
+    fn refresh_if_refused(&self, failure: &BatchError, call: &Call) {
         if !call.signing.is_sent() {
             return;
         }
         match failure.class() {
-            FailureClass::ExpiredCredentials => self.refresh(call.generation, SHORTEST_LIFE),
-            // Keys that were rotated, or a role that was given more: its provider may know better by now.
-            FailureClass::Refused if failure.code() != Some(NO_SUCH_TABLE) => {
-                self.refresh(call.generation, SHORTEST_LIFE_OF_REFUSED);
+            FailureClass::ExpiredCredentials => self.refresh(call.generation, MIN_CREDENTIALS_AGE),
+            // The provider may have new credentials: keys were rotated, or the role got more permissions.
+            FailureClass::Refused if failure.code() != Some(RESOURCE_NOT_FOUND) => {
+                self.refresh(call.generation, MIN_REFUSED_CREDENTIALS_AGE);
             }
             _ => {}
         }
     }
 
-    /// Takes an answer for what it says, unless the request had not left when it came: then it is not
-    /// the answer to this one.
-    pub(super) fn answered<A>(answer: Result<A, BatchError>, call: &Call) -> Result<A, BatchError> {
-        match answer {
-            Ok(_) if call.payload.is_incomplete() => {
-                Err(BatchError::invalid_response("it came before the request had left"))
+    /// Fails a call that was acknowledged before its request was sent completely: the response belongs to
+    /// another request.
+    pub(super) fn reject_early_response<R>(
+        result: Result<R, BatchError>,
+        call: &Call,
+    ) -> Result<R, BatchError> {
+        match result {
+            Ok(_) if call.body.is_incomplete() => {
+                Err(BatchError::invalid_response("it came before the request was sent completely"))
             }
-            answer => answer,
+            result => result,
         }
     }
 
-    fn refresh(&self, generation: u64, shortest_life: Duration) {
+    fn refresh(&self, generation: u64, min_age: Duration) {
         let now = now();
-        let is_due = |current: &Current| {
-            let is_young = |since| now.saturating_duration_since(since) < shortest_life;
-            current.generation == generation && !current.since.is_some_and(is_young)
+        let is_due = |current: &CurrentClient| {
+            let is_recent = |refreshed_at| now.saturating_duration_since(refreshed_at) < min_age;
+            current.generation == generation && !current.refreshed_at.is_some_and(is_recent)
         };
         let config = {
             let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
@@ -196,17 +205,18 @@ impl RefreshableClient {
             }
             current.client.config().to_builder()
         };
-        // To make a client takes a while, in which the others go on with the one there is.
-        let config = config.identity_cache(PatientCache::around(None));
+        // Built without the lock, because it takes a while: other calls continue with the current client.
+        let config = config.identity_cache(DetachedIdentityCache::wrapping(None));
         let config = match self.connections.get() {
             Some(http_client) => config.http_client(http_client),
             None => config,
         };
         let client = Client::from_conf(config.build());
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        // Others of the swarm may have been quicker.
+        // Another failed call may have replaced the client in the meantime.
         if is_due(&current) {
-            *current = Current { client, generation: generation + 1, since: Some(now) };
+            *current =
+                CurrentClient { client, generation: generation + 1, refreshed_at: Some(now) };
         }
     }
 }

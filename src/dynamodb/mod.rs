@@ -1,4 +1,6 @@
-//! Everything that knows AWS: the trait at the edge, its two implementations, and the table.
+//! Everything that knows AWS: the [`BatchWriter`] trait, its two implementations, and the table.
+//!
+//! The store's builder chooses the writer. The worker knows the trait only.
 
 mod batch_writer;
 mod chunked_body;
@@ -6,7 +8,7 @@ mod classify;
 mod client;
 mod connection_pool;
 mod direct;
-mod identities;
+mod identity_cache;
 pub(crate) mod request;
 mod response;
 mod response_body;

@@ -1,20 +1,19 @@
-//! The request's body, written without the SDK's help.
+//! Renders the body of a `BatchWriteItem` request, for both writers.
 //!
-//! The SDK's own way there is a map per item, a copy of each text, and an escaping that goes byte by
-//! byte: more than a third of what a call of 25 events costs. Here each text is escaped already, and copied
-//! to where it comes to stand.
+//! The SDK builds a map for each item, copies each text and escapes it byte by byte, which took more than
+//! a third of the time of a call with 25 events. Here each body is escaped already and is copied once.
 
 use crate::event::escape::push_escaped;
 use crate::event::{AFTER_BODY, BEFORE_BODY, BEFORE_KEY, BETWEEN_ITEMS, Event};
 
-/// More than the request says around its items, but for the table's name.
+/// Upper bound of the bytes around the items, without the table's name.
 const ENVELOPE_BYTES: usize = 96;
 
-/// What every request of a writer says besides its events.
+/// The parts that all requests of a writer share.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestSettings {
     pub(crate) table: String,
-    /// Whether the answer is to say how many write units the call took.
+    /// Whether the response is to say how many write units the call consumed.
     pub(crate) return_consumed_capacity: bool,
 }
 
@@ -56,7 +55,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_request_says_what_the_sdk_would_and_takes_the_bytes_that_were_counted(
+        fn request_body_is_complete_and_as_long_as_counted(
             table in "[a-zA-Z0-9_.:/\"-]{1,30}",
             bodies in prop::collection::vec("[a\"\\\\\u{0}-\u{1f}é😀 ]{0,40}", 0..5),
             return_consumed_capacity: bool,

@@ -1,4 +1,5 @@
-//! The response's body, read without the SDK's help, and strictly: what is not an answer is none.
+//! Parses responses to `BatchWriteItem` for the direct writer, which does not use the SDK's parser, and the
+//! throttling reasons for both writers.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -10,11 +11,11 @@ use serde_json::{Map, Value};
 use super::BatchReceipt;
 use crate::error::{BatchError, Certainty, FailureClass, ThrottlingReason};
 
-/// What nearly every answer says.
-const ALL_PROCESSED: &[u8] = br#"{"UnprocessedItems":{}}"#;
+/// Body of most responses.
+const ALL_PROCESSED_BODY: &[u8] = br#"{"UnprocessedItems":{}}"#;
 
-/// Without the map, or with a null in its place, an answer is none: the SDK reads an empty 200 of some proxy the same
-/// way, and DynamoDB always sends the map.
+/// The output of a `BatchWriteItem` call. A response without `UnprocessedItems`, or with null in its place, is invalid:
+/// DynamoDB always sends the map, and an empty 200 of a proxy would look like an acknowledgement.
 #[derive(Deserialize)]
 struct BatchWriteItemOutput<'a> {
     #[serde(rename = "UnprocessedItems", borrow)]
@@ -53,24 +54,27 @@ struct Text<'a> {
     text: Cow<'a, str>,
 }
 
-/// What a 200 to a batch for `table` says.
-pub(super) fn receipt(table: &str, body: &[u8]) -> Result<BatchReceipt, BatchError> {
-    if body == ALL_PROCESSED {
+/// Parses the body of a 200 to a batch for `table`.
+pub(super) fn parse_receipt(table: &str, body: &[u8]) -> Result<BatchReceipt, BatchError> {
+    if body == ALL_PROCESSED_BODY {
         return Ok(BatchReceipt::all_processed());
     }
-    // What is no JSON at all is the service's own answer in pieces; see `BatchError::with_call_over`.
+    // A body that is not JSON is a damaged response of the service, which has finished the call. The caller
+    // reverts this if the response has no request id of the service.
     if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err() && !body.is_empty() {
         return Err(BatchError::invalid_response("a 200 that is not JSON").with_call_over());
     }
     let output: BatchWriteItemOutput<'_> = serde_json::from_slice(body)
-        .map_err(|_| BatchError::invalid_response("a 200 that is no answer to a write"))?;
+        .map_err(|_| BatchError::invalid_response("a 200 that does not answer a write"))?;
     let Some(unprocessed) = output.unprocessed else {
         return Err(BatchError::invalid_response("a 200 without UnprocessedItems"));
     };
     let mut keys = Vec::new();
     for (of_table, requests) in unprocessed {
         if of_table != table && !requests.is_empty() {
-            return Err(BatchError::invalid_response("unprocessed items of a table not written to"));
+            return Err(BatchError::invalid_response(
+                "unprocessed items of a table not written to",
+            ));
         }
         keys.extend(requests.into_iter().map(|request| request.put.item.key.text.into_owned()));
     }
@@ -82,26 +86,30 @@ pub(super) fn receipt(table: &str, body: &[u8]) -> Result<BatchReceipt, BatchErr
     })
 }
 
-/// The service's error code and message, where the answer has them. As the SDK reads them: of each the
-/// first that is a text.
-pub(super) fn error(response: &HttpResponse, body: &[u8]) -> (Option<String>, Option<String>) {
-    let (code, message) = told(body);
+/// The service's error code and message, if the response has them. Like the SDK, this takes the first member of each
+/// kind that is a string, and prefers the code in the header.
+pub(super) fn error_code_and_message(
+    response: &HttpResponse,
+    body: &[u8],
+) -> (Option<String>, Option<String>) {
+    let (code, message) = code_and_message(body);
     let header = response.headers().get("x-amzn-errortype");
-    let code = header.map(|code| bare(code).to_owned()).or(code);
+    let code = header.map(|code| without_namespace(code).to_owned()).or(code);
     (code.filter(|code| !code.is_empty()), message)
 }
 
-fn told(body: &[u8]) -> (Option<String>, Option<String>) {
-    let told: Map<String, Value> = serde_json::from_slice(body).unwrap_or_default();
-    let first =
-        |names: &[&str]| names.iter().find_map(|name| told.get(*name)?.as_str()).map(str::to_owned);
-    let code = first(&["code", "__type"]).map(|code| bare(&code).to_owned());
+fn code_and_message(body: &[u8]) -> (Option<String>, Option<String>) {
+    let error: Map<String, Value> = serde_json::from_slice(body).unwrap_or_default();
+    let first = |names: &[&str]| {
+        names.iter().find_map(|name| error.get(*name)?.as_str()).map(str::to_owned)
+    };
+    let code = first(&["code", "__type"]).map(|code| without_namespace(&code).to_owned());
     (code, first(&["message", "Message", "errorMessage"]))
 }
 
-/// The limits that a throttled answer names. The member's first letter differs from one exception to another.
+/// The body of a throttling exception. The case of the member's first letter depends on the exception.
 #[derive(Deserialize)]
-struct Throttled<'a> {
+struct ThrottlingException<'a> {
     #[serde(default, rename = "ThrottlingReasons", alias = "throttlingReasons", borrow)]
     reasons: Vec<Reason<'a>>,
 }
@@ -114,23 +122,25 @@ struct Reason<'a> {
     resource: Option<Cow<'a, str>>,
 }
 
-/// The limits that the answer names as reasons for its refusal; none where it names them in another form.
+/// The throttling reasons in the body; empty if it has none in the known form.
 pub(super) fn throttling_reasons(body: &[u8]) -> Vec<ThrottlingReason> {
-    let Ok(Throttled { reasons }) = serde_json::from_slice(body) else { return Vec::new() };
+    let Ok(ThrottlingException { reasons }) = serde_json::from_slice(body) else {
+        return Vec::new();
+    };
     let reasons = reasons.into_iter().map(|Reason { reason, resource }| {
-        let named = ThrottlingReason::new(reason);
+        let reason = ThrottlingReason::new(reason);
         match resource {
-            Some(resource) => named.with_resource(resource),
-            None => named,
+            Some(resource) => reason.with_resource(resource),
+            None => reason,
         }
     });
     reasons.collect()
 }
 
-/// The answer broke off before its end.
-pub(super) fn broken_off(response: &HttpResponse) -> BatchError {
+/// The failure of a call whose response could not be read to its end.
+pub(super) fn incomplete(response: &HttpResponse) -> BatchError {
     let (class, certainty) = (FailureClass::Transient, Certainty::MaybeStored);
-    let failure = BatchError::new(class, certainty, "the answer could not be read");
+    let failure = BatchError::new(class, certainty, "the response could not be read");
     match request_id(response) {
         Some(id) if response.status().is_success() => failure.with_request_id(id).with_call_over(),
         Some(id) => failure.with_request_id(id),
@@ -143,8 +153,9 @@ pub(super) fn request_id(response: &HttpResponse) -> Option<&str> {
     headers.get("x-amzn-requestid").or_else(|| headers.get("x-amz-request-id"))
 }
 
-/// `com.amazonaws.dynamodb.v20120810#ThrottlingException:http://…` is a `ThrottlingException`.
-fn bare(code: &str) -> &str {
+/// The name of an error without its namespace and its address: `ThrottlingException` for
+/// `com.amazonaws.dynamodb.v20120810#ThrottlingException:http://…`.
+fn without_namespace(code: &str) -> &str {
     let code = code.split_once('#').map_or(code, |(_, code)| code);
     code.split_once(':').map_or(code, |(code, _)| code)
 }
@@ -156,11 +167,11 @@ mod tests {
     const KEY: &str = "20130927T005240652508858176";
 
     fn unprocessed(body: &str) -> Result<Vec<String>, BatchError> {
-        Ok(receipt("events", body.as_bytes())?.unprocessed().to_vec())
+        Ok(parse_receipt("events", body.as_bytes())?.unprocessed().to_vec())
     }
 
     #[test]
-    fn an_answer_that_lists_nothing_as_unprocessed_is_an_acknowledgement() {
+    fn response_without_unprocessed_items_acknowledges_the_batch() {
         for body in [
             r#"{"UnprocessedItems":{}}"#,
             r#" { "UnprocessedItems" : { } } "#,
@@ -172,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_units_that_a_call_took_are_told_where_the_answer_has_them() {
+    fn consumed_write_units_are_parsed() {
         for (body, units) in [
             (r#"{"UnprocessedItems":{}}"#, None),
             (
@@ -181,12 +192,13 @@ mod tests {
             ),
             (r#"{"ConsumedCapacity":null,"UnprocessedItems":{}}"#, None),
         ] {
-            assert_eq!(receipt("events", body.as_bytes()).unwrap().consumed_write_units(), units);
+            let receipt = parse_receipt("events", body.as_bytes()).unwrap();
+            assert_eq!(receipt.consumed_write_units(), units);
         }
     }
 
     #[test]
-    fn the_keys_that_come_back_are_told() {
+    fn unprocessed_keys_are_parsed() {
         let item = format!(
             r#"{{"PutRequest":{{"Item":{{"body":{{"S":"{{}}"}},"key":{{"S":"{KEY}"}}}}}}}}"#
         );
@@ -195,8 +207,8 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_no_answer_and_only_what_is_broken_is_over() {
-        for (body, over) in [
+    fn invalid_response_is_an_error_and_over_if_damaged() {
+        for (body, is_over) in [
             ("", false),
             ("{}", false),
             ("null", false),
@@ -212,24 +224,24 @@ mod tests {
             ("<html>", true),
         ] {
             let error = unprocessed(body).unwrap_err();
-            assert_eq!(error.is_call_over(), over, "{body}");
+            assert_eq!(error.is_call_over(), is_over, "{body}");
         }
     }
 
     #[test]
-    fn a_code_is_bare_of_its_namespace_and_its_address() {
+    fn namespace_and_address_are_removed_from_a_code() {
         for code in [
             "ThrottlingException",
             "com.amazonaws.dynamodb.v20120810#ThrottlingException",
             "ThrottlingException:http://internal.amazon.com/coral/",
             "aws.protocols#ThrottlingException:http://internal.amazon.com/coral/",
         ] {
-            assert_eq!(bare(code), "ThrottlingException");
+            assert_eq!(without_namespace(code), "ThrottlingException");
         }
     }
 
     #[test]
-    fn throttling_reasons_are_read_under_either_name() {
+    fn throttling_reasons_are_parsed_in_either_case() {
         let reason = ThrottlingReason::new("TableWriteKeyRangeThroughputExceeded");
         let with_resource = reason.clone().with_resource("arn:aws:dynamodb:::table/events");
         for (body, reasons) in [
@@ -251,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_is_found_beside_whatever_else_there_is() {
+    fn code_and_message_are_parsed_among_other_members() {
         for (body, code, message) in [
             (r#"{"__type":"a#Foo","message":"m"}"#, Some("Foo"), Some("m")),
             (r#"{"__type":"a#Foo","message":"m","Message":"n"}"#, Some("Foo"), Some("m")),
@@ -261,8 +273,8 @@ mod tests {
             ("<html>", None, None),
             ("", None, None),
         ] {
-            let told = told(body.as_bytes());
-            assert_eq!((told.0.as_deref(), told.1.as_deref()), (code, message), "{body}");
+            let parsed = code_and_message(body.as_bytes());
+            assert_eq!((parsed.0.as_deref(), parsed.1.as_deref()), (code, message), "{body}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The body of an answer on its way in: no longer than an answer can be, and whole.
+//! Limits the length of a response's body, and verifies its checksum, while it is read. Both writers use it.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,89 +10,93 @@ use bytes::{Buf, Bytes};
 use crc32fast::Hasher;
 use http_body::{Body, Frame, SizeHint};
 
-/// Longest 200 that is read, in bytes. 25 items of 400 KiB handed back whole are 10 MB, twice that where every
-/// character is escaped, and three times where each that is not ASCII is. What goes on beyond is not an answer.
+/// Largest body of a 200 that is read. 25 unprocessed items of 400 KiB are 10 MB, twice as much if every character is
+/// escaped, and three times as much if every character that is not ASCII is escaped. A longer body is not a response
+/// of DynamoDB.
 ///
-/// A call holds up to two copies of it for a moment. So a server that sends nothing but endless answers can have a store
-/// use 64 MiB for each call in flight.
-const LONGEST_ANSWER: u64 = 32 * 1024 * 1024;
+/// A call holds up to two copies of the body for a moment, so a server that sends endless responses can make a store use
+/// 64 MiB for each call in flight.
+const MAX_RESPONSE_BYTES: u64 = 32 * 1024 * 1024;
 
-/// Longest answer of another status that is read, in bytes: a code and a sentence.
-const LONGEST_REFUSAL: u64 = 1024 * 1024;
+/// Largest body of a response with another status that is read. It has an error code and a message.
+const MAX_ERROR_RESPONSE_BYTES: u64 = 1024 * 1024;
 
-/// HTTP's status of a request that came to the wrong server, which is that of `InvalidEndpointException`.
+/// HTTP status of a request that was sent to the wrong server. `InvalidEndpointException` has it, too.
 pub(super) const MISDIRECTED: u16 = 421;
 
-/// What some proxies and servers put before a text. The SDK's reader of JSON does not know it.
+/// Some proxies and servers put it before a text. The SDK's JSON parser does not accept it.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// DynamoDB's checksum of the body, as it was sent.
-const CHECKSUM: &str = "x-amz-crc32";
+/// Header with DynamoDB's CRC-32 of the body as it was sent.
+const CHECKSUM_HEADER: &str = "x-amz-crc32";
 
-/// Has the answer's body read no further than an answer goes, held against its checksum, where it has one, and
-/// without a byte order mark.
-pub(super) fn check(response: &mut HttpResponse) {
-    let longest = if response.status().is_success() { LONGEST_ANSWER } else { LONGEST_REFUSAL };
-    let checksum = response.headers().get(CHECKSUM).map(|sum| sum.trim().parse().ok());
-    let body = response.take_body();
-    let checked = Checked {
-        body,
-        read: 0,
-        longest,
-        mark: BYTE_ORDER_MARK,
+/// Replaces the response's body by one that fails when it is too long or does not match its checksum, if the response
+/// has one, and that omits a byte order mark.
+pub(super) fn verify_while_reading(response: &mut HttpResponse) {
+    let max_bytes =
+        if response.status().is_success() { MAX_RESPONSE_BYTES } else { MAX_ERROR_RESPONSE_BYTES };
+    let checksum = response.headers().get(CHECKSUM_HEADER).map(|sum| sum.trim().parse().ok());
+    let verified = VerifiedBody {
+        body: response.take_body(),
+        read_bytes: 0,
+        max_bytes,
+        expected_mark: BYTE_ORDER_MARK,
         hasher: Hasher::new(),
         checksum,
         is_at_end: false,
     };
-    *response.body_mut() = SdkBody::from_body_1_x(checked);
+    *response.body_mut() = SdkBody::from_body_1_x(verified);
 }
 
-struct Checked {
+struct VerifiedBody {
     body: SdkBody,
-    read: u64,
-    longest: u64,
-    /// How much of a byte order mark can still come; nothing once anything else has.
-    mark: &'static [u8],
+    read_bytes: u64,
+    max_bytes: u64,
+    /// The part of a byte order mark that may still follow. Empty as soon as other data was read.
+    expected_mark: &'static [u8],
     hasher: Hasher,
-    /// What the header says; `Some(None)` where that is no checksum.
+    /// The checksum in the header; `Some(None)` if the header's value is not a checksum.
     checksum: Option<Option<u32>>,
     is_at_end: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
-enum Unreadable {
-    #[error("the answer goes on beyond {0} bytes")]
+enum ResponseBodyError {
+    #[error("the response is longer than {0} bytes")]
     TooLong(u64),
-    #[error("the answer does not have the checksum that came with it")]
+    #[error("the response does not match its checksum")]
     Corrupted,
 }
 
-impl Checked {
-    /// The data, without what it has of a byte order mark at the answer's beginning. A mark that breaks off is dropped
-    /// as well: what follows it is not JSON either way.
+impl VerifiedBody {
+    /// The data without the byte order mark at the beginning of the body. An incomplete mark is removed as well: what
+    /// follows it is not JSON in any case.
     fn without_mark(&mut self, mut data: Bytes) -> Bytes {
-        let common = self.mark.iter().zip(&data).take_while(|(mark, byte)| mark == byte).count();
-        let is_whole = common == data.len();
-        data.advance(common);
-        self.mark = self.mark.get(common..).filter(|_| is_whole).unwrap_or_default();
+        let mark_bytes =
+            self.expected_mark.iter().zip(&data).take_while(|(mark, byte)| mark == byte).count();
+        let is_all_mark = mark_bytes == data.len();
+        data.advance(mark_bytes);
+        self.expected_mark =
+            self.expected_mark.get(mark_bytes..).filter(|_| is_all_mark).unwrap_or_default();
         data
     }
 
-    fn at_end(&mut self) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    /// The end of the body, or an error if the checksum does not match.
+    fn end(&mut self) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if std::mem::replace(&mut self.is_at_end, true) {
             return Poll::Ready(None);
         }
         let computed = std::mem::take(&mut self.hasher).finalize();
         match self.checksum {
             Some(checksum) if checksum != Some(computed) => {
-                Poll::Ready(Some(Err(Unreadable::Corrupted.into())))
+                Poll::Ready(Some(Err(ResponseBodyError::Corrupted.into())))
             }
             _ => Poll::Ready(None),
         }
     }
 }
 
-impl Body for Checked {
+impl Body for VerifiedBody {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -107,21 +111,22 @@ impl Body for Checked {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
                     self.hasher.update(data);
-                    self.read += data.remaining() as u64;
+                    self.read_bytes += data.remaining() as u64;
                 }
-                if self.read > self.longest {
+                if self.read_bytes > self.max_bytes {
                     self.is_at_end = true;
-                    return Poll::Ready(Some(Err(Unreadable::TooLong(self.longest).into())));
+                    let error = ResponseBodyError::TooLong(self.max_bytes);
+                    return Poll::Ready(Some(Err(error.into())));
                 }
                 Poll::Ready(Some(Ok(frame.map_data(|data| self.without_mark(data)))))
             }
-            Poll::Ready(None) => self.at_end(),
+            Poll::Ready(None) => self.end(),
             other => other,
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        // The end is where the checksum is looked at, so it has to be asked for.
+        // Until `end` has verified the checksum, the body must be polled.
         self.is_at_end
     }
 
@@ -137,7 +142,7 @@ mod tests {
 
     use super::*;
 
-    /// Reads an answer with this body, and this checksum in its header.
+    /// Reads a response with this body, and this checksum in its header.
     fn read(body: Vec<u8>, checksum: Option<&str>) -> Result<Bytes, String> {
         read_with_status(200, SdkBody::from(body), checksum)
     }
@@ -149,32 +154,32 @@ mod tests {
     ) -> Result<Bytes, String> {
         let mut response = HttpResponse::new(status.try_into().unwrap(), body);
         if let Some(checksum) = checksum {
-            response.headers_mut().insert(CHECKSUM, checksum.to_owned());
+            response.headers_mut().insert(CHECKSUM_HEADER, checksum.to_owned());
         }
-        check(&mut response);
+        verify_while_reading(&mut response);
         let read = block_on(ByteStream::new(response.take_body()).collect());
         read.map(|read| read.into_bytes()).map_err(|error| format!("{error:?}"))
     }
 
-    const ANSWER: &[u8] = br#"{"UnprocessedItems":{}}"#;
+    const RESPONSE: &[u8] = br#"{"UnprocessedItems":{}}"#;
 
     #[test]
-    fn an_answer_with_its_own_checksum_is_read() {
-        assert_eq!(read(ANSWER.to_vec(), Some("4185382651")).unwrap(), ANSWER);
-        assert_eq!(read(ANSWER.to_vec(), None).unwrap(), ANSWER);
+    fn matching_checksum_is_accepted() {
+        assert_eq!(read(RESPONSE.to_vec(), Some("4185382651")).unwrap(), RESPONSE);
+        assert_eq!(read(RESPONSE.to_vec(), None).unwrap(), RESPONSE);
         assert_eq!(read(Vec::new(), Some("0")).unwrap(), Bytes::new());
     }
 
     #[test]
-    fn an_answer_with_another_checksum_cannot_be_read() {
+    fn wrong_checksum_fails_the_read() {
         for checksum in ["4185382650", "", "-1", "none"] {
-            let error = read(ANSWER.to_vec(), Some(checksum)).unwrap_err();
+            let error = read(RESPONSE.to_vec(), Some(checksum)).unwrap_err();
             assert!(error.contains("Corrupted"), "{error}");
         }
         assert!(read(Vec::new(), Some("4185382651")).is_err());
     }
 
-    /// A body that comes in these frames.
+    /// A body that consists of these frames.
     struct Frames(Vec<&'static [u8]>);
 
     impl Body for Frames {
@@ -191,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_is_left_out_however_it_comes() {
+    fn byte_order_mark_is_removed_from_any_framing() {
         for (frames, body) in [
             (vec![&b"\xef\xbb\xbf{}"[..]], &b"{}"[..]),
             (vec![b"\xef", b"\xbb\xbf{", b"}"], b"{}"),
@@ -205,26 +210,27 @@ mod tests {
                 assert_eq!(read_with_status(status, frames, None).unwrap(), body);
             }
         }
-        // The checksum is that of what was sent.
+        // The checksum includes the mark.
         let marked = b"\xef\xbb\xbf{}";
         let checksum = crc32fast::hash(marked).to_string();
         assert_eq!(&read(marked.to_vec(), Some(&checksum)).unwrap()[..], b"{}");
     }
 
     #[test]
-    fn of_a_refusal_little_is_read() {
+    fn error_response_over_its_limit_fails_the_read() {
         let blanks = |length: u64| SdkBody::from(vec![b' '; length as usize]);
-        assert!(read_with_status(400, blanks(LONGEST_REFUSAL), None).is_ok());
+        assert!(read_with_status(400, blanks(MAX_ERROR_RESPONSE_BYTES), None).is_ok());
         for status in [302, 400, 500] {
-            let error = read_with_status(status, blanks(LONGEST_REFUSAL + 1), None).unwrap_err();
+            let error =
+                read_with_status(status, blanks(MAX_ERROR_RESPONSE_BYTES + 1), None).unwrap_err();
             assert!(error.contains("TooLong"), "{error}");
         }
     }
 
     #[test]
-    fn an_answer_beyond_all_measure_is_not_read_to_its_end() {
-        assert!(read(vec![b' '; LONGEST_ANSWER as usize], None).is_ok());
-        let error = read(vec![b' '; LONGEST_ANSWER as usize + 1], None).unwrap_err();
+    fn response_over_its_limit_fails_the_read() {
+        assert!(read(vec![b' '; MAX_RESPONSE_BYTES as usize], None).is_ok());
+        let error = read(vec![b' '; MAX_RESPONSE_BYTES as usize + 1], None).unwrap_err();
         assert!(error.contains("TooLong"), "{error}");
     }
 }

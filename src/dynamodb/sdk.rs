@@ -1,4 +1,7 @@
-//! The edge through the AWS SDK.
+//! The batch writer that calls DynamoDB through the AWS SDK.
+//!
+//! A store that is given a client uses it. The direct writer uses it to read back, and to write where it
+//! cannot do so itself.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -22,14 +25,17 @@ use crate::event::{BODY_ATTRIBUTE, Event, KEY_ATTRIBUTE};
 
 /// Writes batches with the AWS SDK's `BatchWriteItem`, and reads them back with its `BatchGetItem`.
 ///
-/// The client keeps its configuration, interceptors included, but for its retries: they are
-/// switched off, and its protection against stalled streams. There is one retry loop and one time-out,
-/// the store's, which sees every attempt. Credentials are loaded in a task of their own, around the client's
-/// identity cache, so that they may take longer than an attempt. Those that the service refuses are fetched
-/// again from their provider, through a fresh identity cache in the place of the client's.
+/// It uses the client's configuration, interceptors included, with these differences:
 ///
-/// The items are put into the request's body just before it is signed. An interceptor finds them
-/// there, and not in the operation's input. A body of more than 64 KiB is a stream when it is sent.
+/// - Retries and stalled-stream protection are off. The store's retry loop and its attempt time-out replace
+///   them, so that the store sees every attempt.
+/// - Credentials are loaded in a task of their own, through the client's identity cache, so that loading may
+///   take longer than an attempt.
+/// - Credentials that the service refuses are loaded again from their provider, through a new identity cache
+///   that replaces the client's.
+///
+/// The items are put into the request's body just before it is signed. Interceptors find them there, not
+/// in the operation's input. A body of more than 64 KiB is sent as a stream.
 #[derive(Debug, Clone)]
 pub struct SdkBatchWriter {
     client: RefreshableClient,
@@ -41,30 +47,32 @@ impl SdkBatchWriter {
     #[must_use]
     pub fn new(client: &Client, table: impl Into<String>) -> Self {
         let settings = RequestSettings { table: table.into(), return_consumed_capacity: false };
-        Self::sharing(RefreshableClient::new(client), settings)
+        Self::with_client(RefreshableClient::new(client), settings)
     }
 
-    /// Has each [`BatchReceipt`] say how many write units its call took. Default: no.
+    /// Whether each [`BatchReceipt`] says how many write units its call consumed. Default: `false`.
     #[must_use]
     pub fn return_consumed_capacity(mut self, return_consumed_capacity: bool) -> Self {
         self.settings.return_consumed_capacity = return_consumed_capacity;
         self
     }
 
-    pub(super) fn sharing(client: RefreshableClient, settings: RequestSettings) -> Self {
+    pub(super) fn with_client(client: RefreshableClient, settings: RequestSettings) -> Self {
         Self { client, settings }
     }
 
-    fn receipt(&self, output: &BatchWriteItemOutput) -> Result<BatchReceipt, BatchError> {
-        // DynamoDB always sends the map, empty where it is. An answer without it is not one: an
-        // empty 200 of some proxy looks like this.
+    fn parse_receipt(&self, output: &BatchWriteItemOutput) -> Result<BatchReceipt, BatchError> {
+        // DynamoDB always sends the map, even if it is empty. An empty 200 of a proxy does not have it.
         let Some(unprocessed) = &output.unprocessed_items else {
-            return Err(unreadable(output, "a 200 without UnprocessedItems"));
+            return Err(invalid_response(output, "a 200 without UnprocessedItems"));
         };
         let mut keys = Vec::new();
         for (table, requests) in unprocessed {
             if *table != self.settings.table && !requests.is_empty() {
-                return Err(unreadable(output, "unprocessed items of a table not written to"));
+                return Err(invalid_response(
+                    output,
+                    "unprocessed items of a table not written to",
+                ));
             }
             for request in requests {
                 let key = request
@@ -73,7 +81,9 @@ impl SdkBatchWriter {
                     .and_then(|key| key.as_s().ok());
                 match key {
                     Some(key) => keys.push(key.as_str()),
-                    None => return Err(unreadable(output, "an unprocessed item without a key")),
+                    None => {
+                        return Err(invalid_response(output, "an unprocessed item without a key"));
+                    }
                 }
             }
         }
@@ -89,43 +99,44 @@ impl SdkBatchWriter {
             None => receipt,
         })
     }
-}
 
-impl SdkBatchWriter {
-    fn reading(
+    fn parse_reading(
         &self,
         keys: &[EventKey],
         output: BatchGetItemOutput,
     ) -> Result<BatchReading, BatchError> {
-        // Both are always there in an answer of DynamoDB. Without them, what is not named might be
-        // taken for missing from the table.
+        // DynamoDB always sends both. Without them, keys that are not named would count as missing from the
+        // table.
         let (Some(found), Some(unread)) = (&output.responses, &output.unprocessed_keys) else {
-            return Err(unreadable(&output, "a 200 without Responses or UnprocessedKeys"));
+            return Err(invalid_response(&output, "a 200 without Responses or UnprocessedKeys"));
         };
         let unread =
             unread.get(&self.settings.table).map(KeysAndAttributes::keys).unwrap_or_default();
         let items = match found.get(&self.settings.table) {
             Some(items) => items.as_slice(),
             None if unread.is_empty() => {
-                return Err(unreadable(&output, "a 200 without the table that was asked for"));
+                return Err(invalid_response(
+                    &output,
+                    "a 200 without the table that was asked for",
+                ));
             }
             None => &[],
         };
         let mut reading = BatchReading::nothing_found();
         for item in items {
             let Some(key) = text(item, KEY_ATTRIBUTE) else {
-                return Err(unreadable(&output, "an item without a key"));
+                return Err(invalid_response(&output, "an item without a key"));
             };
             reading = reading.with_item(key, text(item, BODY_ATTRIBUTE).map(str::to_owned));
         }
         for key in unread {
             let Some(key) = text(key, KEY_ATTRIBUTE) else {
-                return Err(unreadable(&output, "an unprocessed key that is none"));
+                return Err(invalid_response(&output, "an unprocessed key that is none"));
             };
             reading = reading.with_unread(key);
         }
         if !reading.is_about(keys) {
-            return Err(unreadable(&output, "items that were not asked for"));
+            return Err(invalid_response(&output, "items that were not asked for"));
         }
         Ok(reading)
     }
@@ -149,32 +160,33 @@ impl BatchWriter for SdkBatchWriter {
         limit: Duration,
     ) -> BoxFuture<'a, Result<BatchReceipt, BatchError>> {
         async move {
-            // The SDK is asked for a call without items, which it routes, signs and sends; just
-            // before it signs, the body takes the place of the empty one.
+            // The SDK builds, signs and sends a call without items. Just before it signs, its body is
+            // replaced by the one with the items.
             let (settings, events) = (self.settings.clone(), events.to_vec());
-            let call = self.client.begin();
-            let slot = call.payload.slot();
-            let sent = call
+            let call = self.client.begin_call();
+            let source = call.body.source();
+            let response = call
                 .batch_write_item(&self.settings.table)
                 .customize()
                 .mutate_request(move |request| {
                     let body = Bytes::from(request::batch_write_item(&settings, &events));
-                    slot.keep(&body);
+                    source.set(&body);
                     let length = body.len().to_string();
                     request.headers_mut().insert("content-length", length);
                     *request.body_mut() = body.into();
                 })
                 .interceptor(call.signing.clone())
                 .send();
-            let Ok(sent) = timeout(limit, sent).await else {
-                return Err(self.client.timed_out(limit, &call));
+            let Ok(response) = timeout(limit, response).await else {
+                return Err(self.client.write_timed_out(limit, &call));
             };
-            match sent {
+            match response {
                 Ok(output) => {
-                    let answer = RefreshableClient::answered(self.receipt(&output), &call);
-                    answer.map_err(|failure| self.client.note(failure, &call))
+                    let receipt = self.parse_receipt(&output);
+                    RefreshableClient::reject_early_response(receipt, &call)
+                        .map_err(|failure| self.client.conclude_failure(failure, &call))
                 }
-                Err(error) => Err(self.client.failure(&error, &call)),
+                Err(error) => Err(self.client.write_failure(&error, &call)),
             }
         }
         .boxed()
@@ -188,7 +200,7 @@ impl BatchWriter for SdkBatchWriter {
             let items = keys.iter().map(|key| {
                 HashMap::from([(KEY_ATTRIBUTE.to_owned(), AttributeValue::S(key.to_string()))])
             });
-            let asked = KeysAndAttributes::builder()
+            let requested = KeysAndAttributes::builder()
                 .set_keys(Some(items.collect()))
                 .consistent_read(true)
                 .build()
@@ -196,16 +208,16 @@ impl BatchWriter for SdkBatchWriter {
                     let message = format!("the read could not be built: {error}");
                     BatchError::new(FailureClass::Fatal, Certainty::NotStored, message)
                 })?;
-            let call = self.client.begin();
-            let sent = call
+            let call = self.client.begin_call();
+            let response = call
                 .client
                 .batch_get_item()
-                .request_items(&self.settings.table, asked)
+                .request_items(&self.settings.table, requested)
                 .customize()
                 .interceptor(call.signing.clone())
                 .send();
-            match sent.await {
-                Ok(output) => self.reading(keys, output),
+            match response.await {
+                Ok(output) => self.parse_reading(keys, output),
                 Err(error) => Err(self.client.read_failure(&error, &call)),
             }
         }
@@ -213,9 +225,9 @@ impl BatchWriter for SdkBatchWriter {
     }
 }
 
-/// A 200 that is whole and no answer to this call. It may be one to another, so that this one is still
-/// out, or anybody's.
-fn unreadable(output: &impl RequestId, what: &str) -> BatchError {
+/// The failure of a call that got a 200 which does not answer it. The call may still be in flight, as the
+/// response may belong to another one.
+fn invalid_response(output: &impl RequestId, what: &str) -> BatchError {
     let error = BatchError::invalid_response(what);
     match output.request_id() {
         Some(request_id) => error.with_request_id(request_id),

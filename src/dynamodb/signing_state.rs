@@ -1,5 +1,8 @@
-//! One request between its signing and its sending: the time in its signature says why the service
-//! refuses one, and its body is put in the place of the one that was signed.
+//! The state of one request while it is signed and sent: whether it may have been sent, and the time in
+//! its signature. Both writers use it.
+//!
+//! For calls through the SDK it is an interceptor, which also puts the chunked body in the place of the
+//! signed one, and limits and verifies the response's body.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -15,35 +18,36 @@ use aws_smithy_runtime_api::client::connection::CaptureSmithyConnection;
 use aws_smithy_types::body::SdkBody;
 use chrono::NaiveDateTime;
 
-use super::chunked_body::ChunkedBodySlot;
+use super::chunked_body::ChunkedBodySource;
 use super::connection_pool::ConnectionPool;
 use super::response_body;
 
-/// Watches one request being signed, and gives its credentials the time they need. A clone is the same.
+/// Records how far a request has come. Clones share the state.
 ///
-/// How long credentials may take to come follows from the retry settings of the call: 6 s without retries, some 21 s
-/// with standard ones. The store's calls are without; so they have standard settings until they are signed.
+/// The SDK derives the time that credentials may take to load from the call's retry settings: 6 s without retries,
+/// about 21 s with the standard ones. The store's calls have no retries, so the interceptor sets the standard retry
+/// settings until the attempt has ended.
 #[derive(Debug, Clone)]
 pub(super) struct SigningState {
-    /// The request's `X-Amz-Date`: this machine's time, corrected by what the SDK knows of the service's.
-    /// It is what the service judges.
-    date: Arc<OnceLock<i64>>,
+    /// The request's `X-Amz-Date` in seconds after the Unix epoch: this machine's time, corrected by what the
+    /// SDK knows of the service's clock. The service checks it.
+    signed_at: Arc<OnceLock<i64>>,
     has_signed: Arc<AtomicBool>,
-    /// Whether this request has been handed to the connection.
+    /// Whether this request has been passed to the connection.
     is_sent: Arc<AtomicBool>,
     connections: ConnectionPool,
-    body: ChunkedBodySlot,
+    body: ChunkedBodySource,
 }
 
 impl SigningState {
-    /// `has_signed` is set when the request is signed, and shared with the requests before and after.
+    /// All requests of a client share `has_signed`, which is set when one of them is signed.
     pub(super) fn new(
         has_signed: &Arc<AtomicBool>,
         connections: &ConnectionPool,
-        body: ChunkedBodySlot,
+        body: ChunkedBodySource,
     ) -> Self {
         Self {
-            date: Arc::default(),
+            signed_at: Arc::default(),
             has_signed: Arc::clone(has_signed),
             is_sent: Arc::default(),
             connections: connections.clone(),
@@ -51,50 +55,51 @@ impl SigningState {
         }
     }
 
-    /// Whether the request may have left this machine. Without a signature it has not.
+    /// Whether any part of the request may have been sent.
     pub(super) fn is_sent(&self) -> bool {
         self.is_sent.load(Ordering::Relaxed)
     }
 
-    pub(super) fn signed(&self) -> SigningInfo {
+    pub(super) fn info(&self) -> SigningInfo {
         SigningInfo {
-            at: self.date.get().copied(),
-            ever: self.has_signed.load(Ordering::Relaxed),
-            may_have_left: self.is_sent(),
+            signed_at: self.signed_at.get().copied(),
+            has_ever_signed: self.has_signed.load(Ordering::Relaxed),
+            may_have_been_sent: self.is_sent(),
         }
     }
 
-    /// Notes that the request was signed by this time, in seconds after the Unix epoch.
-    pub(super) fn note(&self, signed_at: i64) {
-        // The retries are switched off: there is one transmission.
-        let _ = self.date.set(signed_at);
+    /// Records that the request was signed with this time, in seconds after the Unix epoch, and is sent.
+    pub(super) fn set_signed(&self, signed_at: i64) {
+        // Retries are off, so a request is signed once.
+        let _ = self.signed_at.set(signed_at);
         self.is_sent.store(true, Ordering::Relaxed);
         self.has_signed.store(true, Ordering::Relaxed);
     }
 }
 
-/// What a failed call was signed with.
+/// What is known of a request's signing and sending, to classify its failure.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct SigningInfo {
-    /// The time in the signature, in seconds after the Unix epoch; `None` where it is not known.
-    pub(crate) at: Option<i64>,
-    /// Whether this client has signed any request: there have been credentials.
-    pub(crate) ever: bool,
-    /// Whether the request may have left this machine.
-    pub(crate) may_have_left: bool,
+pub(super) struct SigningInfo {
+    /// The time in the signature, in seconds after the Unix epoch; `None` if it is not known.
+    pub(super) signed_at: Option<i64>,
+    /// Whether this client has signed any request, so that there have been credentials.
+    pub(super) has_ever_signed: bool,
+    /// Whether any part of the request may have been sent.
+    pub(super) may_have_been_sent: bool,
 }
 
 impl SigningInfo {
-    /// Of a call that nobody watched.
-    pub(crate) const UNKNOWN: Self = Self { at: None, ever: false, may_have_left: true };
+    /// For a call without a [`SigningState`].
+    pub(super) const UNKNOWN: Self =
+        Self { signed_at: None, has_ever_signed: false, may_have_been_sent: true };
 }
 
-/// The form of `X-Amz-Date`.
-const DATE: &str = "%Y%m%dT%H%M%SZ";
+/// Format of the `X-Amz-Date` header.
+const DATE_FORMAT: &str = "%Y%m%dT%H%M%SZ";
 
 impl Intercept for SigningState {
     fn name(&self) -> &'static str {
-        "Signing"
+        "SigningState"
     }
 
     fn read_before_attempt(
@@ -104,7 +109,7 @@ impl Intercept for SigningState {
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         if let Some(http_client) = runtime_components.http_client() {
-            self.connections.keep(&http_client);
+            self.connections.set_first(&http_client);
         }
         config.interceptor_state().store_put(RetryConfig::standard());
         Ok(())
@@ -127,14 +132,14 @@ impl Intercept for SigningState {
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let response = context.response_mut();
-        // The SDK does as much for other failures of a server.
+        // After a 5xx the SDK does not reuse the connection. After a 421 it would.
         if response.status().as_u16() == response_body::MISDIRECTED
             && let Some(connection) =
-                config.load::<CaptureSmithyConnection>().and_then(|it| it.get())
+                config.load::<CaptureSmithyConnection>().and_then(|capture| capture.get())
         {
             connection.poison();
         }
-        response_body::check(response);
+        response_body::verify_while_reading(response);
         Ok(())
     }
 
@@ -146,8 +151,8 @@ impl Intercept for SigningState {
     ) -> Result<(), BoxError> {
         self.is_sent.store(true, Ordering::Relaxed);
         let date = context.request().headers().get("x-amz-date");
-        if let Some(Ok(date)) = date.map(|date| NaiveDateTime::parse_from_str(date, DATE)) {
-            self.note(date.and_utc().timestamp());
+        if let Some(Ok(date)) = date.map(|date| NaiveDateTime::parse_from_str(date, DATE_FORMAT)) {
+            self.set_signed(date.and_utc().timestamp());
         }
         Ok(())
     }
@@ -158,8 +163,8 @@ impl Intercept for SigningState {
         _runtime_components: &RuntimeComponents,
         _config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        if let Some(pieces) = self.body.pieces(context.request().body().bytes()) {
-            *context.request_mut().body_mut() = SdkBody::from_body_1_x(pieces);
+        if let Some(chunks) = self.body.chunks(context.request().body().bytes()) {
+            *context.request_mut().body_mut() = SdkBody::from_body_1_x(chunks);
         }
         Ok(())
     }

@@ -1,4 +1,6 @@
-//! The table: create it, wait for it, check that it is one.
+//! The table for events: creates it, waits until it is active, and checks its key.
+//!
+//! Programs use it through the public [`Table`]; a store checks its table with it when it starts.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,26 +15,26 @@ use aws_sdk_dynamodb::types::{
 };
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::classify::classify;
+use super::classify::{ACCESS_DENIED, RESOURCE_NOT_FOUND, classify};
 use super::signing_state::SigningInfo;
 use crate::clock::{FAR_OFF, now};
 use crate::error::BatchError;
 use crate::event::KEY_ATTRIBUTE;
 
-/// How long one call about the table may take. The SDK by itself would wait for ever.
+/// Time limit of one call, the SDK's retries included. The SDK has none by default.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Attempts for one call: these calls are rare, so the SDK's own retries serve them well.
+/// Attempts of one call. These calls are rare, so the SDK's own retries are sufficient.
 const CALL_ATTEMPTS: u32 = 3;
 
-/// How often to look whether a table has become active. It takes the service some seconds.
+/// Interval between checks whether a table has become active, which takes the service some seconds.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What went wrong with the table.
+/// Why the table cannot be used, created or described.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TableError {
-    /// The account has no table of this name in this region.
+    /// The account has no table with this name in this region.
     #[error(
         "there is no table `{table}` in region {region}: check the name and the region, or create \
          it (`dynamodb-eventstore create-table --table {table}`, or Table::create)"
@@ -40,11 +42,11 @@ pub enum TableError {
     Missing {
         /// Name of the table.
         table: String,
-        /// Region that was asked.
+        /// Region of the client; `(none)` if it has none.
         region: String,
     },
 
-    /// The table has another key schema, so it would refuse every event.
+    /// The table has another key schema, so that it would refuse every event.
     #[error(
         "table `{table}` has the key {found}, but events need a table whose only key is the hash \
          key `key` of type S (String): choose another table, or create one"
@@ -52,30 +54,30 @@ pub enum TableError {
     WrongKey {
         /// Name of the table.
         table: String,
-        /// Its key, in words.
+        /// The table's key, in words.
         found: String,
     },
 
-    /// The table is there and cannot be written to.
+    /// The table exists and cannot be written to.
     #[error("table `{table}` is {status}, not ACTIVE: wait for it (Table::wait_until_active)")]
     NotActive {
         /// Name of the table.
         table: String,
-        /// Its status as the service names it.
+        /// The table's status, as the service names it.
         status: String,
     },
 
-    /// The table exists, so it was not created.
+    /// A table with this name exists already, so none was created.
     #[error("table `{table}` exists already")]
     Exists {
         /// Name of the table.
         table: String,
     },
 
-    /// The service could not be asked, or refused.
+    /// The call failed: the service could not be reached, or refused it.
     #[error("{operation} of table `{table}` failed: {cause}")]
     Service {
-        /// What was tried.
+        /// Name of the API operation.
         operation: &'static str,
         /// Name of the table.
         table: String,
@@ -85,18 +87,18 @@ pub enum TableError {
     },
 }
 
-/// How a new table is paid for.
+/// The billing mode of a new table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Capacity {
-    /// Per request, up to 4,000 writes a second at first. The default: there is nothing to plan.
+    /// Pay per request. A new table takes up to 4,000 write units a second. The default.
     #[default]
     OnDemand,
-    /// This many units a second, used or not.
+    /// Pay for this capacity, whether it is used or not.
     Provisioned {
-        /// Reads of up to 4 KB a second, 1 or more.
+        /// Read units a second, each for a consistent read of up to 4 KB. 1 or more.
         read_units: u32,
-        /// Writes of up to 1 KB a second, 1 or more.
+        /// Write units a second, each for a write of up to 1 KB. 1 or more.
         write_units: u32,
     },
 }
@@ -122,14 +124,14 @@ pub struct Table {
 }
 
 impl fmt::Debug for Table {
-    /// Shows the name. A client's configuration can hold a password, in its address.
+    /// Shows the name only: the endpoint in the client's configuration can contain a password.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Table").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
 impl Table {
-    /// The table of this name or ARN, whether it exists or not.
+    /// The table with this name or ARN. It need not exist.
     #[must_use]
     pub fn new(client: &Client, name: impl Into<String>) -> Self {
         let retries = RetryConfig::standard()
@@ -139,12 +141,16 @@ impl Table {
         Self { client: Client::from_conf(config), name: name.into() }
     }
 
-    /// Creates the table. `Ok` means that the service has begun to; see
-    /// [`wait_until_active`](Self::wait_until_active).
+    /// Creates the table. `Ok` means that the service has begun to create it, not that it can be written to;
+    /// see [`wait_until_active`](Self::wait_until_active).
     ///
     /// # Errors
     ///
-    /// [`TableError::Exists`], or [`TableError::Service`].
+    /// [`TableError::Exists`] if there is a table with this name, otherwise [`TableError::Service`].
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the table may or may not be created.
     pub async fn create(&self, capacity: Capacity) -> Result<(), TableError> {
         let call = self
             .client
@@ -160,28 +166,33 @@ impl Table {
         };
         match self.call("CreateTable", call.send()).await {
             Ok(_) => Ok(()),
-            Err(TableError::Service { cause, .. }) if cause.code() == Some(IN_USE) => {
+            Err(TableError::Service { cause, .. }) if cause.code() == Some(RESOURCE_IN_USE) => {
                 Err(TableError::Exists { table: self.name.clone() })
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Waits until the table can be written to, at most `limit`.
+    /// Waits until the table can be written to. It looks every 500 ms for about as long as `limit`; the last
+    /// look may take 10 s longer.
     ///
     /// # Errors
     ///
-    /// [`TableError::NotActive`] when the time is up, and what [`check`](Self::check) says of a table
-    /// that is missing or has another key.
+    /// [`TableError::NotActive`] or [`TableError::Missing`] if that is still so when `limit` has passed. The
+    /// other errors of [`check`](Self::check) at once.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     pub async fn wait_until_active(&self, limit: Duration) -> Result<(), TableError> {
         let start = now();
         let deadline = start.checked_add(limit).unwrap_or(start + FAR_OFF);
         loop {
             match self.check().await {
-                // A table that was just created can be unknown for a moment.
+                // The service may not know a table yet that was just created.
                 Err(TableError::NotActive { .. } | TableError::Missing { .. })
                     if now() + POLL_INTERVAL <= deadline => {}
-                decided => return decided,
+                result => return result,
             }
             sleep_until(Instant::from_std(now() + POLL_INTERVAL)).await;
         }
@@ -191,13 +202,18 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// [`TableError::Missing`], [`TableError::WrongKey`], [`TableError::NotActive`], or
-    /// [`TableError::Service`] when the service could not be asked.
+    /// [`TableError::Missing`], [`TableError::WrongKey`] or [`TableError::NotActive`] for a table that events
+    /// cannot be written to; [`TableError::Service`] if the table could not be described.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     pub async fn check(&self) -> Result<(), TableError> {
         let call = self.client.describe_table().table_name(&self.name);
         let described = self.call("DescribeTable", call.send()).await?;
         let Some(description) = described.table() else {
-            return Err(self.service("DescribeTable", BatchError::invalid_response("it names no table")));
+            let cause = BatchError::invalid_response("it names no table");
+            return Err(self.service_error("DescribeTable", cause));
         };
         if !has_right_key(description) {
             let (table, found) = (self.name.clone(), key_in_words(description));
@@ -212,7 +228,7 @@ impl Table {
         }
     }
 
-    /// [`check`](Self::check), but a role that may only write passes unchecked.
+    /// Like [`check`](Self::check), but succeeds if the role is not allowed to describe the table.
     pub(crate) async fn check_before_writing(&self) -> Result<(), TableError> {
         match self.check().await {
             Err(TableError::Service { cause, .. }) if cause.code() == Some(ACCESS_DENIED) => {
@@ -222,7 +238,7 @@ impl Table {
                 );
                 Ok(())
             }
-            checked => checked,
+            result => result,
         }
     }
 
@@ -239,17 +255,17 @@ impl Table {
             Ok(Err(error)) => classify(&error, SigningInfo::UNKNOWN),
             Err(_) => BatchError::timed_out(CALL_TIMEOUT),
         };
-        if cause.code() == Some(NOT_FOUND) {
-            return Err(self.missing());
+        if cause.code() == Some(RESOURCE_NOT_FOUND) {
+            return Err(self.missing_error());
         }
-        Err(self.service(operation, cause))
+        Err(self.service_error(operation, cause))
     }
 
-    fn service(&self, operation: &'static str, cause: BatchError) -> TableError {
+    fn service_error(&self, operation: &'static str, cause: BatchError) -> TableError {
         TableError::Service { operation, table: self.name.clone(), cause: Box::new(cause) }
     }
 
-    fn missing(&self) -> TableError {
+    fn missing_error(&self) -> TableError {
         let region = self.client.config().region();
         TableError::Missing {
             table: self.name.clone(),
@@ -258,9 +274,7 @@ impl Table {
     }
 }
 
-const NOT_FOUND: &str = "ResourceNotFoundException";
-const IN_USE: &str = "ResourceInUseException";
-const ACCESS_DENIED: &str = "AccessDeniedException";
+const RESOURCE_IN_USE: &str = "ResourceInUseException";
 
 fn key_schema() -> Vec<KeySchemaElement> {
     let key =
@@ -292,7 +306,7 @@ fn has_right_key(description: &TableDescription) -> bool {
             .any(|attribute| attribute_definitions().contains(attribute))
 }
 
-/// The table's key as a sentence has it: "hash key `id` of type N and range key `at` of type S".
+/// The table's key in words: "hash key `id` of type N and range key `at` of type S".
 fn key_in_words(description: &TableDescription) -> String {
     let words: Vec<String> = description
         .key_schema()

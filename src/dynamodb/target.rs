@@ -1,4 +1,4 @@
-//! Where a store writes, and by which way.
+//! Where a store writes, and by which transport: the builder's settings, and the batch writer made from them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,23 +10,24 @@ use aws_sdk_dynamodb::config::SharedCredentialsProvider;
 use super::{BatchWriter, DirectBatchWriter, SdkBatchWriter};
 use crate::error::ConfigError;
 
-/// By which way batches go to the service.
+/// How batches are sent to the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Transport {
-    /// [`Direct`](Self::Direct) for a store that is set up from configuration, [`Sdk`](Self::Sdk) for one that is
-    /// given a client.
+    /// [`Sdk`](Self::Sdk) for a store that is given a client, otherwise [`Direct`](Self::Direct).
     #[default]
     Automatic,
-    /// Without the SDK's orchestrator, from its parts, at about half of the cost: one request of the SDK's is recorded
-    /// and repeated for each batch. Where that request is not one that this crate knows to repeat (an interceptor
-    /// adds a header, a later SDK speaks another protocol), calls go through the SDK, with one warning.
+    /// Without the SDK's orchestrator, at about half of the cost of a call through the SDK. The SDK makes one request,
+    /// which is captured and serves as the template of all others. Connections and credentials are the SDK's.
+    ///
+    /// If this crate cannot repeat that request (an interceptor adds a header, or a later SDK uses another protocol),
+    /// all calls go through the SDK, and a warning is logged once.
     Direct,
     /// Through the SDK's client, with its interceptors, spans and metrics.
     Sdk,
 }
 
-/// Where a store writes, as it was set.
+/// The builder's settings of where a store writes.
 #[derive(Default)]
 pub(crate) struct TargetSettings {
     pub(crate) table: Option<String>,
@@ -42,7 +43,7 @@ pub(crate) struct TargetSettings {
 
 impl TargetSettings {
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
-        let ways = [
+        let sources = [
             ("sdk_config", self.sdk_config.is_some()),
             ("client", self.client.is_some()),
             ("batch_writer", self.batch_writer.is_some()),
@@ -50,27 +51,28 @@ impl TargetSettings {
         let settings = [
             ("region", self.region.clone()),
             ("credentials", self.credentials.as_ref().map(|_| "hidden".to_owned())),
-            ("endpoint_url", self.endpoint_url.as_deref().map(without_user)),
+            ("endpoint_url", self.endpoint_url.as_deref().map(hide_user_info)),
         ];
         if self.batch_writer.is_some() && self.return_consumed_capacity {
             let limit = "be false together with `batch_writer`, which asks for it by itself";
             return Err(ConfigError::new("return_consumed_capacity", true, limit));
         }
-        let mut chosen = ways.iter().filter(|(_, is_set)| *is_set).map(|(way, _)| *way);
-        let first = chosen.next();
-        if let (Some(first), Some(second)) = (first, chosen.next()) {
+        let mut given = sources.iter().filter(|(_, is_set)| *is_set).map(|(source, _)| *source);
+        let source = given.next();
+        if let (Some(first), Some(second)) = (source, given.next()) {
             let limit = format!("not be given together with `{first}`");
             return Err(ConfigError::new(second, "set", limit));
         }
-        if let Some(way) = first {
+        if let Some(source) = source {
             for (setting, value) in settings {
                 if let Some(value) = value {
-                    let limit = format!("not be given together with `{way}`, which brings its own");
+                    let limit =
+                        format!("not be given together with `{source}`, which brings its own");
                     return Err(ConfigError::new(setting, value, limit));
                 }
             }
         }
-        match (&self.table, first) {
+        match (&self.table, source) {
             (Some(table), Some("batch_writer")) => {
                 let limit = "not be given together with `batch_writer`, which knows its own";
                 Err(ConfigError::new("table", table, limit))
@@ -89,39 +91,39 @@ impl TargetSettings {
         let table = self.table.unwrap_or_default();
         match (self.batch_writer, self.client, self.sdk_config) {
             (Some(writer), ..) => Ok(Target::Writer(writer)),
-            (_, Some(client), _) => Target::of_client(client, table),
-            (_, _, Some(sdk_config)) => Target::of_configuration(&sdk_config, table),
+            (_, Some(client), _) => Target::from_client(client, table),
+            (_, _, Some(sdk_config)) => Target::from_sdk_config(&sdk_config, table),
             _ => {
                 let Self { region, credentials, endpoint_url, .. } = self;
-                // Boxed, as it is large beside the rest and done with before the rest begins.
-                let sdk_config = Box::pin(load(region, credentials, endpoint_url)).await;
-                Target::of_configuration(&sdk_config, table)
+                // Boxed, because this future is much larger than the rest of the caller's.
+                let sdk_config = Box::pin(load_sdk_config(region, credentials, endpoint_url)).await;
+                Target::from_sdk_config(&sdk_config, table)
             }
         }
     }
 }
 
 impl fmt::Debug for TargetSettings {
-    /// Shows nothing of the credentials.
+    /// Omits the credentials, and whatever may contain them.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("TargetSettings")
             .field("table", &self.table)
             .field("region", &self.region)
-            .field("endpoint_url", &self.endpoint_url.as_deref().map(without_user))
+            .field("endpoint_url", &self.endpoint_url.as_deref().map(hide_user_info))
             .field("transport", &self.transport)
             .finish_non_exhaustive()
     }
 }
 
-/// Where the batches go.
+/// Where a store writes.
 pub(crate) enum Target {
-    /// Through a client that was handed in, with its interceptors and all.
+    /// A client that the caller has given.
     Client {
         client: Client,
         table: String,
     },
-    /// To where the configuration leads.
+    /// A client that was made from configuration.
     Configured {
         client: Client,
         table: String,
@@ -129,9 +131,9 @@ pub(crate) enum Target {
     Writer(Arc<dyn BatchWriter>),
 }
 
-/// The standard AWS chain, but for what is given. Its retries are its own: they are those of the services that
-/// credentials come from.
-async fn load(
+/// The configuration of the standard AWS chain, with the values that are given. It keeps its retries, which apply to
+/// the services that provide credentials.
+async fn load_sdk_config(
     region: Option<String>,
     credentials: Option<SharedCredentialsProvider>,
     endpoint_url: Option<String>,
@@ -150,18 +152,18 @@ async fn load(
 }
 
 impl Target {
-    fn of_client(client: Client, table: String) -> Result<Self, ConfigError> {
+    fn from_client(client: Client, table: String) -> Result<Self, ConfigError> {
         check_region(&client)?;
         Ok(Self::Client { client, table })
     }
 
-    fn of_configuration(sdk_config: &SdkConfig, table: String) -> Result<Self, ConfigError> {
+    fn from_sdk_config(sdk_config: &SdkConfig, table: String) -> Result<Self, ConfigError> {
         let client = Client::new(sdk_config);
         check_region(&client)?;
         Ok(Self::Configured { client, table })
     }
 
-    /// The table, where it can be asked about itself.
+    /// The client and the name of the table. `None` for a batch writer of the caller's own.
     pub(crate) fn table(&self) -> Option<(&Client, &str)> {
         match self {
             Self::Client { client, table } | Self::Configured { client, table } => {
@@ -207,13 +209,13 @@ fn check_region(client: &Client) -> Result<(), ConfigError> {
     Err(ConfigError::new("region", "missing", limit))
 }
 
-/// An address as it may be shown: a name and a password before an `@` are hidden. Of several `@` the last one counts,
-/// wherever it stands: a password that is not escaped can hold whatever ends a host.
-fn without_user(url: &str) -> String {
+/// The URL with `hidden` in the place of a user name and password. Everything before the last `@` is hidden, because
+/// a password that is not percent-encoded may contain any character.
+fn hide_user_info(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
-    let Some((_, shown)) = rest.rsplit_once('@') else { return url.to_owned() };
+    let Some((_, host_and_path)) = rest.rsplit_once('@') else { return url.to_owned() };
     let separator = if scheme.is_empty() { "" } else { "://" };
-    format!("{scheme}{separator}hidden@{shown}")
+    format!("{scheme}{separator}hidden@{host_and_path}")
 }
 
 #[cfg(test)]
@@ -224,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_stands_before_the_host_of_an_address_is_hidden() {
+    fn user_info_of_a_url_is_hidden() {
         for (url, shown) in [
             ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
             ("http://user:secret@host:8000/path", "http://hidden@host:8000/path"),
@@ -234,15 +236,15 @@ mod tests {
             ("http://user:a/b?c@d@host", "http://hidden@host"),
             ("user:secret@host", "hidden@host"),
         ] {
-            assert_eq!(without_user(url), shown);
+            assert_eq!(hide_user_info(url), shown);
         }
     }
 
     #[tokio::test]
-    async fn the_chain_of_credentials_keeps_its_retries() {
+    async fn loaded_configuration_keeps_its_retries() {
         let credentials = Credentials::new("id", "secret", None, None, "test");
         let credentials = SharedCredentialsProvider::new(credentials);
-        let loaded = load(Some("us-east-1".to_owned()), Some(credentials), None).await;
+        let loaded = load_sdk_config(Some("us-east-1".to_owned()), Some(credentials), None).await;
         assert!(loaded.retry_config().is_some_and(RetryConfig::has_retry));
     }
 }

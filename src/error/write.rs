@@ -222,9 +222,7 @@ impl fmt::Display for WriteError {
             FailureReason::NotRetryable => formatter.write_str("a retry would fail the same way"),
             FailureReason::Deadline => formatter.write_str("its deadline passed"),
             FailureReason::Attempts => formatter.write_str("it has no attempts left"),
-            FailureReason::CloseDeadline => {
-                formatter.write_str("the deadline of close() passed")
-            }
+            FailureReason::CloseDeadline => formatter.write_str("the deadline of close() passed"),
             FailureReason::WorkerLost(lost) => lost.fmt(formatter),
         }?;
         if let Some(cause) = last_cause {

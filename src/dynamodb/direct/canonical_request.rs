@@ -1,16 +1,16 @@
-//! The canonical form of requests that differ in their body and their time, and in nothing else
+//! The template of the canonical request from which the signer computes signatures
 //! ([Signature Version 4](https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html)).
 
-/// Sent, and not signed: a proxy may change it.
-const UNSIGNED: &str = "user-agent";
+/// This header is sent but not signed, because a proxy may change it.
+const UNSIGNED_HEADER: &str = "user-agent";
 
-/// A canonical request with gaps for what is different in each.
+/// The canonical form of requests that differ only in body, time and session token.
 #[derive(Debug)]
 pub(super) struct CanonicalRequest {
-    /// The signed headers, in the order of their names.
+    /// The signed headers, sorted by name.
     headers: Vec<Header>,
-    /// Names of the signed headers, without a session token's and with it.
-    names: [String; 2],
+    /// The names of the signed headers, without and with that of the session token.
+    signed_headers: [String; 2],
 }
 
 #[derive(Debug)]
@@ -28,12 +28,12 @@ enum Value {
 }
 
 impl CanonicalRequest {
-    /// Of requests to this address with these headers. `None` for an address with a path.
-    pub(super) fn of(uri: &str, headers: &[(String, String)]) -> Option<Self> {
-        let host = host(uri)?;
+    /// The canonical form of requests to `uri` with these headers. `None` if `uri` has a path.
+    pub(super) fn new(uri: &str, headers: &[(String, String)]) -> Option<Self> {
+        let host = host_header(uri)?;
         let fixed = headers
             .iter()
-            .filter(|(name, _)| name != UNSIGNED)
+            .filter(|(name, _)| name != UNSIGNED_HEADER)
             .map(|(name, value)| (name.as_str(), Value::Fixed(value.clone())));
         let mut headers: Vec<Header> = [
             ("host", Value::Fixed(host.to_owned())),
@@ -46,21 +46,21 @@ impl CanonicalRequest {
         .map(|(name, value)| Header { name: name.to_owned(), value })
         .collect();
         headers.sort_by(|one, other| one.name.cmp(&other.name));
-        let names = [false, true].map(|with_token| {
+        let signed_headers = [false, true].map(|with_token| {
             let names = headers.iter().filter(|header| with_token || !header.is_token());
             names.map(|header| header.name.as_str()).collect::<Vec<_>>().join(";")
         });
-        Some(Self { headers, names })
+        Some(Self { headers, signed_headers })
     }
 
-    /// Names of the signed headers.
-    pub(super) fn names(&self, with_token: bool) -> &str {
-        let [without, with] = &self.names;
+    /// The names of the signed headers, as in the signature's `SignedHeaders`.
+    pub(super) fn signed_headers(&self, with_token: bool) -> &str {
+        let [without, with] = &self.signed_headers;
         if with_token { with } else { without }
     }
 
-    /// The canonical request with a body of this length and SHA-256.
-    pub(super) fn fill(
+    /// The text of the canonical request for a body of this length and this SHA-256 in hexadecimal digits.
+    pub(super) fn render(
         &self,
         body_bytes: usize,
         date: &str,
@@ -84,7 +84,7 @@ impl CanonicalRequest {
                 request.push_str(part);
             }
         }
-        for part in ["\n", self.names(token.is_some()), "\n", body_hash] {
+        for part in ["\n", self.signed_headers(token.is_some()), "\n", body_hash] {
             request.push_str(part);
         }
         request
@@ -97,8 +97,8 @@ impl Header {
     }
 }
 
-/// What the `host` header of a request to `uri` says, which has no path.
-fn host(uri: &str) -> Option<&str> {
+/// The value of the `host` header of a request to `uri`. `None` if `uri` has a path, a query or user info.
+fn host_header(uri: &str) -> Option<&str> {
     let (scheme, rest) = uri.split_once("://")?;
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     let default_port = if scheme == "https" { ":443" } else { ":80" };

@@ -1,4 +1,4 @@
-//! One request of the SDK's, captured just before it would be sent.
+//! Captures one request of the SDK just before it would be sent. The request template is made from it.
 
 use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,14 +9,14 @@ use aws_sdk_dynamodb::error::BoxError;
 use aws_smithy_types::config_bag::ConfigBag;
 use aws_smithy_types::timeout::TimeoutConfig;
 
-use super::known_request::unexpected;
-use crate::dynamodb::classify::chain;
+use super::known_request::difference_from_known;
+use crate::dynamodb::classify::error_chain;
 
-/// What this crate adds to the SDK's own words on who asks.
+/// This crate's part of the `user-agent` header, which follows the SDK's.
 const USER_AGENT: &str = concat!("lib/dynamodb-eventstore/", env!("CARGO_PKG_VERSION"));
 
-/// Headers of which each request has its own.
-const OWN_HEADERS: [&str; 7] = [
+/// Headers whose values differ from request to request.
+const PER_REQUEST_HEADERS: [&str; 7] = [
     "authorization",
     "x-amzn-trace-id",
     "x-amz-date",
@@ -26,7 +26,8 @@ const OWN_HEADERS: [&str; 7] = [
     "amz-sdk-request",
 ];
 
-/// Captures a request in the place of its transmission.
+/// An interceptor that captures the request of a call and ends the call with an error. Clones share the captured
+/// request.
 #[derive(Debug, Clone)]
 pub(super) struct RequestCapture {
     table: String,
@@ -38,8 +39,8 @@ impl RequestCapture {
         Self { table: table.to_owned(), captured: Arc::default() }
     }
 
-    /// Takes the captured request out: it holds the call's components, which hold this interceptor, so that neither
-    /// would ever be freed.
+    /// The captured request. It must be taken out: it holds the call's components, which hold this interceptor, so
+    /// the reference cycle would never be freed.
     pub(super) fn take(&self) -> Option<CapturedRequest> {
         self.lock().take()
     }
@@ -56,23 +57,23 @@ pub(super) struct CapturedRequest {
     pub(super) headers: Vec<(String, String)>,
     pub(super) authorization: String,
     pub(super) timeouts: TimeoutConfig,
-    /// What keeps the request from being repeated.
-    pub(super) unexpected: Option<String>,
+    /// Why the request cannot be repeated; `None` if it can.
+    pub(super) difference: Option<String>,
 }
 
-/// Ends the call that is recorded.
+/// The error with which the interceptor ends the call.
 #[derive(Debug, thiserror::Error)]
-#[error("recorded, and not to be sent")]
-struct Stopped;
+#[error("the request was captured instead of being sent")]
+struct Captured;
 
-/// Whether the recorder ended the call, and nothing after it changed that.
-pub(super) fn has_stopped(error: &(dyn Error + 'static)) -> bool {
-    chain(error).any(|error| error.is::<Stopped>())
+/// Whether a call failed because the interceptor ended it.
+pub(super) fn was_captured(error: &(dyn Error + 'static)) -> bool {
+    error_chain(error).any(|error| error.is::<Captured>())
 }
 
-/// What AWS Lambda knows its invocation by, for requests to name: the SDK does the same. In Lambda it
-/// changes from one invocation to the next.
-pub(super) fn lambda_trace() -> Option<String> {
+/// The trace id of the current AWS Lambda invocation, which requests name as the SDK's do. `None` outside of Lambda.
+/// It changes with each invocation.
+pub(super) fn lambda_trace_id() -> Option<String> {
     std::env::var_os("AWS_LAMBDA_FUNCTION_NAME")?;
     let trace = std::env::var("_X_AMZN_TRACE_ID").ok()?;
     trace.bytes().all(|byte| (b' '..=b'~').contains(&byte)).then_some(trace)
@@ -93,7 +94,7 @@ impl Intercept for RequestCapture {
         let headers = request
             .headers()
             .iter()
-            .filter(|(name, _)| !OWN_HEADERS.contains(name))
+            .filter(|(name, _)| !PER_REQUEST_HEADERS.contains(name))
             .map(|(name, value)| match name {
                 "user-agent" => (name.to_owned(), format!("{value} {USER_AGENT}")),
                 _ => (name.to_owned(), value.to_owned()),
@@ -108,9 +109,9 @@ impl Intercept for RequestCapture {
                 .load::<TimeoutConfig>()
                 .cloned()
                 .unwrap_or_else(TimeoutConfig::disabled),
-            unexpected: unexpected(request, &self.table, lambda_trace().as_deref()),
+            difference: difference_from_known(request, &self.table, lambda_trace_id().as_deref()),
         };
         *self.lock() = Some(captured);
-        Err(Stopped.into())
+        Err(Captured.into())
     }
 }

@@ -1,10 +1,11 @@
-//! What the SDK's request is known to look like. Only such a request is repeated without the SDK.
+//! Compares a captured request with the form that the SDK's requests are known to have. Only such a request is
+//! repeated without the SDK.
 
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use serde_json::{Value, json};
 
-/// Headers that a request of the SDK is known to have. None of them depends on the body, but for those that each
-/// repeated request has its own of.
+/// Headers that a request of the SDK may have. They do not depend on the body, except those that each repeated request
+/// sets for itself.
 const KNOWN_HEADERS: [&str; 11] = [
     "amz-sdk-invocation-id",
     "amz-sdk-request",
@@ -16,30 +17,30 @@ const KNOWN_HEADERS: [&str; 11] = [
     "x-amz-security-token",
     "x-amz-target",
     "x-amz-user-agent",
-    TRACE,
+    TRACE_HEADER,
 ];
 
-/// Headers that a request must have, with these values.
+/// Headers that a request must have, with their values.
 const EXPECTED_HEADERS: [(&str, &str); 2] = [
     ("content-type", "application/x-amz-json-1.0"),
     ("x-amz-target", "DynamoDB_20120810.BatchWriteItem"),
 ];
 
-/// Tells an invocation of AWS Lambda. Each repeated request has that of its own time, and cannot know another's.
-const TRACE: &str = "x-amzn-trace-id";
+/// Names the AWS Lambda invocation. Repeated requests set it from the environment, so any other value would be lost.
+const TRACE_HEADER: &str = "x-amzn-trace-id";
 
-/// What is not as expected in a request that writes no items to `table`; `None` where all is. `trace` is what the
-/// environment gives for the trace's header.
-pub(super) fn unexpected(
+/// The first difference between `request` and the known request that writes no items to `table`. `None` if there is
+/// no difference. `trace_id` is the value that the environment gives for the trace header.
+pub(super) fn difference_from_known(
     request: &HttpRequest,
     table: &str,
-    trace: Option<&str>,
+    trace_id: Option<&str>,
 ) -> Option<String> {
     if request.method() != "POST" {
         return Some(format!("its method is {}", request.method()));
     }
     for (name, value) in request.headers() {
-        if !KNOWN_HEADERS.contains(&name) || (name == TRACE && Some(value) != trace) {
+        if !KNOWN_HEADERS.contains(&name) || (name == TRACE_HEADER && Some(value) != trace_id) {
             return Some(format!("it has the header {name}"));
         }
     }
@@ -72,12 +73,12 @@ mod tests {
     }
 
     #[test]
-    fn the_known_request_is_as_expected() {
-        assert_eq!(unexpected(&request(), "events", None), None);
+    fn known_request_has_no_difference() {
+        assert_eq!(difference_from_known(&request(), "events", None), None);
     }
 
     #[test]
-    fn anything_else_is_named() {
+    fn difference_is_named() {
         type Change = fn(&mut HttpRequest);
         let changes: [(Change, &str); 5] = [
             (|request| request.set_method("PUT").unwrap(), "its method is PUT"),
@@ -95,23 +96,23 @@ mod tests {
             ),
             (|request| *request.body_mut() = SdkBody::from(vec![0xbf, 0xff]), "its body is not"),
         ];
-        for (change, said) in changes {
+        for (change, expected) in changes {
             let mut request = request();
             change(&mut request);
-            let told = unexpected(&request, "events", None).unwrap();
-            assert!(told.starts_with(said), "{told}");
+            let difference = difference_from_known(&request, "events", None).unwrap();
+            assert!(difference.starts_with(expected), "{difference}");
         }
-        assert!(unexpected(&request(), "others", None).is_some());
+        assert!(difference_from_known(&request(), "others", None).is_some());
     }
 
     #[test]
-    fn a_trace_is_known_where_the_environment_gives_it() {
+    fn trace_header_must_match_the_environment() {
         let mut request = request();
-        request.headers_mut().insert(TRACE, "Root=1-2-3");
-        assert_eq!(unexpected(&request, "events", Some("Root=1-2-3")), None);
-        for trace in [None, Some("Root=4-5-6")] {
-            let told = unexpected(&request, "events", trace).unwrap();
-            assert_eq!(told, "it has the header x-amzn-trace-id");
+        request.headers_mut().insert(TRACE_HEADER, "Root=1-2-3");
+        assert_eq!(difference_from_known(&request, "events", Some("Root=1-2-3")), None);
+        for trace_id in [None, Some("Root=4-5-6")] {
+            let difference = difference_from_known(&request, "events", trace_id).unwrap();
+            assert_eq!(difference, "it has the header x-amzn-trace-id");
         }
     }
 }

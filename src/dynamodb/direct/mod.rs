@@ -1,10 +1,10 @@
-//! The edge without the SDK's orchestrator, which costs more than all else on a request's way.
+//! The batch writer that calls DynamoDB without the SDK's orchestrator, which costs more than the rest of a call.
+//! A store that is built from configuration uses it.
 //!
-//! The SDK makes one request, which is recorded just before it would be sent: where it goes, with which
-//! headers, signed for which region, over which connections, with whose credentials. Every batch then
-//! repeats that request with a body, a time and a signature of its own, out of the SDK's own parts. So
-//! whatever decides over the first (endpoint variables, FIPS, dual stack, account-based endpoints, proxies,
-//! the chain of credentials) decides over all.
+//! The SDK makes one request, which is captured just before it would be sent: its endpoint, headers, region,
+//! connections and credentials provider. Every batch repeats that request with its own body, time and
+//! signature. So the settings that apply to the first request (endpoint variables, FIPS, dual stack,
+//! account-based endpoints, proxies, the chain of credentials providers) apply to all.
 
 mod canonical_request;
 mod captured_request;
@@ -25,8 +25,8 @@ use futures::future::BoxFuture;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::classify::{date, refused};
-use super::client::{Call, RefreshableClient, unprepared};
+use super::classify::{error_response, service_time};
+use super::client::{Call, RefreshableClient, no_credentials_within};
 use super::request::RequestSettings;
 use super::response_body::MISDIRECTED;
 use super::signing_state::SigningInfo;
@@ -37,19 +37,20 @@ use crate::event::Event;
 use crate::event::key::EventKey;
 use request_template::{RequestTemplate, TemplateError};
 
-/// Writes batches by repeating one recorded request; reads them back through the SDK.
+/// Writes batches by repeating one captured request. Reads them back through the SDK.
 #[derive(Debug)]
 pub(crate) struct DirectBatchWriter {
     sdk: SdkBatchWriter,
     client: RefreshableClient,
     settings: RequestSettings,
     template: Mutex<Option<Arc<RequestTemplate>>>,
-    /// The service's clock less this machine's, in seconds, as far as the service has complained.
+    /// The service's time minus the client's, in seconds. Measured when the service refuses a signature because of its
+    /// time; 0 before.
     skew_seconds: AtomicI64,
-    /// Whether signatures follow the service's clock, as the SDK's do unless its configuration says no.
+    /// Whether signatures follow the service's clock, as the SDK's do by default.
     corrects_clock: bool,
-    /// Whether all calls are left to the SDK.
-    falls_back: AtomicBool,
+    /// Whether all calls go through the SDK, because its request cannot be repeated.
+    uses_sdk: AtomicBool,
 }
 
 const INVALID_ENDPOINT: &str = "InvalidEndpointException";
@@ -60,31 +61,32 @@ impl DirectBatchWriter {
         let client = RefreshableClient::new(client);
         let settings = RequestSettings { table: table.into(), return_consumed_capacity: false };
         Self {
-            sdk: SdkBatchWriter::sharing(client.clone(), settings.clone()),
+            sdk: SdkBatchWriter::with_client(client.clone(), settings.clone()),
             client,
             settings,
             template: Mutex::new(None),
             skew_seconds: AtomicI64::new(0),
             corrects_clock,
-            falls_back: AtomicBool::new(false),
+            uses_sdk: AtomicBool::new(false),
         }
     }
 
-    /// Has each answer say how many write units the call took.
+    /// Whether each receipt says how many write units its call consumed.
     pub(crate) fn return_consumed_capacity(mut self, return_consumed_capacity: bool) -> Self {
         self.settings.return_consumed_capacity = return_consumed_capacity;
         self.sdk = self.sdk.return_consumed_capacity(return_consumed_capacity);
         self
     }
 
-    /// The recorded request, made anew when its credentials were thrown away.
+    /// The template, which is made anew when the credentials were reloaded or the endpoint is no longer valid.
     async fn template(&self, call: &Call) -> Result<Arc<RequestTemplate>, TemplateError> {
         let mut current = self.template.lock().await;
         match &*current {
-            Some(template) if template.is_good_for(call) => Ok(Arc::clone(template)),
-            before => {
-                let is_first = before.is_none();
-                let template = Arc::new(RequestTemplate::make(call, &self.settings.table).await?);
+            Some(template) if template.is_usable_for(call) => Ok(Arc::clone(template)),
+            last => {
+                let is_first = last.is_none();
+                let template = RequestTemplate::capture(call, &self.settings.table).await?;
+                let template = Arc::new(template);
                 if is_first {
                     tracing::debug!(
                         transport = "direct",
@@ -97,9 +99,9 @@ impl DirectBatchWriter {
         }
     }
 
-    /// Leaves all calls to the SDK from now on, and says why, once.
+    /// Sends all further calls through the SDK, and logs the reason once.
     fn fall_back(&self, reason: &str) {
-        if !self.falls_back.swap(true, Ordering::Relaxed) {
+        if !self.uses_sdk.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 transport = "sdk",
                 reason,
@@ -108,29 +110,29 @@ impl DirectBatchWriter {
         }
     }
 
-    /// Sends the request with the body that `render` makes, once there are credentials for it.
-    /// `None` where it is not known how to, and the call is the SDK's.
+    /// Makes one attempt with the body that `render` returns, which is called as soon as there are credentials.
+    /// `None` if the SDK's request cannot be repeated, so that the call has to go through the SDK.
     pub(crate) async fn write(
         &self,
         render: impl FnOnce() -> Bytes,
         limit: Duration,
     ) -> Option<Result<BatchReceipt, BatchError>> {
-        let begun = now();
-        let call = self.client.begin();
+        let began = now();
+        let call = self.client.begin_call();
         let result = match timeout(limit, self.prepare(&call)).await {
             Ok(Ok(prepared)) => {
-                let left = || limit.saturating_sub(now().saturating_duration_since(begun));
-                self.send(&call, prepared, render, left).await
+                let time_left = || limit.saturating_sub(now().saturating_duration_since(began));
+                self.send(&call, prepared, render, time_left).await
             }
             Ok(Err(TemplateError::Failed(failure))) => Err(failure),
-            Ok(Err(TemplateError::Unknown(reason))) => {
+            Ok(Err(TemplateError::Unsupported(reason))) => {
                 self.fall_back(&reason);
                 return None;
             }
-            Err(_) => Err(unprepared(limit)),
+            Err(_) => Err(no_credentials_within(limit)),
         };
-        let answered = RefreshableClient::answered(result, &call);
-        Some(answered.map_err(|failure| self.client.note(failure, &call)))
+        let result = RefreshableClient::reject_early_response(result, &call);
+        Some(result.map_err(|failure| self.client.conclude_failure(failure, &call)))
     }
 
     async fn send(
@@ -138,72 +140,71 @@ impl DirectBatchWriter {
         call: &Call,
         (template, identity): (Arc<RequestTemplate>, Identity),
         render: impl FnOnce() -> Bytes,
-        left: impl FnOnce() -> Duration,
+        time_left: impl FnOnce() -> Duration,
     ) -> Result<BatchReceipt, BatchError> {
         let body = render();
-        let machine_time = template.now();
-        let signed_at = shifted(machine_time, self.skew_seconds.load(Ordering::Relaxed));
-        let request = template.request(&identity, &body, signed_at)?;
-        let slot = call.payload.slot();
-        slot.keep(&body);
+        let client_time = template.now();
+        let signed_at = shifted(client_time, self.skew_seconds.load(Ordering::Relaxed));
+        let request = template.signed_request(&identity, &body, signed_at)?;
+        let source = call.body.source();
+        source.set(&body);
         drop(body);
-        call.signing.note(unix_seconds(signed_at));
-        // To render and sign a large body takes a while as well.
-        let left = left();
-        let left = template.attempt_timeout.map_or(left, |own| own.min(left));
-        let exchange = template.exchange(request, &slot, call.signing.signed());
-        let answered = timeout(left, exchange).await;
-        let (response, body) = answered.map_err(|_| BatchError::timed_out(left))??;
-        let receipt = self.read(&response, &body, call.signing.signed());
+        call.signing.set_signed(unix_seconds(signed_at));
+        // Measured here, because rendering and signing a large body takes time as well.
+        let time_left = time_left();
+        let limit = template.attempt_timeout.map_or(time_left, |own| own.min(time_left));
+        let response = timeout(limit, template.send(request, &source, call.signing.info())).await;
+        let (response, body) = response.map_err(|_| BatchError::timed_out(limit))??;
+        let receipt = self.parse(&response, &body, call.signing.info());
         let code = receipt.as_ref().err().and_then(BatchError::code);
         if response.status().as_u16() == MISDIRECTED || code == Some(INVALID_ENDPOINT) {
-            // The address is not the table's any more: the SDK finds it anew.
-            template.give_up();
+            // The table has moved to another endpoint, which the SDK has to resolve.
+            template.invalidate();
         }
         if let Err(failure) = &receipt
             && self.corrects_clock
             && failure.class() == FailureClass::ClockSkew
-            && let Some(theirs) = date(&response)
+            && let Some(service_time) = service_time(&response)
         {
-            self.skew_seconds.store(theirs - unix_seconds(machine_time), Ordering::Relaxed);
+            self.skew_seconds.store(service_time - unix_seconds(client_time), Ordering::Relaxed);
         }
         match (response::request_id(&response), receipt) {
             (Some(id), Ok(receipt)) => Ok(receipt.with_request_id(id)),
             (Some(id), Err(failure)) => Err(failure.with_request_id(id)),
-            // Without its request id it is not known to be the service's.
+            // Without a request id the response may not be the service's, so the call may still be in flight.
             (None, Err(failure)) => Err(failure.with_call_in_flight()),
             (None, receipt) => receipt,
         }
     }
 
-    /// All that a request needs beside its body.
+    /// The template and the credentials for a request.
     async fn prepare(
         &self,
         call: &Call,
     ) -> Result<(Arc<RequestTemplate>, Identity), TemplateError> {
         let template = self.template(call).await?;
         let identity =
-            template.identity(call.signing.signed()).await.map_err(TemplateError::Failed)?;
-        if template.is_for(&identity) {
+            template.identity(call.signing.info()).await.map_err(TemplateError::Failed)?;
+        if template.is_for_account_of(&identity) {
             return Ok((template, identity));
         }
-        // The credentials are another account's by now, whose address may be another.
-        template.give_up();
+        // The credentials are now of another account, which may have another endpoint.
+        template.invalidate();
         let template = self.template(call).await?;
         Ok((template, identity))
     }
 
-    fn read(
+    fn parse(
         &self,
         response: &HttpResponse,
         body: &[u8],
-        signed: SigningInfo,
+        signing: SigningInfo,
     ) -> Result<BatchReceipt, BatchError> {
         if response.status().is_success() {
-            return response::receipt(&self.settings.table, body);
+            return response::parse_receipt(&self.settings.table, body);
         }
-        let (code, message) = response::error(response, body);
-        Err(refused(response, body, code.as_deref(), message.as_deref(), signed))
+        let (code, message) = response::error_code_and_message(response, body);
+        Err(error_response(response, body, code.as_deref(), message.as_deref(), signing))
     }
 }
 
@@ -221,15 +222,15 @@ impl BatchWriter for DirectBatchWriter {
         limit: Duration,
     ) -> BoxFuture<'a, Result<BatchReceipt, BatchError>> {
         async move {
-            let begun = now();
-            if !self.falls_back.load(Ordering::Relaxed) {
+            let began = now();
+            if !self.uses_sdk.load(Ordering::Relaxed) {
                 let render = || Bytes::from(request::batch_write_item(&self.settings, events));
-                if let Some(answer) = self.write(render, limit).await {
-                    return answer;
+                if let Some(result) = self.write(render, limit).await {
+                    return result;
                 }
             }
-            let left = limit.saturating_sub(now().saturating_duration_since(begun));
-            self.sdk.write_batch_within(events, left).await
+            let time_left = limit.saturating_sub(now().saturating_duration_since(began));
+            self.sdk.write_batch_within(events, time_left).await
         }
         .boxed()
     }

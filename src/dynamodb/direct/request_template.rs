@@ -1,4 +1,5 @@
-//! What all requests of a store share, from one captured request of the SDK's.
+//! The template of the direct writer's requests, made from one captured request of the SDK. It signs and sends
+//! them with the SDK's own parts.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,9 +24,9 @@ use aws_smithy_types::config_bag::{ConfigBag, Layer};
 use aws_smithy_types::retry::RetryConfig;
 use bytes::Bytes;
 
-use super::captured_request::{CapturedRequest, RequestCapture, has_stopped, lambda_trace};
-use super::signer::{Scope, SignatureHeaders, Signer};
-use crate::dynamodb::chunked_body::ChunkedBodySlot;
+use super::captured_request::{CapturedRequest, RequestCapture, lambda_trace_id, was_captured};
+use super::signer::{CredentialScope, SignatureHeaders, Signer};
+use crate::dynamodb::chunked_body::ChunkedBodySource;
 use crate::dynamodb::classify::{classify, credentials_failure, dispatch_failure};
 use crate::dynamodb::client::Call;
 use crate::dynamodb::signing_state::SigningInfo;
@@ -34,27 +35,27 @@ use crate::error::{BatchError, Certainty, FailureClass};
 
 const SIGV4: AuthSchemeId = AuthSchemeId::new("sigv4");
 
-/// Why there is no template.
+/// Why a template could not be made.
 #[derive(Debug)]
 pub(super) enum TemplateError {
-    /// The attempt failed, and another may not.
+    /// The SDK could not make its request. A later attempt may succeed.
     Failed(BatchError),
-    /// The request is not known to be repeatable, for this reason.
-    Unknown(String),
+    /// This crate cannot repeat the SDK's requests, for this reason.
+    Unsupported(String),
 }
 
-/// What all requests share.
+/// The parts that all requests share.
 pub(super) struct RequestTemplate {
-    /// Of the client that made it.
+    /// Generation of the client's credentials when the request was captured.
     generation: u64,
-    /// Whether its address is not the table's any more.
-    is_misdirected: AtomicBool,
-    /// Of the credentials that it was signed with: part of the address, where that is account-based.
+    /// Whether the next call must capture a new request.
+    is_stale: AtomicBool,
+    /// Account of the credentials with which the captured request was signed. An account-based endpoint contains it.
     account: Option<AccountId>,
-    /// The SDK's own limit for one attempt, where the configuration sets one.
+    /// Limit of one attempt that the SDK's configuration sets, if any.
     pub(super) attempt_timeout: Option<Duration>,
-    /// The request but for its body and its signature.
-    template: HttpRequest,
+    /// The request without body and signature.
+    unsigned_request: HttpRequest,
     signer: Signer,
     config: ConfigBag,
     components: RuntimeComponents,
@@ -63,20 +64,21 @@ pub(super) struct RequestTemplate {
 }
 
 impl fmt::Debug for RequestTemplate {
-    /// Shows no address: it can hold a password.
+    /// Omits the endpoint, which can contain a password.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
-            .debug_struct("Recording")
+            .debug_struct("RequestTemplate")
             .field("generation", &self.generation)
             .finish_non_exhaustive()
     }
 }
 
 impl RequestTemplate {
-    /// Has the client make a request that is not sent. Whatever fails here, nothing was stored.
-    pub(super) async fn make(call: &Call, table: &str) -> Result<Self, TemplateError> {
+    /// Makes a template from a request that the client of `call` makes and does not send. A failure stores
+    /// nothing.
+    pub(super) async fn capture(call: &Call, table: &str) -> Result<Self, TemplateError> {
         let capture = RequestCapture::new(table);
-        let stopped = call
+        let result = call
             .batch_write_item(table)
             .customize()
             .interceptor(call.signing.clone())
@@ -84,51 +86,51 @@ impl RequestTemplate {
             .send()
             .await;
         let captured = capture.take();
-        let error = match stopped {
-            Err(error) if captured.is_none() || has_stopped(&error) => error,
-            // Real requests would go past whatever answers in the service's place.
-            _ => return Err(TemplateError::Unknown("the client answers by itself".to_owned())),
+        let unsupported = |reason: &str| TemplateError::Unsupported(reason.to_owned());
+        let error = match result {
+            Err(error) if captured.is_none() || was_captured(&error) => error,
+            // An interceptor answers in the service's place. Repeated requests would bypass it.
+            _ => return Err(unsupported("the client answers by itself")),
         };
         let Some(captured) = captured else {
-            // What keeps the SDK from making its request may pass: credentials or an address that are slow to come.
-            let failure = classify(&error, call.signing.signed());
+            // The cause may be temporary: credentials or an endpoint that took too long to resolve.
+            let failure = classify(&error, call.signing.info());
             return Err(TemplateError::Failed(failure.with_certainty(Certainty::NotStored)));
         };
-        let CapturedRequest { components, uri, headers, authorization, timeouts, unexpected } =
+        let CapturedRequest { components, uri, headers, authorization, timeouts, difference } =
             captured;
-        if let Some(unexpected) = unexpected {
-            return Err(TemplateError::Unknown(unexpected));
+        if let Some(difference) = difference {
+            return Err(TemplateError::Unsupported(difference));
         }
-        let unknown = |what: &str| TemplateError::Unknown(what.to_owned());
-        let scope =
-            Scope::of(&authorization).ok_or_else(|| unknown("it is signed in another way"))?;
+        let scope = CredentialScope::from_authorization(&authorization)
+            .ok_or_else(|| unsupported("it is signed in another way"))?;
         let http_client =
-            components.http_client().ok_or_else(|| unknown("the client has no HTTP client"))?;
+            components.http_client().ok_or_else(|| unsupported("the client has no HTTP client"))?;
         let identities = components
             .identity_resolver(SIGV4)
-            .ok_or_else(|| unknown("the client has no credentials provider"))?;
+            .ok_or_else(|| unsupported("the client has no credentials provider"))?;
         let mut settings = HttpConnectorSettings::builder();
         settings.set_connect_timeout(timeouts.connect_timeout());
         settings.set_read_timeout(timeouts.read_timeout());
         let limits = [timeouts.operation_timeout(), timeouts.operation_attempt_timeout()];
         let attempt_timeout = limits.into_iter().flatten().min();
-        // The identity cache goes by these: how long credentials may take to come follows from them.
+        // The identity cache derives from these how long credentials may take to load.
         let mut layer = Layer::new("RequestTemplate");
         layer.store_put(timeouts).store_put(RetryConfig::standard());
         let config = ConfigBag::of_layers(vec![layer]);
-        let identity = identity(&components, &identities, &config, call.signing.signed())
+        let identity = identity(&components, &identities, &config, call.signing.info())
             .await
             .map_err(TemplateError::Failed)?;
-        let unusable = |failure: BatchError| TemplateError::Unknown(failure.to_string());
-        let template = unsigned_request(&uri, &headers).map_err(unusable)?;
-        let signer =
-            Signer::new(&uri, &headers, scope, &identity, time(&components)).map_err(unusable)?;
+        let unusable = |failure: BatchError| TemplateError::Unsupported(failure.to_string());
+        let unsigned_request = unsigned_request(&uri, &headers).map_err(unusable)?;
+        let signer = Signer::new(&uri, &headers, scope, &identity, client_time(&components))
+            .map_err(unusable)?;
         Ok(Self {
             generation: call.generation,
-            is_misdirected: AtomicBool::new(false),
+            is_stale: AtomicBool::new(false),
             account: identity.property::<AccountId>().cloned(),
             attempt_timeout,
-            template,
+            unsigned_request,
             signer,
             config,
             connector: http_client.http_connector(&settings.build(), &components),
@@ -137,33 +139,33 @@ impl RequestTemplate {
         })
     }
 
-    /// Whether a call of this client can repeat the request.
-    pub(super) fn is_good_for(&self, call: &Call) -> bool {
-        self.generation >= call.generation && !self.is_misdirected.load(Ordering::Relaxed)
+    /// Whether `call` can use the template.
+    pub(super) fn is_usable_for(&self, call: &Call) -> bool {
+        self.generation >= call.generation && !self.is_stale.load(Ordering::Relaxed)
     }
 
-    /// Has the next call make a request of its own, whose address is found anew.
-    pub(super) fn give_up(&self) {
-        self.is_misdirected.store(true, Ordering::Relaxed);
+    /// Makes the next call capture a new request, for which the SDK resolves the endpoint again.
+    pub(super) fn invalidate(&self) {
+        self.is_stale.store(true, Ordering::Relaxed);
     }
 
-    /// Whether requests with these credentials go where this one went.
-    pub(super) fn is_for(&self, identity: &Identity) -> bool {
+    /// Whether requests with these credentials have the same endpoint: they are of the same account.
+    pub(super) fn is_for_account_of(&self, identity: &Identity) -> bool {
         identity.property::<AccountId>() == self.account.as_ref()
     }
 
-    /// This machine's time, as the client sees it.
+    /// The time of the client's clock, by default this machine's.
     pub(super) fn now(&self) -> SystemTime {
-        time(&self.components)
+        client_time(&self.components)
     }
 
-    /// The credentials, as fresh as the client's cache has them.
-    pub(super) async fn identity(&self, signed: SigningInfo) -> Result<Identity, BatchError> {
-        identity(&self.components, &self.identities, &self.config, signed).await
+    /// The credentials, from the client's identity cache.
+    pub(super) async fn identity(&self, signing: SigningInfo) -> Result<Identity, BatchError> {
+        identity(&self.components, &self.identities, &self.config, signing).await
     }
 
     /// The request with this body, signed.
-    pub(super) fn request(
+    pub(super) fn signed_request(
         &self,
         identity: &Identity,
         body: &Bytes,
@@ -171,62 +173,65 @@ impl RequestTemplate {
     ) -> Result<HttpRequest, BatchError> {
         let SignatureHeaders { date, token, authorization } =
             self.signer.sign(identity, body, signed_at)?;
-        let mut request =
-            self.template.try_clone().ok_or_else(|| fatal("the request cannot be repeated"))?;
+        let mut request = self
+            .unsigned_request
+            .try_clone()
+            .ok_or_else(|| fatal("the request cannot be repeated"))?;
         *request.body_mut() = SdkBody::from(body.clone());
         let headers = [
             ("content-length", Some(body.len().to_string())),
             ("x-amz-date", Some(date)),
             ("x-amz-security-token", token),
             ("authorization", Some(authorization)),
-            ("x-amzn-trace-id", lambda_trace()),
+            ("x-amzn-trace-id", lambda_trace_id()),
         ];
         for (name, value) in headers {
             if let Some(value) = value {
                 let inserted = request.headers_mut().try_insert(name, value);
-                inserted
-                    .map_err(|_| fatal("the request's signature does not belong into a header"))?;
+                inserted.map_err(|_| {
+                    fatal("the request's signature has characters that a header cannot have")
+                })?;
             }
         }
         Ok(request)
     }
 
-    /// Sends the request and reads its answer to the end. A connection to a service that is not well is
-    /// not used again.
-    pub(super) async fn exchange(
+    /// Sends the request and reads its response to the end. After a 5xx, and after a response that cannot be
+    /// read, the connection is not used again.
+    pub(super) async fn send(
         &self,
         mut request: HttpRequest,
-        body: &ChunkedBodySlot,
-        signed: SigningInfo,
+        body: &ChunkedBodySource,
+        signing: SigningInfo,
     ) -> Result<(HttpResponse, Bytes), BatchError> {
-        if let Some(pieces) = body.pieces(request.body().bytes()) {
-            *request.body_mut() = SdkBody::from_body_1_x(pieces);
+        if let Some(chunks) = body.chunks(request.body().bytes()) {
+            *request.body_mut() = SdkBody::from_body_1_x(chunks);
         }
         let connection = CaptureSmithyConnection::new();
         request.add_extension(connection.clone());
-        let answered = self.connector.call(request).await;
-        let mut response = answered.map_err(|error| dispatch_failure(&error, signed))?;
-        response_body::check(&mut response);
+        let response = self.connector.call(request).await;
+        let mut response = response.map_err(|error| dispatch_failure(&error, signing))?;
+        response_body::verify_while_reading(&mut response);
         let status = response.status().as_u16();
         if matches!(status, 408 | response_body::MISDIRECTED | 500..)
             && let Some(connection) = connection.get()
         {
             connection.poison();
         }
-        let unread = ByteStream::new(response.take_body()).collect().await;
-        match unread {
-            Ok(read) => Ok((response, read.into_bytes())),
+        let body = ByteStream::new(response.take_body()).collect().await;
+        match body {
+            Ok(body) => Ok((response, body.into_bytes())),
             Err(_) => {
                 if let Some(connection) = connection.get() {
                     connection.poison();
                 }
-                Err(response::broken_off(&response))
+                Err(response::incomplete(&response))
             }
         }
     }
 }
 
-fn time(components: &RuntimeComponents) -> SystemTime {
+fn client_time(components: &RuntimeComponents) -> SystemTime {
     components.time_source().map_or(SystemTime::UNIX_EPOCH, |clock| clock.now())
 }
 
@@ -234,14 +239,18 @@ async fn identity(
     components: &RuntimeComponents,
     identities: &SharedIdentityResolver,
     config: &ConfigBag,
-    signed: SigningInfo,
+    signing: SigningInfo,
 ) -> Result<Identity, BatchError> {
     let cache = components.identity_cache();
     let identity = cache.resolve_cached_identity(identities.clone(), components, config).await;
     identity.map_err(|error| {
-        credentials_failure(&*error, signed.ever).unwrap_or_else(|| {
+        credentials_failure(&*error, signing.has_ever_signed).unwrap_or_else(|| {
             let (class, certainty) = (FailureClass::ExpiredCredentials, Certainty::NotStored);
-            BatchError::new(class, certainty, format!("no AWS credentials could be had: {error}"))
+            BatchError::new(
+                class,
+                certainty,
+                format!("the AWS credentials could not be loaded: {error}"),
+            )
         })
     })
 }

@@ -1,10 +1,10 @@
-//! Signs requests that differ in their body and their time, and in nothing else.
+//! Signs the requests of one template, which differ only in body, time and credentials.
 //!
-//! `aws-sigv4` puts every request into its canonical form anew: sorts its headers, checks and copies them,
-//! and derives the day's key from the secret. That was about a fifth of the transport's time. Here the form
-//! is an [`CanonicalRequest`], made once, and the key is kept for as long as its time is shown; `aws-sigv4` still
-//! makes the signature. An outline is only used where it has come, on trial, to the very signature that
-//! `aws-sigv4` makes on its own.
+//! For each request `aws-sigv4` builds the canonical request (it sorts, checks and copies the headers) and
+//! derives the day's signing key. That took about a fifth of the direct writer's time. Here the canonical
+//! request is a template ([`CanonicalRequest`]), and the signing key is kept for a second; `aws-sigv4` computes
+//! the signature itself. The template is used only if trial signatures with it are equal to those that
+//! `aws-sigv4` makes alone. Otherwise `aws-sigv4` does all of it.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,24 +22,24 @@ use sha2::{Digest, Sha256};
 use super::canonical_request::CanonicalRequest;
 use crate::error::{BatchError, Certainty, FailureClass};
 
-/// A body to sign on trial.
-const TRIAL: &[u8] = b"{}";
+/// Body of the trial signatures.
+const TRIAL_BODY: &[u8] = b"{}";
 
-/// What a signature is made of beside the request itself.
+/// Signs requests to one URI with the same headers.
 #[derive(Debug)]
 pub(super) struct Signer {
     uri: String,
-    /// Those that all requests share.
+    /// The headers that all requests share.
     headers: Vec<(String, String)>,
-    scope: Scope,
-    /// `None` where `aws-sigv4` has to do all of it.
+    scope: CredentialScope,
+    /// `None` if `aws-sigv4` has to build the canonical requests.
     canonical_request: Option<CanonicalRequest>,
-    /// Calls come many in a second, and the time in a signature is in seconds.
-    moment: Mutex<Option<Arc<Moment>>>,
+    /// The context of the last signature. Many requests are signed in the same second.
+    context: Mutex<Option<Arc<SigningContext>>>,
 }
 
-/// What requests share that are signed in the same second with the same credentials.
-struct Moment {
+/// The values that requests share if they are signed in the same second with the same credentials.
+struct SigningContext {
     seconds: i64,
     credentials: Credentials,
     date: String,
@@ -48,7 +48,7 @@ struct Moment {
     key: Vec<u8>,
 }
 
-/// The headers that make a request a signed one.
+/// The headers that are added to a request when it is signed.
 #[derive(PartialEq, Eq)]
 pub(super) struct SignatureHeaders {
     pub(super) date: String,
@@ -57,11 +57,15 @@ pub(super) struct SignatureHeaders {
 }
 
 impl Signer {
-    /// For requests to `uri` with these headers, with credentials like these.
+    /// A signer of requests to `uri` with these headers.
+    ///
+    /// # Errors
+    ///
+    /// [`FailureClass::Fatal`] if `aws-sigv4` cannot sign such a request with `identity`.
     pub(super) fn new(
         uri: &str,
         headers: &[(String, String)],
-        scope: Scope,
+        scope: CredentialScope,
         identity: &Identity,
         now: SystemTime,
     ) -> Result<Self, BatchError> {
@@ -70,20 +74,21 @@ impl Signer {
             headers: headers.to_vec(),
             scope,
             canonical_request: None,
-            moment: Mutex::default(),
+            context: Mutex::default(),
         };
-        signer.sign_in_full(identity, TRIAL, now)?;
-        signer.canonical_request = CanonicalRequest::of(uri, headers)
-            .filter(|canonical_request| signer.holds(canonical_request, now));
+        signer.sign_with_aws_sigv4(identity, TRIAL_BODY, now)?;
+        signer.canonical_request = CanonicalRequest::new(uri, headers)
+            .filter(|canonical_request| signer.matches_aws_sigv4(canonical_request, now));
         Ok(signer)
     }
 
-    /// Whether the outline comes to what `aws-sigv4` does, without a session token and with one.
-    fn holds(&self, canonical_request: &CanonicalRequest, now: SystemTime) -> bool {
+    /// Whether trial signatures with `canonical_request` are equal to those of `aws-sigv4`, without a session
+    /// token and with one.
+    fn matches_aws_sigv4(&self, canonical_request: &CanonicalRequest, now: SystemTime) -> bool {
         [None, Some("token".to_owned())].into_iter().all(|token| {
             let identity = Credentials::new("trial", "trial", token, None, "trial").into();
-            let expected = self.sign_in_full(&identity, TRIAL, now);
-            let signed = self.sign_by(canonical_request, &identity, TRIAL, now);
+            let expected = self.sign_with_aws_sigv4(&identity, TRIAL_BODY, now);
+            let signed = self.sign_canonical(canonical_request, &identity, TRIAL_BODY, now);
             expected.is_ok_and(|expected| signed == Some(expected))
         })
     }
@@ -94,16 +99,15 @@ impl Signer {
         body: &[u8],
         at: SystemTime,
     ) -> Result<SignatureHeaders, BatchError> {
-        let by_outline = self
-            .canonical_request
-            .as_ref()
-            .and_then(|canonical_request| self.sign_by(canonical_request, identity, body, at));
-        by_outline.map_or_else(|| self.sign_in_full(identity, body, at), Ok)
+        let signed = self.canonical_request.as_ref().and_then(|canonical_request| {
+            self.sign_canonical(canonical_request, identity, body, at)
+        });
+        signed.map_or_else(|| self.sign_with_aws_sigv4(identity, body, at), Ok)
     }
 
-    /// `None` for credentials that are no such, or that do not belong into a header: `aws-sigv4` says
-    /// what is wrong with them.
-    fn sign_by(
+    /// Signs with the template. `None` for an identity of another kind, or credentials with characters that a
+    /// header cannot have: `aws-sigv4` reports what is wrong with them.
+    fn sign_canonical(
         &self,
         canonical_request: &CanonicalRequest,
         identity: &Identity,
@@ -112,23 +116,25 @@ impl Signer {
     ) -> Option<SignatureHeaders> {
         let credentials = identity.data::<Credentials>()?;
         let token = credentials.session_token();
-        let is_plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
-        if !is_plain(credentials.access_key_id()) || !token.is_none_or(is_plain) {
+        let is_header_safe = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+        if !is_header_safe(credentials.access_key_id()) || !token.is_none_or(is_header_safe) {
             return None;
         }
-        let moment = self.moment(credentials, at);
-        let Moment { date, scope, key, .. } = &*moment;
-        let request = canonical_request.fill(body.len(), date, token, &hex(&Sha256::digest(body)));
-        let request = hex(&Sha256::digest(request));
-        let to_sign = ["AWS4-HMAC-SHA256\n", date, "\n", scope, "\n", &request].concat();
-        let signature = v4::calculate_signature(key, to_sign.as_bytes());
+        let context = self.context(credentials, at);
+        let SigningContext { date, scope, key, .. } = &*context;
+        let body_hash = hex(&Sha256::digest(body));
+        let request = canonical_request.render(body.len(), date, token, &body_hash);
+        let request_hash = hex(&Sha256::digest(request));
+        let string_to_sign =
+            ["AWS4-HMAC-SHA256\n", date, "\n", scope, "\n", &request_hash].concat();
+        let signature = v4::calculate_signature(key, string_to_sign.as_bytes());
         let authorization = [
             "AWS4-HMAC-SHA256 Credential=",
             credentials.access_key_id(),
             "/",
             scope,
             ", SignedHeaders=",
-            canonical_request.names(token.is_some()),
+            canonical_request.signed_headers(token.is_some()),
             ", Signature=",
             &signature,
         ];
@@ -139,23 +145,25 @@ impl Signer {
         })
     }
 
-    fn moment(&self, credentials: &Credentials, at: SystemTime) -> Arc<Moment> {
+    fn context(&self, credentials: &Credentials, at: SystemTime) -> Arc<SigningContext> {
         let seconds = DateTime::<Utc>::from(at).timestamp();
-        // A moment is whole before it gets here, so a poisoned lock does not matter.
-        let mut moment = self.moment.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*moment {
-            Some(kept) if kept.seconds == seconds && kept.credentials == *credentials => {
-                Arc::clone(kept)
+        // The value is replaced as a whole, so it is consistent even if the lock is poisoned.
+        let mut context = self.context.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*context {
+            Some(last) if last.seconds == seconds && last.credentials == *credentials => {
+                Arc::clone(last)
             }
             _ => {
-                let new = Arc::new(Moment::new(&self.scope, credentials, at));
-                *moment = Some(Arc::clone(&new));
+                let new = Arc::new(SigningContext::new(&self.scope, credentials, at));
+                *context = Some(Arc::clone(&new));
                 new
             }
         }
     }
 
-    fn sign_in_full(
+    /// Signs with `aws-sigv4` alone.
+
+    fn sign_with_aws_sigv4(
         &self,
         identity: &Identity,
         body: &[u8],
@@ -170,7 +178,7 @@ impl Signer {
             .time(at)
             .settings(settings)
             .build()
-            .map_err(|error| unsigned(&error))?
+            .map_err(|error| cannot_sign(&error))?
             .into();
         let length = body.len().to_string();
         let headers = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
@@ -182,11 +190,11 @@ impl Signer {
         );
         let signed = signable
             .and_then(|signable| sign(signable, &params))
-            .map_err(|error| unsigned(&error))?;
+            .map_err(|error| cannot_sign(&error))?;
         let (instructions, _) = signed.into_parts();
-        let header = |wanted: &str| {
+        let header = |expected: &str| {
             let mut headers = instructions.headers();
-            headers.find(|(name, _)| *name == wanted).map(|(_, value)| value.to_owned())
+            headers.find(|(name, _)| *name == expected).map(|(_, value)| value.to_owned())
         };
         Ok(SignatureHeaders {
             date: header("x-amz-date").unwrap_or_default(),
@@ -196,9 +204,9 @@ impl Signer {
     }
 }
 
-impl fmt::Debug for Moment {
+impl fmt::Debug for SigningContext {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Moment").field("date", &self.date).finish_non_exhaustive()
+        formatter.debug_struct("SigningContext").field("date", &self.date).finish_non_exhaustive()
     }
 }
 
@@ -208,10 +216,10 @@ impl fmt::Debug for SignatureHeaders {
     }
 }
 
-impl Moment {
-    fn new(scope: &Scope, credentials: &Credentials, at: SystemTime) -> Self {
+impl SigningContext {
+    fn new(scope: &CredentialScope, credentials: &Credentials, at: SystemTime) -> Self {
         let date = DateTime::<Utc>::from(at).format("%Y%m%dT%H%M%SZ").to_string();
-        let Scope { region, service } = scope;
+        let CredentialScope { region, service } = scope;
         let (day, _) = date.split_once('T').unwrap_or_default();
         let key = v4::generate_signing_key(credentials.secret_access_key(), at, region, service);
         Self {
@@ -224,16 +232,17 @@ impl Moment {
     }
 }
 
-/// For what a signature is good, as the endpoint's rules have it.
+/// The region and the service that a signature is valid for.
 #[derive(Debug)]
-pub(super) struct Scope {
+pub(super) struct CredentialScope {
     region: String,
     service: String,
 }
 
-impl Scope {
-    /// Out of `AWS4-HMAC-SHA256 Credential=KEY/DATE/REGION/SERVICE/aws4_request, …`.
-    pub(super) fn of(authorization: &str) -> Option<Self> {
+impl CredentialScope {
+    /// Parses an `authorization` header: `AWS4-HMAC-SHA256 Credential=KEY/DATE/REGION/SERVICE/aws4_request, …`.
+    /// `None` for another kind of signature.
+    pub(super) fn from_authorization(authorization: &str) -> Option<Self> {
         let (_, credential) = authorization.strip_prefix("AWS4-HMAC-SHA256 ")?.split_once('=')?;
         let (credential, _) = credential.split_once(',')?;
         let mut parts = credential.rsplit('/');
@@ -255,7 +264,7 @@ fn hex(bytes: &[u8]) -> String {
     text
 }
 
-fn unsigned(error: &dyn std::error::Error) -> BatchError {
+fn cannot_sign(error: &dyn std::error::Error) -> BatchError {
     let message = format!("the request cannot be signed: {error}");
     BatchError::new(FailureClass::Fatal, Certainty::NotStored, message)
 }
@@ -268,8 +277,8 @@ mod tests {
 
     use super::*;
 
-    fn scope() -> Scope {
-        Scope { region: "us-east-1".to_owned(), service: "dynamodb".to_owned() }
+    fn scope() -> CredentialScope {
+        CredentialScope { region: "us-east-1".to_owned(), service: "dynamodb".to_owned() }
     }
 
     fn identity(secret: &str, token: Option<&str>) -> Identity {
@@ -290,7 +299,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_outline_comes_to_the_signature_that_aws_sigv4_makes(
+        fn signature_is_equal_to_that_of_aws_sigv4(
             uri in prop::sample::select(vec![
                 "https://dynamodb.us-east-1.amazonaws.com/",
                 "https://dynamodb.us-east-1.amazonaws.com:443",
@@ -315,27 +324,27 @@ mod tests {
                 let distance = Duration::from_millis(seconds.unsigned_abs() * 500);
                 let at = if seconds < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance };
                 let signed = signer.sign(&identity, &body, at).unwrap();
-                prop_assert_eq!(signed, signer.sign_in_full(&identity, &body, at).unwrap());
+                prop_assert_eq!(signed, signer.sign_with_aws_sigv4(&identity, &body, at).unwrap());
             }
         }
     }
 
     #[test]
-    fn credentials_that_do_not_belong_into_a_header_are_refused_as_aws_sigv4_does() {
+    fn credentials_that_a_header_cannot_have_are_refused() {
         let signer = signer("http://localhost:8000/", &HEADERS);
         for token in ["token\n", "to\u{0}ken", "token\u{7f}"] {
             assert!(signer.sign(&identity("secret", Some(token)), b"{}", UNIX_EPOCH).is_err());
         }
         let spaced = identity("secret", Some("to ken"));
         let signed = signer.sign(&spaced, b"{}", UNIX_EPOCH).unwrap();
-        assert_eq!(signed, signer.sign_in_full(&spaced, b"{}", UNIX_EPOCH).unwrap());
+        assert_eq!(signed, signer.sign_with_aws_sigv4(&spaced, b"{}", UNIX_EPOCH).unwrap());
     }
 
     #[test]
-    fn debug_shows_no_secret_and_no_signature() {
+    fn debug_shows_neither_secret_nor_signature() {
         let signer = signer("http://localhost:8000/", &HEADERS);
         let signed = signer.sign(&identity("hush", Some("quiet")), b"{}", UNIX_EPOCH).unwrap();
-        let key = format!("{:?}", signer.moment.lock().unwrap().as_ref().unwrap().key);
+        let key = format!("{:?}", signer.context.lock().unwrap().as_ref().unwrap().key);
         let shown = format!("{signer:?} {signed:?}");
         assert!(shown.contains("19700101T000000Z"), "{shown}");
         for secret in ["hush", "quiet", "Signature=", &key] {
@@ -344,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_has_no_outline_is_signed_all_the_same() {
+    fn request_without_a_template_is_signed_by_aws_sigv4() {
         let spaced = [("x-amz-meta", "two  spaces")];
         for (uri, headers) in [
             ("http://127.0.0.1:8000/dynamodb/", &HEADERS[..]),
@@ -365,8 +374,8 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_is_good_for_the_region_and_the_service_that_it_names() {
-        let scope = Scope::of(
+    fn credential_scope_is_parsed() {
+        let scope = CredentialScope::from_authorization(
             "AWS4-HMAC-SHA256 Credential=AKID/20150830/us-east-1/dynamodb/aws4_request, \
              SignedHeaders=host, Signature=5d",
         );
@@ -375,14 +384,17 @@ mod tests {
     }
 
     #[test]
-    fn other_ways_to_sign_are_not_taken_for_this_one() {
+    fn other_kind_of_signature_is_not_parsed() {
         for authorization in [
             "",
             "Basic QWxhZGRpbg==",
             "AWS4-ECDSA-P256-SHA256 Credential=AKID/20150830/dynamodb/aws4_request, Signature=3",
             "AWS4-HMAC-SHA256 Credential=AKID, SignedHeaders=host, Signature=5d",
         ] {
-            assert!(Scope::of(authorization).is_none(), "{authorization}");
+            assert!(
+                CredentialScope::from_authorization(authorization).is_none(),
+                "{authorization}"
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Credentials whose loading outlives the call that began it.
+//! An identity cache whose loads of credentials outlive the call that began them.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,102 +23,102 @@ use tracing::Instrument;
 
 use crate::clock::now;
 
-/// How long a load may take, and how long its result is good for whoever waits next. The SDK's own cache gives a
-/// load 21.6 s. One that hangs is given up after this time, also where the store is gone, and begun anew.
-const LONGEST_LOAD: Duration = Duration::from_secs(30);
+/// Longest duration of a load, and longest time for which the next call may use its result. The SDK's own cache
+/// allows a load 21.6 s. A load that takes longer is cancelled and begun anew, also after the store has ended.
+const MAX_LOAD_TIME: Duration = Duration::from_secs(30);
 
-/// An identity cache in which a load goes on when the call that waits for it is given up.
+/// An identity cache in which a load continues when the call that waits for it is dropped.
 ///
-/// The SDK loads credentials in the call that needs them, so that an attempt that times out takes the load with it:
-/// credentials that take longer than an attempt would never come. Here they are loaded in a task of their own, and
-/// the next attempt takes up the wait.
+/// The SDK loads credentials within the call that needs them, so an attempt that times out cancels the load.
+/// Credentials that take longer to load than one attempt would never arrive. Here a task of its own loads them, and
+/// the next attempt waits for the same task.
 #[derive(Debug)]
-pub(super) struct PatientCache {
+pub(super) struct DetachedIdentityCache {
     cache: SharedIdentityCache,
-    loads: Arc<Loads>,
+    loads: Arc<PendingLoads>,
 }
 
-impl PatientCache {
-    /// A cache like this one; like the SDK's own where there is none.
-    pub(super) fn around(cache: Option<SharedIdentityCache>) -> Self {
+impl DetachedIdentityCache {
+    /// Wraps `cache`, or a new cache of the SDK's default kind.
+    pub(super) fn wrapping(cache: Option<SharedIdentityCache>) -> Self {
         let cache = cache.unwrap_or_else(|| IdentityCache::lazy().build());
         Self { cache, loads: Arc::default() }
     }
 }
 
-impl ResolveCachedIdentity for PatientCache {
+impl ResolveCachedIdentity for DetachedIdentityCache {
     fn resolve_cached_identity<'a>(
         &'a self,
         resolver: SharedIdentityResolver,
         components: &'a RuntimeComponents,
         config: &'a ConfigBag,
     ) -> IdentityFuture<'a> {
-        // The SDK checks this of its own caches, and not of what is wrapped around them.
+        // The SDK checks this for its own caches, and not for a cache that wraps one.
         if components.time_source().is_none() || components.sleep_impl().is_none() {
             let missing = "the client's configuration has no time source or no way to sleep";
             return IdentityFuture::ready(Err(missing.into()));
         }
-        let resolver = Patient { resolver, loads: Arc::clone(&self.loads) };
+        let resolver = DetachedResolver { resolver, loads: Arc::clone(&self.loads) };
         let resolver = SharedIdentityResolver::new(resolver);
         self.cache.resolve_cached_identity(resolver, components, config)
     }
 }
 
-/// The load of one resolver's identity.
+/// A task that loads the identity of one resolver.
 struct Load {
     began: Instant,
     task: JoinHandle<Result<Identity, BoxError>>,
 }
 
-/// Loads that nobody waits for.
+/// Loads that no call waits for at the moment.
 #[derive(Default)]
-struct Loads(Mutex<HashMap<IdentityCachePartition, Load>>);
+struct PendingLoads(Mutex<HashMap<IdentityCachePartition, Load>>);
 
-impl fmt::Debug for Loads {
+impl fmt::Debug for PendingLoads {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Loads").finish_non_exhaustive()
+        formatter.debug_struct("PendingLoads").finish_non_exhaustive()
     }
 }
 
-impl Loads {
+impl PendingLoads {
     fn lock(&self) -> MutexGuard<'_, HashMap<IdentityCachePartition, Load>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Resolves an identity in a task, or waits for one that does.
+/// Resolves an identity in a task of its own, or waits for the task of an earlier call.
 #[derive(Debug)]
-struct Patient {
+struct DetachedResolver {
     resolver: SharedIdentityResolver,
-    loads: Arc<Loads>,
+    loads: Arc<PendingLoads>,
 }
 
-impl Patient {
-    /// The load that somebody has waited for, unless it is too old: what came of it may have expired.
-    fn under_way(&self) -> Option<Load> {
+impl DetachedResolver {
+    /// The load of an earlier call. `None` if it is so old that its result may have expired.
+    fn take_pending(&self) -> Option<Load> {
         let load = self.loads.lock().remove(&self.resolver.cache_partition())?;
-        let is_fresh = now().saturating_duration_since(load.began) < LONGEST_LOAD;
+        let is_fresh = now().saturating_duration_since(load.began) < MAX_LOAD_TIME;
         is_fresh.then_some(load)
     }
 
     fn begin(&self, runtime: &Handle, components: &RuntimeComponents, config: &ConfigBag) -> Load {
-        // A task cannot borrow the call's configuration. Providers of credentials do not look at it; these are what
-        // the SDK's own parts go by.
-        let mut layer = Layer::new("PatientCache");
+        // A task cannot borrow the call's configuration. The SDK's parts read these two settings; credentials
+        // providers read none.
+        let mut layer = Layer::new("DetachedIdentityCache");
         layer.store_or_unset(config.load::<TimeoutConfig>().cloned());
         layer.store_or_unset(config.load::<RetryConfig>().cloned());
         let config = ConfigBag::of_layers([layer]);
         let (resolver, components) = (self.resolver.clone(), components.clone());
         let load = async move {
-            let loaded = timeout(LONGEST_LOAD, resolver.resolve_identity(&components, &config));
-            loaded.await.unwrap_or_else(|_| Err(format!("none within {LONGEST_LOAD:?}").into()))
+            let loaded = timeout(MAX_LOAD_TIME, resolver.resolve_identity(&components, &config));
+            loaded.await.unwrap_or_else(|_| Err(format!("none within {MAX_LOAD_TIME:?}").into()))
         };
         let task = runtime.spawn(load.in_current_span());
         Load { began: now(), task }
     }
 }
 
-impl ResolveIdentity for Patient {
+impl ResolveIdentity for DetachedResolver {
     fn resolve_identity<'a>(
         &'a self,
         components: &'a RuntimeComponents,
@@ -128,9 +128,9 @@ impl ResolveIdentity for Patient {
             return self.resolver.resolve_identity(components, config);
         };
         IdentityFuture::new(async move {
-            let load = self.under_way().unwrap_or_else(|| self.begin(&runtime, components, config));
-            let mut wait = Wait { patient: self, load: Some(load) };
-            wait.end().await
+            let load =
+                self.take_pending().unwrap_or_else(|| self.begin(&runtime, components, config));
+            LoadWaiter { resolver: self, load: Some(load) }.wait().await
         })
     }
 
@@ -147,18 +147,18 @@ impl ResolveIdentity for Patient {
     }
 }
 
-/// Somebody waits for a load. Dropped before its end, the load is left to the next.
-struct Wait<'a> {
-    patient: &'a Patient,
+/// Waits for a load. If it is dropped before the load ends, the load goes back to the pending ones.
+struct LoadWaiter<'a> {
+    resolver: &'a DetachedResolver,
     load: Option<Load>,
 }
 
-impl Wait<'_> {
-    async fn end(&mut self) -> Result<Identity, BoxError> {
+impl LoadWaiter<'_> {
+    async fn wait(mut self) -> Result<Identity, BoxError> {
         let Some(load) = &mut self.load else { return Err("there is no load to wait for".into()) };
-        let ended = (&mut load.task).await;
+        let joined = (&mut load.task).await;
         self.load = None;
-        match ended {
+        match joined {
             Ok(identity) => identity,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(error) => Err(error.into()),
@@ -166,11 +166,11 @@ impl Wait<'_> {
     }
 }
 
-impl Drop for Wait<'_> {
+impl Drop for LoadWaiter<'_> {
     fn drop(&mut self) {
         if let Some(load) = self.load.take() {
-            let partition = self.patient.resolver.cache_partition();
-            self.patient.loads.lock().insert(partition, load);
+            let partition = self.resolver.resolver.cache_partition();
+            self.resolver.loads.lock().insert(partition, load);
         }
     }
 }
