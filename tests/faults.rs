@@ -278,7 +278,7 @@ async fn a_connection_reset_in_the_middle_of_the_request_is_a_maybe_and_the_batc
             if let Err(error) = answer {
                 assert_eq!(error.certainty(), Certainty::MaybeStored);
                 let said = error.to_string();
-                assert!(said.contains("the connection broke before an answer came"), "{said}");
+                assert!(said.contains("the connection broke before a response came"), "{said}");
                 assert!(said.contains("reset") || said.contains("Broken pipe"), "{said}");
             }
         }

@@ -228,7 +228,7 @@ async fn a_silent_writer_costs_one_attempt_time_out_and_leaves_a_maybe() {
     let (error, milliseconds) = took(failure(store.put(&2).await.unwrap())).await;
     assert_eq!(error.certainty(), Certainty::MaybeStored);
     assert!(milliseconds <= 60_000 + 1_000, "{milliseconds}");
-    assert!(error.to_string().contains("no answer within 1s"), "{error}");
+    assert!(error.to_string().contains("no response within 1s"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 //!
 //! When a request is dropped while it is being written, hyper 1.12 first writes the rest of its body. That
 //! never ends if the peer does not read, and a body passed as a whole would stay in memory as long, once for
-//! each attempt that times out. Of a body in chunks, only those stay that the connection has taken.
+//! each attempt that times out. Of a body in chunks only the chunks stay that the connection has taken.
 //!
 //! It also shows whether a request can have been applied: not if a part of its body was never sent.
 

@@ -46,7 +46,7 @@ where
             not_sent("the SDK's time-out passed before it was signed")
         }
         SdkError::TimeoutError(_) => {
-            transient(Certainty::MaybeStored, "the SDK's time-out passed without an answer")
+            transient(Certainty::MaybeStored, "the SDK's time-out passed without a response")
         }
         SdkError::DispatchFailure(failure) => match failure.as_connector_error() {
             Some(connector) => dispatch_failure(connector, signing),
@@ -175,7 +175,7 @@ fn classify_code(code: &str, status: u16, is_skewed: bool) -> (FailureClass, Cer
 fn classify_status(status: u16) -> (FailureClass, Certainty) {
     match status {
         408 => (FailureClass::Transient, Certainty::MaybeStored),
-        // The request is too large, whoever says so. One event may be the cause.
+        // The request is too large for the service or for a proxy. One event may be the cause.
         413 => (FailureClass::Poison, Certainty::NotStored),
         429 => (FailureClass::Throttled, Certainty::NotStored),
         400..=499 => (FailureClass::Transient, Certainty::NotStored),
@@ -197,7 +197,7 @@ pub(super) fn dispatch_failure(connector: &ConnectorError, signing: SigningInfo)
     let (certainty, what) = if never_connected {
         (Certainty::NotStored, "no connection to the service")
     } else {
-        (Certainty::MaybeStored, "the connection broke before an answer came")
+        (Certainty::MaybeStored, "the connection broke before a response came")
     };
     // Only the root cause says what happened.
     transient(certainty, &format!("{what}: {}", root_cause(connector)))

@@ -54,7 +54,7 @@ impl TargetSettings {
             ("endpoint_url", self.endpoint_url.as_deref().map(hide_user_info)),
         ];
         if self.batch_writer.is_some() && self.return_consumed_capacity {
-            let limit = "be false together with `batch_writer`, which asks for it by itself";
+            let limit = "be false together with `batch_writer`, which decides it itself";
             return Err(ConfigError::new("return_consumed_capacity", true, limit));
         }
         let mut given = sources.iter().filter(|(_, is_set)| *is_set).map(|(source, _)| *source);
@@ -66,15 +66,14 @@ impl TargetSettings {
         if let Some(source) = source {
             for (setting, value) in settings {
                 if let Some(value) = value {
-                    let limit =
-                        format!("not be given together with `{source}`, which brings its own");
+                    let limit = format!("not be given together with `{source}`, which has its own");
                     return Err(ConfigError::new(setting, value, limit));
                 }
             }
         }
         match (&self.table, source) {
             (Some(table), Some("batch_writer")) => {
-                let limit = "not be given together with `batch_writer`, which knows its own";
+                let limit = "not be given together with `batch_writer`, which has its own";
                 Err(ConfigError::new("table", table, limit))
             }
             (None, Some("batch_writer")) => Ok(()),

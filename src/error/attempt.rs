@@ -68,7 +68,7 @@ pub(crate) enum Uncertainty {
 }
 
 impl Uncertainty {
-    pub(crate) fn after(failure: &BatchError) -> Self {
+    fn after(failure: &BatchError) -> Self {
         match failure.certainty() {
             Certainty::NotStored => Self::None,
             Certainty::MaybeStored if failure.is_call_over() => Self::Past,

@@ -205,7 +205,7 @@ impl BatchError {
         Self::new(
             FailureClass::Transient,
             Certainty::MaybeStored,
-            format!("no answer within {limit:?}"),
+            format!("no response within {limit:?}"),
         )
     }
 

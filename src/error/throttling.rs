@@ -54,7 +54,7 @@ impl ThrottlingReason {
         self.resource.as_deref()
     }
 
-    /// The kind of limit, which the end of the reason's name tells.
+    /// The kind of limit, according to the end of the reason's name.
     #[must_use]
     pub fn limit(&self) -> ThrottlingLimit {
         [

@@ -65,8 +65,8 @@ pub enum ReadBack {
     /// The read failed. With the code `AccessDeniedException` the role lacks `dynamodb:BatchGetItem` on the
     /// table.
     Failed(#[serde(serialize_with = "shared")] Arc<BatchError>),
-    /// No read was completed within the time for it, which ends one attempt time-out after the event's
-    /// deadline, or when `close` has to return.
+    /// No read was completed in time: by one attempt time-out after the event's deadline, or before `close`
+    /// had to return.
     NoTime,
 }
 

@@ -67,7 +67,7 @@ impl EncodedBody {
     }
 
     /// Length of the text before escaping.
-    pub(crate) fn text_bytes(&self) -> usize {
+    pub(super) fn text_bytes(&self) -> usize {
         self.text_bytes
     }
 
@@ -77,7 +77,7 @@ impl EncodedBody {
     }
 
     /// The text before escaping.
-    pub(crate) fn text(&self) -> Cow<'_, str> {
+    pub(super) fn text(&self) -> Cow<'_, str> {
         if self.encoded.len() == self.text_bytes {
             return Cow::Borrowed(&self.encoded);
         }
@@ -87,7 +87,7 @@ impl EncodedBody {
     }
 
     /// The text as it is written inside a JSON string.
-    pub(crate) fn encoded(&self) -> &str {
+    pub(super) fn encoded(&self) -> &str {
         &self.encoded
     }
 }

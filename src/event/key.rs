@@ -54,7 +54,7 @@ impl EventKey {
         std::str::from_utf8(text).unwrap_or_default()
     }
 
-    pub(crate) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         usize::from(self.length)
     }
 

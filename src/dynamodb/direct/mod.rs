@@ -72,7 +72,7 @@ impl DirectBatchWriter {
     }
 
     /// Whether each receipt says how many write units its call consumed.
-    pub(crate) fn return_consumed_capacity(mut self, return_consumed_capacity: bool) -> Self {
+    pub(super) fn return_consumed_capacity(mut self, return_consumed_capacity: bool) -> Self {
         self.settings.return_consumed_capacity = return_consumed_capacity;
         self.sdk = self.sdk.return_consumed_capacity(return_consumed_capacity);
         self
@@ -105,7 +105,7 @@ impl DirectBatchWriter {
             tracing::warn!(
                 transport = "sdk",
                 reason,
-                "calls go through the SDK: its request is not one that this crate knows to repeat"
+                "calls go through the SDK: this crate cannot repeat its request"
             );
         }
     }

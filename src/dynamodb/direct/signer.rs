@@ -162,7 +162,6 @@ impl Signer {
     }
 
     /// Signs with `aws-sigv4` alone.
-
     fn sign_with_aws_sigv4(
         &self,
         identity: &Identity,
