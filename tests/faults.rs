@@ -893,7 +893,7 @@ async fn an_event_for_which_credentials_never_come_is_not_stored() {
         let store = store.start().await.unwrap();
         let error = settle_one(&store, &endpoint).await.unwrap_err();
         assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 2), "{error}");
-        assert!(error.to_string().contains("no credentials came"), "{error}");
+        assert!(error.to_string().contains("no AWS credentials were loaded within"), "{error}");
         assert!(endpoint.batches().is_empty());
     })
     .await;

@@ -20,8 +20,9 @@ use crate::event::key::EventKey;
 ///
 /// # Contract
 ///
-/// - `events` holds 1 to 25 events with distinct keys, at most 16 MB on the wire. One call writes all of
-///   them. Writing an event again under its key must change nothing.
+/// - `events` holds 1 to 25 events with distinct keys, which need at most
+///   [`MAX_BATCH_WIRE_BYTES`](crate::MAX_BATCH_WIRE_BYTES) in a request. One call writes all of them. Writing
+///   an event again under its key must change nothing.
 /// - `Ok` means that the call was applied to every event that is not listed as unprocessed.
 /// - `Err` means that the call failed as a whole. Its [`certainty`](BatchError::certainty) says whether
 ///   the call may have been applied despite the failure.

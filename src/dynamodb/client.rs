@@ -22,18 +22,18 @@ use super::signing_state::SigningState;
 use crate::clock::now;
 use crate::error::{BatchError, Certainty, FailureClass};
 
-/// Expired credentials are not reloaded sooner than this after they were loaded. Many calls fail with them
-/// at once, and a load may start a process or call another service.
-const MIN_CREDENTIALS_AGE: Duration = Duration::from_secs(1);
+/// Shortest time between two reloads of expired credentials. Many calls fail with them at once, and a load may
+/// start a process or call another service.
+const MIN_RELOAD_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Likewise for credentials that the service refuses for other reasons. They may be valid, so they are
-/// reloaded less often.
-const MIN_REFUSED_CREDENTIALS_AGE: Duration = Duration::from_secs(3);
+/// Shortest time between two reloads of credentials that the service refuses for other reasons. They may be
+/// valid, so they are reloaded less often.
+const MIN_RELOAD_INTERVAL_OF_REFUSED: Duration = Duration::from_secs(3);
 
 /// The failure of a call whose request was not sent within `limit`, because no credentials were loaded.
 pub(super) fn no_credentials_within(limit: Duration) -> BatchError {
     let (class, certainty) = (FailureClass::ExpiredCredentials, Certainty::NotStored);
-    BatchError::new(class, certainty, format!("no credentials came within {limit:?}"))
+    BatchError::new(class, certainty, format!("no AWS credentials were loaded within {limit:?}"))
 }
 
 /// A client without retries and without stalled-stream protection. Clones share its state.
@@ -56,7 +56,7 @@ pub(super) struct Call {
     pub(super) signing: SigningState,
     /// Dropped with the call, which cancels the rest of the body.
     pub(super) body: ChunkedBody,
-    /// Of the client's credentials.
+    /// Generation of the client's credentials: see [`CurrentClient`].
     pub(super) generation: u64,
 }
 
@@ -169,10 +169,10 @@ impl RefreshableClient {
             return;
         }
         match failure.class() {
-            FailureClass::ExpiredCredentials => self.refresh(call.generation, MIN_CREDENTIALS_AGE),
+            FailureClass::ExpiredCredentials => self.refresh(call.generation, MIN_RELOAD_INTERVAL),
             // The provider may have new credentials: keys were rotated, or the role got more permissions.
             FailureClass::Refused if failure.code() != Some(RESOURCE_NOT_FOUND) => {
-                self.refresh(call.generation, MIN_REFUSED_CREDENTIALS_AGE);
+                self.refresh(call.generation, MIN_RELOAD_INTERVAL_OF_REFUSED);
             }
             _ => {}
         }
@@ -192,10 +192,11 @@ impl RefreshableClient {
         }
     }
 
-    fn refresh(&self, generation: u64, min_age: Duration) {
+    fn refresh(&self, generation: u64, min_interval: Duration) {
         let now = now();
         let is_due = |current: &CurrentClient| {
-            let is_recent = |refreshed_at| now.saturating_duration_since(refreshed_at) < min_age;
+            let is_recent =
+                |refreshed_at| now.saturating_duration_since(refreshed_at) < min_interval;
             current.generation == generation && !current.refreshed_at.is_some_and(is_recent)
         };
         let config = {

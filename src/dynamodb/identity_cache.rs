@@ -112,7 +112,9 @@ impl DetachedResolver {
         let (resolver, components) = (self.resolver.clone(), components.clone());
         let load = async move {
             let loaded = timeout(MAX_LOAD_TIME, resolver.resolve_identity(&components, &config));
-            loaded.await.unwrap_or_else(|_| Err(format!("none within {MAX_LOAD_TIME:?}").into()))
+            loaded
+                .await
+                .unwrap_or_else(|_| Err(format!("no result within {MAX_LOAD_TIME:?}").into()))
         };
         let task = runtime.spawn(load.in_current_span());
         Load { began: now(), task }

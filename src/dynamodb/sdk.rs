@@ -1,7 +1,7 @@
 //! The batch writer that calls DynamoDB through the AWS SDK.
 //!
-//! A store that is given a client uses it. The direct writer uses it to read back, and to write if it cannot
-//! repeat the SDK's request.
+//! It is the default of a store that is given a client. The direct writer uses it to read back, and to write if
+//! it cannot repeat the SDK's request.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -173,8 +173,8 @@ impl Table {
         }
     }
 
-    /// Waits until the table can be written to. It looks every 500 ms for about as long as `limit`; the last
-    /// look may take 10 s longer.
+    /// Waits until the table can be written to. It checks the table every 500 ms until `limit` has passed. The
+    /// last check may take up to 10 s longer.
     ///
     /// # Errors
     ///

@@ -28,7 +28,8 @@ enum Value {
 }
 
 impl CanonicalRequest {
-    /// The canonical form of requests to `uri` with these headers. `None` if `uri` has a path.
+    /// The canonical form of requests to `uri` with these headers. `None` if `uri` has more than a
+    /// scheme, a host and a port.
     pub(super) fn new(uri: &str, headers: &[(String, String)]) -> Option<Self> {
         let host = host_header(uri)?;
         let fixed = headers

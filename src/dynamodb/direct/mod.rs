@@ -1,5 +1,5 @@
 //! The batch writer that calls DynamoDB without the SDK's orchestrator, which costs more than the rest of a call.
-//! A store that is built from configuration uses it.
+//! It is the default of a store that is built from configuration.
 //!
 //! The SDK makes one request, which is captured just before it would be sent: its endpoint, headers, region,
 //! connections and credentials provider. Every batch repeats that request with its own body, time and

@@ -196,8 +196,8 @@ impl RequestTemplate {
         Ok(request)
     }
 
-    /// Sends the request and reads its response to the end. After a 5xx, and after a response that cannot be
-    /// read, the connection is not used again.
+    /// Sends the request and reads its response to the end. After a 408, a 421 or a 5xx, and after a response
+    /// that cannot be read, the connection is not used again.
     pub(super) async fn send(
         &self,
         mut request: HttpRequest,
