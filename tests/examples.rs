@@ -43,7 +43,7 @@ fn cargo(arguments: &[&str]) -> std::process::Command {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let mut cargo = std::process::Command::new(env!("CARGO"));
     cargo.args(arguments).args(["--quiet", "--locked", "--all-features", "--target-dir"]);
-    cargo.arg(target).current_dir(env!("CARGO_MANIFEST_DIR"));
+    cargo.arg(target);
     cargo
 }
 

@@ -38,7 +38,6 @@ fn public_api() -> String {
         .arg(target)
         .args(["--", "-Z", "unstable-options", "--output-format", "json"])
         .env("RUSTDOC", &rustdoc)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()
         .unwrap();
     assert!(documented.success(), "rustdoc failed");
@@ -53,12 +52,13 @@ fn public_api() -> String {
 #[test]
 #[ignore = "it needs rustdoc of Rust 1.95, and checks all dependencies: .ci/run runs it"]
 fn the_public_interface_is_the_one_in_the_file() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/public-api.txt");
+    // Cargo runs tests in the folder of the package. The folder at build time may be that of another clone.
+    let file = Path::new("tests/public-api.txt");
     let is = public_api();
     if env::var_os("RENEW").is_some() {
-        fs::write(&file, &is).unwrap();
+        fs::write(file, &is).unwrap();
     }
-    let was = fs::read_to_string(&file).unwrap();
+    let was = fs::read_to_string(file).unwrap();
     let (gone, new) = (missing('-', &was, &is), missing('+', &is, &was));
     assert!(
         gone.is_empty() && new.is_empty(),
