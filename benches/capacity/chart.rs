@@ -12,7 +12,7 @@ use super::table::Table;
 /// Those that have a column. The others look like the first.
 const SHOWN: [Table; 3] = [Table::Thousand, Table::FourThousand, Table::Changing];
 
-const PANEL: (u32, u32) = (380, 190);
+const PANEL: (u32, u32) = (480, 190);
 const HEAD_HEIGHT: u32 = 90;
 
 /// Seconds of a run that are drawn.
@@ -42,8 +42,8 @@ pub(crate) fn draw(rows: &[Row], file: &Path) {
     head.draw_text(heading, &style(22, INK), (20, 26)).unwrap();
     let legend = [
         (20, ACCEPTED, "accepted"),
-        (130, REFUSED, "refused, on top: together what was offered"),
-        (450, INK, "line: what the table takes"),
+        (130, REFUSED, "refused, on top: together what was offered, cut off at the edge"),
+        (580, INK, "line: what the table takes"),
     ];
     for (left, colour, text) in legend {
         let mark = [(left, 52), (left + 12, 64)];
