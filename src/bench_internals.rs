@@ -1,5 +1,4 @@
-//! What decides, within reach of the benchmarks. No part of the public interface: it may change
-//! with every version.
+//! Internals that the benchmarks measure. Not part of the public interface: this module can change in every version.
 #![doc(hidden)]
 
 use std::time::{Duration, Instant};
@@ -35,14 +34,13 @@ impl Waiting for Expiring {
     }
 }
 
-/// The last of the keys that one writer makes, one at each of these times: milliseconds after the
-/// Unix epoch.
+/// Makes one key at each of these times, in milliseconds since the Unix epoch, and returns the last.
 pub fn make_keys(times: impl IntoIterator<Item = u64>) -> Option<EventKey> {
     let mut keys = KeyGenerator::new(WriterId::from_random(0));
     times.into_iter().filter_map(|time| keys.next(time)).last()
 }
 
-/// The batches that events which all come at `now` leave the buffer in.
+/// Adds events to a buffer without linger and takes them out again in batches.
 pub fn fill_batches(events: Vec<Expiring>, now: Instant) -> Vec<Vec<Expiring>> {
     let mut buffer = Buffer::new(BatchLimits::new(MAX_BATCH_EVENTS), Duration::ZERO);
     for event in events {
@@ -51,7 +49,7 @@ pub fn fill_batches(events: Vec<Expiring>, now: Instant) -> Vec<Vec<Expiring>> {
     std::iter::from_fn(|| buffer.take_ready(now).map(Batch::into_items)).collect()
 }
 
-/// The events that were stored, and those that remain.
+/// The events that a receipt with these unprocessed keys acknowledges, and those that remain.
 pub fn reconcile_batch(
     sent: Vec<Expiring>,
     unprocessed: &[String],
@@ -66,22 +64,22 @@ pub fn request_body(table: &str, events: &[Event]) -> Bytes {
     Bytes::from(batch_write_item(&settings, events))
 }
 
-/// The way from a request's body to the answer, by itself.
+/// The direct transport without the rest of the store: from a request's body to its receipt.
 #[derive(Debug)]
 pub struct DirectTransport(DirectBatchWriter);
 
 impl DirectTransport {
-    /// As a store that is built from the client's configuration has it.
+    /// The transport of a store with this client's configuration.
     pub fn new(client: &Client, table: &str) -> Self {
         Self(DirectBatchWriter::new(client, table))
     }
 
-    /// Signs and sends a request, and reads its answer.
+    /// Signs and sends a request, and reads the response.
     pub async fn send(&self, body: Bytes) -> Result<BatchReceipt, BatchError> {
-        let unknown = || {
+        let not_repeatable = || {
             let message = "the request cannot be repeated";
             Err(BatchError::new(FailureClass::Fatal, Certainty::NotStored, message))
         };
-        self.0.write(|| body, Duration::MAX).await.unwrap_or_else(unknown)
+        self.0.write(|| body, Duration::MAX).await.unwrap_or_else(not_repeatable)
     }
 }

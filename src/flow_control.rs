@@ -1,4 +1,5 @@
-//! Room in the buffer, in events and in bytes: taken by a put, given back by its settling.
+//! Flow control: the limits of the buffer, in events and in bytes. A put acquires a permit, and settling its event
+//! releases it.
 
 use std::collections::VecDeque;
 
@@ -6,32 +7,33 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, PoisonError};
 
-/// Why room was not given.
+/// Why no permit was acquired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AcquireError {
     Full,
     Closed,
 }
 
-/// The buffer's bounds. Waiters are served in the order they came.
+/// A fair semaphore with two counts, events and bytes: waiters acquire in the order in which they came.
 ///
-/// Whoever gives room back hands it to those who wait. So a put that is set aside while it waits, and
-/// not asked again, keeps no more than its own room from the others.
+/// Whoever releases permits assigns them to the waiters. So a waiter whose future is not polled holds its own permit,
+/// and keeps no other from the waiters behind it.
 #[derive(Debug)]
 pub(crate) struct FlowControl {
-    /// A [`Available`]: one word, so that room is taken in one step where there is some.
-    free: AtomicU64,
-    /// How many events' room is to be kept back, and how much is by now: the rest is still in use.
-    to_withhold: AtomicU64,
-    withheld: AtomicU64,
-    /// How many are in `queue`. While there are any, nobody else takes flow_control.
+    /// [`Available`], in one word: an acquire that need not wait is one atomic step.
+    available: AtomicU64,
+    /// By how many events the limit is to be reduced.
+    reduction_target: AtomicU64,
+    /// By how many events it is reduced so far; the permits of the others are still in use.
+    reduction: AtomicU64,
+    /// Length of the queue. While it is above zero, only waiters acquire.
     waiting: AtomicUsize,
     queue: Mutex<Queue>,
-    /// Tells the worker that a put has begun to wait, so that it does not sit out the linger.
+    /// Wakes the worker when a put begins to wait, so that it flushes the buffer without waiting for the linger.
     waiter_added: Notify,
 }
 
-/// The puts that wait for flow_control, in the order they came.
+/// The waiting puts, in the order in which they came.
 #[derive(Debug, Default)]
 struct Queue {
     waiters: VecDeque<Waiter>,
@@ -42,123 +44,127 @@ struct Queue {
 struct Waiter {
     number: u64,
     bytes: u32,
-    /// Told when the room has been taken for it; dropped when there will be none.
-    acquired: oneshot::Sender<()>,
+    /// Sends when the permit is assigned; is dropped when flow control is closed.
+    assigned: oneshot::Sender<()>,
 }
 
 impl FlowControl {
     pub(crate) fn new(max_buffered_events: usize, max_buffered_bytes: usize) -> Self {
-        let free = Available::of(max_buffered_events as u64, max_buffered_bytes as u64);
+        let available = Available::new(max_buffered_events as u64, max_buffered_bytes as u64);
         Self {
-            free: AtomicU64::new(free.0),
-            to_withhold: AtomicU64::new(0),
-            withheld: AtomicU64::new(0),
+            available: AtomicU64::new(available.0),
+            reduction_target: AtomicU64::new(0),
+            reduction: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             queue: Mutex::default(),
             waiter_added: Notify::new(),
         }
     }
 
-    /// Room for one event of `bytes`, or word that there is none now.
+    /// Acquires a permit for one event of `bytes` without waiting.
     pub(crate) fn try_acquire(&self, bytes: u32) -> Result<Permit<'_>, AcquireError> {
-        if self.has_waiters() && !self.free().is_closed() {
+        if self.has_waiters() && !self.available().is_closed() {
             return Err(AcquireError::Full);
         }
         self.take(bytes)?;
         Ok(Permit { flow_control: self, bytes })
     }
 
-    /// Waits for room for one event of `bytes`. Fails only when the store closes.
+    /// Waits for a permit for one event of `bytes`. Fails only when flow control is closed.
     ///
-    /// Cancel safe: a dropped wait leaves its place in the queue and holds nothing.
+    /// # Cancel safety
+    ///
+    /// Dropping the future removes it from the queue. It then holds nothing.
     pub(crate) async fn acquire(&self, bytes: u32) -> Result<Permit<'_>, AcquireError> {
         match self.try_acquire(bytes) {
-            // In memory of its own, so that a put that need not wait carries none of it around.
-            Err(AcquireError::Full) => Box::pin(Wait::new(self, bytes).done()).await,
+            // Boxed, so that the future of a put that need not wait stays small.
+            Err(AcquireError::Full) => Box::pin(Acquire::new(self, bytes).wait()).await,
             decided => decided,
         }
     }
 
-    /// Gives back the room of so many events.
+    /// Releases the permits of so many events, of so many bytes in total.
     pub(crate) fn release(&self, events: u64, bytes: u64) {
-        let events = events - self.keep_back(events);
-        // In one order with `waiting`: either the waiter sees this flow_control, or this sees the waiter.
-        self.free.fetch_add(Available::of(events, bytes).0, Ordering::SeqCst);
+        let events = events - self.retire(events);
+        // Sequentially consistent with `waiting`: either the waiter sees these permits, or this sees the waiter.
+        self.available.fetch_add(Available::new(events, bytes).0, Ordering::SeqCst);
         if self.has_waiters() {
-            self.serve();
+            self.assign();
         }
     }
 
-    /// Keeps the room of so many events back from now on, out of what is free and of what is given back. One
-    /// caller at a time.
-    pub(crate) fn withhold(&self, events: u64) {
-        self.to_withhold.store(events, Ordering::SeqCst);
-        let mut taken = 0;
-        let _ = self.free.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |free| {
-            let missing = events.saturating_sub(self.withheld.load(Ordering::SeqCst));
-            taken = missing.min(Available(free).events());
-            Some(free - Available::of(taken, 0).0)
+    /// Sets by how many events the limit is reduced. Available permits are retired at once, permits in use when they
+    /// are released. Not to be called concurrently.
+    pub(crate) fn reduce_limit(&self, events: u64) {
+        self.reduction_target.store(events, Ordering::SeqCst);
+        let mut retired = 0;
+        let _ = self.available.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |available| {
+            let missing = events.saturating_sub(self.reduction.load(Ordering::SeqCst));
+            retired = missing.min(Available(available).events());
+            Some(available - Available::new(retired, 0).0)
         });
-        self.withheld.fetch_add(taken, Ordering::SeqCst);
-        let mut too_many = 0;
-        let _ = self.withheld.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |withheld| {
-            too_many = withheld.saturating_sub(events);
-            Some(withheld - too_many)
+        self.reduction.fetch_add(retired, Ordering::SeqCst);
+        let mut surplus = 0;
+        let _ = self.reduction.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |reduction| {
+            surplus = reduction.saturating_sub(events);
+            Some(reduction - surplus)
         });
-        if too_many > 0 {
-            self.free.fetch_add(Available::of(too_many, 0).0, Ordering::SeqCst);
-            self.serve();
+        if surplus > 0 {
+            self.available.fetch_add(Available::new(surplus, 0).0, Ordering::SeqCst);
+            self.assign();
         }
     }
 
-    /// Whether room is kept back.
-    pub(crate) fn is_withheld(&self) -> bool {
-        self.to_withhold.load(Ordering::SeqCst) > 0
+    /// Whether the limit of events is reduced, or is being reduced.
+    pub(crate) fn is_limit_reduced(&self) -> bool {
+        self.reduction_target.load(Ordering::SeqCst) > 0
     }
 
-    /// Keeps as many of these events' room back as are still to be.
-    fn keep_back(&self, events: u64) -> u64 {
-        let to_withhold = self.to_withhold.load(Ordering::SeqCst);
-        if to_withhold == 0 {
+    /// Retires as many of these released permits as the reduction of the limit still lacks; returns how many.
+    fn retire(&self, events: u64) -> u64 {
+        let reduction_target = self.reduction_target.load(Ordering::SeqCst);
+        if reduction_target == 0 {
             return 0;
         }
-        let mut kept = 0;
-        let _ = self.withheld.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |withheld| {
-            kept = to_withhold.saturating_sub(withheld).min(events);
-            Some(withheld + kept)
+        let mut retired = 0;
+        let _ = self.reduction.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |reduction| {
+            retired = reduction_target.saturating_sub(reduction).min(events);
+            Some(reduction + retired)
         });
-        kept
+        retired
     }
 
-    /// Refuses everyone from now on, those who wait included.
+    /// Fails every waiting and every later acquire with [`AcquireError::Closed`].
     pub(crate) fn close(&self) {
-        self.free.fetch_or(Available::CLOSED, Ordering::SeqCst);
-        self.serve();
+        self.available.fetch_or(Available::CLOSED, Ordering::SeqCst);
+        self.assign();
     }
 
-    /// Whether a put waits for room now.
+    /// Whether a put waits for a permit.
     pub(crate) fn has_waiters(&self) -> bool {
         self.waiting.load(Ordering::SeqCst) > 0
     }
 
-    /// Returns when a put has begun to wait for flow_control.
+    /// Waits until a put has begun to wait for a permit.
     pub(crate) async fn waiter_added(&self) {
         self.waiter_added.notified().await;
     }
 
-    /// Takes room for those who have waited longest, as far as there is some. Nobody is woken under the
-    /// lock.
-    fn serve(&self) {
-        while let Some((waiter, taken)) = self.next_served() {
-            // Where there will be no flow_control, dropping the sender says so. Who has gone leaves it to the next.
-            if taken.is_ok() && waiter.acquired.send(()).is_err() {
-                let events = 1 - self.keep_back(1);
-                self.free.fetch_add(Available::of(events, waiter.bytes.into()).0, Ordering::SeqCst);
+    /// Assigns available permits to the first waiters, as far as they go, or fails all waiters when closed. No waiter
+    /// is woken while the queue is locked.
+    fn assign(&self) {
+        while let Some((waiter, taken)) = self.assign_next() {
+            // A send fails where the waiter was dropped: its permit becomes available again. When closed, dropping
+            // the sender fails the waiter.
+            if taken.is_ok() && waiter.assigned.send(()).is_err() {
+                let events = 1 - self.retire(1);
+                let available = Available::new(events, waiter.bytes.into());
+                self.available.fetch_add(available.0, Ordering::SeqCst);
             }
         }
     }
 
-    fn next_served(&self) -> Option<(Waiter, Result<(), AcquireError>)> {
+    fn assign_next(&self) -> Option<(Waiter, Result<(), AcquireError>)> {
         let mut queue = self.queue();
         let taken = self.take(queue.waiters.front()?.bytes);
         if taken == Err(AcquireError::Full) {
@@ -170,96 +176,98 @@ impl FlowControl {
     }
 
     fn take(&self, bytes: u32) -> Result<(), AcquireError> {
-        let less = |free| Available(free).less(bytes).map(|free| free.0);
-        match self.free.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less) {
+        let take = |available| Available(available).take(bytes).map(|available| available.0);
+        match self.available.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take) {
             Ok(_) => Ok(()),
-            Err(free) if Available(free).is_closed() => Err(AcquireError::Closed),
+            Err(available) if Available(available).is_closed() => Err(AcquireError::Closed),
             Err(_) => Err(AcquireError::Full),
         }
     }
 
-    fn free(&self) -> Available {
-        Available(self.free.load(Ordering::SeqCst))
+    fn available(&self) -> Available {
+        Available(self.available.load(Ordering::SeqCst))
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        // A queue is whole after each of its steps, so a poisoned lock does not matter.
+        // A panic cannot leave the queue inconsistent, so a poisoned lock does not matter.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One put's wait.
-struct Wait<'a> {
+/// One waiting acquire.
+struct Acquire<'a> {
     flow_control: &'a FlowControl,
     number: u64,
     bytes: u32,
-    acquired: oneshot::Receiver<()>,
+    assigned: oneshot::Receiver<()>,
 }
 
-impl<'a> Wait<'a> {
+impl<'a> Acquire<'a> {
     fn new(flow_control: &'a FlowControl, bytes: u32) -> Self {
-        let (acquired, told) = oneshot::channel();
+        let (sender, assigned) = oneshot::channel();
         let number = {
             let mut queue = flow_control.queue();
             let number = queue.next_number;
             queue.next_number += 1;
-            queue.waiters.push_back(Waiter { number, bytes, acquired });
+            queue.waiters.push_back(Waiter { number, bytes, assigned: sender });
             flow_control.waiting.fetch_add(1, Ordering::SeqCst);
             number
         };
         flow_control.waiter_added.notify_one();
-        // What was given back before the place was taken went to nobody.
-        flow_control.serve();
-        Self { flow_control, number, bytes, acquired: told }
+        // Permits that were released before the waiter was in the queue were not assigned to it.
+        flow_control.assign();
+        Self { flow_control, number, bytes, assigned }
     }
 
-    async fn done(mut self) -> Result<Permit<'a>, AcquireError> {
-        let told = (&mut self.acquired).await;
-        told.map(|()| Permit { flow_control: self.flow_control, bytes: self.bytes })
+    async fn wait(mut self) -> Result<Permit<'a>, AcquireError> {
+        let assigned = (&mut self.assigned).await;
+        assigned
+            .map(|()| Permit { flow_control: self.flow_control, bytes: self.bytes })
             .map_err(|_| AcquireError::Closed)
     }
 }
 
-impl Drop for Wait<'_> {
-    /// Leaves the queue, or gives back what nobody has heard of.
+impl Drop for Acquire<'_> {
+    /// Leaves the queue, or releases a permit that was assigned and not yet received.
     fn drop(&mut self) {
-        if self.acquired.is_terminated() {
+        if self.assigned.is_terminated() {
             return;
         }
-        // From here on nobody tells anything.
-        self.acquired.close();
-        if self.acquired.try_recv().is_ok() {
+        // No permit can be assigned after this.
+        self.assigned.close();
+        if self.assigned.try_recv().is_ok() {
             return self.flow_control.release(1, self.bytes.into());
         }
         {
             let mut queue = self.flow_control.queue();
-            let place = queue.waiters.binary_search_by_key(&self.number, |waiter| waiter.number);
-            let Ok(place) = place else { return };
-            queue.waiters.remove(place);
+            let index = queue.waiters.binary_search_by_key(&self.number, |waiter| waiter.number);
+            let Ok(index) = index else { return };
+            queue.waiters.remove(index);
             self.flow_control.waiting.fetch_sub(1, Ordering::SeqCst);
         }
-        // Those behind may be smaller.
-        self.flow_control.serve();
+        // The waiters behind it may need fewer bytes.
+        self.flow_control.assign();
     }
 }
 
-/// What is free, in one number: whether the room is closed, in the highest bit, then events, then bytes.
+/// Available permits in one word: the highest bit says whether flow control is closed, the next 27 bits count events,
+/// the lowest 36 bits count bytes.
 #[derive(Debug, Clone, Copy)]
 struct Available(u64);
 
-/// Bits of the bytes, below those of the events.
+/// Bits that count bytes.
 const BYTE_BITS: u32 = 36;
 
-/// Most events that a room counts.
+/// The highest limit of events: 134,217,727.
 pub(crate) const MAX_EVENTS: u64 = (1 << (63 - BYTE_BITS)) - 1;
 
-/// Most bytes that a room counts: one less than 64 GiB.
+/// The highest limit of bytes: one less than 64 GiB.
 pub(crate) const MAX_BYTES: u64 = (1 << BYTE_BITS) - 1;
 
 impl Available {
     const CLOSED: u64 = 1 << 63;
 
-    fn of(events: u64, bytes: u64) -> Self {
+    fn new(events: u64, bytes: u64) -> Self {
         debug_assert!(events <= MAX_EVENTS && bytes <= MAX_BYTES);
         Self(events << BYTE_BITS | bytes)
     }
@@ -276,14 +284,14 @@ impl Available {
         self.0 & MAX_BYTES
     }
 
-    /// What is left when an event of `bytes` has come in; `None` when it cannot.
-    fn less(self, bytes: u32) -> Option<Self> {
+    /// What is left after one event of `bytes`; `None` where it does not fit, or when closed.
+    fn take(self, bytes: u32) -> Option<Self> {
         let fits = !self.is_closed() && self.events() > 0 && self.bytes() >= bytes.into();
-        fits.then(|| Self(self.0 - Self::of(1, bytes.into()).0))
+        fits.then(|| Self(self.0 - Self::new(1, bytes.into()).0))
     }
 }
 
-/// Room for one event. Dropping it gives the room back.
+/// A permit for one event and its bytes, released when dropped.
 #[derive(Debug)]
 pub(crate) struct Permit<'a> {
     flow_control: &'a FlowControl,
@@ -291,7 +299,8 @@ pub(crate) struct Permit<'a> {
 }
 
 impl Permit<'_> {
-    /// Leaves the room to the event that it was taken for, which is to [`release`](Room::leave) by itself.
+    /// Forgets the permit without releasing it, and returns its bytes. The caller then has to
+    /// [`release`](FlowControl::release) it.
     pub(crate) fn forget(self) -> u32 {
         let bytes = self.bytes;
         std::mem::forget(self);
@@ -312,120 +321,124 @@ mod tests {
 
     use super::*;
 
-    fn free(flow_control: &FlowControl) -> (u64, u64) {
-        (flow_control.free().events(), flow_control.free().bytes())
+    /// Available events and bytes.
+    fn available(flow_control: &FlowControl) -> (u64, u64) {
+        (flow_control.available().events(), flow_control.available().bytes())
     }
 
     #[test]
-    fn the_largest_room_is_counted_and_used_up() {
+    fn largest_limits_are_counted_without_overflow() {
         let flow_control = FlowControl::new(MAX_EVENTS as usize, MAX_BYTES as usize);
-        assert_eq!(free(&flow_control), (MAX_EVENTS, MAX_BYTES));
+        assert_eq!(available(&flow_control), (MAX_EVENTS, MAX_BYTES));
         let permit = flow_control.try_acquire(u32::MAX).unwrap();
-        assert_eq!(free(&flow_control), (MAX_EVENTS - 1, MAX_BYTES - u64::from(u32::MAX)));
+        assert_eq!(available(&flow_control), (MAX_EVENTS - 1, MAX_BYTES - u64::from(u32::MAX)));
         flow_control.close();
         drop(permit);
-        assert_eq!(free(&flow_control), (MAX_EVENTS, MAX_BYTES));
+        assert_eq!(available(&flow_control), (MAX_EVENTS, MAX_BYTES));
     }
 
     #[test]
-    fn a_permit_holds_one_event_and_its_bytes_and_gives_both_back() {
+    fn dropped_permit_releases_event_and_bytes() {
         let flow_control = FlowControl::new(2, 100);
         let permit = flow_control.try_acquire(60).unwrap();
-        assert_eq!(free(&flow_control), (1, 40));
+        assert_eq!(available(&flow_control), (1, 40));
         drop(permit);
-        assert_eq!(free(&flow_control), (2, 100));
+        assert_eq!(available(&flow_control), (2, 100));
     }
 
     #[test]
-    fn a_refusal_takes_nothing() {
+    fn failed_acquire_takes_nothing() {
         let flow_control = FlowControl::new(2, 100);
         let _held = flow_control.try_acquire(60).unwrap();
         assert_eq!(flow_control.try_acquire(41).unwrap_err(), AcquireError::Full);
-        assert_eq!(free(&flow_control), (1, 40));
+        assert_eq!(available(&flow_control), (1, 40));
     }
 
     #[test]
-    fn withheld_room_is_free_for_nobody_until_it_is_released() {
+    fn reduced_limit_retires_available_permits_until_raised() {
         let flow_control = FlowControl::new(10, 100);
-        flow_control.withhold(7);
-        assert_eq!(free(&flow_control), (3, 100));
-        flow_control.withhold(4);
-        assert_eq!(free(&flow_control), (6, 100));
-        flow_control.withhold(0);
-        assert_eq!(free(&flow_control), (10, 100));
-        assert!(!flow_control.is_withheld());
+        flow_control.reduce_limit(7);
+        assert_eq!(available(&flow_control), (3, 100));
+        flow_control.reduce_limit(4);
+        assert_eq!(available(&flow_control), (6, 100));
+        flow_control.reduce_limit(0);
+        assert_eq!(available(&flow_control), (10, 100));
+        assert!(!flow_control.is_limit_reduced());
     }
 
     #[test]
-    fn room_in_use_is_withheld_when_it_is_given_back() {
+    fn reduced_limit_retires_permits_in_use_when_released() {
         let flow_control = FlowControl::new(3, 100);
         let permits = [(); 3].map(|()| flow_control.try_acquire(10).unwrap());
-        flow_control.withhold(2);
+        flow_control.reduce_limit(2);
         let [first, second, third] = permits;
         drop(first);
         drop(second);
-        assert_eq!(free(&flow_control), (0, 90));
+        assert_eq!(available(&flow_control), (0, 90));
         drop(third);
-        assert_eq!(free(&flow_control), (1, 100));
-        flow_control.withhold(0);
-        assert_eq!(free(&flow_control), (3, 100));
+        assert_eq!(available(&flow_control), (1, 100));
+        flow_control.reduce_limit(0);
+        assert_eq!(available(&flow_control), (3, 100));
     }
 
     #[tokio::test]
-    async fn a_put_that_waits_is_served_when_room_is_released() {
+    async fn waiter_acquires_when_limit_is_raised() {
         let flow_control = FlowControl::new(2, 100);
-        flow_control.withhold(2);
-        let mut waits = Box::pin(flow_control.acquire(10));
-        assert!(waits.as_mut().now_or_never().is_none());
-        flow_control.withhold(1);
-        drop(waits.await.unwrap());
-        assert_eq!(free(&flow_control), (1, 100));
+        flow_control.reduce_limit(2);
+        let mut waiter = Box::pin(flow_control.acquire(10));
+        assert!(waiter.as_mut().now_or_never().is_none());
+        flow_control.reduce_limit(1);
+        drop(waiter.await.unwrap());
+        assert_eq!(available(&flow_control), (1, 100));
     }
 
     #[tokio::test]
-    async fn nobody_goes_before_those_who_wait() {
+    async fn later_small_acquire_does_not_overtake_large_waiter() {
         let flow_control = FlowControl::new(3, 100);
         let held = flow_control.try_acquire(60).unwrap();
         let mut large = Box::pin(flow_control.acquire(60));
         assert!(large.as_mut().now_or_never().is_none());
-        // There is room for these, and there would never be any for the large one.
+        // If these acquired what is available, the large one might wait for ever.
         assert_eq!(flow_control.try_acquire(10).unwrap_err(), AcquireError::Full);
         let mut small = Box::pin(flow_control.acquire(10));
         assert!(small.as_mut().now_or_never().is_none());
         drop(held);
         let (large, small) = (large.await.unwrap(), small.await.unwrap());
-        assert_eq!(free(&flow_control), (1, 30));
+        assert_eq!(available(&flow_control), (1, 30));
         drop((large, small));
         assert!(flow_control.try_acquire(100).is_ok());
     }
 
     #[tokio::test]
-    async fn a_put_that_is_set_aside_while_it_waits_keeps_only_its_own_room() {
+    async fn unpolled_waiter_holds_only_its_own_permit() {
         let flow_control = FlowControl::new(2, 100);
         let (first, second) =
             (flow_control.try_acquire(1).unwrap(), flow_control.try_acquire(1).unwrap());
-        let mut set_aside = Box::pin(flow_control.acquire(60));
-        assert!(set_aside.as_mut().now_or_never().is_none());
-        let mut waits = Box::pin(flow_control.acquire(40));
-        assert!(waits.as_mut().now_or_never().is_none());
+        let mut unpolled = Box::pin(flow_control.acquire(60));
+        assert!(unpolled.as_mut().now_or_never().is_none());
+        let mut waiter = Box::pin(flow_control.acquire(40));
+        assert!(waiter.as_mut().now_or_never().is_none());
         drop(first);
-        assert!(waits.as_mut().now_or_never().is_none(), "this room is the other's");
+        assert!(
+            waiter.as_mut().now_or_never().is_none(),
+            "this permit is assigned to the other waiter"
+        );
         drop(second);
-        let acquired = waits.await.unwrap();
+        let acquired = waiter.await.unwrap();
         assert_eq!(
-            free(&flow_control),
+            available(&flow_control),
             (0, 0),
-            "the other has its flow_control, whether it asks or not"
+            "the other waiter has its permit, polled or not"
         );
         assert!(!flow_control.has_waiters());
         drop(acquired);
         drop(flow_control.try_acquire(40).unwrap());
-        drop(set_aside);
-        assert_eq!(free(&flow_control), (2, 100));
+        drop(unpolled);
+        assert_eq!(available(&flow_control), (2, 100));
     }
 
     #[tokio::test]
-    async fn when_a_large_one_gives_up_those_behind_it_are_served() {
+    async fn cancelled_large_waiter_lets_smaller_one_acquire() {
         let flow_control = FlowControl::new(3, 100);
         let _held = flow_control.try_acquire(60).unwrap();
         let mut large = Box::pin(flow_control.acquire(60));
@@ -437,34 +450,34 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cancelled_wait_leaves_nothing_behind() {
+    async fn cancelled_waiter_holds_nothing() {
         let flow_control = FlowControl::new(2, 100);
         let held = flow_control.try_acquire(60).unwrap();
         {
-            let waits = flow_control.acquire(60);
-            tokio::pin!(waits);
-            assert!(waits.as_mut().now_or_never().is_none());
+            let waiter = flow_control.acquire(60);
+            tokio::pin!(waiter);
+            assert!(waiter.as_mut().now_or_never().is_none());
             assert!(flow_control.has_waiters());
         }
         assert!(!flow_control.has_waiters());
         drop(held);
-        assert_eq!(free(&flow_control), (2, 100));
+        assert_eq!(available(&flow_control), (2, 100));
     }
 
     #[tokio::test]
-    async fn closing_refuses_those_who_wait_and_those_who_come() {
+    async fn close_fails_waiting_and_later_acquires() {
         let flow_control = FlowControl::new(1, 100);
         let _held = flow_control.try_acquire(1).unwrap();
-        let waits = flow_control.acquire(1);
-        tokio::pin!(waits);
-        assert!(waits.as_mut().now_or_never().is_none());
+        let waiter = flow_control.acquire(1);
+        tokio::pin!(waiter);
+        assert!(waiter.as_mut().now_or_never().is_none());
         flow_control.close();
-        assert_eq!(waits.await.unwrap_err(), AcquireError::Closed);
+        assert_eq!(waiter.await.unwrap_err(), AcquireError::Closed);
         assert_eq!(flow_control.try_acquire(1).unwrap_err(), AcquireError::Closed);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn puts_on_several_threads_that_wait_and_give_up_all_get_room_in_the_end() {
+    async fn concurrent_acquires_and_cancellations_all_finish() {
         const PUTS: u32 = 2_000;
         let flow_control: &'static FlowControl = Box::leak(Box::new(FlowControl::new(3, 100)));
         let mut tasks = tokio::task::JoinSet::new();
@@ -473,11 +486,11 @@ mod tests {
                 for put in 0..PUTS {
                     let bytes = 1 + (put * 31 + task * 17) % 100;
                     if put % 7 == task % 7 {
-                        // Begins to wait, and gives up before, at or after its turn.
-                        let begun = flow_control.acquire(bytes);
+                        // Begins to wait, and is cancelled before, while or after its permit is assigned.
+                        let acquire = flow_control.acquire(bytes);
                         tokio::select! {
                             biased;
-                            acquired = begun => drop(acquired.unwrap()),
+                            acquired = acquire => drop(acquired.unwrap()),
                             () = tokio::task::yield_now() => {}
                         }
                         continue;
@@ -493,8 +506,8 @@ mod tests {
         while let Some(done) = tasks.join_next().await {
             done.unwrap();
         }
-        assert_eq!((free(flow_control), flow_control.has_waiters()), ((3, 100), false));
-        // Closing lets everyone go who waits, wherever they are.
+        assert_eq!((available(flow_control), flow_control.has_waiters()), ((3, 100), false));
+        // Closing fails every waiter.
         let _held = flow_control.try_acquire(100).unwrap();
         let mut waiting = tokio::task::JoinSet::new();
         (0..8).for_each(|_| drop(waiting.spawn(async { flow_control.acquire(1).await.is_err() })));
@@ -502,88 +515,88 @@ mod tests {
             tokio::task::yield_now().await;
         }
         flow_control.close();
-        assert!(waiting.join_all().await.into_iter().all(|refused| refused));
+        assert!(waiting.join_all().await.into_iter().all(|failed| failed));
     }
 
     #[derive(Debug, Clone)]
     enum Step {
-        /// Asks for room for an event of so many bytes, and waits if there is none.
-        Enter {
+        /// Begins an acquire for an event of so many bytes.
+        Acquire {
             bytes: u32,
         },
-        /// Cancels the wait at this place.
+        /// Drops the waiter at this index.
         Cancel {
-            place: usize,
+            index: usize,
         },
-        /// Settles the event at this place.
-        Leave {
-            place: usize,
+        /// Drops the permit at this index.
+        Release {
+            index: usize,
         },
         Close,
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            6 => (0..60_u32).prop_map(|bytes| Step::Enter { bytes }),
-            2 => (0..100_usize).prop_map(|place| Step::Cancel { place }),
-            4 => (0..100_usize).prop_map(|place| Step::Leave { place }),
+            6 => (0..60_u32).prop_map(|bytes| Step::Acquire { bytes }),
+            2 => (0..100_usize).prop_map(|index| Step::Cancel { index }),
+            4 => (0..100_usize).prop_map(|index| Step::Release { index }),
             1 => Just(Step::Close),
         ]
     }
 
     proptest! {
-        /// Permits out are those of the events inside, whatever else waits, was cancelled or refused.
+        /// Whatever waits, is cancelled or fails, a permit that is not held is available.
         #[test]
-        fn all_room_is_held_by_the_events_inside_or_free(
+        fn every_permit_is_held_or_available(
             steps in prop::collection::vec(step(), 1..200),
         ) {
             const EVENTS: u64 = 5;
             const BYTES: u64 = 100;
             let flow_control = FlowControl::new(EVENTS as usize, BYTES as usize);
             let flow_control = &flow_control;
-            let mut inside: Vec<Permit<'_>> = Vec::new();
+            let mut held: Vec<Permit<'_>> = Vec::new();
             let mut waiting = Vec::new();
             let mut closed = false;
             for step in steps {
                 match step {
-                    Step::Enter { bytes } => {
+                    Step::Acquire { bytes } => {
                         waiting.push(Box::pin(flow_control.acquire(bytes)));
                     }
-                    Step::Cancel { place } if !waiting.is_empty() => {
-                        drop(waiting.remove(place % waiting.len()));
+                    Step::Cancel { index } if !waiting.is_empty() => {
+                        drop(waiting.remove(index % waiting.len()));
                     }
-                    Step::Leave { place } if !inside.is_empty() => {
-                        drop(inside.remove(place % inside.len()));
+                    Step::Release { index } if !held.is_empty() => {
+                        drop(held.remove(index % held.len()));
                     }
-                    Step::Cancel { .. } | Step::Leave { .. } => {}
+                    Step::Cancel { .. } | Step::Release { .. } => {}
                     Step::Close => {
                         flow_control.close();
                         closed = true;
                     }
                 }
-                // Everyone who has got room comes in; nobody does after the close.
+                // Every assigned permit is received; none is after the close.
                 let mut still_waiting = Vec::new();
-                for mut waits in waiting {
-                    match waits.as_mut().now_or_never() {
+                for mut waiter in waiting {
+                    match waiter.as_mut().now_or_never() {
                         Some(Ok(permit)) => {
                             prop_assert!(!closed);
-                            inside.push(permit);
+                            held.push(permit);
                         }
                         Some(Err(error)) => prop_assert!(closed && error == AcquireError::Closed),
-                        None => still_waiting.push(waits),
+                        None => still_waiting.push(waiter),
                     }
                 }
                 waiting = still_waiting;
-                let bytes: u64 = inside.iter().map(|permit| u64::from(permit.bytes)).sum();
-                let events = inside.len() as u64;
+                let bytes: u64 = held.iter().map(|permit| u64::from(permit.bytes)).sum();
+                let events = held.len() as u64;
                 prop_assert!(events <= EVENTS && bytes <= BYTES);
                 prop_assert_eq!(flow_control.has_waiters(), !waiting.is_empty());
                 if waiting.is_empty() {
-                    prop_assert_eq!(free(flow_control), (EVENTS - events, BYTES - bytes));
+                    prop_assert_eq!(available(flow_control), (EVENTS - events, BYTES - bytes));
                 }
             }
-            drop((waiting, inside));
-            prop_assert_eq!(free(flow_control), (EVENTS, BYTES));
+            drop((waiting, held));
+            prop_assert_eq!(available(flow_control), (EVENTS, BYTES));
         }
     }
 }

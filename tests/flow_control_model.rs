@@ -1,12 +1,16 @@
-//! FlowControl in the buffer, under a scheduler that tries out the orders in which threads can take their steps.
+//! `FlowControl` under shuttle, a scheduler that explores the interleavings of threads.
 //!
-//! Where nobody can go on any more, because somebody was not told that there is flow_control, it panics and says
-//! how to get there again. The harness is not the usual one: the tests of the file that is tried are not to
-//! run here.
+//! Where all threads are blocked, because a waiter was not notified of its permit, shuttle panics and prints the
+//! schedule that leads there. The harness is `libtest_mimic`, as the unit tests in `src/flow_control.rs` must not run
+//! under this scheduler.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 #[path = "../src/flow_control.rs"]
-#[expect(dead_code, unused_imports, reason = "its own tests are none here")]
+#[expect(
+    dead_code,
+    unused_imports,
+    reason = "its unit tests and some of its callers are not compiled here"
+)]
 mod flow_control;
 
 mod sync {
@@ -29,16 +33,16 @@ use self::flow_control::{AcquireError, FlowControl};
 const EVENTS: usize = 2;
 const BYTES: u32 = 10;
 
-/// More than enough to see each fault that was tried.
+/// Several times what it took to find each fault that was introduced on purpose.
 const SCHEDULES: usize = 5_000;
 
 fn main() -> ExitCode {
     let scenarios: [(&str, fn()); 5] = [
-        ("everyone_who_waits_gets_room_in_the_end", everyone_gets_room),
-        ("who_gives_up_leaves_the_room_to_the_others", who_gives_up_leaves_room),
-        ("who_gives_up_lets_those_behind_go_on", who_gives_up_lets_others_go_on),
-        ("closing_lets_everyone_go", closing_lets_everyone_go),
-        ("room_is_never_given_twice", room_is_never_given_twice),
+        ("every_waiter_acquires", every_waiter_acquires),
+        ("cancelled_waiter_leaves_its_permit_to_others", cancelled_waiter_leaves_its_permit),
+        ("cancelled_waiter_unblocks_those_behind", cancelled_waiter_unblocks_others),
+        ("close_unblocks_every_waiter", close_unblocks_every_waiter),
+        ("permits_are_never_assigned_twice", permits_are_never_assigned_twice),
     ];
     let trials = scenarios.map(|(name, scenario)| {
         Trial::test(name, move || {
@@ -50,57 +54,57 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials.into()).exit_code()
 }
 
-fn everyone_gets_room() {
+fn every_waiter_acquires() {
     let flow_control = flow_control();
     let threads = [6, 7, BYTES].map(|bytes| {
         let flow_control = Arc::clone(&flow_control);
         thread::spawn(move || drop(block_on(flow_control.acquire(bytes)).unwrap()))
     });
     threads.into_iter().for_each(|thread| thread.join().unwrap());
-    assert_is_whole(&flow_control);
+    assert_all_available(&flow_control);
 }
 
-fn who_gives_up_leaves_room() {
+fn cancelled_waiter_leaves_its_permit() {
     let flow_control = flow_control();
     let held = flow_control.try_acquire(6).unwrap();
-    let others = [begin_and_give_up(&flow_control), enter_and_leave(&flow_control)];
+    let others = [begin_and_cancel(&flow_control), acquire_and_release(&flow_control)];
     drop(held);
     others.into_iter().for_each(|thread| thread.join().unwrap());
-    assert_is_whole(&flow_control);
+    assert_all_available(&flow_control);
 }
 
-fn who_gives_up_lets_others_go_on() {
+fn cancelled_waiter_unblocks_others() {
     let flow_control = flow_control();
     let held = flow_control.try_acquire(5).unwrap();
-    let others = [begin_and_give_up(&flow_control), enter_and_leave(&flow_control)];
+    let others = [begin_and_cancel(&flow_control), acquire_and_release(&flow_control)];
     others.into_iter().for_each(|thread| thread.join().unwrap());
     drop(held);
-    assert_is_whole(&flow_control);
+    assert_all_available(&flow_control);
 }
 
-/// Begins to wait for all flow_control, and gives up before, at or after its turn.
-fn begin_and_give_up(flow_control: &Arc<FlowControl>) -> JoinHandle<()> {
+/// Begins to wait for all bytes, and is cancelled before, while or after its permit is assigned.
+fn begin_and_cancel(flow_control: &Arc<FlowControl>) -> JoinHandle<()> {
     let flow_control = Arc::clone(flow_control);
     thread::spawn(move || {
-        let mut waits = pin!(flow_control.acquire(BYTES));
-        let _ = waits.as_mut().now_or_never();
+        let mut acquire = pin!(flow_control.acquire(BYTES));
+        let _ = acquire.as_mut().now_or_never();
         thread::yield_now();
     })
 }
 
-fn enter_and_leave(flow_control: &Arc<FlowControl>) -> JoinHandle<()> {
+fn acquire_and_release(flow_control: &Arc<FlowControl>) -> JoinHandle<()> {
     let flow_control = Arc::clone(flow_control);
     thread::spawn(move || drop(block_on(flow_control.acquire(5)).unwrap()))
 }
 
-fn closing_lets_everyone_go() {
+fn close_unblocks_every_waiter() {
     let flow_control = flow_control();
     let held = flow_control.try_acquire(6).unwrap();
     let threads = [5, BYTES].map(|bytes| {
         let flow_control = Arc::clone(&flow_control);
         thread::spawn(move || {
-            if let Err(refused) = block_on(flow_control.acquire(bytes)) {
-                assert_eq!(refused, AcquireError::Closed);
+            if let Err(error) = block_on(flow_control.acquire(bytes)) {
+                assert_eq!(error, AcquireError::Closed);
             }
         })
     });
@@ -110,7 +114,7 @@ fn closing_lets_everyone_go() {
     drop(held);
 }
 
-fn room_is_never_given_twice() {
+fn permits_are_never_assigned_twice() {
     let flow_control = flow_control();
     let threads = [6, 6].map(|bytes| {
         let flow_control = Arc::clone(&flow_control);
@@ -124,15 +128,15 @@ fn room_is_never_given_twice() {
         })
     });
     threads.into_iter().for_each(|thread| thread.join().unwrap());
-    assert_is_whole(&flow_control);
+    assert_all_available(&flow_control);
 }
 
 fn flow_control() -> Arc<FlowControl> {
     Arc::new(FlowControl::new(EVENTS, BYTES as usize))
 }
 
-/// All flow_control is there, and no more.
-fn assert_is_whole(flow_control: &FlowControl) {
+/// Every permit is available, and no more than there were.
+fn assert_all_available(flow_control: &FlowControl) {
     assert!(!flow_control.has_waiters());
     let _all_bytes = flow_control.try_acquire(BYTES).unwrap();
     let _all_events = flow_control.try_acquire(0).unwrap();

@@ -1,29 +1,29 @@
-//! Which flush waits for which events, and with what outcome.
+//! The barrier of flushes: when every event that was accepted before a flush is settled. The worker's settling uses it.
 
 use std::collections::VecDeque;
 
 use crate::report::FlushReport;
 
-/// The events accepted between two flushes share an epoch.
+/// The time between two flushes. Events that are accepted in it share the epoch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Epoch(u64);
 
-/// Tells when everything accepted before a flush is settled.
+/// Finds the flushes whose events are all settled.
 ///
-/// Each flush ends an epoch and waits until no event of it, or of an earlier one, is pending. There is
-/// a counter per epoch and a running total of the epochs that are over, so that settling an event and
-/// answering a flush cost the same however many flushes wait. `R` is what the answer is given to.
+/// Each flush ends an epoch, and waits until no event of that epoch or an earlier one is pending. There is a counter per
+/// epoch, and a total for the epochs that are over. So the cost of settling an event and of answering a flush does not
+/// depend on how many flushes wait. `R` is what a flush is answered through.
 #[derive(Debug)]
 pub(crate) struct Barrier<R> {
-    /// From the first epoch that is not over to the current one, which is always there.
+    /// From the first epoch that is not over to the current one. Never empty.
     epochs: VecDeque<Tally>,
-    /// Number of the first in `epochs`.
+    /// Number of the first epoch in `epochs`.
     first: u64,
-    /// What became of the events of all epochs before `first`.
+    /// Settled events of all epochs before `first`.
     over: FlushReport,
-    /// What of `over` the flushes have reported that were answered.
+    /// What the answered flushes have reported of `over`.
     reported: FlushReport,
-    /// In the order of their epochs, which is the order in which they can be answered.
+    /// In the order of their epochs, in which they are answered too.
     flushes: VecDeque<Flush<R>>,
 }
 
@@ -35,9 +35,9 @@ struct Tally {
 
 #[derive(Debug)]
 struct Flush<R> {
-    /// The last epoch that it waits for.
+    /// The last epoch that the flush waits for.
     epoch: u64,
-    /// What had been reported when it was called.
+    /// The value of [`Barrier::reported`] when flush was called.
     reported: FlushReport,
     reply: R,
 }
@@ -53,7 +53,7 @@ impl<R> Barrier<R> {
         }
     }
 
-    /// Counts an accepted event in, and says which epoch it is of.
+    /// Counts an accepted event as pending, and returns its epoch.
     pub(crate) fn accept(&mut self) -> Epoch {
         if let Some(current) = self.epochs.back_mut() {
             current.pending += 1;
@@ -61,10 +61,10 @@ impl<R> Barrier<R> {
         Epoch(self.current())
     }
 
-    /// Counts out an event that was accepted in `epoch`.
+    /// Counts an event of `epoch` as settled.
     pub(crate) fn settle(&mut self, epoch: Epoch, stored: bool) {
-        let place = epoch.0.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
-        let Some(tally) = place.and_then(|place| self.epochs.get_mut(place)) else {
+        let index = epoch.0.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
+        let Some(tally) = index.and_then(|index| self.epochs.get_mut(index)) else {
             debug_assert!(false, "an event was settled after its epoch was over");
             return;
         };
@@ -76,14 +76,14 @@ impl<R> Barrier<R> {
         }
     }
 
-    /// Begins a flush: it waits for all that was accepted until now.
+    /// Begins a flush, which waits for every event accepted until now.
     pub(crate) fn flush(&mut self, reply: R) {
         let (epoch, reported) = (self.current(), self.reported);
         self.flushes.push_back(Flush { epoch, reported, reply });
         self.epochs.push_back(Tally::default());
     }
 
-    /// The first flush that waits for nothing any more, with its report.
+    /// Removes the first flush, if its events are all settled, with its report.
     pub(crate) fn pop_done(&mut self) -> Option<(R, FlushReport)> {
         let epoch = self.flushes.front()?.epoch;
         while self.first <= epoch {
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flush_of_nothing_is_done_at_once() {
+    fn flush_without_events_is_done_at_once() {
         let mut barrier = Barrier::new();
         barrier.flush(());
         assert_eq!(done(&mut barrier), Some((0, 0)));
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flush_waits_for_what_was_accepted_before_it_and_for_nothing_else() {
+    fn flush_waits_only_for_events_accepted_before_it() {
         let mut barrier = Barrier::new();
         let (first, second) = (barrier.accept(), barrier.accept());
         barrier.flush(());
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_before_the_call_is_told_to_the_next_flush_and_only_to_it() {
+    fn failure_before_a_flush_is_reported_once() {
         let mut barrier = Barrier::new();
         let event = barrier.accept();
         barrier.settle(event, false);
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn flushes_at_the_same_time_each_count_the_events_they_share() {
+    fn concurrent_flushes_each_count_shared_events() {
         let mut barrier = Barrier::new();
         let first = barrier.accept();
         barrier.flush("one");
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn answered_epochs_are_forgotten() {
+    fn answered_epochs_are_removed() {
         let mut barrier = Barrier::new();
         for _ in 0..1_000 {
             let event = barrier.accept();

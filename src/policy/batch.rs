@@ -1,11 +1,12 @@
-//! One `BatchWriteItem` call's worth of events, valid by construction.
+//! The events of one call. A batch cannot exceed the service's limits, so every call that the worker makes is valid in
+//! size.
 
 use super::Waiting;
 use crate::event::MAX_BATCH_WIRE_BYTES;
 use crate::event::key::EventKey;
 
-/// What the request says around its items: two braces, `RequestItems` and a table name, which can
-/// be an ARN of up to 1,024 characters. Rounded up.
+/// Bytes of a request around its items: two braces, `RequestItems` and the table's name, which can be an ARN of up to
+/// 1,024 characters. Rounded up.
 const REQUEST_ENVELOPE_BYTES: usize = 1_200;
 
 /// How large a batch may be.
@@ -13,33 +14,33 @@ const REQUEST_ENVELOPE_BYTES: usize = 1_200;
 pub(crate) struct BatchLimits {
     pub(crate) max_events: usize,
     pub(crate) max_wire_bytes: usize,
-    /// Write units that may leave with one call. An event of more goes alone.
+    /// Most write units of a batch. An event that has more by itself goes alone.
     pub(crate) max_units: u64,
 }
 
 impl BatchLimits {
-    /// At most `max_events`, and the service's limit of bytes.
+    /// At most `max_events`, the service's limit of bytes, and any number of write units.
     pub(crate) const fn new(max_events: usize) -> Self {
         let max_wire_bytes = MAX_BATCH_WIRE_BYTES - REQUEST_ENVELOPE_BYTES;
         Self { max_events, max_wire_bytes, max_units: u64::MAX }
     }
 
-    /// The same, for a batch of at most so many write units.
-    pub(crate) const fn within(self, max_units: u64) -> Self {
+    /// The same limits with at most so many write units.
+    pub(crate) const fn with_max_units(self, max_units: u64) -> Self {
         Self { max_units, ..self }
     }
 }
 
-/// Why an item did not get into a batch; the item comes back.
+/// Why an item was not added to a batch. It returns the item.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Refused<T> {
-    /// The batch has no room for it. The next batch may.
+pub(crate) enum PushError<T> {
+    /// The item does not fit into what is left of the batch.
     Full(T),
-    /// The batch has an event of this key, and the service takes no key twice in one call.
+    /// The batch has an event of the same key. The service rejects a call that has a key twice.
     SameKey(T),
 }
 
-/// At most 25 events, at most 16 MB on the wire, no key twice.
+/// At most 25 events, with distinct keys, whose request has at most 16 MB.
 #[derive(Debug)]
 pub(crate) struct Batch<T> {
     limits: BatchLimits,
@@ -60,21 +61,22 @@ impl<T: Waiting> Batch<T> {
         }
     }
 
-    pub(crate) fn try_push(&mut self, item: T) -> Result<(), Refused<T>> {
+    /// Adds an item, if it fits.
+    pub(crate) fn try_push(&mut self, item: T) -> Result<(), PushError<T>> {
         let wire_bytes = self.wire_bytes + item.event().wire_bytes();
         let units = self.units + item.event().write_units();
         if self.items.len() >= self.limits.max_events
             || wire_bytes > self.limits.max_wire_bytes
             || (units > self.limits.max_units && !self.is_empty())
         {
-            return Err(Refused::Full(item));
+            return Err(PushError::Full(item));
         }
         let key = *item.event().key();
-        // Events come in the order of their keys, as a rule.
+        // Most events come in the order of their keys, so the search below is rare.
         if self.greatest_key.is_none_or(|greatest| greatest < key) {
             self.greatest_key = Some(key);
         } else if self.contains(&key) {
-            return Err(Refused::SameKey(item));
+            return Err(PushError::SameKey(item));
         }
         self.wire_bytes = wire_bytes;
         self.units = units;
@@ -103,47 +105,47 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_26th_event_is_refused_and_handed_back() {
+    fn full_batch_returns_the_26th_event() {
         let mut items = Items::new();
         let mut batch = Batch::new(BatchLimits::new(25));
         for _ in 0..25 {
             batch.try_push(items.item()).unwrap();
         }
         let late = items.item();
-        assert_eq!(batch.try_push(late.clone()), Err(Refused::Full(late)));
+        assert_eq!(batch.try_push(late.clone()), Err(PushError::Full(late)));
         assert_eq!(batch.into_items().len(), 25);
     }
 
     #[test]
-    fn a_batch_stays_within_its_write_units() {
+    fn batch_holds_at_most_its_write_units() {
         let mut items = Items::new();
-        let mut batch = Batch::new(BatchLimits::new(25).within(3));
+        let mut batch = Batch::new(BatchLimits::new(25).with_max_units(3));
         let (large, small) = ("x".repeat(2_000), "{}");
         batch.try_push(items.with_body(&large)).unwrap();
         batch.try_push(items.with_body(small)).unwrap();
-        assert!(matches!(batch.try_push(items.with_body(small)), Err(Refused::Full(_))));
+        assert!(matches!(batch.try_push(items.with_body(small)), Err(PushError::Full(_))));
     }
 
     #[test]
-    fn an_event_of_more_units_than_allowed_goes_alone() {
+    fn event_over_the_unit_limit_goes_alone() {
         let mut items = Items::new();
-        let mut batch = Batch::new(BatchLimits::new(25).within(1));
+        let mut batch = Batch::new(BatchLimits::new(25).with_max_units(1));
         batch.try_push(items.with_body(&"x".repeat(5_000))).unwrap();
-        assert!(matches!(batch.try_push(items.item()), Err(Refused::Full(_))));
+        assert!(matches!(batch.try_push(items.item()), Err(PushError::Full(_))));
     }
 
     #[test]
-    fn a_key_is_taken_once() {
+    fn second_event_of_a_key_is_returned() {
         let mut items = Items::new();
         let mut batch = Batch::new(BatchLimits::new(25));
         let item = items.item();
         batch.try_push(item.clone()).unwrap();
-        assert_eq!(batch.try_push(item.clone()), Err(Refused::SameKey(item)));
+        assert_eq!(batch.try_push(item.clone()), Err(PushError::SameKey(item)));
     }
 
     #[test]
-    fn bytes_are_counted_as_escaped_on_the_wire() {
-        // 25 items of 400 KB fit into 16 MB as they are; made of quotes, only 19 do.
+    fn bytes_are_counted_as_encoded_in_the_request() {
+        // 25 items of 400 KB fit into 16 MB. Of items that are all quotes, which are escaped, only 19 do.
         for (body, fitting) in [("x", 25), ("\"", 19)] {
             let mut items = Items::new();
             let mut batch = Batch::new(BatchLimits::new(25));
@@ -155,7 +157,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_key_is_taken_once_in_whatever_order_keys_come(
+        fn each_key_is_added_once_in_any_order(
             picks in prop::collection::vec(0..12_usize, 0..60),
         ) {
             let mut items = Items::new();
@@ -170,11 +172,11 @@ mod tests {
     }
 
     proptest! {
-        // Each case escapes megabytes.
+        // Each case encodes megabytes.
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn no_batch_is_illegal(
+        fn every_batch_is_within_the_limits(
             max_events in 1..=25_usize,
             bodies in prop::collection::vec(("[\"a\\\\]{0,2}", 0..200_000_usize, any::<bool>()), 0..60),
         ) {

@@ -1,37 +1,41 @@
-//! The events that wait to be sent, and until when they may.
+//! The events that wait to be sent: which of them make the next batch, and when it is due.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::Waiting;
-use super::batch::{Batch, BatchLimits, Refused};
+use super::batch::{Batch, BatchLimits, PushError};
 use super::retry_queue::RetryQueue;
 
-/// Events between acceptance and a call, and between one call and the next.
+/// The events that are not in flight: those never sent, and those that wait for their next attempt.
 ///
-/// Fresh events wait for company, at most `linger`. Events to be retried wait out their backoff
-/// and then go first; what room they leave in their batch, fresh events fill. A waiting retry holds
-/// nobody up. Suspects of a refused batch go in batches of their own, so that the guilty one is found.
+/// - A fresh event waits at most `linger` for other events to share its call.
+/// - A retry waits until its backoff ends, and then goes before the fresh events, which fill the rest of its batch. A
+///   retry that is not ready delays no other event.
+/// - A repeated event is one that the table has throttled more than once. It goes before retries, as far as the
+///   [pace](super::pace) permits.
+/// - The events of a batch that failed because of one invalid event go in batches of their own, so that the invalid one
+///   is found.
 #[derive(Debug)]
 pub(crate) struct Buffer<T> {
     limits: BatchLimits,
     linger: Duration,
-    /// In order of arrival, so of their deadlines as well.
+    /// In the order of their arrival, which is that of their deadlines too.
     fresh: VecDeque<T>,
     fresh_wire_bytes: usize,
-    /// How many events at the front of `fresh` are due whatever their linger says.
+    /// How many events at the front of `fresh` are due before their linger ends.
     due_now: usize,
     retries: RetryQueue<T>,
-    /// Events that the table had no capacity for more than once.
+    /// Events that the table has throttled more than once.
     repeated: RetryQueue<T>,
     next_group: u64,
 }
 
-/// How many write units a batch may have.
+/// How many write units the next batch may have.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MaxUnits {
     pub(crate) all: u64,
-    /// Of events that the table had no capacity for more than once.
+    /// Of these, how many may be of repeated events.
     pub(crate) repeated: u64,
 }
 
@@ -60,20 +64,19 @@ impl<T: Waiting> Buffer<T> {
         self.retries.push(item, None, ready_at);
     }
 
-    /// Adds an event that the table had no capacity for, before all that was accepted at `accepted_at` or
-    /// later: it keeps its turn.
-    pub(crate) fn requeue_in_turn(&mut self, item: T, accepted_at: Instant) {
+    /// Adds an event that is ready at once and goes before those that were accepted after it. `accepted_at` is when it was
+    /// accepted.
+    pub(crate) fn requeue_in_order(&mut self, item: T, accepted_at: Instant) {
         self.requeue(item, accepted_at);
     }
 
-    /// Adds an event that the table had no capacity for more than once, and whose next attempt is not before
-    /// `ready_at`.
+    /// Adds an event that the table has throttled more than once, whose next attempt is not before `ready_at`.
     pub(crate) fn requeue_repeated(&mut self, item: T, ready_at: Instant) {
         self.repeated.push(item, None, ready_at);
     }
 
-    /// Adds the events of a batch that was refused for one of them, as two batches of half its size
-    /// that nothing else joins. Halving finds one culprit among 25 in five steps.
+    /// Adds the events of a batch that failed because of one of them, as two batches of half its size that no other event
+    /// joins. Halving finds one invalid event among 25 in five steps.
     pub(crate) fn isolate(&mut self, mut suspects: Vec<T>, now: Instant) {
         let second_half = suspects.split_off(suspects.len() / 2);
         for half in [suspects, second_half] {
@@ -85,29 +88,28 @@ impl<T: Waiting> Buffer<T> {
         }
     }
 
-    /// Makes every fresh event due that is here now: somebody waits for it, or for its room.
+    /// Makes every fresh event due that the buffer holds now.
     pub(crate) fn flush_now(&mut self) {
         self.due_now = self.fresh.len();
     }
 
-    /// The next batch, if one is due at `now`: it is full, or holds an event that is not to wait
-    /// any longer.
+    /// The next batch, if one is due at `now`: it is full, or one of its events is due.
     pub(crate) fn take_ready(&mut self, now: Instant) -> Option<Batch<T>> {
         self.take_ready_within(now, MaxUnits { all: u64::MAX, repeated: u64::MAX })
     }
 
-    /// The next batch that is due at `now`, of at most so many write units, or of one event. Repeated events alone
-    /// make a batch due if any may leave.
+    /// The next batch, if one is due at `now`, of at most `max` write units or of a single event. A repeated event that
+    /// `max` permits makes a batch due.
     pub(crate) fn take_ready_within(&mut self, now: Instant, max: MaxUnits) -> Option<Batch<T>> {
-        let repeated_leave = max.repeated > 0 && self.has_repeated(now);
-        if !repeated_leave && !self.is_due(now) {
+        let takes_repeated = max.repeated > 0 && self.has_repeated(now);
+        if !takes_repeated && !self.is_due(now) {
             return None;
         }
-        let mut batch = Batch::new(self.limits.within(max.all));
+        let mut batch = Batch::new(self.limits.with_max_units(max.all));
         let is_grouped =
-            self.retries.first_ready(now).is_some_and(|(place, _)| place.group.is_some());
+            self.retries.first_ready(now).is_some_and(|(position, _)| position.group.is_some());
         let mut is_open = true;
-        if repeated_leave && !is_grouped {
+        if takes_repeated && !is_grouped {
             is_open = self.fill_from_repeated(&mut batch, max.repeated, now);
         }
         if is_open && self.fill_from_retries(&mut batch, now) {
@@ -116,24 +118,24 @@ impl<T: Waiting> Buffer<T> {
         (!batch.is_empty()).then_some(batch)
     }
 
-    /// When the next batch is due, if none comes in before. Repeated events are not counted: the pace says when
-    /// they leave.
+    /// When the next batch is due, if no event arrives before. Repeated events do not count, as the pace decides when they
+    /// are sent.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         let fresh = self.fresh.front().map(|item| item.accepted_at() + self.linger);
         self.retries.next_ready().into_iter().chain(fresh).min()
     }
 
-    /// From when on the next repeated event may be sent.
+    /// When the next repeated event is ready.
     pub(crate) fn next_repeated(&self) -> Option<Instant> {
         self.repeated.next_ready()
     }
 
-    /// Whether a repeated event may be sent at `now`.
+    /// Whether a repeated event is ready at `now`.
     pub(crate) fn has_repeated(&self, now: Instant) -> bool {
         self.repeated.first_ready(now).is_some()
     }
 
-    /// When the next event is to be given up, if it is not sent before.
+    /// When the next event fails, if it is not sent before.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
         let fresh = self.fresh.front().map(T::expires_at);
         let retries =
@@ -149,12 +151,12 @@ impl<T: Waiting> Buffer<T> {
         self.retries.pop_expired(now).or_else(|| self.repeated.pop_expired(now))
     }
 
-    /// Removes any event: the store gives up all of them.
+    /// Removes an event, due or not.
     pub(crate) fn pop(&mut self) -> Option<T> {
         self.pop_fresh().or_else(|| self.retries.pop()).or_else(|| self.repeated.pop())
     }
 
-    /// Whether an event is here that was never sent.
+    /// Whether the buffer holds an event that was never sent.
     pub(crate) fn has_fresh(&self) -> bool {
         !self.fresh.is_empty()
     }
@@ -167,12 +169,12 @@ impl<T: Waiting> Buffer<T> {
         self.fresh.len() + self.retries.len() + self.repeated.len()
     }
 
-    /// How many events wait that were refused more than once.
+    /// How many repeated events wait.
     pub(crate) fn repeated_len(&self) -> usize {
         self.repeated.len()
     }
 
-    /// Whether a batch is due at `now`, repeated events not counted.
+    /// Whether a batch is due at `now`. Repeated events do not count.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
         self.due_now > 0
             || self.fresh.len() >= self.limits.max_events
@@ -180,21 +182,21 @@ impl<T: Waiting> Buffer<T> {
             || self.next_due().is_some_and(|due_at| due_at <= now)
     }
 
-    /// Moves repeated events of at most so many units into `batch`, or one. False when nothing else fits.
+    /// Moves repeated events of at most `max_units`, or a single one, into `batch`. False when the batch is full.
     fn fill_from_repeated(&mut self, batch: &mut Batch<T>, max_units: u64, now: Instant) -> bool {
         let mut same_key = Vec::new();
         let (mut units, mut is_open) = (0, true);
-        while let Some((place, item)) = self.repeated.first_ready(now) {
+        while let Some((position, item)) = self.repeated.first_ready(now) {
             units += item.event().write_units();
             if units > max_units && !batch.is_empty() {
                 break;
             }
-            let Some(item) = self.repeated.remove(place) else { break };
+            let Some(item) = self.repeated.remove(position) else { break };
             match batch.try_push(item) {
                 Ok(()) => {}
-                Err(Refused::SameKey(item)) => same_key.push(item),
-                Err(Refused::Full(item)) => {
-                    self.repeated.insert(item, place);
+                Err(PushError::SameKey(item)) => same_key.push(item),
+                Err(PushError::Full(item)) => {
+                    self.repeated.insert(item, position);
                     is_open = false;
                     break;
                 }
@@ -206,29 +208,29 @@ impl<T: Waiting> Buffer<T> {
         is_open
     }
 
-    /// Moves ready retries into `batch`. False when nothing else is to join them.
+    /// Moves ready retries into `batch`. False when no other event may join them.
     fn fill_from_retries(&mut self, batch: &mut Batch<T>, now: Instant) -> bool {
         let mut same_key = Vec::new();
         let mut is_open = true;
         let mut group = None;
-        while let Some((place, _)) = self.retries.first_ready(now) {
-            // The first event decides whose batch it is.
-            if *group.get_or_insert(place.group) != place.group {
+        while let Some((position, _)) = self.retries.first_ready(now) {
+            // The group of the first event is that of the batch.
+            if *group.get_or_insert(position.group) != position.group {
                 break;
             }
-            let Some(item) = self.retries.remove(place) else { break };
-            is_open = place.group.is_none();
+            let Some(item) = self.retries.remove(position) else { break };
+            is_open = position.group.is_none();
             match batch.try_push(item) {
                 Ok(()) => {}
-                Err(Refused::SameKey(item)) => same_key.push(item),
-                Err(Refused::Full(item)) => {
-                    self.retries.insert(item, place);
+                Err(PushError::SameKey(item)) => same_key.push(item),
+                Err(PushError::Full(item)) => {
+                    self.retries.insert(item, position);
                     is_open = false;
                     break;
                 }
             }
         }
-        self.set_aside(same_key, now);
+        self.requeue_all(same_key, now);
         is_open
     }
 
@@ -239,8 +241,8 @@ impl<T: Waiting> Buffer<T> {
             let Some(item) = self.pop_fresh() else { break };
             match batch.try_push(item) {
                 Ok(()) => {}
-                Err(Refused::SameKey(item)) => same_key.push(item),
-                Err(Refused::Full(item)) => {
+                Err(PushError::SameKey(item)) => same_key.push(item),
+                Err(PushError::Full(item)) => {
                     self.fresh_wire_bytes += item.event().wire_bytes();
                     self.fresh.push_front(item);
                     self.due_now = due_now;
@@ -248,12 +250,12 @@ impl<T: Waiting> Buffer<T> {
                 }
             }
         }
-        self.set_aside(same_key, now);
+        self.requeue_all(same_key, now);
     }
 
-    /// Keeps what a batch cannot hold for its keys: it is ready for the one after.
-    fn set_aside(&mut self, same_key: Vec<T>, now: Instant) {
-        for item in same_key {
+    /// Adds events that share a key with an event of the batch just made. They are ready for the next batch.
+    fn requeue_all(&mut self, items: Vec<T>, now: Instant) {
+        for item in items {
             self.requeue(item, now);
         }
     }
@@ -283,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_event_waits_for_the_linger_and_no_longer() {
+    fn single_event_is_due_when_its_linger_ends() {
         let (mut items, mut buffer) = (Items::new(), buffer());
         buffer.push(items.item());
         assert!(buffer.take_ready(items.at(4)).is_none());
@@ -294,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_batch_does_not_wait() {
+    fn full_batch_is_due_at_once() {
         let (mut items, mut buffer) = (Items::new(), buffer());
         for _ in 0..26 {
             buffer.push(items.item());
@@ -304,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn enough_bytes_for_a_full_batch_do_not_wait_either() {
+    fn enough_bytes_for_a_batch_are_due_at_once() {
         let (mut items, mut buffer) = (Items::new(), buffer());
         let quotes = "\"".repeat(crate::event::MAX_BODY_BYTES);
         for _ in 0..20 {
@@ -316,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rush_makes_due_what_is_here_and_not_what_comes_after() {
+    fn flush_makes_present_events_due_and_no_later_ones() {
         let (mut items, mut buffer) = (Items::new(), buffer());
         buffer.push(items.item());
         buffer.flush_now();
@@ -326,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_waiting_retry_holds_no_fresh_event_up() {
+    fn waiting_retry_delays_no_fresh_event() {
         let (mut items, mut buffer) = (Items::new(), buffer());
         buffer.requeue(items.item(), items.at(1_000));
         let fresh = items.item();
@@ -336,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ready_retry_goes_first_and_its_batch_is_refilled_with_fresh_events() {
+    fn ready_retry_goes_first_and_fresh_events_fill_its_batch() {
         let (mut items, mut buffer) = (Items::new(), buffer());
         for _ in 0..24 {
             buffer.push(items.accepted_at(99));
@@ -349,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn suspects_go_in_halves_that_nothing_joins() {
+    fn isolated_events_go_in_halves_that_none_joins() {
         let (mut items, mut buffer) = (Items::new(), buffer());
         let suspects: Vec<Item> = (0..5).map(|_| items.item()).collect();
         buffer.requeue(items.item(), items.at(0));
@@ -370,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn two_events_of_one_key_go_in_two_batches() {
+    fn events_of_one_key_go_in_separate_batches() {
         let (mut items, mut buffer) = (Items::new(), buffer());
         let item = items.item();
         buffer.push(item.clone());
@@ -382,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn deadlines_are_found_among_fresh_events_and_among_retries() {
+    fn fresh_events_and_retries_expire_at_their_deadlines() {
         let (mut items, mut buffer) = (Items::new(), buffer());
         let expiring = |items: &mut Items, milliseconds| {
             let mut item = items.item();
@@ -403,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn repeated_events_go_first_as_far_as_they_may() {
+    fn permitted_repeated_events_go_first() {
         let (mut items, mut buffer) = (Items::new(), buffer());
         let repeated: Vec<Item> = (0..10).map(|_| items.item()).collect();
         for item in &repeated {
@@ -431,7 +433,7 @@ mod tests {
         Requeue { after: u64 },
         RequeueRepeated { after: u64 },
         Isolate { count: usize },
-        Rush,
+        Flush,
         Wait { milliseconds: u64 },
         Take,
         Expire,
@@ -443,7 +445,7 @@ mod tests {
             4 => (0..50_u64).prop_map(|after| Step::Requeue { after }),
             2 => (0..50_u64).prop_map(|after| Step::RequeueRepeated { after }),
             1 => (2..=25_usize).prop_map(|count| Step::Isolate { count }),
-            1 => Just(Step::Rush),
+            1 => Just(Step::Flush),
             2 => (1..20_u64).prop_map(|milliseconds| Step::Wait { milliseconds }),
             3 => Just(Step::Take),
             1 => Just(Step::Expire),
@@ -452,18 +454,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_happens_each_event_leaves_once_and_in_time(
+        fn every_event_leaves_the_buffer_once_and_in_time(
             steps in prop::collection::vec(step(), 1..300),
         ) {
             let (mut items, mut buffer) = (Items::new(), buffer());
-            let (mut clock, mut came, mut left) = (0, 0_usize, Vec::new());
+            let (mut clock, mut added, mut removed) = (0, 0_usize, Vec::new());
             for step in steps {
                 let now = items.at(clock);
                 match step {
                     Step::Push | Step::Requeue { .. } | Step::RequeueRepeated { .. } => {
                         let mut item = items.item();
                         item.expires_at = now + Duration::from_millis(40);
-                        came += 1;
+                        added += 1;
                         match step {
                             Step::Requeue { after } => {
                                 buffer.requeue(item, now + Duration::from_millis(after));
@@ -484,42 +486,42 @@ mod tests {
                             item
                         });
                         let suspects: Vec<Item> = suspects.collect();
-                        came += suspects.len();
+                        added += suspects.len();
                         buffer.isolate(suspects, now);
                     }
-                    Step::Rush => buffer.flush_now(),
+                    Step::Flush => buffer.flush_now(),
                     Step::Wait { milliseconds } => clock += milliseconds,
                     Step::Take => {
                         let before = buffer.len();
                         let taken = keys(buffer.take_ready(now));
                         prop_assert!(taken.len() <= 25);
                         prop_assert_eq!(before - taken.len(), buffer.len());
-                        // What is due is taken, batch by batch.
+                        // A batch is only missing when none is due.
                         prop_assert!(
                             !taken.is_empty()
                                 || (buffer.next_due().is_none_or(|due_at| due_at > now)
                                     && !buffer.has_repeated(now))
                         );
-                        left.extend(taken);
+                        removed.extend(taken);
                     }
                     Step::Expire => {
                         while let Some(item) = buffer.pop_expired(now) {
                             prop_assert!(item.expires_at <= now);
-                            left.push(item.event.key().to_string());
+                            removed.push(item.event.key().to_string());
                         }
                         prop_assert!(buffer.next_expiry().is_none_or(|expiry| expiry > now));
                     }
                 }
             }
             while let Some(item) = buffer.pop() {
-                left.push(item.event.key().to_string());
+                removed.push(item.event.key().to_string());
             }
             prop_assert!(buffer.is_empty());
             prop_assert_eq!(buffer.fresh_wire_bytes, 0);
-            prop_assert_eq!(left.len(), came);
-            left.sort();
-            left.dedup();
-            prop_assert_eq!(left.len(), came);
+            prop_assert_eq!(removed.len(), added);
+            removed.sort();
+            removed.dedup();
+            prop_assert_eq!(removed.len(), added);
         }
     }
 }

@@ -1,37 +1,47 @@
-//! How many calls may be in flight: as many as the table answers more events with.
+//! How many calls may be in flight: a hill climber that looks for the fewest calls with the most events stored a second.
 //!
-//! Calls in flight are rate times latency. Where the pace is known it bounds them by itself. Where it is not,
-//! a table that answers slowly needs more of them than one that answers fast, and more than enough of them only
-//! wait for each other. So the limit climbs: it grows while more calls bring more events, and shrinks where
-//! fewer bring as many.
+//! The number of calls in flight is their rate times their latency. While the [pace](super::pace) limits the rate, that
+//! limits the calls too. Otherwise a table that answers slowly needs more calls in flight than one that answers fast, and
+//! calls beyond what it needs only queue behind each other. So the limit goes up as long as more calls store more events,
+//! and down where fewer store as many.
+//!
+//! 1. A *round* measures the events stored a second at the current limit. It takes at least [`ANSWERS_PER_CALL`] answers
+//!    for each call in flight and at least [`MIN_ROUND`], and counts only while the limit is used up.
+//! 2. A *trial* then changes the limit by [`STEP`], up or down, and the next round decides: a step up is kept if it
+//!    stores [`GAIN`] times the events, a step down if it stores [`LOSS`] times the events. A kept step is followed by
+//!    the next one in the same direction.
+//! 3. A step that is not kept is undone, and the other direction is tried next. When neither was better, or the
+//!    limit has reached a bound, it stays for [`HOLD`].
 
 use std::time::{Duration, Instant};
 
-/// Calls in flight at the beginning, and never fewer while there is more to send: 20,000 events/s at 10 ms.
-const LEAST: usize = 8;
+/// The first limit, and the lowest: 8 calls of 25 events are 20,000 events/s at a latency of 10 ms.
+const MIN_LIMIT: usize = 8;
 
-/// By how much the limit changes in one step.
+/// The factor by which one step changes the limit.
 const STEP: f64 = 1.25;
 
-/// A step up must bring this much more. A quarter more calls bring up to a quarter more.
+/// A step up is kept if it stores so many times the events. A quarter more calls store at most a quarter more.
 const GAIN: f64 = 1.1;
 
-/// A step down may cost this much.
+/// A step down is kept if it stores so many times the events.
 const LOSS: f64 = 0.97;
 
-/// A measurement takes so many answers for each call in flight, and at least so long.
-const ANSWERS: usize = 4;
-const LEAST_ROUND: Duration = Duration::from_millis(50);
+/// A round takes at least so many answers for each call in flight.
+const ANSWERS_PER_CALL: usize = 4;
 
-/// How long a limit stays when neither more nor fewer calls were better.
+/// A round takes at least so long.
+const MIN_ROUND: Duration = Duration::from_millis(50);
+
+/// How long the limit stays when neither more nor fewer calls were better.
 const HOLD: Duration = Duration::from_secs(5);
 
 /// The limit of calls in flight.
 #[derive(Debug)]
 pub(crate) struct Concurrency {
     limit: usize,
-    least: usize,
-    most: usize,
+    min: usize,
+    max: usize,
     round: Option<Round>,
     trial: Option<Trial>,
     hold_until: Option<Instant>,
@@ -39,7 +49,7 @@ pub(crate) struct Concurrency {
     tries_fewer: bool,
 }
 
-/// A time in which as many calls were in flight as may be.
+/// A measurement while the limit is used up.
 #[derive(Debug)]
 struct Round {
     began: Instant,
@@ -47,7 +57,7 @@ struct Round {
     events: usize,
 }
 
-/// A limit on trial: what it was before, and how many events were stored in a second then.
+/// A step that the next round decides on: the limit before it, and the events stored a second at that limit.
 #[derive(Debug, Clone, Copy)]
 struct Trial {
     limit_before: usize,
@@ -55,13 +65,13 @@ struct Trial {
 }
 
 impl Concurrency {
-    /// At most `most` calls.
-    pub(crate) fn new(most: usize) -> Self {
-        let least = LEAST.min(most);
+    /// A limit of at most `max` calls.
+    pub(crate) fn new(max: usize) -> Self {
+        let min = MIN_LIMIT.min(max);
         Self {
-            limit: least,
-            least,
-            most,
+            limit: min,
+            min,
+            max,
             round: None,
             trial: None,
             hold_until: None,
@@ -74,10 +84,10 @@ impl Concurrency {
         self.limit
     }
 
-    /// Learns from a call that was answered at `now` with so many events stored. `is_saturated` says whether as
-    /// many calls were in flight as may be, and more would have left.
+    /// Counts a call that was answered at `now` with so many events stored. `is_saturated` says whether the limit was used
+    /// up while another batch was due.
     pub(crate) fn observe(&mut self, stored_events: usize, is_saturated: bool, now: Instant) {
-        if self.least == self.most {
+        if self.min == self.max {
             return;
         }
         if !is_saturated {
@@ -86,7 +96,7 @@ impl Concurrency {
         }
         let round = self.round.get_or_insert(Round { began: now, answers: 0, events: 0 });
         let took = now.saturating_duration_since(round.began);
-        if round.answers < ANSWERS * self.limit || took < LEAST_ROUND {
+        if round.answers < ANSWERS_PER_CALL * self.limit || took < MIN_ROUND {
             round.answers += 1;
             round.events += stored_events;
             return;
@@ -96,16 +106,17 @@ impl Concurrency {
         self.conclude(rate, now);
     }
 
+    /// Decides on the trial, if there is one, and begins the next. `rate` is the events stored a second in the last round.
     fn conclude(&mut self, rate: f64, now: Instant) {
         if let Some(Trial { limit_before, rate_before }) = self.trial.take() {
-            let wanted = if self.limit > limit_before { GAIN } else { LOSS };
-            if rate < rate_before * wanted {
+            let required = if self.limit > limit_before { GAIN } else { LOSS };
+            if rate < rate_before * required {
                 self.limit = limit_before;
-                // When neither way is better, the limit stays for a while.
-                if self.tries_fewer || self.limit == self.least {
+                // Fewer calls were tried last, or cannot be tried: neither direction is better.
+                if self.tries_fewer || self.limit == self.min {
                     self.hold_until = Some(now + HOLD);
                 }
-                self.tries_fewer = !self.tries_fewer && self.limit > self.least;
+                self.tries_fewer = !self.tries_fewer && self.limit > self.min;
                 return;
             }
         } else if self.hold_until.is_some_and(|until| now < until) {
@@ -114,7 +125,7 @@ impl Concurrency {
         self.hold_until = None;
         let limit = if self.tries_fewer { self.fewer() } else { self.more() };
         if limit == self.limit {
-            self.tries_fewer = !self.tries_fewer && self.limit > self.least;
+            self.tries_fewer = !self.tries_fewer && self.limit > self.min;
             self.hold_until = Some(now + HOLD);
         } else {
             self.trial = Some(Trial { limit_before: self.limit, rate_before: rate });
@@ -123,11 +134,11 @@ impl Concurrency {
     }
 
     fn more(&self) -> usize {
-        ((self.limit as f64 * STEP).ceil() as usize).min(self.most)
+        ((self.limit as f64 * STEP).ceil() as usize).min(self.max)
     }
 
     fn fewer(&self) -> usize {
-        ((self.limit as f64 / STEP).floor() as usize).max(self.least)
+        ((self.limit as f64 / STEP).floor() as usize).max(self.min)
     }
 }
 
@@ -135,8 +146,8 @@ impl Concurrency {
 mod tests {
     use super::*;
 
-    /// Keeps `concurrency` saturated for so many seconds before a service that takes `latency` for a call, and
-    /// for so many calls at once; each further one makes all of them slower.
+    /// Saturates `concurrency` for so many seconds. The service answers a call in `latency` seconds while at most `at_once`
+    /// are in flight; each further call makes all of them slower.
     #[expect(clippy::disallowed_methods, reason = "an origin for the test's own time line")]
     fn saturate(concurrency: &mut Concurrency, seconds: u64, latency: f64, at_once: f64) {
         let start = Instant::now();
@@ -149,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_grows_while_more_calls_bring_more_events() {
+    fn limit_grows_while_more_calls_store_more_events() {
         let mut concurrency = Concurrency::new(64);
         assert_eq!(concurrency.limit(), 8);
         saturate(&mut concurrency, 4, 0.02, f64::INFINITY);
@@ -157,14 +168,14 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_stays_where_more_calls_only_wait_for_each_other() {
+    fn limit_stays_where_more_calls_only_queue() {
         let mut concurrency = Concurrency::new(64);
         saturate(&mut concurrency, 60, 0.002, 8.0);
         assert!(concurrency.limit() <= 10, "{}", concurrency.limit());
     }
 
     #[test]
-    fn the_limit_shrinks_when_the_service_takes_fewer_calls_at_once() {
+    fn limit_shrinks_when_the_service_takes_fewer_calls() {
         let mut concurrency = Concurrency::new(64);
         saturate(&mut concurrency, 20, 0.02, 64.0);
         assert_eq!(concurrency.limit(), 64);
@@ -173,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_that_are_not_saturated_change_nothing() {
+    fn unsaturated_calls_keep_the_limit() {
         let mut concurrency = Concurrency::new(64);
         #[expect(clippy::disallowed_methods, reason = "an origin for the test's own time line")]
         let start = Instant::now();
@@ -184,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_below_the_beginning_is_kept() {
+    fn maximum_below_the_first_limit_is_kept() {
         let mut concurrency = Concurrency::new(3);
         saturate(&mut concurrency, 4, 0.02, f64::INFINITY);
         assert_eq!(concurrency.limit(), 3);

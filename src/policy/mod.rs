@@ -1,8 +1,8 @@
-//! Everything that decides, and nothing that acts.
+//! The decisions of the [worker](crate::worker), as pure functions and state machines: what is sent, when, and what an
+//! answer means.
 //!
-//! No runtime, no network, no file, no clock and no randomness is named in this folder: time and
-//! luck come in as arguments, deadlines go out as return values. A test reads these sources and
-//! fails when that changes.
+//! Nothing here uses a runtime, a network, a file, a clock or a source of randomness. Time and random numbers are
+//! arguments, deadlines are return values. `tests/house.rs` reads these sources and checks it.
 
 pub(crate) mod barrier;
 pub(crate) mod batch;
@@ -19,14 +19,14 @@ use std::time::Instant;
 
 use crate::event::Event;
 
-/// What the policies need to know of an event that waits for its answer.
+/// An accepted event that is not settled, as the policies see it.
 pub(crate) trait Waiting {
     fn event(&self) -> &Event;
 
     /// When the event was accepted.
     fn accepted_at(&self) -> Instant;
 
-    /// When the event fails if it is not stored before.
+    /// When the event fails, unless it is stored before.
     fn expires_at(&self) -> Instant;
 }
 
@@ -37,7 +37,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::event::key::{KeyGenerator, WriterId};
 
-    /// An event with a deadline and nobody who waits for it.
+    /// An event with its times and no ticket.
     #[derive(Debug, Clone, PartialEq)]
     pub(crate) struct Item {
         pub(crate) event: Event,

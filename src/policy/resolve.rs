@@ -1,4 +1,4 @@
-//! What a read tells about an event that may have been stored without an acknowledgement.
+//! What a consistent read proves about an event that may have been stored without an acknowledgement.
 
 use std::time::Duration;
 
@@ -9,35 +9,34 @@ use crate::error::{Certainty, ReadBack, Uncertainty};
 pub(crate) enum Found {
     /// The event, with its body.
     Event,
-    /// Something else.
+    /// An item with another body, or with none.
     Other,
+    /// No item.
     Nothing,
-    /// The read left this key out.
+    /// The service left this key unprocessed.
     Unread,
 }
 
-/// What is known of the event now.
+/// How the read decides the event.
 #[derive(Debug)]
 pub(crate) enum Resolution {
     Stored,
     Failed(Certainty, ReadBack),
 }
 
-/// Decides for an event in `uncertainty`, read `after` its acceptance. `None` where the read told nothing
-/// of it.
+/// Decides an event of this `uncertainty` that was read `after` its acceptance. `None` where its key was not read.
 ///
-/// | found | every doubtful call is over | one may still be under way |
+/// | found | every unconfirmed call is over (`None`, `Past`) | one may still be in progress (`Open`) |
 /// |---|---|---|
 /// | the event | stored | stored |
-/// | nothing | not stored | maybe: it can be applied after the read |
-/// | another body under the key | maybe: the event may have been overwritten | maybe |
+/// | nothing | not stored | maybe stored: the call can be applied after the read |
+/// | another body under the key | maybe stored: the event may have been overwritten | maybe stored |
 ///
 /// A consistent read reflects every write that was acknowledged before it
-/// ([read consistency](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.ReadConsistency.html)),
-/// so it tells about a call to which the service has given its 200, whatever of that answer was lost
-/// on the way. It cannot tell about a call without an answer: no document bounds how long such a
-/// call can take. Nor about a 5xx, which says that the operation may have succeeded or failed, and
-/// not that it has ended.
+/// ([read consistency](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.ReadConsistency.html)).
+/// So it decides about a call that the service answered with 200, even if part of that answer was lost. It cannot decide
+/// about a call without an answer, as no document bounds how long such a call can take. Nor can it decide about a 5xx:
+/// that says that the operation may have succeeded or failed, but not that it has ended.
 pub(crate) fn resolve(
     uncertainty: Uncertainty,
     found: Found,
@@ -61,7 +60,7 @@ pub(crate) fn resolve(
 mod tests {
     use super::*;
 
-    /// The certainty that is left, or `None` where the event is stored or still unread.
+    /// The certainty of a failed event; `None` where the event is stored or unread.
     fn certainty(uncertainty: Uncertainty, found: Found) -> Option<Certainty> {
         match resolve(uncertainty, found, Duration::from_secs(1)) {
             Some(Resolution::Failed(certainty, _)) => Some(certainty),
@@ -70,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_found_is_stored_whatever_the_doubt() {
+    fn found_event_is_stored_whatever_the_uncertainty() {
         for uncertainty in [Uncertainty::Past, Uncertainty::Open] {
             let resolution = resolve(uncertainty, Found::Event, Duration::ZERO);
             assert!(matches!(resolution, Some(Resolution::Stored)));
@@ -78,20 +77,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_found_is_not_stored_only_when_no_call_can_still_be_applied() {
+    fn missing_event_is_not_stored_only_after_every_call_ended() {
         assert_eq!(certainty(Uncertainty::Past, Found::Nothing), Some(Certainty::NotStored));
         assert_eq!(certainty(Uncertainty::Open, Found::Nothing), Some(Certainty::MaybeStored));
     }
 
     #[test]
-    fn another_body_under_the_key_leaves_the_doubt() {
+    fn other_body_leaves_the_event_maybe_stored() {
         for uncertainty in [Uncertainty::Past, Uncertainty::Open] {
             assert_eq!(certainty(uncertainty, Found::Other), Some(Certainty::MaybeStored));
         }
     }
 
     #[test]
-    fn a_key_that_was_left_out_is_asked_for_again() {
+    fn unread_key_decides_nothing() {
         for uncertainty in [Uncertainty::Past, Uncertainty::Open] {
             let resolution = resolve(uncertainty, Found::Unread, Duration::ZERO);
             assert!(resolution.is_none());

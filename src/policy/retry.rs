@@ -1,4 +1,4 @@
-//! Whether an event is sent again, and when.
+//! Whether an event is sent again after a failed attempt, and when.
 
 use std::time::Duration;
 
@@ -6,12 +6,14 @@ use crate::error::{FailureClass, FailureReason};
 
 /// Exponential backoff with full jitter, between a floor and a ceiling.
 ///
-/// Before attempt *n* + 1 the wait is drawn evenly from `floor` to `base` · 2ⁿ⁻¹, the latter at most
-/// `ceiling`. The floor keeps a draw near zero from burning an attempt at once.
+/// The wait after failed attempt *n* is drawn uniformly between `floor` and `base` · 2ⁿ⁻¹, where the latter is at most
+/// `ceiling`. Without the floor a draw near zero would waste an attempt.
 ///
-/// The default is 25 ms, 50 ms and 5 s: AWS advises to begin with 50 ms and to double
-/// ([error handling](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html#Programming.Errors.RetryAndBackoff)),
-/// and with a ceiling of 5 s an event still gets a dozen attempts or more in its minute.
+/// The default is a floor of 25 ms, a base of 50 ms and a ceiling of 5 s. AWS advises to begin with 50 ms and to double
+/// ([error handling](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html#Programming.Errors.RetryAndBackoff)).
+/// With a ceiling of 5 s an event gets a dozen attempts or more within the default deadline of 60 s.
+///
+/// Throttled attempts do not follow this backoff: the store paces them by the table's capacity.
 ///
 /// ```
 /// use std::time::Duration;
@@ -23,11 +25,11 @@ use crate::error::{FailureClass, FailureReason};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
-    /// The shortest wait.
+    /// The shortest wait. At most `base`.
     pub floor: Duration,
-    /// The longest wait after the first failed attempt.
+    /// The longest wait after the first failed attempt. 1 ms to `ceiling`.
     pub base: Duration,
-    /// The longest wait after any.
+    /// The longest wait after any attempt. 1 ms to 1 hour.
     pub ceiling: Duration,
 }
 
@@ -54,21 +56,21 @@ impl Backoff {
     }
 }
 
-/// The store's rules for one event's attempts.
+/// How often and how long one event is tried.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RetryPolicy {
     pub(crate) backoff: Backoff,
     pub(crate) max_attempts: u32,
-    /// Time from acceptance to giving up.
+    /// Time from an event's acceptance until it fails.
     pub(crate) event_deadline: Duration,
 }
 
 /// What is to be done with an event after a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// Send it again, this much later.
+    /// Send it again after this delay.
     After(Duration),
-    /// Tell its ticket.
+    /// Fail it.
     Fail(FailureReason),
 }
 
@@ -76,8 +78,9 @@ impl RetryPolicy {
     /// Decides for an event that was accepted `elapsed` ago and has failed `attempts` times, the last
     /// time with a failure of `class`. `jitter` is a random number from 0 to 1.
     ///
-    /// Refusals are told apart: `attempts` are those that were refused, or those that were not. Only the latter are
-    /// bounded. A refusal says nothing of the event, and comes within milliseconds.
+    /// Refused attempts are counted apart from all others. `attempts` counts those of the kind of `class`: the refused
+    /// ones for [`FailureClass::Refused`], the others for any other class. `max_attempts` does not limit refusals, as a
+    /// refusal says nothing about the event and comes within milliseconds.
     pub(crate) fn decide(
         &self,
         attempts: u32,
@@ -92,10 +95,12 @@ impl RetryPolicy {
             return Decision::Fail(FailureReason::Attempts);
         }
         let delay = match class {
-            FailureClass::Throttled | FailureClass::Unprocessed => next_turn(attempts, jitter),
+            FailureClass::Throttled | FailureClass::Unprocessed => {
+                throttled_delay(attempts, jitter)
+            }
             _ => self.backoff.delay(attempts, jitter),
         };
-        // An attempt that cannot begin in time is not worth waiting for.
+        // An attempt that cannot begin before the deadline fails the event now.
         if elapsed.saturating_add(delay) >= self.event_deadline {
             return Decision::Fail(FailureReason::Deadline);
         }
@@ -103,19 +108,21 @@ impl RetryPolicy {
     }
 }
 
-/// The shortest and the longest wait of an event that the table had no capacity for more than once. Without
-/// it one partition that takes less than the others would fill every batch with its events.
-const SHORTEST_TURN: Duration = Duration::from_millis(10);
-const LONGEST_TURN: Duration = Duration::from_secs(1);
+/// Backoff of an event that was throttled more than once. Without it the events of one partition that takes less than
+/// the others would fill every batch.
+const THROTTLED_BACKOFF: Backoff = Backoff {
+    floor: Duration::from_millis(10),
+    base: Duration::from_millis(10),
+    ceiling: Duration::from_secs(1),
+};
 
-/// How long an event that was refused for the table's capacity leaves its turn to others: the first time not
-/// at all, as the pace of all calls has become slower already.
-fn next_turn(attempts: u32, jitter: f64) -> Duration {
+/// The delay of an event whose last attempt was throttled. After the first attempt there is none, as throttling slows
+/// the pace of all calls already.
+fn throttled_delay(attempts: u32, jitter: f64) -> Duration {
     if attempts <= 1 {
         return Duration::ZERO;
     }
-    let backoff = Backoff { floor: SHORTEST_TURN, base: SHORTEST_TURN, ceiling: LONGEST_TURN };
-    backoff.delay(attempts - 1, jitter)
+    THROTTLED_BACKOFF.delay(attempts - 1, jitter)
 }
 
 #[cfg(test)]
@@ -135,7 +142,7 @@ mod tests {
         RetryPolicy { backoff: BACKOFF, max_attempts: 10, event_deadline: milliseconds(60_000) };
 
     #[test]
-    fn the_longest_wait_doubles_up_to_the_ceiling() {
+    fn longest_delay_doubles_up_to_the_ceiling() {
         let longest: Vec<_> =
             (1..=9).map(|attempts| BACKOFF.delay(attempts, 1.0).as_millis()).collect();
         assert_eq!(longest, [50, 100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000]);
@@ -143,14 +150,14 @@ mod tests {
     }
 
     #[test]
-    fn the_shortest_wait_is_the_floor_at_every_attempt() {
+    fn shortest_delay_is_the_floor_at_every_attempt() {
         for attempts in [0, 1, 5, 40, u32::MAX] {
             assert_eq!(BACKOFF.delay(attempts, 0.0), milliseconds(25));
         }
     }
 
     #[test]
-    fn an_attempt_that_would_begin_at_the_deadline_is_not_waited_for() {
+    fn attempt_due_at_the_deadline_fails_the_event() {
         let decide =
             |elapsed| POLICY.decide(1, milliseconds(elapsed), FailureClass::Transient, 1.0);
         assert_eq!(decide(59_949), Decision::After(milliseconds(50)));
@@ -158,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_attempt_is_the_last() {
+    fn event_fails_after_max_attempts() {
         let decide =
             |attempts| POLICY.decide(attempts, Duration::ZERO, FailureClass::Transient, 0.0);
         assert_eq!(decide(9), Decision::After(milliseconds(25)));
@@ -166,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_bounded_by_the_deadline_alone() {
+    fn only_the_deadline_limits_refusals() {
         let decide = |attempts, elapsed| {
             POLICY.decide(attempts, milliseconds(elapsed), FailureClass::Refused, 1.0)
         };
@@ -176,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_throttled_event_keeps_its_turn_once_and_then_waits_little() {
+    fn throttled_event_is_delayed_from_the_second_attempt_on() {
         let decide =
             |attempts| POLICY.decide(attempts, Duration::ZERO, FailureClass::Throttled, 1.0);
         let waits = [0, 10, 20, 40, 80, 160, 320, 640, 1_000];
@@ -186,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_retry_would_only_repeat_is_given_up_at_once() {
+    fn failure_that_is_not_retryable_fails_at_once() {
         for class in [FailureClass::Poison, FailureClass::Fatal, FailureClass::Panicked] {
             let decision = POLICY.decide(1, Duration::ZERO, class, 0.0);
             assert_eq!(decision, Decision::Fail(FailureReason::NotRetryable));
@@ -195,7 +202,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_wait_lies_between_floor_and_ceiling(
+        fn every_delay_lies_between_floor_and_ceiling(
             floor in 0..1_000_u64,
             base in 0..1_000_u64,
             ceiling in 0..100_000_u64,

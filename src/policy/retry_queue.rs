@@ -1,25 +1,25 @@
-//! Events that were sent and are to be sent again, each from some moment on.
+//! A queue of events that are to be sent again, each not before some moment. The [buffer](super::buffer) has two.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::Waiting;
 
-/// Events in the order of the moments from which they may be sent.
+/// Events in the order of the moments at which they become ready.
 #[derive(Debug)]
 pub(crate) struct RetryQueue<T> {
-    retries: BTreeMap<Place, T>,
-    /// Deadlines of `retries`, which are in another order.
-    expiries: BTreeSet<(Instant, Place)>,
+    retries: BTreeMap<Position, T>,
+    /// The same events in the order of their deadlines.
+    expiries: BTreeSet<(Instant, Position)>,
     next_number: u64,
 }
 
-/// Where an event stands in the queue. The number keeps those apart that are ready at the same instant.
+/// An event's position in the queue. The number orders events that become ready at the same instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
+pub(crate) struct Position {
     ready_at: Instant,
     number: u64,
-    /// The event shares its batch with this group alone; `None` for any. A group has consecutive places.
+    /// If set, the event shares a batch only with events of this group. A group has consecutive positions.
     pub(crate) group: Option<u64>,
 }
 
@@ -30,50 +30,50 @@ impl<T: Waiting> RetryQueue<T> {
 
     /// Adds an event that is not to be sent before `ready_at`.
     pub(crate) fn push(&mut self, item: T, group: Option<u64>, ready_at: Instant) {
-        let place = Place { ready_at, number: self.next_number, group };
+        let position = Position { ready_at, number: self.next_number, group };
         self.next_number += 1;
-        self.insert(item, place);
+        self.insert(item, position);
     }
 
-    /// Puts an event back to where it stood.
-    pub(crate) fn insert(&mut self, item: T, place: Place) {
-        self.expiries.insert((item.expires_at(), place));
-        self.retries.insert(place, item);
+    /// Puts an event back at its position.
+    pub(crate) fn insert(&mut self, item: T, position: Position) {
+        self.expiries.insert((item.expires_at(), position));
+        self.retries.insert(position, item);
     }
 
     /// The first event, if it may be sent at `now`.
-    pub(crate) fn first_ready(&self, now: Instant) -> Option<(Place, &T)> {
-        let (&place, item) = self.retries.first_key_value()?;
-        (place.ready_at <= now).then_some((place, item))
+    pub(crate) fn first_ready(&self, now: Instant) -> Option<(Position, &T)> {
+        let (&position, item) = self.retries.first_key_value()?;
+        (position.ready_at <= now).then_some((position, item))
     }
 
-    pub(crate) fn remove(&mut self, place: Place) -> Option<T> {
-        let item = self.retries.remove(&place)?;
-        self.expiries.remove(&(item.expires_at(), place));
+    pub(crate) fn remove(&mut self, position: Position) -> Option<T> {
+        let item = self.retries.remove(&position)?;
+        self.expiries.remove(&(item.expires_at(), position));
         Some(item)
     }
 
-    /// Removes any event.
+    /// Removes the first event, ready or not.
     pub(crate) fn pop(&mut self) -> Option<T> {
-        let place = *self.retries.keys().next()?;
-        self.remove(place)
+        let position = *self.retries.keys().next()?;
+        self.remove(position)
     }
 
     /// Removes an event whose deadline has passed at `now`.
     pub(crate) fn pop_expired(&mut self, now: Instant) -> Option<T> {
-        let (expires_at, place) = *self.expiries.first()?;
+        let (expires_at, position) = *self.expiries.first()?;
         if expires_at > now {
             return None;
         }
-        self.remove(place)
+        self.remove(position)
     }
 
-    /// When the first event may be sent.
+    /// When the first event becomes ready.
     pub(crate) fn next_ready(&self) -> Option<Instant> {
-        self.retries.keys().next().map(|place| place.ready_at)
+        self.retries.keys().next().map(|position| position.ready_at)
     }
 
-    /// When the first event is to be given up.
+    /// When the next event fails.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
         self.expiries.first().map(|(expires_at, _)| *expires_at)
     }

@@ -111,7 +111,7 @@ impl Config {
             max_buffered_events: self.max_buffered_events,
             // Rendered requests are copies: with the one that passes the mark, they take no more than
             // another half of the buffer, or the 16 MB of one call.
-            enough_bytes_in_flight: self.max_buffered_bytes / 4,
+            bytes_in_flight_threshold: self.max_buffered_bytes / 4,
             attempt_timeout: self.attempt_timeout,
             retry: RetryPolicy {
                 backoff: self.backoff,
@@ -141,9 +141,9 @@ impl Config {
     }
 
     /// Why a put is refused that does not wait for room.
-    pub(crate) fn full(&self, stats: &Stats, is_withheld: bool) -> PutError {
+    pub(crate) fn full(&self, stats: &Stats, is_limit_reduced: bool) -> PutError {
         if let Some(write_units_per_second) = stats.write_units_per_second
-            && is_withheld
+            && is_limit_reduced
         {
             let buffered_events = stats.pending;
             return PutError::Throttled { write_units_per_second, buffered_events };

@@ -287,7 +287,7 @@ impl EventStore {
         let order = CloseDeadlines { fail_at, answer_by };
         self.shared.accounting.flow_control.close();
         self.shared.close_deadlines.send_if_modified(|set| {
-            let sooner = set.map_or(order, |set| set.sooner(order));
+            let sooner = set.map_or(order, |set| set.earliest(order));
             set.replace(sooner) != Some(sooner)
         });
         let mut exit = self.shared.exit.clone();
@@ -352,7 +352,7 @@ impl EventStore {
             (AcquireError::Full, _) => self
                 .shared
                 .config
-                .full(&self.stats(), self.shared.accounting.flow_control.is_withheld()),
+                .full(&self.stats(), self.shared.accounting.flow_control.is_limit_reduced()),
             (AcquireError::Closed, Some(lost)) => PutError::WorkerLost(lost),
             (AcquireError::Closed, None) => PutError::Closed,
         }

@@ -1,4 +1,4 @@
-//! The channels between the worker and the handles, and how the worker ends.
+//! The channels between the worker and the handles of [`EventStore`](crate::EventStore), and how the worker ends.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,26 +13,26 @@ use crate::pending::PendingEvent;
 use crate::policy::barrier::Epoch;
 use crate::report::{CloseReport, FlushReport};
 
-/// What a handle asks of the worker. Puts and flushes share a queue, so that a flush stands behind
-/// the puts that came before it.
+/// What a handle sends to the worker. Puts and flushes share a channel, so a flush comes after the puts that were called
+/// before it.
 #[derive(Debug)]
 pub(crate) enum Command {
     Put(PendingEvent),
     Flush(oneshot::Sender<FlushReport>),
 }
 
-/// What close asks for.
+/// The deadlines of close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CloseDeadlines {
-    /// When the events that are left fail.
+    /// When the events fail that are not settled.
     pub(crate) fail_at: Instant,
-    /// When the events are answered that are still being read back.
+    /// When the read-backs of failed events end, and their tickets are answered.
     pub(crate) answer_by: Instant,
 }
 
 impl CloseDeadlines {
-    /// The sooner of both deadlines.
-    pub(crate) fn sooner(self, other: Self) -> Self {
+    /// The earlier of both, deadline by deadline.
+    pub(crate) fn earliest(self, other: Self) -> Self {
         Self {
             fail_at: self.fail_at.min(other.fail_at),
             answer_by: self.answer_by.min(other.answer_by),
@@ -47,7 +47,7 @@ pub(crate) enum WorkerExit {
     Lost(WorkerLost),
 }
 
-/// The worker's ends of what it shares with the handles.
+/// The worker's ends of the channels that it shares with the handles.
 #[derive(Debug)]
 pub(crate) struct WorkerChannels {
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
@@ -57,11 +57,11 @@ pub(crate) struct WorkerChannels {
     pub(crate) accounting: Arc<Accounting>,
 }
 
-/// The worker's end of the channel.
+/// The receiver of commands. Dropping it answers every command that is still in the channel.
 ///
-/// Dropping it answers whatever is still in it. tokio's own drop stops at a message whose sender is
-/// between claiming its place and filling it, and leaves those behind it to the last sender: a
-/// ticket whose holder also holds the store would wait for ever.
+/// tokio's own drop stops at a message whose sender has claimed a slot and not filled it yet. It leaves the messages
+/// behind that one to the drop of the last sender. A caller that awaits a ticket while it holds the store would then
+/// wait for ever.
 #[derive(Debug)]
 pub(super) struct CommandReceiver {
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
@@ -73,21 +73,21 @@ impl Drop for CommandReceiver {
         self.commands.close();
         loop {
             match self.commands.try_recv() {
-                // An admitted event answers its ticket when it is dropped.
+                // An admitted event answers its ticket when dropped.
                 Ok(Command::Put(mut event)) => {
                     let now = now();
                     event.admit(&self.accounting, Epoch::default(), now, now);
                 }
                 Ok(Command::Flush(reply)) => drop(reply),
                 Err(TryRecvError::Disconnected) => break,
-                // A sender is between its two steps, a few instructions apart.
+                // A sender has claimed a slot and fills it within a few instructions.
                 Err(TryRecvError::Empty) => std::thread::yield_now(),
             }
         }
     }
 }
 
-/// Publishes how the worker ended, also where its task is dropped.
+/// Publishes how the worker ended, also when its task panics or is dropped.
 #[derive(Debug)]
 pub(super) struct ExitGuard {
     pub(super) accounting: Arc<Accounting>,
@@ -96,7 +96,7 @@ pub(super) struct ExitGuard {
 
 impl ExitGuard {
     pub(super) fn publish(&self, exit: WorkerExit) {
-        // The cause comes first: whoever is refused finds it.
+        // The cause comes first: a put that finds flow control closed reads it.
         self.exit.send_replace(Some(exit));
         self.accounting.flow_control.close();
     }

@@ -1,4 +1,4 @@
-//! The calls that are under way: one task each, their events kept on this side.
+//! The calls in flight, each in a task of its own. The worker has one set for its writes and one for its reads.
 
 use std::future::Future;
 use std::time::Duration;
@@ -8,19 +8,21 @@ use tokio::time::timeout;
 
 use crate::error::{BatchError, Certainty, FailureClass};
 
-/// How a call ended: with the edge's answer, in a time-out or in a panic.
+/// How a call ended: with the answer `A` of the [`BatchWriter`](crate::BatchWriter), or with its error, a timeout or a
+/// panic.
 pub(super) type Completed<A> = Result<A, BatchError>;
 
-/// Calls under way, each for a batch of `T` and to be answered with an `A`. The tasks get copies that
-/// share the events' text; the events themselves, with the answers they owe, stay here, where neither
-/// a panic nor an abort can lose them.
+/// Calls in flight, each for a batch of `T` and with an answer `A`.
+///
+/// A task gets copies of the events, which share their text. The pending events stay here, where neither a panic nor an
+/// abort of the task can lose them.
 pub(super) struct InFlight<T, A> {
-    most: usize,
-    /// With so much under way nothing more begins: each call has its request in memory.
-    enough_bytes: usize,
+    max_calls: usize,
+    /// While so many bytes or more are in flight, no further call begins: each call has its request in memory.
+    bytes_threshold: usize,
     tasks: JoinSet<Completed<A>>,
-    /// In the order in which they began; few enough to be searched.
-    in_flight: Vec<InFlightCall<T>>,
+    /// In the order in which they began. They are few enough to be searched one by one.
+    calls: Vec<InFlightCall<T>>,
 }
 
 struct InFlightCall<T> {
@@ -30,46 +32,50 @@ struct InFlightCall<T> {
 }
 
 impl<T, A: Send + 'static> InFlight<T, A> {
-    pub(super) fn new(most: usize, enough_bytes: usize) -> Self {
-        Self { most, enough_bytes, tasks: JoinSet::new(), in_flight: Vec::new() }
+    pub(super) fn new(max_calls: usize, bytes_threshold: usize) -> Self {
+        Self { max_calls, bytes_threshold, tasks: JoinSet::new(), calls: Vec::new() }
     }
 
-    pub(super) fn has_place(&self) -> bool {
-        let bytes = || self.in_flight.iter().map(|flight| flight.bytes).sum::<usize>();
-        self.in_flight.is_empty()
-            || (self.in_flight.len() < self.most && bytes() < self.enough_bytes)
+    /// Whether another call may begin. With none in flight it always may.
+    pub(super) fn has_capacity(&self) -> bool {
+        let bytes = || self.calls.iter().map(|call| call.bytes).sum::<usize>();
+        self.calls.is_empty()
+            || (self.calls.len() < self.max_calls && bytes() < self.bytes_threshold)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.in_flight.is_empty()
+        self.calls.is_empty()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.in_flight.len()
+        self.calls.len()
     }
 
-    /// What is under way, call by call.
+    /// The batches in flight, in the order of their calls.
     pub(super) fn batches(&self) -> impl Iterator<Item = &[T]> {
-        self.in_flight.iter().map(|flight| flight.batch.as_slice())
+        self.calls.iter().map(|call| call.batch.as_slice())
     }
 
-    /// Sends a batch of so many bytes on its way, with so much time to come back.
+    /// Starts a call for `batch`, whose request takes so many bytes. After `call_timeout` it fails.
     pub(super) fn start(
         &mut self,
         batch: Vec<T>,
         bytes: usize,
-        limit: Duration,
+        call_timeout: Duration,
         call: impl Future<Output = Completed<A>> + Send + 'static,
     ) {
         let task = self.tasks.spawn(async move {
-            timeout(limit, call).await.unwrap_or_else(|_| Err(BatchError::timed_out(limit)))
+            let completed = timeout(call_timeout, call).await;
+            completed.unwrap_or_else(|_| Err(BatchError::timed_out(call_timeout)))
         });
-        self.in_flight.push(InFlightCall { task: task.id(), bytes, batch });
+        self.calls.push(InFlightCall { task: task.id(), bytes, batch });
     }
 
-    /// Waits for the next batch to come back; `None` when none is under way.
+    /// Waits for the next call to complete; `None` when none is in flight.
     ///
-    /// Cancel safe: a batch that has come back is not lost.
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses no call.
     pub(super) async fn next(&mut self) -> Option<(Vec<T>, Completed<A>)> {
         loop {
             let done = self.tasks.join_next_with_id().await?;
@@ -79,7 +85,7 @@ impl<T, A: Send + 'static> InFlight<T, A> {
         }
     }
 
-    /// The next batch that has come back already.
+    /// The next call that has completed already.
     pub(super) fn next_done(&mut self) -> Option<(Vec<T>, Completed<A>)> {
         loop {
             let done = self.tasks.try_join_next_with_id()?;
@@ -89,27 +95,27 @@ impl<T, A: Send + 'static> InFlight<T, A> {
         }
     }
 
-    /// `None` for a call that was cancelled: the runtime is being shut down, and the worker is next. Its
-    /// events stay here, to be answered when the worker is dropped.
+    /// `None` for a call whose task was cancelled: the runtime is shutting down, and will drop the worker too. Its
+    /// events stay here, and answer their tickets when the worker is dropped.
     fn complete(
         &mut self,
         done: Result<(Id, Completed<A>), JoinError>,
     ) -> Option<(Vec<T>, Completed<A>)> {
-        let (id, completed) = match done {
+        let (task, completed) = match done {
             Ok(done) => done,
             Err(error) if error.is_cancelled() => return None,
             Err(error) => (error.id(), Err(panicked())),
         };
-        let place = self.in_flight.iter().position(|flight| flight.task == id);
-        let batch = place.map(|place| self.in_flight.remove(place).batch);
+        let index = self.calls.iter().position(|call| call.task == task);
+        let batch = index.map(|index| self.calls.remove(index).batch);
         Some((batch.unwrap_or_default(), completed))
     }
 
-    /// Drops every call where it is, and hands its events back, in the order of their calls.
+    /// Cancels every call, and returns their events in the order of their calls.
     pub(super) fn abort(&mut self) -> impl Iterator<Item = T> + use<T, A> {
         self.tasks.abort_all();
         self.tasks.detach_all();
-        std::mem::take(&mut self.in_flight).into_iter().flat_map(|flight| flight.batch)
+        std::mem::take(&mut self.calls).into_iter().flat_map(|call| call.batch)
     }
 }
 

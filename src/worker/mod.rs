@@ -1,5 +1,5 @@
-//! The one task that waits: it moves events from the channel through the policies to the edge and
-//! settles them.
+//! The worker: a store's one background task. It takes events from the channel, sends them as the policies decide, and
+//! settles them. [`EventStore`](crate::EventStore) spawns it.
 
 mod channel;
 mod in_flight;
@@ -17,7 +17,7 @@ use tokio::time::sleep_until;
 
 pub(crate) use channel::{CloseDeadlines, Command, WorkerChannels, WorkerExit};
 
-use crate::clock::now;
+use crate::clock;
 use crate::dynamodb::{BatchReading, BatchReceipt, BatchWriter};
 use crate::event::Event;
 use crate::pending::PendingEvent;
@@ -33,16 +33,18 @@ use in_flight::{Completed, InFlight};
 use read_back::ReadBacks;
 use settle::Settlement;
 
-/// Commands taken from the channel at one go.
-const RECEIVED: usize = 256;
+/// Most commands taken from the channel in one iteration.
+const MAX_COMMANDS_PER_ITERATION: usize = 256;
 
-/// How late an attempt may come back: a timer's own lateness, several times over.
-const LATENESS: Duration = Duration::from_millis(20);
+/// How much longer than its own timeout a write may take before its task is stopped: several times the delay of a
+/// timer.
+const TIMEOUT_TOLERANCE: Duration = Duration::from_millis(20);
 
-/// Long beside what a put needs to hand over its event once it has room, short beside a call.
-const ARRIVAL_TIME: Duration = Duration::from_millis(1);
+/// How long the buffer has to be full, with no event arriving, before it is flushed. That is long compared with the
+/// time between a put's permit and the arrival of its event, and short compared with a call.
+const FULL_BUFFER_DELAY: Duration = Duration::from_millis(1);
 
-/// What the worker goes by, out of the store's configuration.
+/// The part of the store's configuration that the worker needs.
 #[derive(Debug, Clone)]
 pub(crate) struct WorkerSettings {
     pub(crate) limits: BatchLimits,
@@ -50,26 +52,28 @@ pub(crate) struct WorkerSettings {
     pub(crate) max_batches_in_flight: usize,
     pub(crate) max_write_units_per_second: Option<u32>,
     pub(crate) max_buffered_events: usize,
-    /// With so many bytes on the wire no further call begins.
-    pub(crate) enough_bytes_in_flight: usize,
+    /// While requests of so many bytes or more are in flight, no further call begins.
+    pub(crate) bytes_in_flight_threshold: usize,
     pub(crate) attempt_timeout: Duration,
     pub(crate) retry: RetryPolicy,
-    /// How long a refusal that no event would escape stands before it is final.
+    /// How long the service may refuse every call before the refusal is final.
     pub(crate) refusal_timeout: Duration,
-    /// Whether events in doubt are read back before they are answered.
+    /// Whether a failed event that may be stored is read back before its ticket is answered.
     pub(crate) read_back: bool,
     /// How many failed events whose tickets were dropped are kept for the close report.
     pub(crate) max_unreported_events: usize,
-    /// How many bytes of such events are kept for it.
+    /// How many bytes such events may take in the buffer's accounting.
     pub(crate) max_unreported_bytes: usize,
 }
 
-/// The worker's state. Fields are dropped in this order, which matters when the task ends before
-/// its time: `exit_guard` publishes the cause and refuses newcomers first, so that whoever finds
-/// the channel closed, or gets a lost event's answer, also finds the cause.
+/// The worker's state.
+///
+/// The order of the fields is the order in which they are dropped, which matters when the task is dropped before it
+/// ends. `exit_guard` comes first: it publishes the cause and closes flow control. So a caller that finds the channel
+/// closed, or receives the answer of a lost event, also finds the cause.
 pub(crate) struct Worker {
     exit_guard: ExitGuard,
-    inbox: CommandReceiver,
+    command_receiver: CommandReceiver,
     close_deadlines: watch::Receiver<Option<CloseDeadlines>>,
     writer: Arc<dyn BatchWriter>,
     attempt_timeout: Duration,
@@ -80,21 +84,22 @@ pub(crate) struct Worker {
     buffer: Buffer<PendingEvent>,
     in_flight: InFlight<PendingEvent, BatchReceipt>,
     pace: Pace,
-    /// When the pace lets the next batch leave that is due.
-    next_turn: Option<Instant>,
-    /// When the next event may leave that the table had no capacity for more than once.
+    /// When the pace, or a refusal of every call, permits the next batch. `None` while neither delays it.
+    send_not_before: Option<Instant>,
+    /// When the next event may be sent that the table has throttled more than once.
     next_repeated: Option<Instant>,
     concurrency: Concurrency,
     refusals: Refusals,
     max_buffered_events: usize,
     read_backs: ReadBacks,
     settlement: Settlement,
-    /// False once the channel is closed and empty: nothing more will come.
-    open: bool,
-    /// False once the last handle is gone, and with it whoever could call close.
-    handles_left: bool,
+    /// False once the channel is closed and empty: no event arrives any more.
+    is_channel_open: bool,
+    /// False once the last handle is dropped: nobody can call close any more.
+    has_handles: bool,
+    /// `None` until close is called.
     closing: Option<CloseDeadlines>,
-    /// Since when nothing has come although the buffer has no room.
+    /// Since when the buffer is full and no event has arrived.
     full_since: Option<Instant>,
 }
 
@@ -104,25 +109,25 @@ enum Wake {
     Read(Vec<PendingEvent>, Completed<BatchReading>),
     Close(Result<(), watch::error::RecvError>),
     Commands(usize),
-    PutWaits,
+    WaiterAdded,
     Deadline,
 }
 
 impl Worker {
     pub(crate) fn new(
-        links: WorkerChannels,
+        channels: WorkerChannels,
         writer: Arc<dyn BatchWriter>,
         settings: &WorkerSettings,
         jitter: StdRng,
     ) -> Self {
-        let WorkerChannels { commands, close_deadlines, exit, accounting } = links;
+        let WorkerChannels { commands, close_deadlines, exit, accounting } = channels;
         let &WorkerSettings {
             limits,
             linger,
             max_batches_in_flight,
             max_write_units_per_second,
             max_buffered_events,
-            enough_bytes_in_flight,
+            bytes_in_flight_threshold,
             attempt_timeout,
             retry,
             refusal_timeout,
@@ -131,7 +136,7 @@ impl Worker {
             max_unreported_bytes,
         } = settings;
         Self {
-            inbox: CommandReceiver { commands, accounting: Arc::clone(&accounting) },
+            command_receiver: CommandReceiver { commands, accounting: Arc::clone(&accounting) },
             close_deadlines,
             settlement: Settlement::new(
                 Arc::clone(&accounting),
@@ -145,14 +150,14 @@ impl Worker {
             jitter,
             limits,
             buffer: Buffer::new(limits, linger),
-            in_flight: InFlight::new(max_batches_in_flight, enough_bytes_in_flight),
+            in_flight: InFlight::new(max_batches_in_flight, bytes_in_flight_threshold),
             pace: Pace::new(max_write_units_per_second, limits.max_events),
-            next_turn: None,
+            send_not_before: None,
             next_repeated: None,
             concurrency: Concurrency::new(max_batches_in_flight),
             refusals: Refusals::new(refusal_timeout),
             max_buffered_events,
-            // As many reads as writes: calls that hang do not keep each other's places.
+            // Reads and writes have a limit each, so that calls of one kind that hang do not block the other kind.
             read_backs: ReadBacks::new(
                 Arc::clone(&writer),
                 attempt_timeout,
@@ -161,107 +166,106 @@ impl Worker {
                 max_batches_in_flight,
             ),
             writer,
-            open: true,
-            handles_left: true,
+            is_channel_open: true,
+            has_handles: true,
             closing: None,
             full_since: None,
         }
     }
 
-    /// Runs until the channel is closed (by close, or because the last handle is gone) and every
-    /// event is settled, or until the deadline of close.
+    /// Runs until the channel is closed and every event is settled. The channel closes when close is called or the last
+    /// handle is dropped; the deadlines of close settle the events that are left.
     ///
-    /// Each turn first does what is due now and then waits for the next thing to happen. Nothing
-    /// in the loop but the `select!` waits, and no branch of it does more than tell what happened.
+    /// Each iteration first does what is due and then waits for the next [`Wake`]. The `select!` is the only wait in the
+    /// loop, and its branches only return what happened.
     pub(crate) async fn run(mut self) {
-        let mut received = Vec::with_capacity(RECEIVED);
+        let mut commands = Vec::with_capacity(MAX_COMMANDS_PER_ITERATION);
         self.limit_buffer();
-        let timer = sleep_until(tokio_instant(now()));
+        let timer = sleep_until(tokio_instant(clock::now()));
         tokio::pin!(timer);
         loop {
-            let turn = now();
-            self.fail_expired(turn);
-            self.notice_fullness(turn);
-            self.forget_pace(turn);
-            self.send_due(turn);
-            self.publish_limits(turn);
-            self.read_backs.read_due(turn);
+            let now = clock::now();
+            self.fail_expired(now);
+            self.update_full_since(now);
+            self.forget_pace(now);
+            self.send_due(now);
+            self.publish_limits(now);
+            self.read_backs.read_due(now);
             self.settlement.answer_flushes();
             if self.is_done() {
                 break;
             }
-            let deadline = self.next_deadline(turn);
+            let deadline = self.next_deadline(now);
             if let Some(deadline) = deadline.map(tokio_instant)
                 && timer.deadline() != deadline
             {
                 timer.as_mut().reset(deadline);
             }
-            // Finished attempts come first: they give back room and a place in flight. Commands
-            // stand behind close, which closes their channel. The timer is last because every turn
-            // compares the deadlines with the clock, whatever woke it.
+            // Completed attempts come first: they release permits, and let another call begin. Close comes before
+            // commands, as it closes their channel. The timer is last because each iteration compares the deadlines
+            // with the clock, whatever woke it.
             let wake = tokio::select! {
                 biased;
-                Some((batch, attempt)) = self.in_flight.next() => Wake::Attempt(batch, attempt),
+                Some((batch, completed)) = self.in_flight.next() => Wake::Attempt(batch, completed),
                 Some((batch, completed)) = self.read_backs.reads.next() => Wake::Read(batch, completed),
-                changed = self.close_deadlines.changed(), if self.handles_left => Wake::Close(changed),
-                count = self.inbox.commands.recv_many(&mut received, RECEIVED), if self.open => {
+                changed = self.close_deadlines.changed(), if self.has_handles => Wake::Close(changed),
+                count = self.command_receiver.commands.recv_many(&mut commands, MAX_COMMANDS_PER_ITERATION), if self.is_channel_open => {
                     Wake::Commands(count)
                 }
-                () = self.exit_guard.accounting.flow_control.waiter_added() => Wake::PutWaits,
+                () = self.exit_guard.accounting.flow_control.waiter_added() => Wake::WaiterAdded,
                 () = &mut timer, if deadline.is_some() => Wake::Deadline,
             };
-            let turn = now();
+            let now = clock::now();
             match wake {
-                Wake::Attempt(batch, attempt) => self.conclude(batch, attempt, turn),
-                Wake::Read(batch, completed) => self.conclude_read(batch, completed, turn),
+                Wake::Attempt(batch, completed) => self.conclude(batch, completed, now),
+                Wake::Read(batch, completed) => self.conclude_read(batch, completed, now),
                 Wake::Close(changed) => self.close(changed.is_ok()),
                 Wake::Commands(count) => {
-                    self.open = count > 0;
+                    self.is_channel_open = count > 0;
                     self.full_since = None;
-                    self.admit(received.drain(..), turn);
+                    self.admit(commands.drain(..), now);
                 }
-                // The next turn sees that the room is pressed, or that something is due.
-                Wake::PutWaits | Wake::Deadline => {}
+                // The next iteration finds the waiter, or what is due.
+                Wake::WaiterAdded | Wake::Deadline => {}
             }
         }
         self.exit_guard.publish(WorkerExit::Closed(self.settlement.report()));
     }
 
     fn is_done(&self) -> bool {
-        !self.open
+        !self.is_channel_open
             && self.buffer.is_empty()
             && self.in_flight.is_empty()
             && self.read_backs.is_empty()
     }
 
-    /// When the next turn is due if nothing happens before.
+    /// When the next iteration is due, if nothing wakes the loop before.
     fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        // Without a place in flight nothing can be sent, however due it is.
-        // What is due already waits for its turn.
         let next_due = || self.buffer.next_due().into_iter().chain(self.next_repeated).min();
-        let send = if self.has_place(now) {
-            self.next_turn.or_else(next_due)
+        let send = if self.can_send(now) {
+            // While `send_not_before` is set, a batch is due already, and only waits for that moment.
+            self.send_not_before.or_else(next_due)
         } else {
-            // A refusal takes places for as long as it stands.
+            // Only a completed call lets the next one begin, or the end of a refusal of every call.
             self.refusals.lapses_at(now)
         };
-        // Past the deadlines of close there is only the channel to wait for, which will say that it is
-        // empty.
-        let is_sending = !(self.buffer.is_empty() && self.in_flight.is_empty());
-        let settle_failed = self.closing.filter(|_| is_sending).map(|closing| closing.fail_at);
-        let answer =
-            self.closing.filter(|_| !self.read_backs.is_empty()).map(|closing| closing.answer_by);
+        // A deadline of close counts as long as it has events to settle. After both, the worker only waits for the
+        // channel to be empty.
+        let has_unsent = !(self.buffer.is_empty() && self.in_flight.is_empty());
+        let has_unread = !self.read_backs.is_empty();
+        let close_fail_at = self.closing.filter(|_| has_unsent).map(|closing| closing.fail_at);
+        let close_answer_by = self.closing.filter(|_| has_unread).map(|closing| closing.answer_by);
         send.into_iter()
             .chain(self.buffer.next_expiry())
             .chain(self.pace.forgets_at())
             .chain(
                 self.full_since
-                    .filter(|_| self.next_turn.is_none())
-                    .map(|since| since + ARRIVAL_TIME),
+                    .filter(|_| self.send_not_before.is_none())
+                    .map(|since| since + FULL_BUFFER_DELAY),
             )
             .chain(self.read_backs.next_deadline())
-            .chain(settle_failed)
-            .chain(answer)
+            .chain(close_fail_at)
+            .chain(close_answer_by)
             .min()
     }
 
@@ -282,16 +286,17 @@ impl Worker {
     }
 
     fn send_due(&mut self, now: Instant) {
-        // Nobody is to sit out the linger when no company can come any more: none at all, or none until
-        // something is sent.
-        if !self.open || self.full_since.is_some_and(|since| since + ARRIVAL_TIME <= now) {
+        // The linger is pointless when no event can arrive: the channel is closed, or every put waits for a permit.
+        if !self.is_channel_open
+            || self.full_since.is_some_and(|since| since + FULL_BUFFER_DELAY <= now)
+        {
             self.buffer.flush_now();
         }
-        self.next_turn = None;
+        self.send_not_before = None;
         self.next_repeated = self.buffer.next_repeated();
-        while self.has_place(now) && !self.buffer.is_empty() {
-            if let Some(turn) = self.refusals.next_attempt(now).filter(|turn| now < *turn) {
-                self.next_turn = Some(turn);
+        while self.can_send(now) && !self.buffer.is_empty() {
+            if let Some(next_attempt) = self.refusals.next_attempt(now).filter(|at| now < *at) {
+                self.send_not_before = Some(next_attempt);
                 break;
             }
             let Some(max_units) = self.allow(now) else { break };
@@ -300,29 +305,30 @@ impl Worker {
         }
     }
 
-    fn has_place(&self, now: Instant) -> bool {
-        if !self.in_flight.has_place() {
+    /// Whether another call may begin.
+    fn can_send(&self, now: Instant) -> bool {
+        if !self.in_flight.has_capacity() {
             return false;
         }
         let Some(since) = self.refusals.since(now) else {
             return self.in_flight.len() < self.concurrency.limit();
         };
-        // While all is refused, one call is enough to learn whether it still is. Those that began before do not
-        // stand in its way: they may hang.
+        // While every call is refused, one call in flight is enough to find out whether that is still so. Calls that
+        // began before the refusal do not count, as they may hang.
         let began =
             |batch: &[PendingEvent]| batch.first().and_then(|event| event.in_flight_since());
         !self.in_flight.batches().any(|batch| began(batch).is_some_and(|began| began > since))
     }
 
-    /// Notes since when the buffer is full: puts wait for room while events wait for company.
+    /// Sets since when the buffer is full: puts wait for permits while unsent events wait for their linger to end.
     ///
-    /// A put that has just been given room needs a moment to hand its event over. So the buffer is only
-    /// taken for full when for that long nothing has come: to send the first that comes back into a buffer
-    /// of which a call has just been settled would cost a call each.
-    fn notice_fullness(&mut self, now: Instant) {
+    /// A put that has just got its permit needs a moment to send its event to the worker. So the buffer is flushed only
+    /// after it was full for [`FULL_BUFFER_DELAY`] and no event arrived. Without that delay, each of the first events to
+    /// arrive after a batch is settled would be sent in a call of its own.
+    fn update_full_since(&mut self, now: Instant) {
         let is_full = self.exit_guard.accounting.flow_control.has_waiters()
             && self.buffer.has_fresh()
-            && self.has_place(now);
+            && self.can_send(now);
         if is_full {
             self.full_since.get_or_insert(now);
         } else {
@@ -333,8 +339,8 @@ impl Worker {
     fn send(&mut self, mut batch: Vec<PendingEvent>, now: Instant) {
         let retried = batch.iter().filter(|event| event.attempts() > 0).count();
         self.exit_guard.accounting.counters.send(batch.len(), retried);
-        self.pace_sent(&batch);
-        let limit = self.attempt_limit(&batch, now);
+        self.charge_pace(&batch);
+        let timeout = self.timeout_of_attempt(&batch, now);
         let events: Vec<Event> = batch
             .iter_mut()
             .map(|event| {
@@ -344,16 +350,16 @@ impl Worker {
             .collect();
         let bytes = events.iter().map(Event::wire_bytes).sum();
         let writer = Arc::clone(&self.writer);
-        // The limit is the writer's to keep; this one is for writers that do not.
-        let at_the_latest = limit + LATENESS;
-        self.in_flight.start(batch, bytes, at_the_latest, async move {
-            writer.write_batch_within(&events, limit).await
+        // The writer is expected to return within `timeout`; a writer that does not is stopped soon after.
+        let task_timeout = timeout + TIMEOUT_TOLERANCE;
+        self.in_flight.start(batch, bytes, task_timeout, async move {
+            writer.write_batch_within(&events, timeout).await
         });
     }
 
-    /// How long an attempt may take. One that begins just before an event's deadline leaves half of
-    /// the time after it to read the event back.
-    fn attempt_limit(&self, batch: &[PendingEvent], now: Instant) -> Duration {
+    /// How long an attempt may take. A ticket is answered at the latest one attempt timeout after its event's deadline;
+    /// with read-back on, an attempt ends in the first half of that time and leaves the second half to the read.
+    fn timeout_of_attempt(&self, batch: &[PendingEvent], now: Instant) -> Duration {
         let until_deadline =
             batch.iter().map(|event| event.expires_at().saturating_duration_since(now)).min();
         match until_deadline {
@@ -364,14 +370,14 @@ impl Worker {
         }
     }
 
-    /// Takes no more from now on, and notes until when to go on with what there is.
-    fn close(&mut self, handles_left: bool) {
-        self.handles_left = handles_left;
-        if let Some(order) = *self.close_deadlines.borrow_and_update() {
-            self.closing = Some(order);
+    /// Accepts no more events, and takes over the deadlines for those accepted, if close was called.
+    fn close(&mut self, has_handles: bool) {
+        self.has_handles = has_handles;
+        if let Some(deadlines) = *self.close_deadlines.borrow_and_update() {
+            self.closing = Some(deadlines);
             self.exit_guard.accounting.flow_control.close();
-            // What was sent before this is still received.
-            self.inbox.commands.close();
+            // Commands that were sent before this are still received.
+            self.command_receiver.commands.close();
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What answers tell of the table's capacity, and what follows from it for the calls and the buffer.
+//! Connects the worker with the [pace](crate::policy::pace): which batches may be sent, what answers show of the table's
+//! capacity, and how many events the buffer may hold.
 
 use std::time::Instant;
 
@@ -10,39 +11,41 @@ use crate::error::{BatchError, ThrottlingLimit, ThrottlingReason};
 use crate::pending::PendingEvent;
 use crate::policy::Waiting;
 use crate::policy::buffer::MaxUnits;
-use crate::policy::pace::{Allowance, Answer, Change, Units};
+use crate::policy::pace::{Allowance, Change, Observation, Units};
 use crate::stats::Limits;
 
-/// However slow the table, so many batches may wait: with fewer, its capacity could not be used.
-const LEAST_BUFFERED_BATCHES: usize = 4;
+/// The buffer may hold at least so many batches, however slow the table is. With fewer, the table's capacity could not
+/// be used.
+const MIN_BUFFERED_BATCHES: usize = 4;
 
-/// Keys are spread evenly over a table's partitions. So this many events of one call are not all for the same.
+/// So many events of one call do not all belong to one partition, as a hash spreads keys evenly over partitions.
 const EVENTS_OF_SEVERAL_PARTITIONS: usize = 8;
 
-/// A call that was answered.
+/// What a completed call carried.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Call {
     pub(super) began: Option<Instant>,
     events: usize,
-    units: Sent,
+    units: SentUnits,
 }
 
 impl Call {
     pub(super) fn of(batch: &[PendingEvent]) -> Self {
         let began = batch.first().and_then(|event| event.in_flight_since());
-        Self { began, events: batch.len(), units: Sent::of(batch) }
+        Self { began, events: batch.len(), units: SentUnits::of(batch) }
     }
 }
 
-/// Write units of a batch whose call has begun, by how often its events have been sent.
+/// Write units of a batch in flight, by how often its events have been sent, this call included.
 #[derive(Debug, Clone, Copy, Default)]
-struct Sent {
+struct SentUnits {
     first: u64,
     second: u64,
+    /// Sent for the third time or more.
     repeated: u64,
 }
 
-impl Sent {
+impl SentUnits {
     fn of(events: &[PendingEvent]) -> Self {
         let mut sent = Self::default();
         for event in events {
@@ -61,24 +64,25 @@ impl Sent {
     }
 }
 
-/// How much of a call the table had capacity for.
+/// What an answer says of the table's capacity.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Share<'a> {
+pub(super) enum Answer<'a> {
+    /// These events of the call are stored; the others are unprocessed.
     Stored(&'a [PendingEvent]),
-    /// The call was refused as a whole.
-    Refused(&'a BatchError),
+    /// The whole call was throttled.
+    Throttled(&'a BatchError),
 }
 
-impl<'a> Share<'a> {
+impl<'a> Answer<'a> {
     /// The first reason that the service named.
     fn reason(self) -> Option<&'a ThrottlingReason> {
         match self {
             Self::Stored(_) => None,
-            Self::Refused(error) => error.throttling_reasons().first(),
+            Self::Throttled(error) => error.throttling_reasons().first(),
         }
     }
 
-    /// Whether it may be one partition alone that had no capacity.
+    /// Whether the throttling may be that of one partition alone.
     fn is_of_one_partition(self, call: Call) -> bool {
         let limit = self.reason().map(ThrottlingReason::limit);
         call.events < EVENTS_OF_SEVERAL_PARTITIONS && limit == Some(ThrottlingLimit::KeyRange)
@@ -86,18 +90,18 @@ impl<'a> Share<'a> {
 }
 
 impl Worker {
-    /// How many units of a batch may leave at `now`. `None` where nothing is due, or not yet; then the moment to
-    /// ask again is noted.
+    /// How many write units the next batch may have at `now`. `None` where no batch is due, or the pace delays it until
+    /// `send_not_before`, which is then set.
     pub(super) fn allow(&mut self, now: Instant) -> Option<MaxUnits> {
         let repeated = self.allow_repeated(now);
         if repeated == 0 && !self.buffer.is_due(now) {
             return None;
         }
-        let held_back = if repeated == 0 { self.buffer.repeated_len() } else { 0 };
-        match self.pace.allow(self.buffer.len() - held_back, now) {
+        let delayed = if repeated == 0 { self.buffer.repeated_len() } else { 0 };
+        match self.pace.allow(self.buffer.len() - delayed, now) {
             Allowance::Units(all) => Some(MaxUnits { all, repeated }),
-            Allowance::NotBefore(turn) => {
-                self.next_turn = Some(turn);
+            Allowance::NotBefore(at) => {
+                self.send_not_before = Some(at);
                 None
             }
         }
@@ -110,55 +114,55 @@ impl Worker {
         }
         match self.pace.allow_repeated(self.buffer.repeated_len(), now) {
             Allowance::Units(units) => units,
-            Allowance::NotBefore(turn) => {
-                self.next_repeated = Some(turn);
+            Allowance::NotBefore(at) => {
+                self.next_repeated = Some(at);
                 0
             }
         }
     }
 
-    /// Notes that a batch leaves, before its call is counted among its events' attempts.
-    pub(super) fn pace_sent(&mut self, batch: &[PendingEvent]) {
+    /// Charges a batch to the pace. To be called before the call is counted among the attempts of its events.
+    pub(super) fn charge_pace(&mut self, batch: &[PendingEvent]) {
         let units = |event: &PendingEvent| event.event().write_units();
         let is_repeated = |event: &&PendingEvent| event.attempts() >= 2;
         let all = batch.iter().map(units).sum();
         let repeated = batch.iter().filter(is_repeated).map(units).sum();
-        self.pace.sent(all, repeated, batch.len());
+        self.pace.charge(all, repeated, batch.len());
     }
 
-    /// Learns from an answer that says what the table had capacity for.
-    pub(super) fn learn(&mut self, call: Call, share: Share<'_>, now: Instant) {
+    /// Counts what an answer says of the table's capacity, and passes it to the concurrency limit and the pace.
+    pub(super) fn observe_answer(&mut self, call: Call, answer: Answer<'_>, now: Instant) {
         let counters = &self.exit_guard.accounting.counters;
-        let (stored, stored_events) = match share {
-            Share::Stored(stored) => (Sent::of(stored), stored.len()),
-            Share::Refused(_) => {
-                let limit = share.reason().map(ThrottlingReason::limit);
+        let (stored, stored_events) = match answer {
+            Answer::Stored(stored) => (SentUnits::of(stored), stored.len()),
+            Answer::Throttled(_) => {
+                let limit = answer.reason().map(ThrottlingReason::limit);
                 counters.throttle_batch(limit.unwrap_or(ThrottlingLimit::Unknown));
-                (Sent::default(), 0)
+                (SentUnits::default(), 0)
             }
         };
-        let refused = call.units.total() - stored.total();
-        if refused > 0 {
-            counters.throttle(refused);
+        let throttled = call.units.total() - stored.total();
+        if throttled > 0 {
+            counters.throttle(throttled);
         }
-        // The call that was answered still had its place when no other could begin.
+        // This call is no longer among those in flight, but was when no other could begin.
         let is_saturated =
             self.in_flight.len() + 1 >= self.concurrency.limit() && self.buffer.is_due(now);
         self.concurrency.observe(stored_events, is_saturated, now);
-        let units = |sent: u64, accepted: u64| Units { accepted, refused: sent - accepted };
-        let answer = Answer {
+        let units = |sent: u64, accepted: u64| Units { accepted, throttled: sent - accepted };
+        let observation = Observation {
             began: call.began.unwrap_or(now),
             first: units(call.units.first, stored.first),
             second: units(call.units.second, stored.second),
             repeated: units(call.units.repeated, stored.repeated),
-            is_of_one_partition: share.is_of_one_partition(call),
+            is_of_one_partition: answer.is_of_one_partition(call),
         };
-        let jitter = if refused > 0 { self.jitter.random::<f64>() } else { 0.0 };
-        if self.pace.observe(answer, now, jitter) == Change::Began {
-            let reason = share.reason().map(display);
+        let jitter = if throttled > 0 { self.jitter.random::<f64>() } else { 0.0 };
+        if self.pace.observe(observation, now, jitter) == Change::Began {
+            let reason = answer.reason().map(display);
             tracing::warn!(
                 reason,
-                "the table throttles: calls now leave at the rate that it takes"
+                "the table throttles: calls are now paced by its measured capacity"
             );
         }
         if self.pace.capacity().is_some() {
@@ -166,28 +170,29 @@ impl Worker {
         }
     }
 
-    /// Takes the table for unlimited again, when it has not been at its limit for long.
+    /// Ends the pacing, when the table has not been at its limit for a long time.
     pub(super) fn forget_pace(&mut self, now: Instant) {
         if self.pace.forget(now) == Change::Ended {
-            tracing::info!("the table throttles no more: calls leave at once");
+            tracing::info!("the table has stopped throttling: calls are no longer paced");
             self.limit_buffer();
         }
     }
 
-    /// Lets no more events in than are stored in half of their deadline.
+    /// Limits the buffer to the events that the table takes within half of an event's deadline.
     pub(super) fn limit_buffer(&mut self) {
-        let most = self.max_buffered_events as u64;
-        let least = (LEAST_BUFFERED_BATCHES * self.limits.max_events) as u64;
-        let withheld = match self.pace.events_within(self.retry.event_deadline / 2) {
-            Some(events) => most.saturating_sub(events.max(least)),
+        let max_events = self.max_buffered_events as u64;
+        let min_events = (MIN_BUFFERED_BATCHES * self.limits.max_events) as u64;
+        let reduction = match self.pace.events_within(self.retry.event_deadline / 2) {
+            Some(events) => max_events.saturating_sub(events.max(min_events)),
             None => 0,
         };
-        if withheld > 0 || self.exit_guard.accounting.flow_control.is_withheld() {
-            self.exit_guard.accounting.flow_control.withhold(withheld);
+        let flow_control = &self.exit_guard.accounting.flow_control;
+        if reduction > 0 || flow_control.is_limit_reduced() {
+            flow_control.reduce_limit(reduction);
         }
     }
 
-    /// Tells the counters what limits the calls now.
+    /// Publishes in the counters what limits the calls now.
     pub(super) fn publish_limits(&self, now: Instant) {
         let accounting = &self.exit_guard.accounting;
         let accepted_at = |expires_at: Instant| expires_at.checked_sub(self.retry.event_deadline);

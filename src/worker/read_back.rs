@@ -1,4 +1,4 @@
-//! Reading back: events that failed and may be stored all the same are read before they are answered.
+//! Read-back: failed events that may be stored are read from the table before their tickets are answered.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,24 +15,24 @@ use crate::policy::buffer::Buffer;
 use crate::policy::resolve::{Found, Resolution, resolve};
 use crate::policy::retry::Backoff;
 
-/// What the service says to a role that may not read.
+/// The error code for a role without `dynamodb:BatchGetItem`.
 const ACCESS_DENIED: &str = "AccessDeniedException";
 
-/// What became of an event that was read back.
+/// The result of one event's read-back.
 pub(super) struct ReadBackOutcome {
     pub(super) event: PendingEvent,
     pub(super) resolution: Resolution,
 }
 
 impl ReadBackOutcome {
-    /// Of an event for which there is no more time to read.
+    /// For an event that no read has decided.
     fn unread(event: PendingEvent) -> Self {
         let resolution = Resolution::Failed(Certainty::MaybeStored, event.unread());
         Self { event, resolution }
     }
 }
 
-/// Reads that are in flight, and events that wait to be read.
+/// The events that are read back: those that wait for a read, and those with a read in flight.
 pub(super) struct ReadBacks {
     writer: Arc<dyn BatchWriter>,
     read_timeout: Duration,
@@ -47,15 +47,15 @@ impl ReadBacks {
         read_timeout: Duration,
         backoff: Backoff,
         limits: BatchLimits,
-        most_reads: usize,
+        max_reads: usize,
     ) -> Self {
         Self {
             writer,
             read_timeout,
             backoff,
             waiting: Buffer::new(limits, Duration::ZERO),
-            // A request for keys alone is small, and its answer no larger than the events in hand.
-            reads: InFlight::new(most_reads, usize::MAX),
+            // Bytes need no limit: a request has keys only, and an answer is no larger than the events it is about.
+            reads: InFlight::new(max_reads, usize::MAX),
         }
     }
 
@@ -68,34 +68,34 @@ impl ReadBacks {
         self.waiting.requeue(event, now);
     }
 
-    /// When there is something to do, if nothing happens before.
+    /// When the next read or the next expiry is due.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let read = if self.reads.has_place() { self.waiting.next_due() } else { None };
+        let read = if self.reads.has_capacity() { self.waiting.next_due() } else { None };
         read.into_iter().chain(self.waiting.next_expiry()).min()
     }
 
     /// Begins the reads that are due.
     pub(super) fn read_due(&mut self, now: Instant) {
-        while self.reads.has_place()
+        while self.reads.has_capacity()
             && let Some(batch) = self.waiting.take_ready(now)
         {
             let mut batch = batch.into_items();
             let keys = keys(&batch);
             let answer_by = batch.iter().map(PendingEvent::expires_at).min().unwrap_or(now);
-            let limit = self.read_timeout.min(answer_by.saturating_duration_since(now));
+            let timeout = self.read_timeout.min(answer_by.saturating_duration_since(now));
             batch.iter_mut().for_each(PendingEvent::begin_read);
             let writer = Arc::clone(&self.writer);
-            self.reads.start(batch, 0, limit, async move { writer.read_batch(&keys).await });
+            self.reads.start(batch, 0, timeout, async move { writer.read_batch(&keys).await });
         }
     }
 
-    /// An event whose time is up before a read has given an answer.
+    /// Removes an event that has to be answered at `now` although no read has decided it.
     pub(super) fn pop_expired(&mut self, now: Instant) -> Option<ReadBackOutcome> {
         self.waiting.pop_expired(now).map(ReadBackOutcome::unread)
     }
 
-    /// Concludes a read: returns the events that are decided, and keeps those that are to be read again. `jitter` is a
-    /// random number from 0 to 1.
+    /// Handles a completed read: returns the events that are decided, and queues the others to be read again. `jitter` is
+    /// a random number from 0 to 1.
     pub(super) fn conclude(
         &mut self,
         batch: Vec<PendingEvent>,
@@ -103,12 +103,13 @@ impl ReadBacks {
         now: Instant,
         jitter: f64,
     ) -> Vec<ReadBackOutcome> {
-        match completed.and_then(|reading| about(reading, &batch)) {
+        match completed.and_then(|reading| check_keys(reading, &batch)) {
             Ok(reading) => self.apply(batch, &reading, now, jitter),
             Err(failure) => {
-                tracing::warn!(events = batch.len(), class = ?failure.class(), error = %failure, "read back failed");
+                tracing::warn!(events = batch.len(), class = ?failure.class(), error = %failure, "read-back failed");
                 let failure = Arc::new(failure);
-                // A role that may write need not be allowed to read. Other refusals pass: keys that are rotated, or new.
+                // Denied access is final here, as a role that may write need not be allowed to read. Other refusals are
+                // temporary: credentials that are new or being rotated.
                 let is_denied = failure.code() == Some(ACCESS_DENIED);
                 if failure.class().is_retryable() && !is_denied {
                     let retried = batch.into_iter();
@@ -118,7 +119,7 @@ impl ReadBacks {
                 }
                 let mut failed = batch;
                 if is_denied || failure.class() == FailureClass::Fatal {
-                    // The events that wait would be refused as well.
+                    // The service would refuse the waiting events as well.
                     failed.extend(std::iter::from_fn(|| self.waiting.pop()));
                 }
                 failed.iter_mut().for_each(|event| event.fail_read(&failure));
@@ -127,8 +128,8 @@ impl ReadBacks {
         }
     }
 
-    /// Returns all events, unread. Reads in flight are dropped.
-    pub(super) fn abandon(&mut self) -> Vec<ReadBackOutcome> {
+    /// Cancels the reads in flight, and returns all events as unread.
+    pub(super) fn abort(&mut self) -> Vec<ReadBackOutcome> {
         let in_flight = self.reads.abort();
         let waiting = std::iter::from_fn(|| self.waiting.pop());
         in_flight.chain(waiting).map(ReadBackOutcome::unread).collect()
@@ -141,7 +142,7 @@ impl ReadBacks {
         now: Instant,
         jitter: f64,
     ) -> Vec<ReadBackOutcome> {
-        let left_out = Arc::new(BatchError::new(
+        let unread = Arc::new(BatchError::new(
             FailureClass::Unprocessed,
             Certainty::NotStored,
             "the service left the key in UnprocessedKeys: the table is short of read capacity",
@@ -150,14 +151,14 @@ impl ReadBacks {
         for event in batch {
             let found = found(event.event(), reading);
             match resolve(event.uncertainty(), found, event.elapsed(now)) {
-                None => outcomes.extend(self.retry(event, &left_out, now, jitter)),
+                None => outcomes.extend(self.retry(event, &unread, now, jitter)),
                 Some(resolution) => outcomes.push(ReadBackOutcome { event, resolution }),
             }
         }
         outcomes
     }
 
-    /// Reads an event again after a wait. Without time for that it is settled unread.
+    /// Queues an event to be read again after a backoff. Without time for that, returns it as unread.
     fn retry(
         &mut self,
         mut event: PendingEvent,
@@ -190,8 +191,8 @@ fn found(event: &Event, reading: &BatchReading) -> Found {
     }
 }
 
-/// A read that names other keys is the answer to another request.
-fn about(reading: BatchReading, batch: &[PendingEvent]) -> Completed<BatchReading> {
+/// Fails a reading that names keys of another request.
+fn check_keys(reading: BatchReading, batch: &[PendingEvent]) -> Completed<BatchReading> {
     if reading.is_about(&keys(batch)) {
         Ok(reading)
     } else {

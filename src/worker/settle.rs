@@ -11,13 +11,13 @@ use crate::pending::{PendingEvent, Proof, SettledError};
 use crate::policy::barrier::Barrier;
 use crate::report::{CloseReport, FlushReport};
 
-/// Settles events, answers flushes, and keeps what the close report will say.
+/// Settles events, answers flushes, and collects the close report.
 #[derive(Debug)]
 pub(super) struct Settlement {
     accounting: Arc<Accounting>,
     barrier: Barrier<oneshot::Sender<FlushReport>>,
     report: CloseReport,
-    /// Failed events whose tickets were dropped are kept for the report up to these bounds.
+    /// Until close is called, failed events with dropped tickets are kept for the report up to these limits.
     max_unreported_events: usize,
     max_unreported_bytes: usize,
     unreported_bytes: usize,
@@ -44,7 +44,7 @@ impl Settlement {
         event.admit(&self.accounting, self.barrier.accept(), now, expires_at);
     }
 
-    /// Settles the events that a call was acknowledged for.
+    /// Settles the events of an acknowledged call.
     pub(super) fn acknowledged(&mut self, mut batch: Vec<PendingEvent>, now: Instant) {
         PendingEvent::release_stored(&mut batch, &self.accounting);
         for event in batch {
@@ -52,14 +52,17 @@ impl Settlement {
         }
     }
 
+    /// Settles an event that is stored.
     pub(super) fn stored(&mut self, event: PendingEvent, proof: Proof, now: Instant) {
         let epoch = event.epoch();
         event.settle_stored(proof, now);
         self.barrier.settle(epoch, true);
     }
 
-    /// Settles an event that failed; `read_back` is what reads have left of the uncertainty, where it was read back.
-    /// While the store is closing, the report lists every failure; before that, those whose tickets were dropped.
+    /// Settles an event that failed. `read_back` is the result of its read-back, if there was one.
+    ///
+    /// The close report lists every failure since close was called, and of the earlier ones those whose tickets were
+    /// dropped.
     pub(super) fn failed(
         &mut self,
         event: PendingEvent,
@@ -85,12 +88,12 @@ impl Settlement {
         }
     }
 
-    /// Begins a flush of everything admitted until now.
+    /// Begins a flush: it waits for every event admitted until now.
     pub(super) fn flush(&mut self, reply: oneshot::Sender<FlushReport>) {
         self.barrier.flush(reply);
     }
 
-    /// Answers the flushes that wait for nothing any more.
+    /// Answers the flushes whose events are all settled.
     pub(super) fn answer_flushes(&mut self) {
         while let Some((reply, report)) = self.barrier.pop_done() {
             // The caller may have dropped the flush.
@@ -101,7 +104,7 @@ impl Settlement {
     /// The report, once everything is settled.
     pub(super) fn report(&mut self) -> Arc<CloseReport> {
         let (stored, failed) = self.accounting.counters.settled();
-        // Where the last handle is gone, the log is the only report.
+        // If the last handle was dropped, nobody receives the report, and the log is the only trace of failures.
         if failed > 0 {
             tracing::warn!(stored, failed, "closed with events that were not stored");
         } else {

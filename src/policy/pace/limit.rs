@@ -1,108 +1,154 @@
-//! The capacity of a table, as its refusals show it, and the rate at which calls leave because of it.
+//! The table's limit: its capacity as throttled answers show it, and the rate at which the [pace](super) sends because of
+//! it.
+//!
+//! *C* is the capacity in units per second, *e* the mean units of an event, and *r* the seconds in which the rate has
+//! risen: since it last stepped back, without the time in which the pace was not used up.
+//!
+//! # The rate
+//!
+//! - While *C* is guessed, the rate is 0.85 *C* · 2^(*r* / 0.5): it doubles twice a second until the table throttles.
+//! - Once *C* is measured, the rate is 0.85 *C* + *g* *C* *r* + max(0.008 *C*, 0.1) · max(*r* − 2, 0)³: it rises linearly
+//!   past *C*, and after 2 s ever faster, as there may be a new capacity to find.
+//! - The growth *g* is 0.3 · √(100 / *C*), and at least 0.01; and at most 0.15 (*C* / *e*) / 8, so that at least 8 events
+//!   are sent on the way back to *C*, as each step back costs at least one throttled event.
+//! - After the first measurement, and after an early throttled answer, the rate dips further: 0.25 *C* · e^(−*r* / 0.3) is
+//!   subtracted.
+//!
+//! An answer is *early* while *r* is below half of the time that the rate takes back to *C*: 0.15 / *g*, at most 3 s.
+//!
+//! # The capacity
+//!
+//! A *cycle* counts the accepted units since a step back. When an answer is throttled beyond the noise, the next limit is
+//! ([`Limit::after_throttling`]):
+//!
+//! | capacity so far | throttled answer | next capacity | dips |
+//! |---|---|---|---|
+//! | guessed | ends a cycle that is long enough | units of the cycle / its time, measured | yes |
+//! | guessed | otherwise | the rate times the accepted share (at least 0.4), guessed; the cycle goes on | no |
+//! | measured | ends a cycle that is long enough, is not early, and *r* is at most 8 s | units of the cycle / its time | no |
+//! | measured | otherwise | the rate that was reached | if early |
+//!
+//! A cycle begins at the first answer of a call that began after the step back. It is long enough after 500 ms with the
+//! units of 4 events, or after 150 ms with 150 units.
+//!
+//! # The noise
+//!
+//! A throttled answer counts only if the throttled share of the recent units is at least the noise: 0.005 · √*e*, where √*e*
+//! counts as 1 to 4. It is 20 times that while answers are early, and 10 times that while *C* is guessed. A
+//! [busy partition](Limit::busy_partition_share) adds the share that it throttles by itself.
 
 use std::time::{Duration, Instant};
 
 use super::Units;
 
-/// A smaller share of refused units is the noise of single partitions: keys spread over them by a hash, and their
-/// buckets are not empty at the same time.
+/// The share of throttled units below which they are noise. Keys are spread over partitions by a hash, so the buckets of
+/// single partitions are empty at different times.
 const NOISE: f64 = 0.005;
 
-/// So many times the noise there is while the rate is below the measured capacity: just after a refusal the
-/// buckets of many partitions are nearly empty.
+/// The noise is so many times higher while an answer is early: just after a step back the buckets of many partitions are
+/// nearly empty.
 const NOISE_BELOW_CAPACITY: f64 = 20.0;
 
-/// And so many times while the capacity is only guessed.
+/// The noise is so many times higher while the capacity is guessed.
 const NOISE_OF_GUESS: f64 = 10.0;
 
-/// A busy partition is one of whose events at least such a part of all is refused below the capacity. It is
-/// believed to refuse more by this factor, and while the rate is below the capacity any share up to the most.
-const LEAST_BUSY: f64 = 0.015;
-const BUSY_MARGIN: f64 = 1.5;
-const MOST_BUSY: f64 = 0.5;
+/// The noise grows with the size of events, as fewer of them take a bucket from full to empty; at most by this factor.
+const MAX_NOISE_BY_SIZE: f64 = 4.0;
 
-/// Of a number of refusals so many times its square root may be chance.
+/// A partition is busy if at least this share of all first attempts is throttled below the capacity.
+const MIN_BUSY_SHARE: f64 = 0.015;
+
+/// A busy partition may throttle so many times the share that it has throttled below the capacity.
+const BUSY_MARGIN: f64 = 1.5;
+
+/// While answers are early, a busy partition may throttle up to this share.
+const MAX_BUSY_SHARE: f64 = 0.5;
+
+/// So many times the square root of a number of throttled units may be chance.
 const CHANCE: f64 = 3.0;
 
-/// The noise grows with the size of events, as fewer of them take a bucket from full to empty; up to this factor.
-const MOST_NOISE_BY_SIZE: f64 = 4.0;
-
-/// The share of refused units below which nothing is learned, for events of this size.
+/// The share of throttled units below which they are noise, for events of this mean size, at and above the capacity.
 pub(super) fn noise(event_units: f64) -> f64 {
-    NOISE * event_units.sqrt().clamp(1.0, MOST_NOISE_BY_SIZE)
+    NOISE * event_units.sqrt().clamp(1.0, MAX_NOISE_BY_SIZE)
 }
 
-/// How far the rate steps back after a refusal, as a share of the capacity.
+/// How far the rate steps back after a throttled answer, as a share of the capacity.
 const STEP_BACK: f64 = 0.15;
 
-/// How much further it steps back where partitions may all be nearly empty, and how soon it is back from there.
+/// How much further the rate dips where many partitions may be nearly empty, as a share of the capacity.
 const DIP: f64 = 0.25;
-const DIP_TIME: f64 = 0.3;
 
-/// By which share of a capacity of 100 units/s the rate rises in a second.
+/// The seconds in which a dip becomes smaller by the factor e.
+const DIP_SECONDS: f64 = 0.3;
+
+/// The growth of the rate a second, as a share of the capacity, at a capacity of 100 units per second.
 const GROWTH: f64 = 0.3;
 
-/// The share falls with the square root of the capacity. So of many writers on one table the smaller ones gain on
-/// the larger ones, until their shares are equal.
-const GROWTH_FALLS: f64 = 0.5;
-const LEAST_GROWTH: f64 = 0.01;
+/// The growth falls with this power of the capacity. So of several writers on one table the smaller ones gain on the
+/// larger ones, until their parts are equal.
+const GROWTH_EXPONENT: f64 = 0.5;
+const MIN_GROWTH: f64 = 0.01;
 
-/// On the way back to the capacity there are at least so many events, as each refusal costs at least one.
+/// On the way back to the capacity at least so many events are sent, as each step back costs at least one throttled event.
 const EVENTS_PER_RETURN: f64 = 8.0;
 
-/// After so many seconds without a refusal there may be a new capacity to find, so the rate rises ever faster: by
-/// this share of the capacity times the cube of the seconds since.
-const ACCELERATES_AFTER: f64 = 2.0;
+/// After so many seconds the rate rises ever faster, as the table may have a new capacity: by [`ACCELERATION`] of the
+/// capacity times the cube of the seconds since.
+const ACCELERATES_AFTER_SECONDS: f64 = 2.0;
 const ACCELERATION: f64 = 0.008;
 
-/// The same for a small capacity, in units: a table that seemed to take next to nothing is soon tried again.
-const LEAST_ACCELERATION: f64 = 0.1;
+/// The least acceleration in units, so that a table that seemed to have next to no capacity is soon tried again.
+const MIN_ACCELERATION: f64 = 0.1;
 
-/// How many seconds the rate takes to double while the capacity is only guessed.
-const DOUBLING: f64 = 0.5;
+/// The seconds in which the rate doubles while the capacity is guessed.
+const DOUBLING_SECONDS: f64 = 0.5;
 
-/// The most that one answer takes from a guess.
-const LEAST_SHARE: f64 = 0.4;
+/// One throttled answer reduces a guess at most to this share of the rate.
+const MIN_GUESS_SHARE: f64 = 0.4;
 
-/// In a longer time the bucket may have run over, so what was accepted in it is no measure.
-const LONGEST_CYCLE: Duration = Duration::from_secs(8);
+/// The longest cycle. In a longer time the table's bucket may have been full, so that units were lost that do not show in
+/// the accepted ones.
+const MAX_CYCLE: Duration = Duration::from_secs(8);
 
-/// A cycle of this length is a measure, and a shorter one of at least so many units.
+/// A cycle measures the capacity if it took this time and has accepted the units of [`ENOUGH_EVENTS`].
 const ENOUGH_TIME: Duration = Duration::from_millis(500);
-const SHORTEST_CYCLE: Duration = Duration::from_millis(150);
-const ENOUGH_UNITS: f64 = 150.0;
 const ENOUGH_EVENTS: f64 = 4.0;
 
-/// One write unit in five seconds: the wait of an event that the table refuses again and again.
-const LEAST_RATE: f64 = 0.2;
+/// A cycle also measures the capacity if it took this time and has accepted [`ENOUGH_UNITS`].
+const MIN_CYCLE: Duration = Duration::from_millis(150);
+const ENOUGH_UNITS: f64 = 150.0;
 
-/// Above anything that a table takes, so that the curve ends somewhere.
-const MOST_RATE: f64 = 1e9;
+/// The lowest rate, in units per second: one unit in five seconds, however often the table throttles it.
+const MIN_RATE: f64 = 0.2;
 
-/// Refusals that come sooner than half of this, at most, are early.
-const LATEST_RETURN: Duration = Duration::from_secs(3);
+/// The highest rate, in units per second: above the capacity of any table, so that the curve has an end.
+const MAX_RATE: f64 = 1e9;
+
+/// The longest time back to the capacity that counts for whether an answer is early.
+const MAX_RETURN: Duration = Duration::from_secs(3);
 
 /// The table's limit, as far as it is known.
 #[derive(Debug)]
 pub(super) struct Limit {
     /// Units per second.
     pub(super) capacity: f64,
-    /// Whether the capacity was measured between two refusals, or is guessed.
+    /// Whether the capacity was measured in a cycle. If not, it is guessed.
     is_measured: bool,
     dips: bool,
     /// When the rate last stepped back.
-    pub(super) since: Instant,
-    /// How much of the time since then the pace held nothing back: in that time the rate does not rise.
+    pub(super) stepped_back_at: Instant,
+    /// How much of the time since then the pace was not used up. In that time the rate does not rise.
     pub(super) unused: Duration,
     cycle: Option<Cycle>,
-    pub(super) last_refusal: Instant,
+    /// When an answer was last throttled, noise included.
+    pub(super) last_throttled: Instant,
     /// Mean size of an event, in units.
     event_units: f64,
-    /// First attempts that were answered while the rate was below the capacity.
-    below: Units,
+    /// Units of first attempts, answered while answers are early.
+    below_capacity: Units,
 }
 
-/// What was accepted since a refusal.
+/// The units accepted since a step back.
 #[derive(Debug, Clone, Copy)]
 struct Cycle {
     began: Instant,
@@ -110,130 +156,135 @@ struct Cycle {
 }
 
 impl Limit {
-    /// A guess: units were sent at this rate, and this share of the last ones was accepted.
+    /// A guess, after units were sent at `rate` and this share of the last ones was accepted.
     pub(super) fn guessed(rate: f64, share: f64, event_units: f64, now: Instant) -> Self {
-        Self::new(rate * share.max(LEAST_SHARE), event_units, now)
+        Self::new(rate * share.max(MIN_GUESS_SHARE), event_units, now)
     }
 
     fn new(capacity: f64, event_units: f64, now: Instant) -> Self {
         Self {
-            capacity: capacity.max(LEAST_RATE),
+            capacity: capacity.max(MIN_RATE),
             is_measured: false,
             dips: false,
-            since: now,
+            stepped_back_at: now,
             unused: Duration::ZERO,
             cycle: None,
-            last_refusal: now,
+            last_throttled: now,
             event_units,
-            below: Units::default(),
+            below_capacity: Units::default(),
         }
     }
 
-    /// Counts what a call carried that was answered.
-    pub(super) fn count(&mut self, call_began: Instant, accepted: f64, now: Instant) {
+    /// Counts the accepted units of an answered call.
+    pub(super) fn count_accepted(&mut self, call_began: Instant, accepted: f64, now: Instant) {
         match &mut self.cycle {
             Some(cycle) => cycle.units += accepted,
-            // The first answer is the beginning: what it tells of was accepted before.
-            None if call_began >= self.since => self.cycle = Some(Cycle { began: now, units: 0.0 }),
+            // The first answer begins the cycle. Its own units were accepted before that, so they do not count.
+            None if call_began >= self.stepped_back_at => {
+                self.cycle = Some(Cycle { began: now, units: 0.0 });
+            }
             None => {}
         }
     }
 
-    /// Counts first attempts, as long as the rate is below the capacity.
+    /// Counts the units of first attempts, if they are answered early.
     pub(super) fn count_below_capacity(&mut self, first: Units, now: Instant) {
         if self.is_early(now) {
-            self.below.accepted += first.accepted;
-            self.below.refused += first.refused;
+            self.below_capacity.accepted += first.accepted;
+            self.below_capacity.throttled += first.throttled;
         }
     }
 
-    /// The share of first attempts that a busy partition may refuse, whatever the rate; `None` where there is none.
+    /// The share of first attempts that a busy partition may throttle at any rate; `None` where no partition is busy.
     ///
-    /// It is about as large as that which is refused below the capacity. At the capacity, partitions are used up one
-    /// after the other, and each looks busy for a moment: that is none.
-    pub(super) fn refused_anyway(&self, now: Instant) -> Option<f64> {
+    /// It is derived from the share that is throttled below the capacity. At the capacity, partitions are used up one
+    /// after the other, and each looks busy for a moment, so what is throttled there does not count.
+    pub(super) fn busy_partition_share(&self, now: Instant) -> Option<f64> {
         if self.is_early(now) {
-            return Some(MOST_BUSY);
+            return Some(MAX_BUSY_SHARE);
         }
-        let Units { accepted, refused } = self.below;
-        let (accepted, refused) = (accepted as f64, refused as f64);
-        let certain = refused - CHANCE * refused.sqrt();
-        (certain >= LEAST_BUSY * (accepted + refused))
-            .then(|| BUSY_MARGIN * refused / (accepted + refused))
+        let Units { accepted, throttled } = self.below_capacity;
+        let (accepted, throttled) = (accepted as f64, throttled as f64);
+        let certain = throttled - CHANCE * throttled.sqrt();
+        (certain >= MIN_BUSY_SHARE * (accepted + throttled))
+            .then(|| BUSY_MARGIN * throttled / (accepted + throttled))
     }
 
-    /// Units per second that may leave at `now`.
+    /// Units per second that may be sent at `now`.
     pub(super) fn rate(&self, now: Instant) -> f64 {
-        let dip = if self.dips { DIP * (-self.risen(now) / DIP_TIME).exp() } else { 0.0 };
-        (self.curve(now) - self.capacity * dip).clamp(LEAST_RATE, MOST_RATE)
+        let dip =
+            if self.dips { DIP * (-self.rising_seconds(now) / DIP_SECONDS).exp() } else { 0.0 };
+        (self.rate_without_dip(now) - self.capacity * dip).clamp(MIN_RATE, MAX_RATE)
     }
 
-    /// The rate but for the dip.
-    fn curve(&self, now: Instant) -> f64 {
-        let (capacity, risen) = (self.capacity, self.risen(now));
-        let below = capacity * (1.0 - STEP_BACK);
+    fn rate_without_dip(&self, now: Instant) -> f64 {
+        let (capacity, seconds) = (self.capacity, self.rising_seconds(now));
+        let stepped_back = capacity * (1.0 - STEP_BACK);
         if !self.is_measured {
-            return below * (risen / DOUBLING).exp2();
+            return stepped_back * (seconds / DOUBLING_SECONDS).exp2();
         }
-        let late = (risen - ACCELERATES_AFTER).max(0.0);
-        let acceleration = (ACCELERATION * capacity).max(LEAST_ACCELERATION);
-        below + capacity * self.growth() * risen + acceleration * late.powi(3)
+        let accelerated_seconds = (seconds - ACCELERATES_AFTER_SECONDS).max(0.0);
+        let acceleration = (ACCELERATION * capacity).max(MIN_ACCELERATION);
+        stepped_back
+            + capacity * self.growth() * seconds
+            + acceleration * accelerated_seconds.powi(3)
     }
 
-    /// Seconds in which the rate has risen.
-    fn risen(&self, now: Instant) -> f64 {
-        now.saturating_duration_since(self.since).saturating_sub(self.unused).as_secs_f64()
+    /// Seconds in which the rate has risen since it stepped back.
+    fn rising_seconds(&self, now: Instant) -> f64 {
+        let since = now.saturating_duration_since(self.stepped_back_at);
+        since.saturating_sub(self.unused).as_secs_f64()
     }
 
-    /// By which share of the capacity the rate rises in a second.
+    /// The linear growth of the rate a second, as a share of the capacity.
     fn growth(&self) -> f64 {
-        let growth = GROWTH * (100.0 / self.capacity).powf(GROWTH_FALLS);
+        let growth = GROWTH * (100.0 / self.capacity).powf(GROWTH_EXPONENT);
         let events_per_second = self.capacity / self.event_units;
-        growth.max(LEAST_GROWTH).min(STEP_BACK * events_per_second / EVENTS_PER_RETURN)
+        growth.max(MIN_GROWTH).min(STEP_BACK * events_per_second / EVENTS_PER_RETURN)
     }
 
-    /// Whether the rate has had no time to come back to the capacity.
+    /// Whether the rate has had less than half of the time that it takes back to the capacity.
     fn is_early(&self, now: Instant) -> bool {
-        let returns = (STEP_BACK / self.growth()).min(LATEST_RETURN.as_secs_f64());
-        self.risen(now) < returns / 2.0
+        let return_seconds = (STEP_BACK / self.growth()).min(MAX_RETURN.as_secs_f64());
+        self.rising_seconds(now) < return_seconds / 2.0
     }
 
-    /// The least share of refused units that says something of the whole table.
+    /// The share of throttled units from which on they show the limit of the whole table.
     pub(super) fn noise(&self, now: Instant) -> f64 {
-        let above_all = match (self.is_measured, self.is_early(now)) {
+        let factor = match (self.is_measured, self.is_early(now)) {
             (true, false) => 1.0,
             (true, true) => NOISE_BELOW_CAPACITY,
             (false, _) => NOISE_OF_GUESS,
         };
-        noise(self.event_units) * above_all
+        noise(self.event_units) * factor
     }
 
-    /// The limit after this share of the last units was refused.
-    pub(super) fn after_refusal(&self, share: f64, event_units: f64, now: Instant) -> Self {
-        let (rate, early) = (self.curve(now), self.is_early(now));
+    /// The next limit, after this share of the recent units was throttled.
+    pub(super) fn after_throttling(&self, share: f64, event_units: f64, now: Instant) -> Self {
+        let (rate, is_early) = (self.rate_without_dip(now), self.is_early(now));
         let next = |capacity| Self::new(capacity, event_units, now);
         match self.cycle.and_then(|cycle| cycle.measure(event_units, now)) {
             Some(capacity) if !self.is_measured => {
                 Self { is_measured: true, dips: true, ..next(capacity) }
             }
-            // The bucket was empty at both ends, and had no time to run over in between.
-            Some(capacity) if !early && self.risen(now) <= LONGEST_CYCLE.as_secs_f64() => {
+            // The table's bucket was empty at both ends of the cycle, and cannot have been full in between.
+            Some(capacity) if !is_early && self.rising_seconds(now) <= MAX_CYCLE.as_secs_f64() => {
                 Self { is_measured: true, ..next(capacity) }
             }
-            // Too early: others take more than before, or the table gives less. Or late, and it may give more.
-            _ if self.is_measured => Self { is_measured: true, dips: early, ..next(rate) },
-            // The bucket is still empty, so the measuring goes on.
+            // Early: the table has less capacity than before, or other writers use more of it. Late: it may have more.
+            _ if self.is_measured => Self { is_measured: true, dips: is_early, ..next(rate) },
+            // The table's bucket is still empty, so the cycle goes on.
             _ => Self { cycle: self.cycle, ..Self::guessed(rate, 1.0 - share, event_units, now) },
         }
     }
 }
 
 impl Cycle {
-    /// Units per second that were accepted until `now`, where that is enough to go by.
+    /// Units per second that were accepted until `now`; `None` where they are too few to be a measure.
     fn measure(&self, event_units: f64, now: Instant) -> Option<f64> {
         let took = now.saturating_duration_since(self.began);
         let is_long = took >= ENOUGH_TIME && self.units >= ENOUGH_EVENTS * event_units;
-        let is_large = took >= SHORTEST_CYCLE && self.units >= ENOUGH_UNITS;
+        let is_large = took >= MIN_CYCLE && self.units >= ENOUGH_UNITS;
         (is_long || is_large).then(|| self.units / took.as_secs_f64())
     }
 }

@@ -1,12 +1,28 @@
-//! How fast calls may leave: as fast as the table takes write units, once it has refused some.
+//! The pace: how fast the worker may send write units. It is unlimited until the table throttles, and then follows the
+//! table's capacity, which it measures.
 //!
-//! A table is a token bucket. It gains units at a constant rate, keeps some of those that nobody uses, and refuses
-//! while it is empty. So a refusal says that the bucket is empty now. Between two refusals it goes from empty to
-//! empty: the units accepted in between, divided by the time in between, are its capacity, however much it keeps.
+//! # The model
 //!
-//! After a refusal the rate steps back below the measured capacity, and then rises past it until the next one.
-//! What is not used below the capacity stays in the bucket and is used above it, so nothing is lost on the way.
-//! [`limit`] has the curve.
+//! A table is a token bucket. It gains write units at a constant rate, its capacity; it keeps some of those that nobody
+//! uses; and it throttles while it is empty. So the bucket is empty at each throttled answer. Between two of them it goes
+//! from empty to empty: the units accepted in between, divided by the time in between, are the capacity, however many
+//! units the bucket can keep.
+//!
+//! # The control loop
+//!
+//! 1. The first throttled answer gives a guess of the capacity: the units sent a second, times the share that was
+//!    accepted.
+//! 2. From then on batches take their units from a token bucket of the pace's own, which fills at [`Limit::rate`].
+//! 3. After a throttled answer the rate steps back below the capacity, and then rises past it until the next one. Units
+//!    that are not used below the capacity stay in the table's bucket and are used above it, so the steps cost no
+//!    throughput. [`limit`] has the curve, and measures the capacity between two such answers.
+//! 4. A few throttled units need not mean that the whole table is at its limit. [`limit`] has the share below which they
+//!    are noise. [`recent`] finds out whether a single busy partition throttles.
+//! 5. Events that were throttled more than once say more about their partition than about the table. They do not count
+//!    for the capacity, and get a share of the pace of their own: [`repeated`].
+//! 6. The limit is dropped after [`FORGET_AFTER`] without a throttled answer and without a batch that the pace delayed.
+//!
+//! A budget of the store's own caps the rate at all times.
 
 mod limit;
 mod recent;
@@ -18,95 +34,103 @@ use limit::Limit;
 use recent::Recent;
 use repeated::Repeated;
 
-/// A share of fewer units than leave in this time says too little.
-const LEAST_SAMPLE: Duration = Duration::from_millis(50);
+/// The recent units have to be at least those that leave in this time, or their throttled share means nothing.
+const MIN_SAMPLE: Duration = Duration::from_millis(50);
 
-/// The part of a second's units that leaves at once, beyond a full batch; and that a batch waits for.
+/// The bucket of the pace holds the units of this time, or those of a full batch if they are more. A batch does not wait
+/// for more units than those of this time.
 const BURST: Duration = Duration::from_millis(100);
 
-/// A store that sends little shows little of the table: the first guess, in units per second, is not below this.
-const LEAST_GUESS: f64 = 250.0;
+/// The first guess is at least of a rate of so many units per second, as a store that sends little shows little of the
+/// table's capacity.
+const MIN_GUESSED_RATE: f64 = 250.0;
 
-/// How long nothing may be refused, nor held back, before the table counts as unlimited again.
+/// How long nothing must be throttled or delayed before the limit is dropped.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 
-/// The longest wait that jitter adds after the first refusal.
-const JITTER: Duration = Duration::from_millis(25);
+/// The longest wait that jitter adds after the first throttled answer.
+const MAX_JITTER: Duration = Duration::from_millis(25);
 
-/// Shorter waits than a timer keeps would only wake the worker.
-const SHORTEST_WAIT: Duration = Duration::from_micros(500);
+/// The shortest wait: a timer is not more precise, so a shorter one would only wake the worker.
+const MIN_WAIT: Duration = Duration::from_micros(500);
 
-/// From this share of refused units on they are not of one partition among many.
+/// The longest wait before the pace is asked again, in seconds.
+const MAX_WAIT_SECONDS: f64 = 3_600.0;
+
+/// If this share of units or more is throttled, that cannot be one partition among many.
 const SEVERAL_PARTITIONS: f64 = 0.25;
 
-/// How much one batch counts for the mean size of events.
+/// The weight of one batch in the moving mean of the size of events.
 const MEAN_WEIGHT: f64 = 0.1;
 
-/// Sums of many small numbers come out a little below the whole.
+/// Tolerance for the rounding of sums of many small numbers, in units.
 const ROUNDING: f64 = 1e-6;
 
-/// One answer of the service to a batch.
+/// What one answered call shows of the table's capacity.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Answer {
+pub(crate) struct Observation {
     /// When the call began.
     pub(crate) began: Instant,
-    /// Of events that were sent for the first time.
+    /// Units of events that were sent for the first time.
     pub(crate) first: Units,
-    /// Of events that were sent for the second time.
+    /// Units of events that were sent for the second time.
     pub(crate) second: Units,
-    /// Of events that had been refused more than once.
+    /// Units of events that were throttled more than once before.
     pub(crate) repeated: Units,
-    /// Whether it may be one partition alone that had no capacity for them.
+    /// Whether the throttling may be that of one partition alone.
     pub(crate) is_of_one_partition: bool,
 }
 
-/// Write units of a call's events.
+/// Write units of some of a call's events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Units {
     /// Of the events that were stored.
     pub(crate) accepted: u64,
-    /// Of the events that were refused for the table's capacity.
-    pub(crate) refused: u64,
+    /// Of the events that the table had no capacity for.
+    pub(crate) throttled: u64,
 }
 
-/// What may leave.
+/// What may be sent now.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Allowance {
-    /// A batch of so many units. An event that has more goes alone, and is paid for afterwards.
+    /// A batch of at most so many units. A single event that has more may go alone: the pace then waits longer afterwards.
     Units(u64),
     /// Nothing before this moment.
     NotBefore(Instant),
 }
 
-/// What an answer changed.
+/// What an observation has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
     None,
-    /// The table refused for the first time: from now on calls leave at its pace.
+    /// The table has throttled for the first time, and limits the pace from now on.
     Began,
-    /// For a long time the table has refused nothing, and not been used up.
+    /// The table limits the pace no longer.
     Ended,
 }
 
 /// The pace of one store's calls.
 #[derive(Debug)]
 pub(crate) struct Pace {
+    /// The store's own limit, in units per second.
     budget: Option<f64>,
     max_batch_events: f64,
-    /// Mean size of the events that were sent, in units.
+    /// Moving mean of the size of the events sent, in units.
     mean_event_units: f64,
     recent: Recent,
+    /// The table's limit; `None` until it throttles.
     limit: Option<Limit>,
     repeated: Repeated,
-    /// Units that may leave now, below zero after an event that had more.
+    /// Units that may be sent now. Below zero after an event that had more by itself.
     tokens: f64,
+    /// When `tokens` was last updated; `None` while nothing limits the pace.
     filled_at: Option<Instant>,
-    /// When an event last waited for its turn.
-    held_back_at: Option<Instant>,
+    /// When the pace last delayed a batch.
+    delayed_at: Option<Instant>,
 }
 
 impl Pace {
-    /// A pace without a limit but the `budget`, in units per second.
+    /// A pace without a limit other than `budget`, in units per second.
     pub(crate) fn new(budget: Option<u32>, max_batch_events: usize) -> Self {
         Self {
             budget: budget.map(f64::from),
@@ -117,16 +141,17 @@ impl Pace {
             repeated: Repeated::default(),
             tokens: 0.0,
             filled_at: None,
-            held_back_at: None,
+            delayed_at: None,
         }
     }
 
-    /// Units per second that may leave at `now`; `None` without a limit.
+    /// Units per second that may be sent at `now`; `None` without a limit.
     pub(crate) fn rate(&self, now: Instant) -> Option<f64> {
         self.within_budget(self.limit.as_ref().map(|limit| limit.rate(now)))
     }
 
-    /// Units per second that the table takes, as far as is known; `None` without a limit.
+    /// The table's capacity as far as it is known, or the budget if that is less, in units per second; `None` without a
+    /// limit.
     pub(crate) fn capacity(&self) -> Option<f64> {
         self.within_budget(self.limit.as_ref().map(|limit| limit.capacity))
     }
@@ -138,49 +163,50 @@ impl Pace {
         }
     }
 
-    /// How many events the table takes within `time`; `None` without a limit.
+    /// How many events can be stored within `time`; `None` without a limit.
     pub(crate) fn events_within(&self, time: Duration) -> Option<u64> {
         let units = self.capacity()? * time.as_secs_f64();
         Some((units / self.mean_event_units) as u64)
     }
 
-    /// What may leave at `now`, with so many events waiting to.
+    /// What may be sent at `now`, with so many events waiting.
     pub(crate) fn allow(&mut self, waiting_events: usize, now: Instant) -> Allowance {
         let Some(rate) = self.rate(now) else { return Allowance::Units(u64::MAX) };
         let burst = rate * BURST.as_secs_f64();
         let full_batch = self.max_batch_events * self.mean_event_units;
         let batch = self.batch_units(rate);
-        // A budget counts every unit; a table has a bucket of its own.
-        let most = if self.budget.is_some() { batch.max(burst) } else { full_batch.max(burst) };
-        self.fill(rate, most, now);
-        let wanted = batch.min(waiting_events as f64 * self.mean_event_units);
-        if self.tokens + ROUNDING >= wanted {
+        // A budget limits each burst, too. A table has a bucket of its own, so a full batch may always accumulate.
+        let max_tokens =
+            if self.budget.is_some() { batch.max(burst) } else { full_batch.max(burst) };
+        self.fill(rate, max_tokens, now);
+        let required = batch.min(waiting_events as f64 * self.mean_event_units);
+        if self.tokens + ROUNDING >= required {
             return Allowance::Units((self.tokens + ROUNDING).max(1.0) as u64);
         }
-        self.held_back_at = Some(now);
-        let wait = Duration::from_secs_f64(((wanted - self.tokens) / rate).min(3_600.0));
-        Allowance::NotBefore(now + wait.max(SHORTEST_WAIT))
+        self.delayed_at = Some(now);
+        let wait = ((required - self.tokens) / rate).min(MAX_WAIT_SECONDS);
+        Allowance::NotBefore(now + Duration::from_secs_f64(wait).max(MIN_WAIT))
     }
 
-    /// Units that a batch waits for: it can be full then, unless that takes longer than a burst.
+    /// Units that a batch waits for: those of a full batch, or of a burst if they are fewer, but at least one event's.
     fn batch_units(&self, rate: f64) -> f64 {
-        let full = self.max_batch_events * self.mean_event_units;
-        full.min(rate * BURST.as_secs_f64()).max(self.mean_event_units)
+        let full_batch = self.max_batch_events * self.mean_event_units;
+        full_batch.min(rate * BURST.as_secs_f64()).max(self.mean_event_units)
     }
 
-    /// What may leave at `now` of events that were refused more than once, with so many waiting to.
+    /// What may be sent at `now` of events that were throttled more than once, with so many of them waiting.
     pub(crate) fn allow_repeated(&mut self, waiting_events: usize, now: Instant) -> Allowance {
         let Some(rate) = self.rate(now) else { return Allowance::Units(u64::MAX) };
-        let wanted = self.batch_units(rate).min(waiting_events as f64 * self.mean_event_units);
-        match self.repeated.allow(rate, wanted, now) {
+        let required = self.batch_units(rate).min(waiting_events as f64 * self.mean_event_units);
+        match self.repeated.allow(rate, required, now) {
             Ok(units) => Allowance::Units(units.max(1.0) as u64),
-            Err(wait) => Allowance::NotBefore(now + wait.max(SHORTEST_WAIT)),
+            Err(wait) => Allowance::NotBefore(now + wait.max(MIN_WAIT)),
         }
     }
 
-    /// Notes that a batch leaves, so many of whose units are of events that were refused more than once.
-    pub(crate) fn sent(&mut self, units: u64, repeated_units: u64, events: usize) {
-        self.repeated.sent(repeated_units as f64);
+    /// Charges a batch that is sent. `repeated_units` are those of its `units` whose events were throttled more than once.
+    pub(crate) fn charge(&mut self, units: u64, repeated_units: u64, events: usize) {
+        self.repeated.charge(repeated_units as f64);
         let mean = units as f64 / events.max(1) as f64;
         self.mean_event_units += (mean - self.mean_event_units) * MEAN_WEIGHT;
         if self.filled_at.is_some() {
@@ -188,52 +214,58 @@ impl Pace {
         }
     }
 
-    /// Learns from an answer. `jitter` is a random number from 0 to 1: by it the next call of one writer waits longer
-    /// than that of another, so that those who were refused together do not come again together.
-    pub(crate) fn observe(&mut self, answer: Answer, now: Instant, jitter: f64) -> Change {
-        let Answer { began, first, second, repeated, .. } = answer;
-        self.repeated.observe(repeated.accepted as f64, repeated.refused as f64);
+    /// Learns from an answered call. `jitter` is a random number from 0 to 1. It delays the first call after the first
+    /// throttled answer, so that writers that were throttled together do not send together again.
+    pub(crate) fn observe(
+        &mut self,
+        observation: Observation,
+        now: Instant,
+        jitter: f64,
+    ) -> Change {
+        let Observation { began, first, second, repeated, .. } = observation;
+        self.repeated.observe(repeated.accepted as f64, repeated.throttled as f64);
         let accepted = (first.accepted + second.accepted + repeated.accepted) as f64;
-        // Events that were refused more than once tell of their partition.
-        let refused = (first.refused + second.refused) as f64;
-        let least_share = if answer.is_of_one_partition { SEVERAL_PARTITIONS } else { 0.0 };
+        // Repeated events are throttled because of their partition, so only the others count for the table.
+        let throttled = (first.throttled + second.throttled) as f64;
+        let min_share = if observation.is_of_one_partition { SEVERAL_PARTITIONS } else { 0.0 };
         let Some(limit) = &mut self.limit else {
             self.recent.add(first, second, now);
-            let noise = limit::noise(self.mean_event_units).max(least_share);
-            if refused == 0.0 || self.recent.refused_share() < noise {
+            let noise = limit::noise(self.mean_event_units).max(min_share);
+            if throttled == 0.0 || self.recent.throttled_share() < noise {
                 return Change::None;
             }
-            // What the table has accepted until now may have come out of its reserve.
-            let share = accepted / (accepted + refused);
-            let guess = self.recent.units_per_second().max(LEAST_GUESS);
+            // The recent rate can be above the capacity, as the table's bucket was not empty until now. So the share of
+            // this answer that was accepted scales it down.
+            let share = accepted / (accepted + throttled);
+            let guess = self.recent.units_per_second().max(MIN_GUESSED_RATE);
             self.limit = Some(Limit::guessed(guess, share, self.mean_event_units, now));
             self.recent = Recent::default();
-            self.tokens = -guess * JITTER.as_secs_f64() * jitter;
+            self.tokens = -guess * MAX_JITTER.as_secs_f64() * jitter;
             self.filled_at = Some(now);
             return Change::Began;
         };
-        limit.count(began, accepted, now);
-        // Calls that began before the rate stepped back tell what is known already.
-        if began < limit.since {
+        limit.count_accepted(began, accepted, now);
+        // Calls that began before the rate stepped back only confirm why it did.
+        if began < limit.stepped_back_at {
             return Change::None;
         }
         self.recent.add(first, second, now);
         limit.count_below_capacity(first, now);
-        if refused > 0.0 {
-            limit.last_refusal = now;
-            let mut share = self.recent.refused_share();
+        if throttled > 0.0 {
+            limit.last_throttled = now;
+            let mut share = self.recent.throttled_share();
             let mut noise = limit.noise(now);
             if self.recent.has_busy_partition()
-                && let Some(refused_anyway) = limit.refused_anyway(now)
+                && let Some(busy_share) = limit.busy_partition_share(now)
             {
-                share = self.recent.first_refused_share();
-                noise += refused_anyway;
-                // What a busy partition has refused has not used the table's capacity.
-                self.tokens += refused;
+                share = self.recent.first_throttled_share();
+                noise += busy_share;
+                // Units that a busy partition has throttled have used nothing of the table's capacity.
+                self.tokens += throttled;
             }
-            let sample = limit.rate(now) * LEAST_SAMPLE.as_secs_f64();
-            if share >= noise.max(least_share) && self.recent.units() >= sample {
-                *limit = limit.after_refusal(share, self.mean_event_units, now);
+            let sample = limit.rate(now) * MIN_SAMPLE.as_secs_f64();
+            if share >= noise.max(min_share) && self.recent.units() >= sample {
+                *limit = limit.after_throttling(share, self.mean_event_units, now);
                 self.recent = Recent::default();
                 self.tokens = self.tokens.min(0.0);
             }
@@ -241,14 +273,14 @@ impl Pace {
         Change::None
     }
 
-    /// When the table counts as unlimited again, if it refuses nothing and nothing waits for it until then.
+    /// When the table's limit is dropped, if nothing is throttled or delayed until then; `None` without one.
     pub(crate) fn forgets_at(&self) -> Option<Instant> {
-        let last_refusal = self.limit.as_ref()?.last_refusal;
-        let last = self.held_back_at.map_or(last_refusal, |at| at.max(last_refusal));
+        let last_throttled = self.limit.as_ref()?.last_throttled;
+        let last = self.delayed_at.map_or(last_throttled, |at| at.max(last_throttled));
         Some(last + FORGET_AFTER)
     }
 
-    /// Forgets the table's limit when it is time to.
+    /// Drops the table's limit, if that is due at `now`.
     pub(crate) fn forget(&mut self, now: Instant) -> Change {
         if self.forgets_at().is_none_or(|at| now < at) {
             return Change::None;
@@ -261,13 +293,13 @@ impl Pace {
         Change::Ended
     }
 
-    fn fill(&mut self, rate: f64, most: f64, now: Instant) {
+    fn fill(&mut self, rate: f64, max_tokens: f64, now: Instant) {
         let filled_at = self.filled_at.replace(now).unwrap_or(now);
         let passed = now.saturating_duration_since(filled_at);
         self.tokens += rate * passed.as_secs_f64();
-        if self.tokens > most {
-            self.tokens = most;
-            // Nothing waited for the pace, so nothing was learned of the table.
+        if self.tokens > max_tokens {
+            self.tokens = max_tokens;
+            // The pace was not used up in this time, which therefore shows nothing of the table's capacity.
             if let Some(limit) = &mut self.limit {
                 limit.unused += passed;
             }

@@ -1,85 +1,91 @@
-//! What became of the units of the last moments, and whether their refusals say something of the whole table.
+//! The recently answered units: which share of them was throttled, and whether a single busy partition throttles. The
+//! [pace](super) asks both at each throttled answer.
 
 use std::time::{Duration, Instant};
 
 use super::Units;
 
-/// How far back it looks.
+/// The time constant of the exponential decay: after this time units count 1/e.
 const MEMORY: Duration = Duration::from_millis(200);
 
-/// From this share of refusals among the second attempts on, and this many times the share among the first, an event
-/// that was refused is refused again because of its partition.
-const REFUSED_AGAIN: f64 = 0.5;
-const MORE_OFTEN: f64 = 2.0;
+/// A partition is busy if at least this share of second attempts is throttled.
+const MIN_SECOND_SHARE: f64 = 0.5;
 
-/// Fewer units say nothing of a share.
-const ENOUGH: f64 = 5.0;
+/// And if that share is at least so many times the one of first attempts.
+const MIN_SHARE_RATIO: f64 = 2.0;
 
-/// Accepted and refused units, older ones counting less.
+/// The share of fewer units of second attempts means nothing.
+const MIN_SECOND_UNITS: f64 = 5.0;
+
+/// Accepted and throttled units of first and second attempts, which decay exponentially.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     first: Tally,
     second: Tally,
-    at: Option<Instant>,
+    /// When units were last added.
+    updated_at: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Tally {
     accepted: f64,
-    refused: f64,
+    throttled: f64,
 }
 
 impl Tally {
     fn add(&mut self, units: Units, kept: f64) {
         self.accepted = self.accepted * kept + units.accepted as f64;
-        self.refused = self.refused * kept + units.refused as f64;
+        self.throttled = self.throttled * kept + units.throttled as f64;
     }
 
     fn units(self) -> f64 {
-        self.accepted + self.refused
+        self.accepted + self.throttled
     }
 
-    fn refused_share(self) -> f64 {
-        if self.units() > 0.0 { self.refused / self.units() } else { 0.0 }
+    fn throttled_share(self) -> f64 {
+        if self.units() > 0.0 { self.throttled / self.units() } else { 0.0 }
     }
 }
 
 impl Recent {
+    /// Adds the units of a call that was answered at `now`.
     pub(super) fn add(&mut self, first: Units, second: Units, now: Instant) {
-        let age = self.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let age = self.updated_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         let kept = (-age.as_secs_f64() / MEMORY.as_secs_f64()).exp();
         self.first.add(first, kept);
         self.second.add(second, kept);
-        self.at = Some(now);
+        self.updated_at = Some(now);
     }
 
+    /// Recent units, accepted or throttled.
     pub(super) fn units(&self) -> f64 {
         self.first.units() + self.second.units()
     }
 
+    /// The recent rate of units, accepted or throttled.
     pub(super) fn units_per_second(&self) -> f64 {
         self.units() / MEMORY.as_secs_f64()
     }
 
-    /// Whether some partition takes less than the others.
+    /// Whether some partition is busy: it accepts less than the others.
     ///
-    /// Its events are refused again and again, at whatever rate they are sent. Where the whole table is at its limit, a
-    /// second attempt is not refused more often than a first one: it goes first in its batch.
+    /// The events of a busy partition are throttled again and again, at whatever rate they are sent. Where the whole table
+    /// is at its limit, second attempts are throttled no more often than first ones, as they go first in their batches.
     pub(super) fn has_busy_partition(&self) -> bool {
-        let again = self.second.refused_share();
-        self.second.units() >= ENOUGH
-            && again >= REFUSED_AGAIN
-            && again >= MORE_OFTEN * self.first.refused_share()
+        let second_share = self.second.throttled_share();
+        self.second.units() >= MIN_SECOND_UNITS
+            && second_share >= MIN_SECOND_SHARE
+            && second_share >= MIN_SHARE_RATIO * self.first.throttled_share()
     }
 
-    /// The share of units that were refused.
-    pub(super) fn refused_share(&self) -> f64 {
-        (self.first.refused + self.second.refused) / self.units().max(f64::MIN_POSITIVE)
+    /// The share of units that were throttled.
+    pub(super) fn throttled_share(&self) -> f64 {
+        (self.first.throttled + self.second.throttled) / self.units().max(f64::MIN_POSITIVE)
     }
 
-    /// The share of first attempts that was refused.
-    pub(super) fn first_refused_share(&self) -> f64 {
-        self.first.refused_share()
+    /// The share of the units of first attempts that were throttled.
+    pub(super) fn first_throttled_share(&self) -> f64 {
+        self.first.throttled_share()
     }
 }
 
@@ -89,21 +95,21 @@ mod tests {
 
     #[expect(clippy::disallowed_methods, reason = "an origin for the tests' own time line")]
     fn recent(first: (u64, u64), second: (u64, u64)) -> Recent {
-        let units = |(accepted, refused)| Units { accepted, refused };
+        let units = |(accepted, throttled)| Units { accepted, throttled };
         let mut recent = Recent::default();
         recent.add(units(first), units(second), Instant::now());
         recent
     }
 
     #[test]
-    fn events_refused_once_in_a_while_show_no_busy_partition() {
+    fn equal_shares_of_both_attempts_show_no_busy_partition() {
         let recent = recent((900, 100), (90, 10));
         assert!(!recent.has_busy_partition());
-        assert!((recent.refused_share() - 0.1).abs() < 1e-9);
+        assert!((recent.throttled_share() - 0.1).abs() < 1e-9);
     }
 
     #[test]
-    fn events_refused_again_and_again_show_a_busy_partition() {
+    fn throttled_second_attempts_show_a_busy_partition() {
         for (first, second) in [((875, 125), (0, 125)), ((900, 100), (20, 80))] {
             let recent = recent(first, second);
             assert!(recent.has_busy_partition(), "{recent:?}");
@@ -111,9 +117,9 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_takes_nothing_has_no_busy_partition() {
+    fn table_that_throttles_everything_has_no_busy_partition() {
         let recent = recent((0, 100), (0, 100));
         assert!(!recent.has_busy_partition());
-        assert_eq!(recent.refused_share(), 1.0);
+        assert_eq!(recent.throttled_share(), 1.0);
     }
 }

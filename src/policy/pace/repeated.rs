@@ -1,33 +1,39 @@
-//! How much of the pace goes to events that the table has refused more than once.
+//! The share of the [pace](super) for repeated events: those that the table has throttled more than once.
 //!
-//! Where the whole table is at its limit, such events are as good as any other. Where one partition takes less
-//! than the others, they are its events: sent again and again they would fill every batch, and be refused.
-//! So their share of the pace shrinks while most of them are refused, and grows while nearly all are accepted.
+//! Where the whole table is at its limit, repeated events are like any other. Where one partition accepts less than the
+//! others, the repeated events are its events. Sent without limit they would fill every batch, and be throttled again. So
+//! the share shrinks while most of them are throttled, and grows while nearly all are accepted.
 
 use std::time::{Duration, Instant};
 
-/// Never less than this share, or it would not be seen when the partition takes more.
-const LEAST_SHARE: f64 = 1.0 / 16.0;
+/// The least share. With less it would not show when the partition accepts more again.
+const MIN_SHARE: f64 = 1.0 / 16.0;
 
-/// The share shrinks by this factor when more than this part of a call's repeated events is refused.
-const SHRINKS: f64 = 0.7;
-const MOST_REFUSED: f64 = 0.5;
+/// The share is multiplied by this when more than [`MANY_THROTTLED`] of a call's repeated units are throttled.
+const SHRINK_FACTOR: f64 = 0.7;
+const MANY_THROTTLED: f64 = 0.5;
 
-/// The share grows by this factor when less than this part is.
-const GROWS: f64 = 1.5;
-const FEW_REFUSED: f64 = 0.1;
+/// The share is multiplied by this, up to 1, when less than [`FEW_THROTTLED`] of a call's repeated units are throttled.
+const GROWTH_FACTOR: f64 = 1.5;
+const FEW_THROTTLED: f64 = 0.1;
 
-/// The part of a second's units that leaves at once.
+/// The bucket holds the units of this time, or those that a batch waits for if they are more.
 const BURST: Duration = Duration::from_millis(100);
 
-/// Sums of many small numbers come out a little below the whole.
+/// The longest wait before the next question, in seconds.
+const MAX_WAIT_SECONDS: f64 = 3_600.0;
+
+/// Tolerance for the rounding of sums of many small numbers, in units.
 const ROUNDING: f64 = 1e-6;
 
-/// The share of the pace for repeated events, and what of it may leave now.
+/// The share of the pace for repeated events, and a token bucket that fills at that rate.
 #[derive(Debug)]
 pub(super) struct Repeated {
+    /// From [`MIN_SHARE`] to 1.
     share: f64,
+    /// Units that may be sent now.
     tokens: f64,
+    /// When `tokens` was last updated.
     filled_at: Option<Instant>,
 }
 
@@ -38,36 +44,42 @@ impl Default for Repeated {
 }
 
 impl Repeated {
-    /// How many units may leave at `now`, with the whole pace at `rate` units per second; or how long to wait for
-    /// `wanted` of them.
-    pub(super) fn allow(&mut self, rate: f64, wanted: f64, now: Instant) -> Result<f64, Duration> {
+    /// How many units may be sent at `now`, if there are `required` or more; otherwise how long to wait for them. `rate` is
+    /// that of the whole pace, in units per second.
+    pub(super) fn allow(
+        &mut self,
+        rate: f64,
+        required: f64,
+        now: Instant,
+    ) -> Result<f64, Duration> {
         let rate = rate * self.share;
         let filled_at = self.filled_at.replace(now).unwrap_or(now);
         self.tokens += rate * now.saturating_duration_since(filled_at).as_secs_f64();
-        self.tokens = self.tokens.min((rate * BURST.as_secs_f64()).max(wanted));
-        if self.tokens + ROUNDING >= wanted {
+        self.tokens = self.tokens.min((rate * BURST.as_secs_f64()).max(required));
+        if self.tokens + ROUNDING >= required {
             return Ok(self.tokens + ROUNDING);
         }
-        Err(Duration::from_secs_f64(((wanted - self.tokens) / rate).min(3_600.0)))
+        Err(Duration::from_secs_f64(((required - self.tokens) / rate).min(MAX_WAIT_SECONDS)))
     }
 
-    pub(super) fn sent(&mut self, units: f64) {
+    /// Charges repeated units that are sent.
+    pub(super) fn charge(&mut self, units: f64) {
         if self.filled_at.is_some() {
             self.tokens -= units;
         }
     }
 
-    /// Learns from what became of the repeated events of one call.
-    pub(super) fn observe(&mut self, accepted: f64, refused: f64) {
-        let all = accepted + refused;
+    /// Adapts the share to the repeated units of one answered call.
+    pub(super) fn observe(&mut self, accepted: f64, throttled: f64) {
+        let all = accepted + throttled;
         if all <= 0.0 {
             return;
         }
-        let refused_part = refused / all;
-        if refused_part > MOST_REFUSED {
-            self.share = (self.share * SHRINKS).max(LEAST_SHARE);
-        } else if refused_part < FEW_REFUSED {
-            self.share = (self.share * GROWS).min(1.0);
+        let throttled_share = throttled / all;
+        if throttled_share > MANY_THROTTLED {
+            self.share = (self.share * SHRINK_FACTOR).max(MIN_SHARE);
+        } else if throttled_share < FEW_THROTTLED {
+            self.share = (self.share * GROWTH_FACTOR).min(1.0);
         }
     }
 }
@@ -83,13 +95,13 @@ mod tests {
         Instant::now()
     }
 
-    /// Units that leave in a second, asked for every millisecond.
+    /// Units sent in a second, with a question every millisecond.
     fn units_in_a_second(repeated: &mut Repeated, from: Instant) -> f64 {
         let mut sent = 0.0;
         for millisecond in 0..1_000 {
             let now = from + Duration::from_millis(millisecond);
             if let Ok(units) = repeated.allow(RATE, 5.0, now) {
-                repeated.sent(units);
+                repeated.charge(units);
                 sent += units;
             }
         }
@@ -97,17 +109,17 @@ mod tests {
     }
 
     #[test]
-    fn refused_events_are_sent_less_often_and_never_not_at_all() {
+    fn throttled_events_keep_the_least_share() {
         let (start, mut repeated) = (start(), Repeated::default());
         for _ in 0..100 {
             repeated.observe(0.0, 25.0);
         }
         let sent = units_in_a_second(&mut repeated, start);
-        assert!((0.9..1.1).contains(&(sent / (RATE * LEAST_SHARE))), "{sent}");
+        assert!((0.9..1.1).contains(&(sent / (RATE * MIN_SHARE))), "{sent}");
     }
 
     #[test]
-    fn accepted_events_have_the_whole_pace_again() {
+    fn accepted_events_get_the_whole_pace_again() {
         let (start, mut repeated) = (start(), Repeated::default());
         repeated.observe(0.0, 25.0);
         for _ in 0..10 {
