@@ -1,25 +1,25 @@
-//! The two clocks: the runtime's, by which the store waits, and the wall's, by which keys are made.
+//! The two clocks: the runtime's for all waits, and the wall clock for the time in keys.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// How far off a deadline is that no clock will reach.
+/// The longest deadline, 30 years: an [`Instant`] that much later does not overflow.
 pub(crate) const FAR_OFF: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
-/// The runtime's clock, which tests can stop.
-#[expect(clippy::disallowed_methods, reason = "the worker and the shells around it ask here")]
+/// The runtime's clock, which tests can pause.
+#[expect(clippy::disallowed_methods, reason = "everything that is not pure reads the clock here")]
 pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// Where the time in the keys comes from.
+/// The source of the time in keys.
 #[derive(Debug)]
 pub(crate) enum KeyClock {
     Wall,
-    /// The runtime's clock, since this moment.
+    /// The runtime's clock, which was at [`RUNTIME_EPOCH`] at this moment.
     Runtime(Instant),
 }
 
-/// 2026-01-01T00:00:00Z, when the time of a deterministic store begins.
+/// The first time in the keys of a deterministic store: 2026-01-01T00:00:00Z, in milliseconds since the Unix epoch.
 const RUNTIME_EPOCH: u64 = 1_767_225_600_000;
 
 impl KeyClock {
@@ -30,7 +30,7 @@ impl KeyClock {
     )]
     pub(crate) fn unix_milliseconds(&self) -> u64 {
         let (epoch, since) = match self {
-            // A clock before 1970: keys increase from there all the same.
+            // A wall clock before 1970 counts as 1970. Keys increase all the same.
             Self::Wall => {
                 (0, SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO))
             }

@@ -1,58 +1,56 @@
-//! What flush and close say when they are done.
+//! [`FlushReport`] and [`CloseReport`], which [`EventStore`](crate::EventStore) returns from flush and close.
 
 use std::io;
 
 use crate::error::WriteError;
 
-/// What became of the events that a [`flush`](crate::EventStore::flush) waited for.
+/// The outcome of a [`flush`](crate::EventStore::flush).
 ///
-/// It counts every event accepted before the call and not yet counted by a flush that had returned
-/// before it. Flushes one after the other count each event once; flushes at the same time count
-/// the events they share, each for itself.
+/// It counts every event that was accepted before the call, except those counted by a flush that was done before the call.
+/// So consecutive flushes count each event once, and concurrent flushes each count the events that they share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 #[non_exhaustive]
 pub struct FlushReport {
     /// Events stored: acknowledged by the service, or found by a read.
     pub stored: u64,
-    /// Events given up; their tickets say why.
+    /// Events that failed. Their tickets have the reasons.
     pub failed: u64,
 }
 
-/// What a closed store leaves behind; see [`close`](crate::EventStore::close).
+/// The outcome of a store's whole life; see [`close`](crate::EventStore::close).
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct CloseReport {
     /// Events stored over the store's whole life: acknowledged by the service, or found by a read.
     pub stored: u64,
-    /// Events given up over the store's whole life.
+    /// Events that failed over the store's whole life.
     pub failed: u64,
-    /// Every event that was given up since close was called, and every earlier one whose ticket
-    /// had been dropped, so that nobody has heard of its failure; each with its key, body, attempts,
-    /// certainty and last cause. [`write_ndjson`](Self::write_ndjson) keeps them.
+    /// The failed events: every one since close was called, and of the earlier ones those whose tickets were dropped. Each
+    /// has its key, body, attempts, certainty and last cause. [`write_ndjson`](Self::write_ndjson) saves them.
     pub not_stored: Vec<WriteError>,
-    /// Failed events with a dropped ticket that are missing from `not_stored`, because as many as
-    /// the buffer may hold were kept already.
+    /// How many failed events with dropped tickets are missing from `not_stored`. Before close, the store keeps at most
+    /// [`max_buffered_events`](crate::EventStoreBuilder::max_buffered_events) and
+    /// [`max_buffered_bytes`](crate::EventStoreBuilder::max_buffered_bytes) of them.
     pub not_listed: u64,
 }
 
 impl CloseReport {
-    /// Whether every event that the store ever accepted is stored.
+    /// Whether every event that the store has accepted is stored.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.failed == 0
     }
 
-    /// Writes every event of [`not_stored`](Self::not_stored) as one line of JSON: its key and body,
-    /// certainty, attempts and causes. Those that are only counted, in
-    /// [`not_listed`](Self::not_listed), are not among them, nor those of which a ticket has heard.
+    /// Writes each event of [`not_stored`](Self::not_stored) as one line of JSON: its key, body, certainty, attempts and
+    /// causes. It does not write events that are only counted in [`not_listed`](Self::not_listed), nor those that failed
+    /// before close and whose tickets received the answer.
     ///
-    /// `dynamodb-eventstore resume FILE` puts the events of such lines again, under the same keys. A
-    /// program reads each line as an [`Event`](crate::Event) and hands it to
-    /// [`put_event`](crate::EventStore::put_event).
+    /// `dynamodb-eventstore resume FILE` puts the events of such lines again, under the same keys. A program reads each line
+    /// as an [`Event`](crate::Event) and passes it to [`put_event`](crate::EventStore::put_event).
     ///
     /// # Errors
     ///
-    /// Those of `writer`. Lines before the error are whole.
+    /// Those of `writer`. The lines before the one that failed are complete.
     ///
     /// # Example
     ///

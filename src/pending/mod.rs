@@ -1,4 +1,5 @@
-//! An accepted event, from its put to the answer of its ticket.
+//! [`PendingEvent`]: an accepted event, from its put to the answer of its ticket. The store creates it, and the worker
+//! settles it.
 
 mod ticket;
 
@@ -20,56 +21,57 @@ use crate::policy::Waiting;
 use crate::policy::barrier::Epoch;
 use ticket::Answer;
 
-/// An accepted event, which owes its ticket an answer.
+/// An accepted event whose ticket is not answered.
 ///
-/// It is answered once, by [`settle_stored`](Self::settle_stored) or [`settle_failed`](Self::settle_failed). A dropped
-/// event answers by itself that the worker is lost. Its permit is released just before the answer, so an answer and a
-/// permit cannot be forgotten, and cannot be given twice.
+/// [`settle_stored`](Self::settle_stored) and [`settle_failed`](Self::settle_failed) consume it, release its permit and
+/// answer the ticket. An event that is dropped before that does the same by itself: it answers that the worker is lost. So
+/// no answer and no permit can be forgotten, or be given twice.
 ///
-/// Until the worker [admits](Self::admit) it, an event has no reference to anything shared: reference counts that several
-/// threads write are what puts from several threads cost each other.
+/// Until the worker [admits](Self::admit) it, an event has no reference to anything shared. Threads that put at the same
+/// time would otherwise contend for the reference count.
 #[derive(Debug)]
 pub(crate) struct PendingEvent {
     event: Event,
-    /// What an earlier put may have left of the event in the table, or may yet.
+    /// Whether an earlier put may have stored the event, or still may.
     uncertainty_before: Uncertainty,
     /// Calls that carried the event, the one in flight included.
     attempts: u32,
     /// Bytes of its permit.
     permit_bytes: u32,
-    /// Whether the event still has its permit, and is yet to be counted as settled.
+    /// Whether its permit is to be released, and the event to be counted as settled.
     holds_permit: bool,
-    /// Whether it is counted as stored, and only the answer is left.
+    /// Whether it is counted as stored, and only its ticket is to be answered.
     is_stored: bool,
-    /// `None` until the worker has the event.
+    /// `None` until the worker has admitted the event.
     accounting: Option<Arc<Accounting>>,
     accepted_at: Instant,
     expires_at: Instant,
     epoch: Epoch,
-    /// When the call began that is in flight.
+    /// When the call in flight began; `None` while there is none.
     in_flight_since: Option<Instant>,
-    /// `None` until something goes wrong: an event that is stored at the first attempt pays nothing.
+    /// `None` until an attempt fails, so that an event that is stored at the first attempt costs no allocation.
     history: Option<Box<History>>,
-    /// Of an event that failed and is read back before it is answered.
+    /// Only of a failed event that is read back before its ticket is answered.
     read_back: Option<Box<PendingReadBack>>,
-    /// `None` once answered.
+    /// `None` after the answer.
     reply: Option<oneshot::Sender<Answer>>,
 }
 
-/// A failed event may be stored all the same: what is known of it until a read says more.
+/// The read-back of a failed event that may be stored.
 #[derive(Debug)]
 struct PendingReadBack {
+    /// Why the event failed.
     reason: FailureReason,
     reads: u32,
-    /// Why the last read gave no answer.
+    /// Why the last read decided nothing.
     failure: Option<Arc<BatchError>>,
 }
 
-/// The error that an event was settled with.
+/// The answer of an event that failed.
 #[derive(Debug)]
 pub(crate) struct SettledError {
     pub(crate) error: WriteError,
-    /// Whether the ticket was still there to receive it.
+    /// Whether the ticket received it. A dropped ticket does not.
     pub(crate) was_received: bool,
 }
 
@@ -88,8 +90,7 @@ impl Waiting for PendingEvent {
 }
 
 impl PendingEvent {
-    /// Accepts an event that has a permit. `uncertainty_before` is [`Uncertainty::None`] for an event that was never put
-    /// before.
+    /// Accepts an event with its permit. `uncertainty_before` is that of earlier puts, [`Uncertainty::None`] without any.
     pub(crate) fn new(
         event: Event,
         uncertainty_before: Uncertainty,
@@ -108,9 +109,9 @@ impl PendingEvent {
             holds_permit: true,
             is_stored: false,
             accounting: None,
-            // Until the worker has it: to read the clock for each put would cost too much.
-            accepted_at: accounting.began,
-            expires_at: accounting.began,
+            // Placeholders until the worker admits the event. Reading the clock in each put would cost too much.
+            accepted_at: accounting.started_at,
+            expires_at: accounting.started_at,
             epoch: Epoch::default(),
             in_flight_since: None,
             history: None,
@@ -120,14 +121,14 @@ impl PendingEvent {
         (pending, ticket)
     }
 
-    /// Takes the acceptance back: the worker never got the event, and nobody has its ticket.
-    pub(crate) fn refuse(mut self, accounting: &Accounting) {
-        accounting.counters.refuse();
+    /// Takes the acceptance back, for an event that could not be sent to the worker and whose ticket nobody has.
+    pub(crate) fn undo_accept(mut self, accounting: &Accounting) {
+        accounting.counters.undo_accept();
         let usage = self.take_usage();
         accounting.flow_control.release(usage.events, usage.bytes);
     }
 
-    /// The worker has the event now; its deadline counts from `now`.
+    /// Marks the event as received by the worker. Its time counts from `now`, and it fails at `expires_at`.
     pub(crate) fn admit(
         &mut self,
         accounting: &Arc<Accounting>,
@@ -141,21 +142,22 @@ impl PendingEvent {
         self.expires_at = expires_at;
     }
 
-    /// Which flushes wait for the event.
+    /// The epoch, which decides which flushes wait for the event.
     pub(crate) fn epoch(&self) -> Epoch {
         self.epoch
     }
 
+    /// How many calls have carried the event, the one in flight included.
     pub(crate) fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// How many of the attempts were refused as every event's would be.
+    /// How many of the attempts failed with [`FailureClass::Refused`](crate::FailureClass::Refused).
     pub(crate) fn refusals(&self) -> u32 {
         self.history.as_ref().map_or(0, |history| history.refusals)
     }
 
-    /// Whether the event may be in the table without an acknowledgement, or may still come there.
+    /// Whether the event may be stored without an acknowledgement, or still may be.
     pub(crate) fn uncertainty(&self) -> Uncertainty {
         if self.in_flight_since.is_some() {
             return Uncertainty::Open;
@@ -164,39 +166,40 @@ impl PendingEvent {
         since.max(self.uncertainty_before)
     }
 
-    /// When the call began that is in flight with the event.
+    /// When the call in flight began; `None` while there is none.
     pub(crate) fn in_flight_since(&self) -> Option<Instant> {
         self.in_flight_since
     }
 
+    /// The time since the worker admitted the event.
     pub(crate) fn elapsed(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.accepted_at)
     }
 
-    /// Bytes that its permit takes of the buffer.
+    /// Bytes of its permit.
     pub(crate) fn permit_bytes(&self) -> u32 {
         self.permit_bytes
     }
 
-    /// Begins an attempt: a call now carries the event.
+    /// Begins an attempt.
     pub(crate) fn begin_attempt(&mut self, now: Instant) {
         self.attempts = self.attempts.saturating_add(1);
         self.in_flight_since = Some(now);
     }
 
-    /// Ends the attempt in flight with its failure.
+    /// Ends the attempt in flight with a failure, which becomes the event's last cause.
     pub(crate) fn fail_attempt(&mut self, cause: &Arc<BatchError>, now: Instant) {
         self.end_attempt(Some(cause), now);
         self.set_cause(cause);
     }
 
-    /// Ends the attempt in flight, whose call was dropped. That is the cause only where there is no other.
+    /// Ends the attempt in flight, whose call was cancelled. That becomes the event's last cause only if it has none.
     pub(crate) fn drop_attempt(&mut self, cause: &Arc<BatchError>, now: Instant) {
         self.end_attempt(Some(cause), now);
         self.history.get_or_insert_default().last_cause.get_or_insert_with(|| Arc::clone(cause));
     }
 
-    /// Sets why the event will not be sent. Nothing was sent, so its certainty stays as it is.
+    /// Sets the last cause without an attempt. The certainty stays as it is.
     pub(crate) fn set_cause(&mut self, cause: &Arc<BatchError>) {
         self.history.get_or_insert_default().last_cause = Some(Arc::clone(cause));
     }
@@ -207,43 +210,43 @@ impl PendingEvent {
         self.history.get_or_insert_default().add(began, now.duration_since(since), failure);
     }
 
-    /// The event failed for `reason`, and is read back before its ticket is answered, by `answer_by` at the latest.
+    /// Begins the read-back of an event that failed for `reason`. Its ticket is answered at `answer_by` at the latest.
     pub(crate) fn begin_read_back(&mut self, reason: FailureReason, answer_by: Instant) {
         self.expires_at = answer_by;
         self.read_back = Some(Box::new(PendingReadBack { reason, reads: 0, failure: None }));
     }
 
-    /// Counts a read that begins now.
+    /// Counts a read.
     pub(crate) fn begin_read(&mut self) {
         if let Some(read_back) = &mut self.read_back {
             read_back.reads += 1;
         }
     }
 
-    /// Reads of the event so far.
+    /// How many reads have been made for the event.
     pub(crate) fn reads(&self) -> u32 {
         self.read_back.as_ref().map_or(0, |read_back| read_back.reads)
     }
 
-    /// Sets why the last read gave no answer.
+    /// Sets why the last read decided nothing.
     pub(crate) fn fail_read(&mut self, failure: &Arc<BatchError>) {
         if let Some(read_back) = &mut self.read_back {
             read_back.failure = Some(Arc::clone(failure));
         }
     }
 
-    /// What the reads of the event come to where none of them gave an answer.
+    /// The result of a read-back in which no read has decided the event.
     pub(crate) fn unread(&self) -> ReadBack {
         let failure = self.read_back.as_ref().and_then(|read_back| read_back.failure.as_ref());
         failure.map_or(ReadBack::NoTime, |failure| ReadBack::Failed(Arc::clone(failure)))
     }
 
-    /// Why the event failed that is read back.
+    /// Why the event failed; `None` for an event that is not read back.
     pub(crate) fn read_back_reason(&self) -> Option<FailureReason> {
         self.read_back.as_ref().map(|read_back| read_back.reason)
     }
 
-    /// Releases the permits of events that are all stored, at once. Each is then to be answered by
+    /// Counts a whole batch as stored and releases its permits, in one step. The caller then settles each event with
     /// [`settle_stored`](Self::settle_stored).
     pub(crate) fn release_stored(batch: &mut [Self], accounting: &Accounting) {
         let mut usage = Usage::default();
@@ -254,7 +257,7 @@ impl PendingEvent {
         accounting.settle(usage, true);
     }
 
-    /// Answers that the event is stored.
+    /// Settles the event as stored.
     pub(crate) fn settle_stored(mut self, proof: Proof, now: Instant) {
         if self.history.is_some() {
             self.end_attempt(None, now);
@@ -263,8 +266,8 @@ impl PendingEvent {
         self.answer_stored(proof);
     }
 
-    /// Answers that the event failed: not stored, or maybe stored. `read_back` is what reads have left of the
-    /// uncertainty.
+    /// Settles the event as failed. `read_back` is the result of its read-back, if there was one; without it the certainty
+    /// follows from the attempts.
     pub(crate) fn settle_failed(
         mut self,
         reason: FailureReason,
@@ -287,7 +290,7 @@ impl PendingEvent {
         let stored = Stored { key: *self.event.key(), attempts: self.attempts, proof, history };
         tracing::debug!(key = %stored.key, attempts = stored.attempts, ?proof, "ok");
         if let Some(reply) = self.reply.take() {
-            // The caller may have dropped the ticket; the event is stored all the same.
+            // Fails if the caller has dropped the ticket.
             let _ = reply.send(Ok(stored));
         }
     }
@@ -328,7 +331,7 @@ impl PendingEvent {
         SettledError { error, was_received }
     }
 
-    /// Releases the permit and counts the event as settled, unless that is done.
+    /// Releases the permit and counts the event as settled, unless that is already done.
     fn release(&mut self, stored: bool) {
         let usage = self.take_usage();
         if usage.events > 0
@@ -338,7 +341,7 @@ impl PendingEvent {
         }
     }
 
-    /// What the event uses of the buffer. Whoever takes it has to release it.
+    /// What the event uses of the buffer, for the caller to release. Nothing after the first call.
     fn take_usage(&mut self) -> Usage {
         if !std::mem::take(&mut self.holds_permit) {
             return Usage::default();
@@ -349,12 +352,12 @@ impl PendingEvent {
 
 impl Drop for PendingEvent {
     fn drop(&mut self) {
-        // Before the worker has it, whoever drops it has the permit to release.
+        // Until the worker has admitted the event, `undo_accept` releases its permit.
         if self.reply.is_none() || self.accounting.is_none() {
             return;
         }
         if self.is_stored {
-            // A listener of another event of the batch has panicked.
+            // A subscriber of tracing has panicked while another event of the batch was settled.
             self.answer_stored(Proof::Acknowledged);
         } else {
             let reason = FailureReason::WorkerLost(WorkerLost::while_dropping());

@@ -1,4 +1,4 @@
-//! The caller's half of an answer: the ticket, and what it says of a stored event.
+//! [`PutTicket`], the caller's half of an answer, and [`Stored`], the answer for a stored event.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,15 +9,13 @@ use tokio::sync::oneshot;
 use crate::error::{Attempt, WriteError};
 use crate::event::key::EventKey;
 
-/// What a ticket says.
+/// The output of a ticket.
 pub(super) type Answer = Result<Stored, WriteError>;
 
-/// An event is in the table.
+/// The answer for an event that is stored.
 ///
-/// Either a call carried the event's key, the service answered it, and did not list the key as
-/// unprocessed; or the answers of its calls were lost, and a consistent read then found the event.
-/// It does not mean that every reader sees the event at once: a read that is not consistent may be a
-/// moment late.
+/// Either the service acknowledged a call that carried the event and did not list its key as unprocessed, or a consistent
+/// read found the event although no acknowledgement arrived. An eventually consistent read may find it a moment later.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Stored {
@@ -25,16 +23,16 @@ pub struct Stored {
     pub key: EventKey,
     /// How many calls carried the event, the acknowledged one included.
     pub attempts: u32,
-    /// How the store knows.
+    /// How the store knows that the event is stored.
     pub proof: Proof,
     pub(super) history: Vec<Attempt>,
 }
 
 impl Stored {
-    /// The attempts, oldest first, of an event that was not stored at the first try: when, how long, and
-    /// how each but the acknowledged one failed. Of more than 16 the first and the last eight.
+    /// The attempts, oldest first: when each began, how long it took, and how it failed unless it was acknowledged. Of more than 16 attempts, the first
+    /// eight and the last eight.
     ///
-    /// Empty for an event that was stored at the first try.
+    /// Empty for an event that was stored at the first attempt.
     #[must_use]
     pub fn history(&self) -> &[Attempt] {
         &self.history
@@ -51,27 +49,30 @@ pub enum Proof {
     ReadBack,
 }
 
-/// The answer to one put, to be awaited: what became of the event.
+/// A future for the answer to one put.
 ///
-/// The future's output is `Ok(`[`Stored`]`)` when the event is in the table, and
-/// `Err(`[`WriteError`]`)` when it failed. It comes at the latest one attempt time-out
-/// after the event's deadline ([`event_deadline`](crate::EventStoreBuilder::event_deadline)).
+/// Its output is `Ok(`[`Stored`]`)` if the event is stored, and `Err(`[`WriteError`]`)` if it failed. It is ready at the
+/// latest one [`attempt_timeout`](crate::EventStoreBuilder::attempt_timeout) after the event's
+/// [`event_deadline`](crate::EventStoreBuilder::event_deadline).
 ///
-/// Dropping a ticket does not cancel the write; its answer is dropped.
+/// Dropping a ticket does not cancel the write.
+///
+/// # Panics
+///
+/// When polled again after it was ready, like most futures.
 ///
 /// # Cancel safety
 ///
-/// A ticket can be polled, kept and polled again. Like most futures it panics when it is
-/// polled after it has given its output.
+/// Awaiting `&mut ticket` and dropping that future, as in `tokio::select!`, loses nothing.
 #[derive(Debug)]
-#[must_use = "a put is only known to be stored when its ticket says so"]
+#[must_use = "only the ticket says whether the event is stored"]
 pub struct PutTicket {
     pub(super) key: EventKey,
     pub(super) answer: oneshot::Receiver<Answer>,
 }
 
 impl PutTicket {
-    /// Key under which the event is being stored. Known from the start, and never changed.
+    /// Key of the event in the table. It is known from the start and never changes.
     #[must_use]
     pub fn key(&self) -> &EventKey {
         &self.key

@@ -1,8 +1,11 @@
-//! The store's settings: their defaults with reasons, and their limits.
+//! The settings of a store other than its target: their defaults, their limits, and what the worker gets of them.
 
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::time::Duration;
+
+use rand::SeedableRng;
+use rand::rngs::{StdRng, SysRng};
 
 use crate::error::{ConfigError, PutError};
 use crate::event::key::WriterId;
@@ -13,8 +16,7 @@ use crate::policy::retry::{Backoff, RetryPolicy};
 use crate::stats::Stats;
 use crate::worker::WorkerSettings;
 
-/// The settings that do not say where to write but how. [`Config::validate`] has been through
-/// every one that a worker runs on.
+/// How a store writes. The worker only gets settings that [`Config::validate`] has accepted.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     pub(crate) max_batch_events: usize,
@@ -30,12 +32,12 @@ pub(crate) struct Config {
     pub(crate) refusal_timeout: Duration,
     pub(crate) read_back: bool,
     pub(crate) writer_id: Option<u32>,
-    /// Where all luck comes from, instead of from the system.
+    /// The seed of all randomness; `None` for the system's.
     pub(crate) seed: Option<u64>,
 }
 
 impl Default for Config {
-    /// The reasons stand at the builder's methods.
+    /// The methods of [`EventStoreBuilder`](super::builder::EventStoreBuilder) have the reasons.
     fn default() -> Self {
         Self {
             max_batch_events: MAX_BATCH_EVENTS,
@@ -58,9 +60,9 @@ impl Default for Config {
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
+const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 
-/// Far above what any table takes.
+/// Far above the capacity of any table.
 const MAX_WRITE_UNITS: u32 = 100_000_000;
 
 const MAX_BUFFERED_EVENTS: usize = 100_000_000;
@@ -68,6 +70,7 @@ const MAX_BUFFERED_BYTES: u64 = flow_control::MAX_BYTES;
 const _: () = assert!(MAX_BUFFERED_EVENTS as u64 <= flow_control::MAX_EVENTS);
 
 impl Config {
+    /// Checks every setting against its limits.
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         in_range("max_batch_events", self.max_batch_events, 1, MAX_BATCH_EVENTS)?;
         duration_in_range("linger", self.linger, Duration::ZERO, HOUR)?;
@@ -76,16 +79,16 @@ impl Config {
             in_range("max_write_units_per_second", budget, 1, MAX_WRITE_UNITS)?;
         }
         in_range("max_buffered_events", self.max_buffered_events, 1, MAX_BUFFERED_EVENTS)?;
-        // With less, hardly any event would be in company.
+        // The lower limit is that of one item, so that events of any size can share the buffer.
         in_range(
             "max_buffered_bytes",
             self.max_buffered_bytes as u64,
             MAX_ITEM_BYTES as u64,
             MAX_BUFFERED_BYTES,
         )?;
-        duration_in_range("attempt_timeout", self.attempt_timeout, SHORTEST_TIMEOUT, HOUR)?;
-        duration_in_range("event_deadline", self.event_deadline, SHORTEST_TIMEOUT, DAY)?;
-        // An event that lingers past its deadline would be given up without an attempt.
+        duration_in_range("attempt_timeout", self.attempt_timeout, MIN_TIMEOUT, HOUR)?;
+        duration_in_range("event_deadline", self.event_deadline, MIN_TIMEOUT, DAY)?;
+        // An event that lingers past its deadline would fail without an attempt.
         if self.linger > self.event_deadline / 2 {
             let limit = "be at most half of `event_deadline`, which leaves time for an attempt";
             return Err(ConfigError::new("linger", format_args!("{:?}", self.linger), limit));
@@ -93,8 +96,8 @@ impl Config {
         duration_in_range("refusal_timeout", self.refusal_timeout, Duration::ZERO, DAY)?;
         in_range("max_attempts", self.max_attempts, 1, 1_000_000)?;
         let Backoff { floor, base, ceiling } = self.backoff;
-        duration_in_range("backoff.ceiling", ceiling, SHORTEST_TIMEOUT, HOUR)?;
-        duration_in_range("backoff.base", base, SHORTEST_TIMEOUT, ceiling)?;
+        duration_in_range("backoff.ceiling", ceiling, MIN_TIMEOUT, HOUR)?;
+        duration_in_range("backoff.base", base, MIN_TIMEOUT, ceiling)?;
         duration_in_range("backoff.floor", floor, Duration::ZERO, base)?;
         if let Some(writer_id) = self.writer_id {
             in_range("writer_id", writer_id, 0, WriterId::MAX)?;
@@ -109,8 +112,8 @@ impl Config {
             max_batches_in_flight: self.max_batches_in_flight,
             max_write_units_per_second: self.max_write_units_per_second,
             max_buffered_events: self.max_buffered_events,
-            // Rendered requests are copies: with the one that passes the mark, they take no more than
-            // another half of the buffer, or the 16 MB of one call.
+            // Requests in flight are copies of events in the buffer. They take at most this and the one request that
+            // passes it, of at most 16 MB.
             bytes_in_flight_threshold: self.max_buffered_bytes / 4,
             attempt_timeout: self.attempt_timeout,
             retry: RetryPolicy {
@@ -125,22 +128,42 @@ impl Config {
         }
     }
 
-    /// How long after the deadline of a close that was given `patience` events in doubt may still be read
-    /// back: no longer than one attempt, and a quarter of what the close itself was to take.
-    pub(crate) fn time_to_read_back(&self, patience: Duration) -> Duration {
-        if self.read_back { self.attempt_timeout.min(patience / 4) } else { Duration::ZERO }
+    /// How long events may still be read back after the deadline of a close, which comes `deadline` after its call: at most
+    /// one attempt timeout, and at most a quarter of `deadline`.
+    pub(crate) fn time_to_read_back(&self, deadline: Duration) -> Duration {
+        if self.read_back { self.attempt_timeout.min(deadline / 4) } else { Duration::ZERO }
     }
 
-    /// The writer id that was set, or the one that 64 random bits draw.
+    /// The source of the worker's jitter, and of the writer id if none is set.
+    ///
+    /// If the system has no randomness, a writer id that was set is a good enough seed for the jitter. A writer id must not
+    /// come from a fixed seed, as other stores would draw the same.
+    pub(crate) fn random(&self) -> Result<StdRng, ConfigError> {
+        if let Some(seed) = self.seed {
+            return Ok(StdRng::seed_from_u64(seed));
+        }
+        match (StdRng::try_from_rng(&mut SysRng), self.writer_id) {
+            (Ok(random), _) => Ok(random),
+            (Err(_), Some(writer_id)) => Ok(StdRng::seed_from_u64(writer_id.into())),
+            (Err(error), None) => {
+                let limit =
+                    format!("be given, as the system has no randomness to draw it from ({error})");
+                Err(ConfigError::new("writer_id", "missing", limit))
+            }
+        }
+    }
+
+    /// The writer id that was set, or one that is drawn from 64 random bits.
     pub(crate) fn writer_id(&self, random: u64) -> WriterId {
         self.writer_id.and_then(WriterId::new).unwrap_or_else(|| WriterId::from_random(random))
     }
 
-    pub(crate) fn batch_capacity(&self) -> NonZeroUsize {
+    /// Most events in one call.
+    pub(crate) fn max_batch_events(&self) -> NonZeroUsize {
         non_zero(self.max_batch_events)
     }
 
-    /// Why a put is refused that does not wait for room.
+    /// The error of a put that does not wait for a permit.
     pub(crate) fn full(&self, stats: &Stats, is_limit_reduced: bool) -> PutError {
         if let Some(write_units_per_second) = stats.write_units_per_second
             && is_limit_reduced
@@ -155,7 +178,7 @@ impl Config {
     }
 }
 
-/// A limit that has been validated.
+/// For a limit that has been validated to be at least 1.
 fn non_zero(limit: usize) -> NonZeroUsize {
     NonZeroUsize::new(limit).unwrap_or(NonZeroUsize::MIN)
 }
@@ -163,11 +186,11 @@ fn non_zero(limit: usize) -> NonZeroUsize {
 fn in_range<T: PartialOrd + fmt::Display>(
     field: &'static str,
     value: T,
-    least: T,
-    most: T,
+    min: T,
+    max: T,
 ) -> Result<(), ConfigError> {
-    if value < least || value > most {
-        return Err(ConfigError::new(field, value, format!("be {least} to {most}")));
+    if value < min || value > max {
+        return Err(ConfigError::new(field, value, format!("be {min} to {max}")));
     }
     Ok(())
 }
@@ -175,11 +198,11 @@ fn in_range<T: PartialOrd + fmt::Display>(
 fn duration_in_range(
     field: &'static str,
     value: Duration,
-    least: Duration,
-    most: Duration,
+    min: Duration,
+    max: Duration,
 ) -> Result<(), ConfigError> {
-    if value < least || value > most {
-        let limit = format!("be {least:?} to {most:?}");
+    if value < min || value > max {
+        let limit = format!("be {min:?} to {max:?}");
         return Err(ConfigError::new(field, format_args!("{value:?}"), limit));
     }
     Ok(())
@@ -193,12 +216,12 @@ mod tests {
     type Change = fn(&mut Config);
 
     #[test]
-    fn the_defaults_are_valid() {
+    fn defaults_are_valid() {
         assert_eq!(Config::default().validate(), Ok(()));
     }
 
     #[test]
-    fn the_limits_themselves_are_valid() {
+    fn values_at_the_limits_are_valid() {
         let changes: [Change; 8] = [
             |config| config.max_batch_events = 1,
             |config| config.linger = Duration::ZERO,
@@ -220,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_out_of_range_is_refused_with_its_field_its_value_and_its_limit() {
+    fn value_out_of_range_is_an_error_with_field_and_limit() {
         let cases: [(Change, &str); 17] = [
             (|c| c.max_batch_events = 0, "setting `max_batch_events` is 0; it must be 1 to 25"),
             (|c| c.max_batch_events = 26, "setting `max_batch_events` is 26; it must be 1 to 25"),
@@ -264,11 +287,11 @@ mod tests {
                 "setting `writer_id` is 100000; it must be 0 to 99999",
             ),
         ];
-        for (change, said) in cases {
+        for (change, message) in cases {
             let mut config = Config::default();
             change(&mut config);
             let error = config.validate().unwrap_err().to_string();
-            assert!(error.starts_with(said), "{error}");
+            assert!(error.starts_with(message), "{error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The face of the crate.
+//! [`EventStore`], the public handle: it accepts events and sends them to the [worker](crate::worker).
 
 pub(crate) mod builder;
 pub(crate) mod config;
@@ -30,11 +30,11 @@ use crate::store::builder::EventStoreBuilder;
 use crate::store::config::Config;
 use crate::worker::{CloseDeadlines, Command, Worker, WorkerChannels, WorkerExit};
 
-/// Stores events in a DynamoDB table and says of each what became of it.
+/// Stores events in a DynamoDB table, and answers for each whether it is stored.
 ///
-/// A handle to a background worker. Clones are cheap and share the worker. When the last one is
-/// dropped the worker goes on by itself until every event is settled, as long as its runtime
-/// lives; [`close`](Self::close) is the way to wait for that and to see the outcome.
+/// This is a handle to a background worker. Clones are cheap and share the worker. After the last handle is dropped, the
+/// worker goes on until every event is settled, as long as its runtime runs. [`close`](Self::close) waits for that and
+/// returns the outcome.
 ///
 /// ```
 /// # #[cfg(feature = "local")]
@@ -63,8 +63,8 @@ pub struct EventStore {
     shared: Arc<Shared>,
 }
 
-/// What the handles share. The worker holds none of it, so the last handle takes the sending end
-/// of the channel with it.
+/// What the handles share. The worker has no reference to it, so dropping the last handle drops the sender of the channel,
+/// which ends the worker.
 struct Shared {
     commands: mpsc::UnboundedSender<Command>,
     close_deadlines: watch::Sender<Option<CloseDeadlines>>,
@@ -76,11 +76,12 @@ struct Shared {
 }
 
 impl EventStore {
-    /// Begins a store; [`EventStoreBuilder`] has the settings.
+    /// Begins to set up a store. [`EventStoreBuilder`] has the settings.
     pub fn builder() -> EventStoreBuilder {
         EventStoreBuilder::default()
     }
 
+    /// Starts the worker on `runtime`, and returns its first handle.
     pub(crate) fn spawn(
         runtime: &Handle,
         writer: Arc<dyn BatchWriter>,
@@ -88,25 +89,25 @@ impl EventStore {
         writer_id: WriterId,
         jitter: StdRng,
     ) -> Self {
-        // Unbounded, because room is taken before anything is sent: the bounds are the room's.
-        let (commands, received) = mpsc::unbounded_channel();
-        let (close_deadlines, close_deadlines_seen) = watch::channel(None);
-        let (exit, exit_seen) = watch::channel(None);
+        // The channel needs no limit of its own, as each event in it holds a permit of flow control.
+        let (commands, commands_receiver) = mpsc::unbounded_channel();
+        let (close_deadlines, close_deadlines_receiver) = watch::channel(None);
+        let (exit, exit_receiver) = watch::channel(None);
         let accounting =
             Accounting::new(config.max_buffered_events, config.max_buffered_bytes, now());
         let accounting = Arc::new(accounting);
-        let links = WorkerChannels {
-            commands: received,
-            close_deadlines: close_deadlines_seen,
+        let channels = WorkerChannels {
+            commands: commands_receiver,
+            close_deadlines: close_deadlines_receiver,
             exit,
             accounting: Arc::clone(&accounting),
         };
-        runtime.spawn(Worker::new(links, writer, &config.worker_settings(), jitter).run());
+        runtime.spawn(Worker::new(channels, writer, &config.worker_settings(), jitter).run());
         Self {
             shared: Arc::new(Shared {
                 commands,
                 close_deadlines,
-                exit: exit_seen,
+                exit: exit_receiver,
                 accounting,
                 keys: Mutex::new(KeyGenerator::new(writer_id)),
                 key_clock: config.seed.map_or(KeyClock::Wall, |_| KeyClock::Runtime(now())),
@@ -115,23 +116,23 @@ impl EventStore {
         }
     }
 
-    /// Puts an event: serialises it to JSON, waits for room in the buffer, and hands it to the
-    /// worker.
+    /// Puts an event: serialises it to JSON, waits while the buffer is full, and sends the event to the worker.
     ///
-    /// `Ok` means that the event is accepted: it has its key, and its [`PutTicket`] will be
-    /// answered. It does not mean that it is stored; that is what the ticket says. Keys are in the
-    /// order of the puts; the order in which events arrive in the table is not promised.
+    /// `Ok` means that the event is accepted: it has its key, and its [`PutTicket`] will be answered. Whether it is stored
+    /// is what the ticket answers. Keys are in the order of the puts. The order in which events arrive in the table is not
+    /// promised.
     ///
-    /// The event is serialised within the call itself, and the future holds nothing of it.
+    /// The event is serialised in the call itself, before the future is first polled. The future does not borrow it.
     ///
     /// # Errors
     ///
-    /// [`PutError`]: the event is too large or not serialisable, or the store is closed or lost its
-    /// worker. It was not accepted and nothing of it is left behind.
+    /// A [`PutError`] means that the event was not accepted. It is too large ([`TooLarge`](PutError::TooLarge)), cannot be
+    /// serialised ([`NotSerializable`](PutError::NotSerializable)), or no key is left ([`NoKeyLeft`](PutError::NoKeyLeft)).
+    /// Or the store is closed ([`Closed`](PutError::Closed)) or has lost its worker ([`WorkerLost`](PutError::WorkerLost)).
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future before it is done leaves nothing behind: no event, no room taken.
+    /// Dropping the future before it is ready accepts no event and takes nothing of the buffer.
     ///
     /// # Example
     ///
@@ -158,12 +159,15 @@ impl EventStore {
         async move { self.put_body(body?).await }
     }
 
-    /// Puts a JSON text, byte for byte as it is: like [`put`](Self::put) without the serialising.
+    /// Puts a JSON text, stored byte for byte as it is. Otherwise like [`put`](Self::put).
     ///
     /// # Errors
     ///
-    /// As [`put`](Self::put), and cancel safe as well; [`PutError::NotJson`] when the text is not one
-    /// JSON value.
+    /// Those of [`put`](Self::put), and [`PutError::NotJson`] if the text is not exactly one JSON value.
+    ///
+    /// # Cancel safety
+    ///
+    /// That of [`put`](Self::put).
     ///
     /// # Example
     ///
@@ -181,11 +185,12 @@ impl EventStore {
         self.put_body(EncodedBody::from_text(json)).await
     }
 
-    /// Puts an event if there is room for it now.
+    /// Puts an event without waiting. Otherwise like [`put`](Self::put).
     ///
     /// # Errors
     ///
-    /// As [`put`](Self::put); [`PutError::Full`] when the buffer has no room.
+    /// Those of [`put`](Self::put), and one of these where `put` would wait: [`PutError::Throttled`] if the table or the
+    /// store's budget has reduced the limit of the buffer, else [`PutError::Full`].
     ///
     /// # Example
     ///
@@ -193,7 +198,7 @@ impl EventStore {
     /// # use dynamodb_eventstore::{EventStore, PutError};
     /// # fn example(store: EventStore) -> Result<(), PutError> {
     /// match store.try_put(&serde_json::json!({ "level": "debug" })) {
-    ///     Ok(ticket) => drop(ticket), // it is written all the same
+    ///     Ok(ticket) => drop(ticket), // the event is written all the same
     ///     Err(PutError::Full { .. }) => println!("shedding load"),
     ///     Err(error) => return Err(error),
     /// }
@@ -204,30 +209,33 @@ impl EventStore {
         let body = EncodedBody::from_value(event)?;
         let accounting = &self.shared.accounting;
         let bytes = accounting.permit_bytes(body.buffered_bytes());
-        let permit = accounting.flow_control.try_acquire(bytes).map_err(|no| self.refusal(no))?;
+        let permit =
+            accounting.flow_control.try_acquire(bytes).map_err(|error| self.put_error(error))?;
         self.accept(body, permit)
     }
 
-    /// Waits until everything accepted before the call is settled, retries included, and says how
-    /// many events were stored and how many failed.
+    /// Waits until every event accepted before the call is settled, retries included, and returns how many were stored and
+    /// how many failed.
     ///
-    /// Events that wait for company are sent at once. Events accepted during the flush are not waited
-    /// for. It takes at most the events' own deadline plus one attempt time-out.
+    /// Events in the buffer are sent without waiting for the linger. Events accepted after the call are not waited for. A
+    /// flush takes at most one [`event_deadline`](EventStoreBuilder::event_deadline) plus one
+    /// [`attempt_timeout`](EventStoreBuilder::attempt_timeout).
     ///
     /// # Errors
     ///
-    /// [`FlushError`]: the store is closed, or its worker is gone.
+    /// [`FlushError`]: the store is closed or has lost its worker.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future stops the waiting and nothing else. Its events count as reported.
+    /// Dropping the future only stops the wait: the events are flushed all the same. Later flushes do not report these
+    /// events again.
     ///
     /// # Example
     ///
     /// ```
     /// # use dynamodb_eventstore::EventStore;
     /// # async fn example(store: EventStore) -> Result<(), Box<dyn std::error::Error>> {
-    /// // At the end of each invocation of a function that is frozen in between:
+    /// // In AWS Lambda, at the end of each invocation, as the function is frozen between them:
     /// let report = store.flush().await?;
     /// if report.failed > 0 {
     ///     eprintln!("{} of {} events failed", report.failed, report.failed + report.stored);
@@ -243,30 +251,28 @@ impl EventStore {
         report.await.map_err(|_| self.lost().map_or(FlushError::Closed, FlushError::WorkerLost))
     }
 
-    /// Takes no more events, goes on with those accepted until they are settled or `deadline` has
-    /// passed, and reports.
+    /// Closes the store: accepts no more events, settles those accepted, and returns a report. What is not settled
+    /// `deadline` after the call fails.
     ///
-    /// `Ok` means that every accepted event is settled, not that every one is stored:
-    /// [`CloseReport`] counts those of the store's whole life, and lists each that was given up since
-    /// the call or whose failure no ticket had heard of.
+    /// `Ok` means that every accepted event is settled, not that every event is stored. The [`CloseReport`] counts the
+    /// events of the store's whole life. It lists those that failed since the call, and the earlier ones whose tickets were
+    /// dropped.
     ///
-    /// At the deadline what is still waiting is given up as it stands: not stored, or maybe stored
-    /// where a call with it was under way. The latter is read back first
-    /// ([`read_back`](EventStoreBuilder::read_back)), for which there is one attempt time-out more, or as
-    /// much as a quarter of `deadline` if that is less: a deadline of zero is one. Tickets get the
-    /// same answers as the report. Every clone may call it; all get the same report, and the earliest
-    /// deadline counts.
+    /// An event that fails at the deadline is maybe stored if a call with it was in flight. It is then read back
+    /// ([`read_back`](EventStoreBuilder::read_back)), which takes at most one attempt timeout more, and at most a quarter of
+    /// `deadline`. So a `deadline` of zero leaves no time for it. Tickets and report have the same answers. Every clone may
+    /// call close: all get the same report, and the earliest deadline counts.
     ///
-    /// Choose a deadline that is shorter, by that time-out, than what your platform grants after
-    /// `SIGTERM`: Kubernetes and ECS wait 30 s unless told otherwise.
+    /// Choose a deadline that leaves this time before your platform kills the process: Kubernetes and ECS wait 30 s after
+    /// `SIGTERM` by default.
     ///
     /// # Errors
     ///
-    /// [`CloseError`]: the worker was lost before it could report; tickets have the answers.
+    /// [`CloseError`]: the worker was lost before it could report. The tickets have the answers.
     ///
     /// # Cancel safety
     ///
-    /// Once polled the store is closing; dropping the future only stops the waiting.
+    /// After the first poll the store closes. Dropping the future only stops the wait.
     ///
     /// # Example
     ///
@@ -281,14 +287,14 @@ impl EventStore {
     /// # }
     /// ```
     pub async fn close(&self, deadline: Duration) -> Result<CloseReport, CloseError> {
-        let (start, patience) = (now(), deadline.min(FAR_OFF));
-        let fail_at = start + patience;
-        let answer_by = fail_at + self.shared.config.time_to_read_back(patience);
-        let order = CloseDeadlines { fail_at, answer_by };
+        let (start, deadline) = (now(), deadline.min(FAR_OFF));
+        let fail_at = start + deadline;
+        let answer_by = fail_at + self.shared.config.time_to_read_back(deadline);
+        let deadlines = CloseDeadlines { fail_at, answer_by };
         self.shared.accounting.flow_control.close();
         self.shared.close_deadlines.send_if_modified(|set| {
-            let sooner = set.map_or(order, |set| set.earliest(order));
-            set.replace(sooner) != Some(sooner)
+            let earliest = set.map_or(deadlines, |set| set.earliest(deadlines));
+            set.replace(earliest) != Some(earliest)
         });
         let mut exit = self.shared.exit.clone();
         match exit.wait_for(Option::is_some).await.as_deref() {
@@ -302,8 +308,8 @@ impl EventStore {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let accounting = &self.shared.accounting;
-        let age = now().saturating_duration_since(accounting.began);
-        accounting.counters.snapshot(self.shared.config.batch_capacity(), age)
+        let age = now().saturating_duration_since(accounting.started_at);
+        accounting.counters.snapshot(self.shared.config.max_batch_events(), age)
     }
 
     async fn put_body(&self, body: EncodedBody) -> Result<PutTicket, PutError> {
@@ -311,22 +317,24 @@ impl EventStore {
         self.accept(body, permit)
     }
 
+    /// Waits for a permit for an event of so many bytes of memory.
     pub(crate) async fn acquire(&self, buffered_bytes: u32) -> Result<Permit<'_>, PutError> {
         let accounting = &self.shared.accounting;
         let bytes = accounting.permit_bytes(buffered_bytes);
-        accounting.flow_control.acquire(bytes).await.map_err(|no| self.refusal(no))
+        accounting.flow_control.acquire(bytes).await.map_err(|error| self.put_error(error))
     }
 
-    /// Gives an event that has room its key and hands it to the worker.
+    /// Makes an event with the next key, and sends it to the worker.
     fn accept(&self, body: EncodedBody, permit: Permit<'_>) -> Result<PutTicket, PutError> {
         let key = {
-            // A generator is whole after each of its steps, so a poisoned lock does not matter.
+            // A panic cannot leave the generator inconsistent, so a poisoned lock does not matter.
             let mut keys = self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner);
             keys.next(self.shared.key_clock.unix_milliseconds()).ok_or(PutError::NoKeyLeft)?
         };
         self.send(Event::with_body(key, body)?, Uncertainty::None, permit)
     }
 
+    /// Accepts an event, and sends it to the worker.
     pub(crate) fn send(
         &self,
         event: Event,
@@ -340,14 +348,14 @@ impl EventStore {
             Ok(()) => Ok(ticket),
             Err(mpsc::error::SendError(command)) => {
                 if let Command::Put(pending) = command {
-                    pending.refuse(accounting);
+                    pending.undo_accept(accounting);
                 }
-                Err(self.refusal(AcquireError::Closed))
+                Err(self.put_error(AcquireError::Closed))
             }
         }
     }
 
-    fn refusal(&self, error: AcquireError) -> PutError {
+    fn put_error(&self, error: AcquireError) -> PutError {
         match (error, self.lost()) {
             (AcquireError::Full, _) => self
                 .shared
@@ -358,6 +366,7 @@ impl EventStore {
         }
     }
 
+    /// Why the worker was lost, if it was.
     fn lost(&self) -> Option<WorkerLost> {
         match &*self.shared.exit.borrow() {
             Some(WorkerExit::Lost(lost)) => Some(*lost),

@@ -1,28 +1,28 @@
-//! Putting events that have their keys already.
+//! [`EventStore::put_event`] and [`EventStore::put_again`]: puts of events that have keys already.
 
-use crate::error::Uncertainty;
-use crate::error::{Certainty, PutError};
+use crate::error::{Certainty, PutError, Uncertainty};
 use crate::event::Event;
 use crate::pending::PutTicket;
 use crate::store::EventStore;
 
 impl EventStore {
-    /// Puts an event that has its key already: one that an earlier store could not store, or not
-    /// say for sure that it did.
+    /// Puts an event that has a key already: one that an earlier put did not store, or did not confirm.
     ///
-    /// However often it is put, it cannot be stored twice. An event that differs must have another
-    /// key:
-    /// `BatchWriteItem` overwrites in silence. So do not make up keys; take them from
+    /// However often it is put, it is stored once. But a different event must not have the same key, as `BatchWriteItem`
+    /// overwrites without an error. So do not make up keys: take events from
     /// [`WriteError::event`](crate::WriteError::event), or from the lines of
-    /// [`CloseReport::write_ndjson`](crate::CloseReport::write_ndjson). That the body is JSON is
-    /// not checked.
+    /// [`CloseReport::write_ndjson`](crate::CloseReport::write_ndjson). The body is not checked to be JSON.
     ///
-    /// The ticket never says *not stored*: what earlier calls have done, or may yet do, is not
-    /// known here. Where it is known, say so: [`put_again`](Self::put_again).
+    /// The ticket never answers *not stored*, as earlier calls may have stored the event, or may yet. If you know that they
+    /// did not and cannot, use [`put_again`](Self::put_again).
     ///
     /// # Errors
     ///
-    /// As [`put`](Self::put), except that the event has been measured already. Cancel safe as well.
+    /// [`PutError::Closed`] and [`PutError::WorkerLost`], as for [`put`](Self::put).
+    ///
+    /// # Cancel safety
+    ///
+    /// That of [`put`](Self::put).
     ///
     /// # Example
     ///
@@ -39,17 +39,20 @@ impl EventStore {
         self.put_again(event, Certainty::MaybeStored).await
     }
 
-    /// Puts an event that has its key already, as [`put_event`](Self::put_event) does, with the
-    /// [`certainty`](crate::WriteError::certainty) with which it was given up.
+    /// Puts an event that has a key already, like [`put_event`](Self::put_event), with the
+    /// [`certainty`](crate::WriteError::certainty) of its earlier failure.
     ///
-    /// The ticket of an event that was *not stored* says *not stored* again, unless a call of this
-    /// put leaves doubt. `certainty` is about all earlier puts of the event: where one of several
-    /// answers was *maybe stored*, or one is missing, it is
-    /// [`MaybeStored`](Certainty::MaybeStored).
+    /// With [`NotStored`](Certainty::NotStored), the ticket can answer *not stored* again, unless a call of this put leaves
+    /// the event maybe stored. `certainty` must cover all earlier puts of the event: if one of their answers was *maybe
+    /// stored*, or is missing, it is [`MaybeStored`](Certainty::MaybeStored).
     ///
     /// # Errors
     ///
-    /// As [`put_event`](Self::put_event). Cancel safe as well.
+    /// Those of [`put_event`](Self::put_event).
+    ///
+    /// # Cancel safety
+    ///
+    /// That of [`put`](Self::put).
     ///
     /// # Example
     ///

@@ -197,10 +197,11 @@ impl Worker {
         let accounting = &self.exit_guard.accounting;
         let accepted_at = |expires_at: Instant| expires_at.checked_sub(self.retry.event_deadline);
         let oldest = self.buffer.next_expiry().and_then(accepted_at);
-        accounting.counters.limit(Limits {
+        accounting.counters.set_limits(Limits {
             write_units_per_second: self.pace.rate(now),
             batches_in_flight: self.concurrency.limit(),
-            oldest: oldest.map(|oldest| oldest.saturating_duration_since(accounting.began)),
+            oldest_accepted: oldest
+                .map(|accepted_at| accepted_at.saturating_duration_since(accounting.started_at)),
         });
     }
 }
