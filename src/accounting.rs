@@ -27,8 +27,8 @@ impl Accounting {
         Self { flow_control, counters: Counters::default(), max_event_bytes, started_at }
     }
 
-    /// Bytes of the permit for an event of so many bytes of memory. An event that is larger than the buffer's limit takes
-    /// the whole buffer.
+    /// Bytes of the permit for an event of so many bytes of memory. An event that is larger than the buffer's limit
+    /// takes the whole buffer.
     pub(crate) fn permit_bytes(&self, buffered_bytes: u32) -> u32 {
         buffered_bytes.min(self.max_event_bytes)
     }

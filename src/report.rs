@@ -6,8 +6,8 @@ use crate::error::WriteError;
 
 /// The outcome of a [`flush`](crate::EventStore::flush).
 ///
-/// It counts every event that was accepted before the call, except those counted by a flush that was done before the call.
-/// So consecutive flushes count each event once, and concurrent flushes each count the events that they share.
+/// It counts every event that was accepted before the call, except those counted by a flush that was done before the
+/// call. So consecutive flushes count each event once, and concurrent flushes each count the events that they share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 #[non_exhaustive]
 pub struct FlushReport {
@@ -25,8 +25,8 @@ pub struct CloseReport {
     pub stored: u64,
     /// Events that failed over the store's whole life.
     pub failed: u64,
-    /// The failed events: every one since close was called, and of the earlier ones those whose tickets were dropped. Each
-    /// has its key, body, attempts, certainty and last cause. [`write_ndjson`](Self::write_ndjson) saves them.
+    /// The failed events: every one since close was called, and of the earlier ones those whose tickets were dropped.
+    /// Each has its key, body, attempts, certainty and last cause. [`write_ndjson`](Self::write_ndjson) saves them.
     pub not_stored: Vec<WriteError>,
     /// How many failed events with dropped tickets are missing from `not_stored`. Before close, the store keeps at most
     /// [`max_buffered_events`](crate::EventStoreBuilder::max_buffered_events) and
@@ -41,12 +41,12 @@ impl CloseReport {
         self.failed == 0
     }
 
-    /// Writes each event of [`not_stored`](Self::not_stored) as one line of JSON: its key, body, certainty, attempts and
-    /// causes. It does not write events that are only counted in [`not_listed`](Self::not_listed), nor those that failed
-    /// before close and whose tickets received the answer.
+    /// Writes each event of [`not_stored`](Self::not_stored) as one line of JSON: its key, body, certainty, attempts
+    /// and causes. It does not write events that are only counted in [`not_listed`](Self::not_listed), nor those that
+    /// failed before close and whose tickets received the answer.
     ///
-    /// `dynamodb-eventstore resume FILE` puts the events of such lines again, under the same keys. A program reads each line
-    /// as an [`Event`](crate::Event) and passes it to [`put_event`](crate::EventStore::put_event).
+    /// `dynamodb-eventstore resume FILE` puts the events of such lines again, under the same keys. A program reads each
+    /// line as an [`Event`](crate::Event) and passes it to [`put_event`](crate::EventStore::put_event).
     ///
     /// # Errors
     ///

@@ -8,8 +8,8 @@ use crate::error::ThrottlingLimit;
 
 /// The store's counters at one moment; see [`EventStore::stats`](crate::EventStore::stats).
 ///
-/// In every snapshot `accepted == stored + failed + pending`. All other counts are totals since the start, unless they say
-/// otherwise.
+/// In every snapshot `accepted == stored + failed + pending`. All other counts are totals since the start, unless they
+/// say otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Stats {
@@ -43,7 +43,8 @@ pub struct Stats {
     /// How many calls may be in flight now: at most
     /// [`max_batches_in_flight`](crate::EventStoreBuilder::max_batches_in_flight).
     pub batches_in_flight_limit: u64,
-    /// The time since the acceptance of the oldest event that waits to be sent, a retry included; zero where none waits.
+    /// The time since the acceptance of the oldest event that waits to be sent, a retry included; zero where none
+    /// waits.
     pub oldest_waiting: Duration,
 }
 
@@ -87,7 +88,8 @@ pub(crate) struct Counters {
     batches_in_flight_limit: AtomicU64,
     /// The bits of a float; 0 without a limit.
     write_units_per_second: AtomicU64,
-    /// When the oldest waiting event was accepted, in nanoseconds since the store's start, plus one; 0 where none waits.
+    /// When the oldest waiting event was accepted, in nanoseconds since the store's start, plus one; 0 where none
+    /// waits.
     oldest_accepted: AtomicU64,
 }
 

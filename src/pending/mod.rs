@@ -24,11 +24,11 @@ use ticket::Answer;
 /// An accepted event whose ticket is not answered.
 ///
 /// [`settle_stored`](Self::settle_stored) and [`settle_failed`](Self::settle_failed) consume it, release its permit and
-/// answer the ticket. An event that is dropped before that does the same by itself: it answers that the worker is lost. So
-/// no answer and no permit can be forgotten, or be given twice.
+/// answer the ticket. An event that is dropped before that does the same by itself: it answers that the worker is lost.
+/// So no answer and no permit can be forgotten, or be given twice.
 ///
-/// Until the worker [admits](Self::admit) it, an event has no reference to anything shared. Threads that put at the same
-/// time would otherwise contend for the reference count.
+/// Until the worker [admits](Self::admit) it, an event has no reference to anything shared. Threads that put at the
+/// same time would otherwise contend for the reference count.
 #[derive(Debug)]
 pub(crate) struct PendingEvent {
     event: Event,
@@ -90,7 +90,8 @@ impl Waiting for PendingEvent {
 }
 
 impl PendingEvent {
-    /// Accepts an event with its permit. `uncertainty_before` is that of earlier puts, [`Uncertainty::None`] without any.
+    /// Accepts an event with its permit. `uncertainty_before` is that of earlier puts, [`Uncertainty::None`] without
+    /// any.
     pub(crate) fn new(
         event: Event,
         uncertainty_before: Uncertainty,
@@ -266,8 +267,8 @@ impl PendingEvent {
         self.answer_stored(proof);
     }
 
-    /// Settles the event as failed. `read_back` is the result of its read-back, if there was one; without it the certainty
-    /// follows from the attempts.
+    /// Settles the event as failed. `read_back` is the result of its read-back, if there was one; without it the
+    /// certainty follows from the attempts.
     pub(crate) fn settle_failed(
         mut self,
         reason: FailureReason,

@@ -14,8 +14,9 @@ pub(super) type Answer = Result<Stored, WriteError>;
 
 /// The answer for an event that is stored.
 ///
-/// Either the service acknowledged a call that carried the event and did not list its key as unprocessed, or a consistent
-/// read found the event although no acknowledgement arrived. An eventually consistent read may find it a moment later.
+/// Either the service acknowledged a call that carried the event and did not list its key as unprocessed, or a
+/// consistent read found the event although no acknowledgement arrived. An eventually consistent read may find it a
+/// moment later.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Stored {
@@ -29,8 +30,8 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// The attempts, oldest first: when each began, how long it took, and how it failed unless it was acknowledged. Of more than 16 attempts, the first
-    /// eight and the last eight.
+    /// The attempts, oldest first: when each began, how long it took, and how it failed unless it was acknowledged. Of
+    /// more than 16 attempts, the first eight and the last eight.
     ///
     /// Empty for an event that was stored at the first attempt.
     #[must_use]
@@ -51,8 +52,8 @@ pub enum Proof {
 
 /// A future for the answer to one put.
 ///
-/// Its output is `Ok(`[`Stored`]`)` if the event is stored, and `Err(`[`WriteError`]`)` if it failed. It is ready at the
-/// latest one [`attempt_timeout`](crate::EventStoreBuilder::attempt_timeout) after the event's
+/// Its output is `Ok(`[`Stored`]`)` if the event is stored, and `Err(`[`WriteError`]`)` if it failed. It is ready at
+/// the latest one [`attempt_timeout`](crate::EventStoreBuilder::attempt_timeout) after the event's
 /// [`event_deadline`](crate::EventStoreBuilder::event_deadline).
 ///
 /// Dropping a ticket does not cancel the write.

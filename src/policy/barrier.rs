@@ -10,9 +10,9 @@ pub(crate) struct Epoch(u64);
 
 /// Finds the flushes whose events are all settled.
 ///
-/// Each flush ends an epoch, and waits until no event of that epoch or an earlier one is pending. There is a counter per
-/// epoch, and a total for the epochs that are over. So the cost of settling an event and of answering a flush does not
-/// depend on how many flushes wait. `R` is what a flush is answered through.
+/// Each flush ends an epoch, and waits until no event of that epoch or an earlier one is pending. There is a counter
+/// per epoch, and a total for the epochs that are over. So the cost of settling an event and of answering a flush does
+/// not depend on how many flushes wait. `R` is what a flush is answered through.
 #[derive(Debug)]
 pub(crate) struct Barrier<R> {
     /// From the first epoch that is not over to the current one. Never empty.

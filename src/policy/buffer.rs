@@ -12,7 +12,7 @@ use super::retry_queue::RetryQueue;
 /// - A fresh event waits at most `linger` for other events to share its call.
 /// - A retry waits until its backoff ends, and then goes before the fresh events, which fill the rest of its batch. A
 ///   retry that is not ready delays no other event.
-/// - A repeated event is one that the table has throttled more than once. It goes before retries, as far as the
+/// - A repeated event is one that was throttled again after its first attempt. It goes before retries, as far as the
 ///   [pace](super::pace) permits.
 /// - The events of a batch that failed because of one invalid event go in batches of their own, so that the invalid one
 ///   is found.
@@ -26,7 +26,7 @@ pub(crate) struct Buffer<T> {
     /// How many events at the front of `fresh` are due before their linger ends.
     due_now: usize,
     retries: RetryQueue<T>,
-    /// Events that the table has throttled more than once.
+    /// The repeated events.
     repeated: RetryQueue<T>,
     next_group: u64,
 }
@@ -64,22 +64,22 @@ impl<T: Waiting> Buffer<T> {
         self.retries.push(item, None, ready_at);
     }
 
-    /// Adds an event that is ready at once and goes before those that were accepted after it. `accepted_at` is when it was
-    /// accepted.
+    /// Adds an event that is ready at once and goes before those that were accepted after it. `accepted_at` is when it
+    /// was accepted.
     pub(crate) fn requeue_in_order(&mut self, item: T, accepted_at: Instant) {
         self.requeue(item, accepted_at);
     }
 
-    /// Adds an event that the table has throttled more than once, whose next attempt is not before `ready_at`.
+    /// Adds a repeated event, whose next attempt is not before `ready_at`.
     pub(crate) fn requeue_repeated(&mut self, item: T, ready_at: Instant) {
         self.repeated.push(item, None, ready_at);
     }
 
-    /// Adds the events of a batch that failed because of one of them, as two batches of half its size that no other event
-    /// joins. Halving finds one invalid event among 25 in five steps.
-    pub(crate) fn isolate(&mut self, mut suspects: Vec<T>, now: Instant) {
-        let second_half = suspects.split_off(suspects.len() / 2);
-        for half in [suspects, second_half] {
+    /// Adds the events of a batch that failed because of one of them, as two batches of half its size that no other
+    /// event joins. Halving finds one invalid event among 25 in five steps.
+    pub(crate) fn isolate(&mut self, mut events: Vec<T>, now: Instant) {
+        let second_half = events.split_off(events.len() / 2);
+        for half in [events, second_half] {
             let group = Some(self.next_group);
             self.next_group += 1;
             for item in half {
@@ -118,8 +118,8 @@ impl<T: Waiting> Buffer<T> {
         (!batch.is_empty()).then_some(batch)
     }
 
-    /// When the next batch is due, if no event arrives before. Repeated events do not count, as the pace decides when they
-    /// are sent.
+    /// When the next batch is due, if no event arrives before. Repeated events do not count, as the pace decides when
+    /// they are sent.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         let fresh = self.fresh.front().map(|item| item.accepted_at() + self.linger);
         self.retries.next_ready().into_iter().chain(fresh).min()
@@ -353,16 +353,16 @@ mod tests {
     #[test]
     fn isolated_events_go_in_halves_that_none_joins() {
         let (mut items, mut buffer) = (Items::new(), buffer());
-        let suspects: Vec<Item> = (0..5).map(|_| items.item()).collect();
+        let isolated: Vec<Item> = (0..5).map(|_| items.item()).collect();
         buffer.requeue(items.item(), items.at(0));
-        buffer.isolate(suspects.clone(), items.at(0));
+        buffer.isolate(isolated.clone(), items.at(0));
         buffer.requeue(items.item(), items.at(0));
         for _ in 0..25 {
             buffer.push(items.item());
         }
         let key = |item: &Item| item.event.key().to_string();
         assert_eq!(keys(buffer.take_ready(items.at(0))).len(), 25);
-        let halves = [&suspects[..2], &suspects[2..]];
+        let halves = [&isolated[..2], &isolated[2..]];
         for half in halves {
             let expected: Vec<String> = half.iter().map(key).collect();
             assert_eq!(keys(buffer.take_ready(items.at(0))), expected);
@@ -480,14 +480,14 @@ mod tests {
                         }
                     }
                     Step::Isolate { count } => {
-                        let suspects = (0..count).map(|_| {
+                        let isolated = (0..count).map(|_| {
                             let mut item = items.item();
                             item.expires_at = now + Duration::from_millis(40);
                             item
                         });
-                        let suspects: Vec<Item> = suspects.collect();
-                        added += suspects.len();
-                        buffer.isolate(suspects, now);
+                        let isolated: Vec<Item> = isolated.collect();
+                        added += isolated.len();
+                        buffer.isolate(isolated, now);
                     }
                     Step::Flush => buffer.flush_now(),
                     Step::Wait { milliseconds } => clock += milliseconds,

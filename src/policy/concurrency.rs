@@ -1,12 +1,13 @@
-//! How many calls may be in flight: a hill climber that looks for the fewest calls with the most events stored a second.
+//! How many calls may be in flight: a hill climber that looks for the fewest calls with the most events stored a
+//! second.
 //!
 //! The number of calls in flight is their rate times their latency. While the [pace](super::pace) limits the rate, that
-//! limits the calls too. Otherwise a table that answers slowly needs more calls in flight than one that answers fast, and
-//! calls beyond what it needs only queue behind each other. So the limit goes up as long as more calls store more events,
-//! and down where fewer store as many.
+//! limits the calls too. Otherwise a table that answers slowly needs more calls in flight than one that answers fast,
+//! and calls beyond what it needs only queue behind each other. So the limit goes up as long as more calls store more
+//! events, and down where fewer store as many.
 //!
-//! 1. A *round* measures the events stored a second at the current limit. It takes at least [`ANSWERS_PER_CALL`] answers
-//!    for each call in flight and at least [`MIN_ROUND`], and counts only while the limit is used up.
+//! 1. A *round* measures the events stored a second at the current limit. It takes at least [`ANSWERS_PER_CALL`]
+//!    answers for each call in flight and at least [`MIN_ROUND`], and counts only while the limit is used up.
 //! 2. A *trial* then changes the limit by [`STEP`], up or down, and the next round decides: a step up is kept if it
 //!    stores [`GAIN`] times the events, a step down if it stores [`LOSS`] times the events. A kept step is followed by
 //!    the next one in the same direction.
@@ -84,8 +85,8 @@ impl Concurrency {
         self.limit
     }
 
-    /// Counts a call that was answered at `now` with so many events stored. `is_saturated` says whether the limit was used
-    /// up while another batch was due.
+    /// Counts a call that was answered at `now` with so many events stored. `is_saturated` says whether the limit was
+    /// used up while another batch was due.
     pub(crate) fn observe(&mut self, stored_events: usize, is_saturated: bool, now: Instant) {
         if self.min == self.max {
             return;
@@ -106,7 +107,8 @@ impl Concurrency {
         self.conclude(rate, now);
     }
 
-    /// Decides on the trial, if there is one, and begins the next. `rate` is the events stored a second in the last round.
+    /// Decides on the trial, if there is one, and begins the next. `rate` is the events stored a second in the last
+    /// round.
     fn conclude(&mut self, rate: f64, now: Instant) {
         if let Some(Trial { limit_before, rate_before }) = self.trial.take() {
             let required = if self.limit > limit_before { GAIN } else { LOSS };
@@ -146,8 +148,8 @@ impl Concurrency {
 mod tests {
     use super::*;
 
-    /// Saturates `concurrency` for so many seconds. The service answers a call in `latency` seconds while at most `at_once`
-    /// are in flight; each further call makes all of them slower.
+    /// Saturates `concurrency` for so many seconds. The service answers a call in `latency` seconds while at most
+    /// `at_once` are in flight; each further call makes all of them slower.
     #[expect(clippy::disallowed_methods, reason = "an origin for the test's own time line")]
     fn saturate(concurrency: &mut Concurrency, seconds: u64, latency: f64, at_once: f64) {
         let start = Instant::now();

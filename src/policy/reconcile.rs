@@ -11,8 +11,8 @@ pub(crate) struct Reconciled<T> {
     pub(crate) stored: Vec<T>,
     /// Sent, and listed as unprocessed.
     pub(crate) remaining: Vec<T>,
-    /// How many keys are listed that were not sent. If there are any, the receipt belongs to another batch, and `stored`
-    /// proves nothing.
+    /// How many keys are listed that were not sent. If there are any, the receipt belongs to another batch, and
+    /// `stored` proves nothing.
     pub(crate) unknown_keys: usize,
 }
 

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::retry::Backoff;
 
-/// The wait before the next attempt while a refusal lasts. One call at a time is enough to find out whether it still does.
+/// The wait before the next attempt while a refusal lasts. One call at a time is enough to find out whether it still
+/// does.
 const ATTEMPT_BACKOFF: Backoff = Backoff {
     floor: Duration::from_millis(50),
     base: Duration::from_millis(100),
@@ -27,16 +28,16 @@ const MIN_REPEATED: u32 = 2;
 pub(crate) struct Refusals {
     /// How long a refusal lasts before it is final.
     timeout: Duration,
-    /// When the service last answered a call as only an authorized caller's.
+    /// When the service last answered a call in a way that shows an authorized caller.
     authorized_at: Option<Instant>,
     /// Whether a call was ever acknowledged.
     has_succeeded: bool,
-    lasting: Option<Lasting>,
+    ongoing: Option<Ongoing>,
 }
 
-/// A refusal that lasts.
+/// A refusal that has not ended.
 #[derive(Debug)]
-struct Lasting {
+struct Ongoing {
     /// When the first call was refused.
     since: Instant,
     /// When the last call was refused.
@@ -48,7 +49,7 @@ struct Lasting {
     is_final: bool,
 }
 
-impl Lasting {
+impl Ongoing {
     fn new(now: Instant) -> Self {
         Self { since: now, last: now, repeated: 0, next_attempt: now, is_final: false }
     }
@@ -67,7 +68,7 @@ impl Lasting {
 
 impl Refusals {
     pub(crate) fn new(timeout: Duration) -> Self {
-        Self { timeout, authorized_at: None, has_succeeded: false, lasting: None }
+        Self { timeout, authorized_at: None, has_succeeded: false, ongoing: None }
     }
 
     /// Records that a call was acknowledged.
@@ -79,12 +80,12 @@ impl Refusals {
     /// Records that a call failed in a way that shows an authorized caller: it was throttled or invalid.
     pub(crate) fn authorized(&mut self, now: Instant) {
         self.authorized_at = Some(now);
-        self.lasting = None;
+        self.ongoing = None;
     }
 
     /// Records that a call that began at `began` was refused. `is_missing_table` says that the table does not exist,
-    /// which is final at once unless a call has ever succeeded: then the name is right. `jitter` is a random number from
-    /// 0 to 1.
+    /// which is final at once unless a call has ever succeeded: then the name is right. `jitter` is a random number
+    /// from 0 to 1.
     pub(crate) fn refused(
         &mut self,
         began: Instant,
@@ -99,39 +100,39 @@ impl Refusals {
         if is_missing_table && !self.has_succeeded {
             return Refusal::Final;
         }
-        let lasting = match self.lasting.take() {
-            Some(lasting) if lasting.is_continued(began, now) => lasting,
-            _ => Lasting::new(now),
+        let ongoing = match self.ongoing.take() {
+            Some(ongoing) if ongoing.is_continued(began, now) => ongoing,
+            _ => Ongoing::new(now),
         };
-        let lasting = self.lasting.insert(lasting);
-        lasting.last = now;
-        lasting.repeated += u32::from(began > lasting.since);
-        lasting.next_attempt = now + ATTEMPT_BACKOFF.delay(lasting.repeated + 1, jitter);
-        let is_repeated = lasting.repeated >= MIN_REPEATED || self.timeout.is_zero();
-        let is_timed_out = now.saturating_duration_since(lasting.since) >= self.timeout;
+        let ongoing = self.ongoing.insert(ongoing);
+        ongoing.last = now;
+        ongoing.repeated += u32::from(began > ongoing.since);
+        ongoing.next_attempt = now + ATTEMPT_BACKOFF.delay(ongoing.repeated + 1, jitter);
+        let is_repeated = ongoing.repeated >= MIN_REPEATED || self.timeout.is_zero();
+        let is_timed_out = now.saturating_duration_since(ongoing.since) >= self.timeout;
         // Once final, a refusal stays final while it lasts: later events fail at their first attempt.
-        lasting.is_final |= is_repeated && is_timed_out;
-        if lasting.is_final { Refusal::Final } else { Refusal::OfEveryCall }
+        ongoing.is_final |= is_repeated && is_timed_out;
+        if ongoing.is_final { Refusal::Final } else { Refusal::OfEveryCall }
     }
 
     /// The refusal that lasts and is not final.
-    fn undecided(&self, now: Instant) -> Option<&Lasting> {
-        self.lasting.as_ref().filter(|lasting| !lasting.is_final && now < lasting.lapses_at())
+    fn undecided(&self, now: Instant) -> Option<&Ongoing> {
+        self.ongoing.as_ref().filter(|ongoing| !ongoing.is_final && now < ongoing.lapses_at())
     }
 
     /// When the next call may begin. `None` while no refusal delays it.
     pub(crate) fn next_attempt(&self, now: Instant) -> Option<Instant> {
-        self.undecided(now).map(|lasting| lasting.next_attempt)
+        self.undecided(now).map(|ongoing| ongoing.next_attempt)
     }
 
     /// Since when a refusal lasts that is not final. Of the calls that began after it, one at a time may be in flight.
     pub(crate) fn since(&self, now: Instant) -> Option<Instant> {
-        self.undecided(now).map(|lasting| lasting.since)
+        self.undecided(now).map(|ongoing| ongoing.since)
     }
 
     /// When a refusal that is not final ends, if no other call is refused.
     pub(crate) fn lapses_at(&self, now: Instant) -> Option<Instant> {
-        self.undecided(now).map(Lasting::lapses_at)
+        self.undecided(now).map(Ongoing::lapses_at)
     }
 }
 

@@ -33,8 +33,9 @@ pub(crate) enum Resolution {
 /// | another body under the key | maybe stored: the event may have been overwritten | maybe stored |
 ///
 /// A consistent read reflects every write that was acknowledged before it
-/// ([read consistency](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.ReadConsistency.html)).
-/// So it decides about a call that the service answered with 200, even if part of that answer was lost. It cannot decide
+/// ([read
+/// consistency](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.ReadConsistency.html)). So
+/// it decides about a call that the service answered with 200, even if part of that answer was lost. It cannot decide
 /// about a call without an answer, as no document bounds how long such a call can take. Nor can it decide about a 5xx:
 /// that says that the operation may have succeeded or failed, but not that it has ended.
 pub(crate) fn resolve(

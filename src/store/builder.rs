@@ -100,8 +100,8 @@ impl EventStoreBuilder {
         self.credentials_provider(Credentials::new(id, secret, token, None, PROVIDER_NAME))
     }
 
-    /// A provider of credentials. The store asks it when it has none and when they are about to expire. It also asks when
-    /// the service refuses them, at most every 3 s.
+    /// A provider of credentials. The store asks it when it has none and when they are about to expire. It also asks
+    /// when the service refuses them, at most every 3 s.
     pub fn credentials_provider(mut self, provider: impl ProvideCredentials + 'static) -> Self {
         self.target.credentials = Some(SharedCredentialsProvider::new(provider));
         self
@@ -130,8 +130,8 @@ impl EventStoreBuilder {
         self
     }
 
-    /// Your own way to write a batch instead of `BatchWriteItem`, or one wrapped around it. It replaces all other settings
-    /// of the target.
+    /// Your own way to write a batch instead of `BatchWriteItem`, or one wrapped around it. It replaces all other
+    /// settings of the target.
     pub fn batch_writer(mut self, batch_writer: impl BatchWriter) -> Self {
         self.target.batch_writer = Some(Arc::new(batch_writer));
         self
@@ -143,9 +143,9 @@ impl EventStoreBuilder {
         self
     }
 
-    /// Whether the service reports the write units that each call consumed. [`Stats::consumed_write_units`] is their sum,
-    /// and [`BatchReceipt`](crate::BatchReceipt) has those of its call. Responses become longer by some hundred bytes.
-    /// Default: no. Not to be set with a [`batch_writer`](Self::batch_writer), which decides that by itself.
+    /// Whether the service reports the write units that each call consumed. [`Stats::consumed_write_units`] is their
+    /// sum, and [`BatchReceipt`](crate::BatchReceipt) has those of its call. Responses become longer by some hundred
+    /// bytes. Default: no. Not to be set with a [`batch_writer`](Self::batch_writer), which decides that by itself.
     ///
     /// [`Stats::consumed_write_units`]: crate::Stats::consumed_write_units
     pub fn return_consumed_capacity(mut self, return_consumed_capacity: bool) -> Self {
@@ -156,8 +156,8 @@ impl EventStoreBuilder {
 
 /// # Batching: how events share a call
 impl EventStoreBuilder {
-    /// Most events in one call, 1 to 25. Default: 25, the service's limit. A call takes the same time for one event as for
-    /// 25.
+    /// Most events in one call, 1 to 25. Default: 25, the service's limit. A call takes the same time for one event as
+    /// for 25.
     pub fn max_batch_events(mut self, max_batch_events: usize) -> Self {
         self.config.max_batch_events = max_batch_events;
         self
@@ -185,32 +185,32 @@ impl EventStoreBuilder {
         self
     }
 
-    /// Most bytes of memory for accepted events that are not settled: 409,600 to 68,719,476,735 (64 GiB less one). Default:
-    /// 64 MiB. At the limit [`EventStore::put`] waits. Waiting puts are accepted in the order of their calls, so a small
-    /// event does not overtake a large one.
+    /// Most bytes of memory for accepted events that are not settled: 409,600 to 68,719,476,735 (64 GiB less one).
+    /// Default: 64 MiB. At the limit [`EventStore::put`] waits. Waiting puts are accepted in the order of their calls,
+    /// so a small event does not overtake a large one.
     ///
-    /// An event counts with its JSON text as a request carries it: one more byte for each quote, backslash, tab and line
-    /// break. In addition it counts 350 bytes for its key, its ticket and bookkeeping. An event that is larger than the
-    /// whole limit is accepted when the buffer is empty.
+    /// An event counts with its JSON text as a request carries it: one more byte for each quote, backslash, tab and
+    /// line break. In addition it counts 350 bytes for its key, its ticket and bookkeeping. An event that is larger
+    /// than the whole limit is accepted when the buffer is empty.
     ///
-    /// Two things are not counted. Requests in flight are copies: no call begins while requests of a quarter of this limit
-    /// or more are in flight, so they take at most that and one call, of at most 16 MB. And an event whose attempts fail
-    /// keeps their history for its answer: about 1,300 bytes when there are many.
+    /// Two things are not counted. Requests in flight are copies: no call begins while requests of a quarter of this
+    /// limit or more are in flight, so they take at most that and one call, of at most 16 MB. And an event whose
+    /// attempts fail keeps their history for its answer: about 1,300 bytes when there are many.
     pub fn max_buffered_bytes(mut self, max_buffered_bytes: usize) -> Self {
         self.config.max_buffered_bytes = max_buffered_bytes;
         self
     }
 
-    /// Most calls in flight, 1 to 1,000. Default: 64, which is 80,000 events/s at 20 ms a call, twice the default quota of
-    /// a table. The store begins with 8, and uses more as long as more calls store more events. While the table limits the
-    /// writes, its capacity also limits the calls in flight.
+    /// Most calls in flight, 1 to 1,000. Default: 64, which is 80,000 events/s at 20 ms a call, twice the default quota
+    /// of a table. The store begins with 8, and uses more as long as more calls store more events. While the table
+    /// limits the writes, its capacity also limits the calls in flight.
     pub fn max_batches_in_flight(mut self, max_batches_in_flight: usize) -> Self {
         self.config.max_batches_in_flight = max_batches_in_flight;
         self
     }
 
-    /// Most write units sent per second, 1 to 100,000,000: a budget that leaves capacity to others. Default: none. Each time
-    /// an event is sent, it costs one unit per started 1,024 bytes of its item
+    /// Most write units sent per second, 1 to 100,000,000: a budget that leaves capacity to others. Default: none. Each
+    /// time an event is sent, it costs one unit per started 1,024 bytes of its item
     /// ([`Event::write_units`](crate::Event::write_units)). At most a tenth of a second's units are sent at once, or a
     /// single event that has more.
     ///
@@ -224,16 +224,16 @@ impl EventStoreBuilder {
 
 /// # Retries and deadlines
 impl EventStoreBuilder {
-    /// How long one call may take, 1 ms to 1 hour. Default: 10 s, far more than the milliseconds that the service needs, and
-    /// short enough for several attempts before an event's deadline. The SDK has no such timeout by default.
+    /// How long one call may take, 1 ms to 1 hour. Default: 10 s, far more than the milliseconds that the service
+    /// needs, and short enough for several attempts before an event's deadline. The SDK has no such timeout by default.
     pub fn attempt_timeout(mut self, attempt_timeout: Duration) -> Self {
         self.config.attempt_timeout = attempt_timeout;
         self
     }
 
-    /// How long after its acceptance an event may still be sent, 1 ms to 24 hours. Default: 60 s, the time after which AWS
-    /// advises to stop retrying. A ticket is answered at the latest one [`attempt_timeout`](Self::attempt_timeout) after the
-    /// deadline.
+    /// How long after its acceptance an event may still be sent, 1 ms to 24 hours. Default: 60 s, the time after which
+    /// AWS advises to stop retrying. A ticket is answered at the latest one [`attempt_timeout`](Self::attempt_timeout)
+    /// after the deadline.
     pub fn event_deadline(mut self, event_deadline: Duration) -> Self {
         self.config.event_deadline = event_deadline;
         self
@@ -242,31 +242,30 @@ impl EventStoreBuilder {
     /// Most calls that carry the same event, 1 to 1,000,000. Default: 100. With the default backoff the deadline comes
     /// first; this limit is for a backoff with very short waits.
     ///
-    /// Two kinds of calls are not limited: those that find one invalid event in a batch, at most five, and those that the
-    /// service [refuses](crate::FailureClass::Refused) as it would refuse any event's.
+    /// Two kinds of calls are not limited: those that find one invalid event in a batch, at most five, and those that
+    /// the service [refuses](crate::FailureClass::Refused) as it would refuse any event's.
     pub fn max_attempts(mut self, max_attempts: u32) -> Self {
         self.config.max_attempts = max_attempts;
         self
     }
 
-    /// How long to wait between attempts. The floor is at most the base, the base 1 ms to the ceiling, the ceiling at most
-    /// 1 hour. The defaults are those of [`Backoff`].
+    /// How long to wait between attempts. The floor is at most the base, the base 1 ms to the ceiling, the ceiling at
+    /// most 1 hour. The defaults are those of [`Backoff`].
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.config.backoff = backoff;
         self
     }
 
-    /// How long the service may refuse every call (access denied, unknown credentials) until that is final and every queued
-    /// event fails, 0 to 24 hours. Default: 5 s, as fresh roles, keys and permissions are refused for some seconds ([changes
-    /// are not always visible
+    /// How long the service may refuse every call (access denied, unknown credentials) until that is final and every
+    /// queued event fails, 0 to 24 hours. Default: 5 s, as fresh roles, keys and permissions are refused for some
+    /// seconds ([changes are not always visible
     /// immediately](https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency)).
     ///
-    /// Until then the store tries one call at a time, 50 ms to 1 s after the last, with fresh credentials. At least two of
-    /// these have to be refused, too. The time starts again after a call that succeeds or is throttled, and after 5 s without
-    /// a refused call. With 0 the first refusal is final.
+    /// Until then the store tries one call at a time, 50 ms to 1 s after the last, with fresh credentials. At least two
+    /// of these have to be refused, too. With 0 the first refusal is final.
     ///
-    /// While a final refusal lasts, later events fail at their first attempt. It ends with a call that succeeds or is
-    /// throttled, or after 5 s without a refused call.
+    /// A refusal ends with a call that succeeds, is throttled or is rejected as invalid, and after 5 s without a
+    /// refused call. Then the time starts again. While a final refusal lasts, later events fail at their first attempt.
     pub fn refusal_timeout(mut self, refusal_timeout: Duration) -> Self {
         self.config.refusal_timeout = refusal_timeout;
         self
@@ -276,8 +275,8 @@ impl EventStoreBuilder {
 /// # Safety: certain answers and distinct keys
 impl EventStoreBuilder {
     /// Whether [`start`](Self::start) checks the table's key schema with `DescribeTable`. Default: yes, as a table with
-    /// another schema refuses every batch. If the role may not describe the table, the check is skipped with a warning in
-    /// the log.
+    /// another schema refuses every batch. If the role may not describe the table, the check is skipped with a warning
+    /// in the log.
     pub fn check_table(mut self, check_table: bool) -> Self {
         self.skip_table_check = !check_table;
         self
@@ -288,23 +287,24 @@ impl EventStoreBuilder {
     ///
     /// - If it is found with its body, the event is [`Stored`](crate::Stored).
     /// - If it is not found, and every call that may have stored it has ended, it is
-    ///   [`NotStored`](crate::Certainty::NotStored). A call is known to have ended when the service began to answer with 200
-    ///   and its request id, and the rest of the answer was lost. This assumes that nobody has deleted the event meanwhile.
+    ///   [`NotStored`](crate::Certainty::NotStored). A call is known to have ended when the service began to answer
+    ///   with 200 and its request id, and the rest of the answer was lost. This assumes that nobody has deleted the
+    ///   event meanwhile.
     /// - If it is not found after a call without an answer (a timeout, a broken connection) or with a 5xx, it stays
     ///   [`MaybeStored`](crate::Certainty::MaybeStored), as that call may be applied after the read.
     ///   [`read_back`](crate::WriteError::read_back) has the time of the read.
     ///
-    /// A read that fails is repeated for one attempt timeout, but not beyond one attempt timeout after the event's deadline.
-    /// If the role lacks
-    /// `dynamodb:BatchGetItem`, the event stays maybe stored, and its error says so. To leave time for a read, a call that
-    /// begins just before an event's deadline may last half of the attempt timeout beyond it, not all of it.
+    /// A read that fails is repeated for one attempt timeout, but not beyond one attempt timeout after the event's
+    /// deadline. If the role lacks
+    /// `dynamodb:BatchGetItem`, the event stays maybe stored, and its error says so. To leave time for a read, a call
+    /// that begins just before an event's deadline may last half of the attempt timeout beyond it, not all of it.
     pub fn read_back(mut self, read_back: bool) -> Self {
         self.config.read_back = read_back;
         self
     }
 
-    /// The five digits that keep this store's keys apart from those of other writers to the table, 0 to 99,999. Default:
-    /// random; [`WriterId`](crate::WriterId) has the odds of a collision.
+    /// The five digits that keep this store's keys apart from those of other writers to the table, 0 to 99,999.
+    /// Default: random; [`WriterId`](crate::WriterId) has the odds of a collision.
     pub fn writer_id(mut self, writer_id: u32) -> Self {
         self.config.writer_id = Some(writer_id);
         self
@@ -314,9 +314,9 @@ impl EventStoreBuilder {
 /// # Testing
 #[cfg(feature = "test-util")]
 impl EventStoreBuilder {
-    /// Feature `test-util`: makes the store deterministic. The writer id and the jitter of retries are drawn from `seed`. The
-    /// time in keys is that of tokio's clock, which tests can pause, and begins at 2026-01-01. Not for production: two such
-    /// stores make the same keys.
+    /// Feature `test-util`: makes the store deterministic. The writer id and the jitter of retries are drawn from
+    /// `seed`. The time in keys is that of tokio's clock, which tests can pause, and begins at 2026-01-01. Not for
+    /// production: two such stores make the same keys.
     pub fn deterministic(mut self, seed: u64) -> Self {
         self.config.seed = Some(seed);
         self
@@ -328,7 +328,8 @@ impl EventStoreBuilder {
     /// Checks the settings and the table, and starts the store's worker on the current tokio runtime.
     ///
     /// `Ok` means that the settings are valid, and that the table exists with the right key schema if it was checked
-    /// ([`check_table`](Self::check_table)). It does not mean that the role may write to it, which the first event shows.
+    /// ([`check_table`](Self::check_table)). It does not mean that the role may write to it, which the first event
+    /// shows.
     ///
     /// # Errors
     ///

@@ -128,16 +128,16 @@ impl Config {
         }
     }
 
-    /// How long events may still be read back after the deadline of a close, which comes `deadline` after its call: at most
-    /// one attempt timeout, and at most a quarter of `deadline`.
+    /// How long events may still be read back after the deadline of a close, which comes `deadline` after its call: at
+    /// most one attempt timeout, and at most a quarter of `deadline`.
     pub(crate) fn time_to_read_back(&self, deadline: Duration) -> Duration {
         if self.read_back { self.attempt_timeout.min(deadline / 4) } else { Duration::ZERO }
     }
 
     /// The source of the worker's jitter, and of the writer id if none is set.
     ///
-    /// If the system has no randomness, a writer id that was set is a good enough seed for the jitter. A writer id must not
-    /// come from a fixed seed, as other stores would draw the same.
+    /// If the system has no randomness, a writer id that was set is a good enough seed for the jitter. A writer id must
+    /// not come from a fixed seed, as other stores would draw the same.
     pub(crate) fn random(&self) -> Result<StdRng, ConfigError> {
         if let Some(seed) = self.seed {
             return Ok(StdRng::seed_from_u64(seed));

@@ -32,9 +32,9 @@ use crate::worker::{CloseDeadlines, Command, Worker, WorkerChannels, WorkerExit}
 
 /// Stores events in a DynamoDB table, and answers for each whether it is stored.
 ///
-/// This is a handle to a background worker. Clones are cheap and share the worker. After the last handle is dropped, the
-/// worker goes on until every event is settled, as long as its runtime runs. [`close`](Self::close) waits for that and
-/// returns the outcome.
+/// This is a handle to a background worker. Clones are cheap and share the worker. After the last handle is dropped,
+/// the worker goes on until every event is settled, as long as its runtime runs. [`close`](Self::close) waits for that
+/// and returns the outcome.
 ///
 /// ```
 /// # #[cfg(feature = "local")]
@@ -63,8 +63,8 @@ pub struct EventStore {
     shared: Arc<Shared>,
 }
 
-/// What the handles share. The worker has no reference to it, so dropping the last handle drops the sender of the channel,
-/// which ends the worker.
+/// What the handles share. The worker has no reference to it, so dropping the last handle drops the sender of the
+/// channel, which ends the worker.
 struct Shared {
     commands: mpsc::UnboundedSender<Command>,
     close_deadlines: watch::Sender<Option<CloseDeadlines>>,
@@ -118,17 +118,18 @@ impl EventStore {
 
     /// Puts an event: serialises it to JSON, waits while the buffer is full, and sends the event to the worker.
     ///
-    /// `Ok` means that the event is accepted: it has its key, and its [`PutTicket`] will be answered. Whether it is stored
-    /// is what the ticket answers. Keys are in the order of the puts. The order in which events arrive in the table is not
-    /// promised.
+    /// `Ok` means that the event is accepted: it has its key, and its [`PutTicket`] will be answered. Whether it is
+    /// stored is what the ticket answers. Keys are in the order of the puts. The order in which events arrive in the
+    /// table is not promised.
     ///
     /// The event is serialised in the call itself, before the future is first polled. The future does not borrow it.
     ///
     /// # Errors
     ///
-    /// A [`PutError`] means that the event was not accepted. It is too large ([`TooLarge`](PutError::TooLarge)), cannot be
-    /// serialised ([`NotSerializable`](PutError::NotSerializable)), or no key is left ([`NoKeyLeft`](PutError::NoKeyLeft)).
-    /// Or the store is closed ([`Closed`](PutError::Closed)) or has lost its worker ([`WorkerLost`](PutError::WorkerLost)).
+    /// A [`PutError`] means that the event was not accepted. It is too large ([`TooLarge`](PutError::TooLarge)), cannot
+    /// be serialised ([`NotSerializable`](PutError::NotSerializable)), or no key is left
+    /// ([`NoKeyLeft`](PutError::NoKeyLeft)). Or the store is closed ([`Closed`](PutError::Closed)) or has lost its
+    /// worker ([`WorkerLost`](PutError::WorkerLost)).
     ///
     /// # Cancel safety
     ///
@@ -189,8 +190,8 @@ impl EventStore {
     ///
     /// # Errors
     ///
-    /// Those of [`put`](Self::put), and one of these where `put` would wait: [`PutError::Throttled`] if the table or the
-    /// store's budget has reduced the limit of the buffer, else [`PutError::Full`].
+    /// Those of [`put`](Self::put), and one of these where `put` would wait: [`PutError::Throttled`] if the table or
+    /// the store's budget has reduced the limit of the buffer, else [`PutError::Full`].
     ///
     /// # Example
     ///
@@ -214,11 +215,11 @@ impl EventStore {
         self.accept(body, permit)
     }
 
-    /// Waits until every event accepted before the call is settled, retries included, and returns how many were stored and
-    /// how many failed.
+    /// Waits until every event accepted before the call is settled, retries included, and returns how many were stored
+    /// and how many failed.
     ///
-    /// Events in the buffer are sent without waiting for the linger. Events accepted after the call are not waited for. A
-    /// flush takes at most one [`event_deadline`](EventStoreBuilder::event_deadline) plus one
+    /// Events in the buffer are sent without waiting for the linger. Events accepted after the call are not waited for.
+    /// A flush takes at most one [`event_deadline`](EventStoreBuilder::event_deadline) plus one
     /// [`attempt_timeout`](EventStoreBuilder::attempt_timeout).
     ///
     /// # Errors
@@ -255,16 +256,16 @@ impl EventStore {
     /// `deadline` after the call fails.
     ///
     /// `Ok` means that every accepted event is settled, not that every event is stored. The [`CloseReport`] counts the
-    /// events of the store's whole life. It lists those that failed since the call, and the earlier ones whose tickets were
-    /// dropped.
+    /// events of the store's whole life. It lists those that failed since the call, and the earlier ones whose tickets
+    /// were dropped.
     ///
     /// An event that fails at the deadline is maybe stored if a call with it was in flight. It is then read back
-    /// ([`read_back`](EventStoreBuilder::read_back)), which takes at most one attempt timeout more, and at most a quarter of
-    /// `deadline`. So a `deadline` of zero leaves no time for it. Tickets and report have the same answers. Every clone may
-    /// call close: all get the same report, and the earliest deadline counts.
+    /// ([`read_back`](EventStoreBuilder::read_back)), which takes at most one attempt timeout more, and at most a
+    /// quarter of `deadline`. So a `deadline` of zero leaves no time for it. Tickets and report have the same answers.
+    /// Every clone may call close: all get the same report, and the earliest deadline counts.
     ///
-    /// Choose a deadline that leaves this time before your platform kills the process: Kubernetes and ECS wait 30 s after
-    /// `SIGTERM` by default.
+    /// Choose a deadline that leaves this time before your platform kills the process: Kubernetes and ECS wait 30 s
+    /// after `SIGTERM` by default.
     ///
     /// # Errors
     ///

@@ -8,13 +8,13 @@ use crate::store::EventStore;
 impl EventStore {
     /// Puts an event that has a key already: one that an earlier put did not store, or did not confirm.
     ///
-    /// However often it is put, it is stored once. But a different event must not have the same key, as `BatchWriteItem`
-    /// overwrites without an error. So do not make up keys: take events from
+    /// However often it is put, it is stored once. But a different event must not have the same key, as
+    /// `BatchWriteItem` overwrites without an error. So do not make up keys: take events from
     /// [`WriteError::event`](crate::WriteError::event), or from the lines of
     /// [`CloseReport::write_ndjson`](crate::CloseReport::write_ndjson). The body is not checked to be JSON.
     ///
-    /// The ticket never answers *not stored*, as earlier calls may have stored the event, or may yet. If you know that they
-    /// did not and cannot, use [`put_again`](Self::put_again).
+    /// The ticket never answers *not stored*, as earlier calls may have stored the event, or may yet. If you know that
+    /// they did not and cannot, use [`put_again`](Self::put_again).
     ///
     /// # Errors
     ///
@@ -42,9 +42,9 @@ impl EventStore {
     /// Puts an event that has a key already, like [`put_event`](Self::put_event), with the
     /// [`certainty`](crate::WriteError::certainty) of its earlier failure.
     ///
-    /// With [`NotStored`](Certainty::NotStored), the ticket can answer *not stored* again, unless a call of this put leaves
-    /// the event maybe stored. `certainty` must cover all earlier puts of the event: if one of their answers was *maybe
-    /// stored*, or is missing, it is [`MaybeStored`](Certainty::MaybeStored).
+    /// With [`NotStored`](Certainty::NotStored), the ticket can answer *not stored* again, unless a call of this put
+    /// leaves the event maybe stored. `certainty` must cover all earlier puts of the event: if one of their answers was
+    /// *maybe stored*, or is missing, it is [`MaybeStored`](Certainty::MaybeStored).
     ///
     /// # Errors
     ///

@@ -13,8 +13,8 @@ use crate::pending::PendingEvent;
 use crate::policy::barrier::Epoch;
 use crate::report::{CloseReport, FlushReport};
 
-/// What a handle sends to the worker. Puts and flushes share a channel, so a flush comes after the puts that were called
-/// before it.
+/// What a handle sends to the worker. Puts and flushes share a channel, so a flush comes after the puts that were
+/// called before it.
 #[derive(Debug)]
 pub(crate) enum Command {
     Put(PendingEvent),
@@ -64,15 +64,15 @@ pub(crate) struct WorkerChannels {
 /// wait for ever.
 #[derive(Debug)]
 pub(super) struct CommandReceiver {
-    pub(super) commands: mpsc::UnboundedReceiver<Command>,
+    pub(super) receiver: mpsc::UnboundedReceiver<Command>,
     pub(super) accounting: Arc<Accounting>,
 }
 
 impl Drop for CommandReceiver {
     fn drop(&mut self) {
-        self.commands.close();
+        self.receiver.close();
         loop {
-            match self.commands.try_recv() {
+            match self.receiver.try_recv() {
                 // An admitted event answers its ticket when dropped.
                 Ok(Command::Put(mut event)) => {
                     let now = now();

@@ -34,7 +34,7 @@ use read_back::ReadBacks;
 use settle::Settlement;
 
 /// Most commands taken from the channel in one iteration.
-const MAX_COMMANDS_PER_ITERATION: usize = 256;
+const MAX_COMMANDS: usize = 256;
 
 /// How much longer than its own timeout a write may take before its task is stopped: several times the delay of a
 /// timer.
@@ -73,7 +73,7 @@ pub(crate) struct WorkerSettings {
 /// closed, or receives the answer of a lost event, also finds the cause.
 pub(crate) struct Worker {
     exit_guard: ExitGuard,
-    command_receiver: CommandReceiver,
+    commands: CommandReceiver,
     close_deadlines: watch::Receiver<Option<CloseDeadlines>>,
     writer: Arc<dyn BatchWriter>,
     attempt_timeout: Duration,
@@ -86,7 +86,7 @@ pub(crate) struct Worker {
     pace: Pace,
     /// When the pace, or a refusal of every call, permits the next batch. `None` while neither delays it.
     send_not_before: Option<Instant>,
-    /// When the next event may be sent that the table has throttled more than once.
+    /// When the next [repeated event](Buffer) may be sent.
     next_repeated: Option<Instant>,
     concurrency: Concurrency,
     refusals: Refusals,
@@ -136,7 +136,7 @@ impl Worker {
             max_unreported_bytes,
         } = settings;
         Self {
-            command_receiver: CommandReceiver { commands, accounting: Arc::clone(&accounting) },
+            commands: CommandReceiver { receiver: commands, accounting: Arc::clone(&accounting) },
             close_deadlines,
             settlement: Settlement::new(
                 Arc::clone(&accounting),
@@ -176,10 +176,10 @@ impl Worker {
     /// Runs until the channel is closed and every event is settled. The channel closes when close is called or the last
     /// handle is dropped; the deadlines of close settle the events that are left.
     ///
-    /// Each iteration first does what is due and then waits for the next [`Wake`]. The `select!` is the only wait in the
-    /// loop, and its branches only return what happened.
+    /// Each iteration first does what is due and then waits for the next [`Wake`]. The `select!` is the only wait in
+    /// the loop, and its branches only return what happened.
     pub(crate) async fn run(mut self) {
-        let mut commands = Vec::with_capacity(MAX_COMMANDS_PER_ITERATION);
+        let mut commands = Vec::with_capacity(MAX_COMMANDS);
         self.limit_buffer();
         let timer = sleep_until(tokio_instant(clock::now()));
         tokio::pin!(timer);
@@ -209,9 +209,8 @@ impl Worker {
                 Some((batch, completed)) = self.in_flight.next() => Wake::Attempt(batch, completed),
                 Some((batch, completed)) = self.read_backs.reads.next() => Wake::Read(batch, completed),
                 changed = self.close_deadlines.changed(), if self.has_handles => Wake::Close(changed),
-                count = self.command_receiver.commands.recv_many(&mut commands, MAX_COMMANDS_PER_ITERATION), if self.is_channel_open => {
-                    Wake::Commands(count)
-                }
+                count = self.commands.receiver.recv_many(&mut commands, MAX_COMMANDS),
+                    if self.is_channel_open => Wake::Commands(count),
                 () = self.exit_guard.accounting.flow_control.waiter_added() => Wake::WaiterAdded,
                 () = &mut timer, if deadline.is_some() => Wake::Deadline,
             };
@@ -232,6 +231,7 @@ impl Worker {
         self.exit_guard.publish(WorkerExit::Closed(self.settlement.report()));
     }
 
+    /// Whether the channel is closed and every event is settled.
     fn is_done(&self) -> bool {
         !self.is_channel_open
             && self.buffer.is_empty()
@@ -269,6 +269,7 @@ impl Worker {
             .min()
     }
 
+    /// Takes events into the buffer, and begins flushes.
     fn admit(&mut self, commands: impl Iterator<Item = Command>, now: Instant) {
         for command in commands {
             match command {
@@ -285,6 +286,7 @@ impl Worker {
         }
     }
 
+    /// Sends every batch that is due, as far as the pace, the concurrency limit and refusals permit.
     fn send_due(&mut self, now: Instant) {
         // The linger is pointless when no event can arrive: the channel is closed, or every put waits for a permit.
         if !self.is_channel_open
@@ -323,8 +325,8 @@ impl Worker {
     /// Sets since when the buffer is full: puts wait for permits while unsent events wait for their linger to end.
     ///
     /// A put that has just got its permit needs a moment to send its event to the worker. So the buffer is flushed only
-    /// after it was full for [`FULL_BUFFER_DELAY`] and no event arrived. Without that delay, each of the first events to
-    /// arrive after a batch is settled would be sent in a call of its own.
+    /// after it was full for [`FULL_BUFFER_DELAY`] and no event arrived. Without that delay, each of the first events
+    /// to arrive after a batch is settled would be sent in a call of its own.
     fn update_full_since(&mut self, now: Instant) {
         let is_full = self.exit_guard.accounting.flow_control.has_waiters()
             && self.buffer.has_fresh()
@@ -336,6 +338,7 @@ impl Worker {
         }
     }
 
+    /// Starts a call for a batch.
     fn send(&mut self, mut batch: Vec<PendingEvent>, now: Instant) {
         let retried = batch.iter().filter(|event| event.attempts() > 0).count();
         self.exit_guard.accounting.counters.send(batch.len(), retried);
@@ -377,7 +380,7 @@ impl Worker {
             self.closing = Some(deadlines);
             self.exit_guard.accounting.flow_control.close();
             // Commands that were sent before this are still received.
-            self.command_receiver.commands.close();
+            self.commands.receiver.close();
         }
     }
 }

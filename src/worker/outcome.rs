@@ -34,8 +34,8 @@ impl Worker {
             Ok(receipt) => self.apply_receipt(batch, &receipt, call, now),
             Err(error) => {
                 let class = error.class();
-                // The service throttles and validates only calls of an authorized caller. An error without a code may be
-                // a proxy's.
+                // The service throttles and validates only calls of an authorized caller. An error without a code may
+                // be a proxy's.
                 if matches!(class, FailureClass::Throttled | FailureClass::Poison)
                     && error.code().is_some()
                 {
@@ -69,7 +69,7 @@ impl Worker {
             let error = BatchError::new(
                 FailureClass::Transient,
                 Certainty::MaybeStored,
-                format!("the answer lists {unknown_keys} keys as unprocessed that were not sent"),
+                format!("the answer lists as unprocessed {unknown_keys} keys that were not sent"),
             );
             return self.retry_or_fail(batch, error, now);
         }
@@ -164,8 +164,8 @@ impl Worker {
         }
     }
 
-    /// Fails every queued event after a fatal error or a final refusal, which the next call would meet as well. Events in
-    /// flight get the answers of their own calls.
+    /// Fails every queued event after a fatal error or a final refusal, which the next call would meet as well. Events
+    /// in flight get the answers of their own calls.
     fn fail_queued(&mut self, cause: &Arc<BatchError>, now: Instant) {
         while let Some(mut event) = self.buffer.pop() {
             event.set_cause(cause);
@@ -230,8 +230,8 @@ impl Worker {
 
     /// Fails every event, queued or in flight, as the deadline of close has passed. Those in flight may be stored.
     ///
-    /// Events that are still in the channel fail in later iterations. The channel is only known to be empty when it says
-    /// so, as a put may be about to send.
+    /// Events that are still in the channel fail in later iterations. The channel is only known to be empty when it
+    /// says so, as a put may be about to send.
     fn fail_unsettled(&mut self, now: Instant) {
         // Calls that have completed by now count with their answers.
         while let Some((batch, completed)) = self.in_flight.next_done() {

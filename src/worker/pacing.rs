@@ -1,5 +1,5 @@
-//! Connects the worker with the [pace](crate::policy::pace): which batches may be sent, what answers show of the table's
-//! capacity, and how many events the buffer may hold.
+//! Connects the worker with the [pace](crate::policy::pace): which batches may be sent, what answers show of the
+//! table's capacity, and how many events the buffer may hold.
 
 use std::time::Instant;
 
@@ -107,6 +107,7 @@ impl Worker {
         }
     }
 
+    /// How many units of repeated events the next batch may have at `now`. Sets when to ask again if there are none.
     fn allow_repeated(&mut self, now: Instant) -> u64 {
         self.next_repeated = self.buffer.next_repeated();
         if !self.buffer.has_repeated(now) {

@@ -94,8 +94,8 @@ impl ReadBacks {
         self.waiting.pop_expired(now).map(ReadBackOutcome::unread)
     }
 
-    /// Handles a completed read: returns the events that are decided, and queues the others to be read again. `jitter` is
-    /// a random number from 0 to 1.
+    /// Handles a completed read: returns the events that are decided, and queues the others to be read again. `jitter`
+    /// is a random number from 0 to 1.
     pub(super) fn conclude(
         &mut self,
         batch: Vec<PendingEvent>,

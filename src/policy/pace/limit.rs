@@ -1,5 +1,5 @@
-//! The table's limit: its capacity as throttled answers show it, and the rate at which the [pace](super) sends because of
-//! it.
+//! The table's limit: its capacity as throttled answers show it, and the rate at which the [pace](super) sends because
+//! of it.
 //!
 //! *C* is the capacity in units per second, *e* the mean units of an event, and *r* the seconds in which the rate has
 //! risen: since it last stepped back, without the time in which the pace was not used up.
@@ -7,19 +7,19 @@
 //! # The rate
 //!
 //! - While *C* is guessed, the rate is 0.85 *C* · 2^(*r* / 0.5): it doubles twice a second until the table throttles.
-//! - Once *C* is measured, the rate is 0.85 *C* + *g* *C* *r* + max(0.008 *C*, 0.1) · max(*r* − 2, 0)³: it rises linearly
-//!   past *C*, and after 2 s ever faster, as there may be a new capacity to find.
-//! - The growth *g* is 0.3 · √(100 / *C*), and at least 0.01; and at most 0.15 (*C* / *e*) / 8, so that at least 8 events
-//!   are sent on the way back to *C*, as each step back costs at least one throttled event.
-//! - After the first measurement, and after an early throttled answer, the rate dips further: 0.25 *C* · e^(−*r* / 0.3) is
-//!   subtracted.
+//! - Once *C* is measured, the rate is 0.85 *C* + *g* *C* *r* + max(0.008 *C*, 0.1) · max(*r* − 2, 0)³: it rises
+//!   linearly past *C*, and after 2 s ever faster, as there may be a new capacity to find.
+//! - The growth *g* is 0.3 · √(100 / *C*), and at least 0.01; and at most 0.15 (*C* / *e*) / 8, so that at least 8
+//!   events are sent on the way back to *C*, as each step back costs at least one throttled event.
+//! - After the first measurement, and after an early throttled answer, the rate dips further: 0.25 *C* · e^(−*r* / 0.3)
+//!   is subtracted.
 //!
 //! An answer is *early* while *r* is below half of the time that the rate takes back to *C*: 0.15 / *g*, at most 3 s.
 //!
 //! # The capacity
 //!
-//! A *cycle* counts the accepted units since a step back. When an answer is throttled beyond the noise, the next limit is
-//! ([`Limit::after_throttling`]):
+//! A *cycle* counts the accepted units since a step back. When an answer is throttled beyond the noise, the next limit
+//! is ([`Limit::after_throttling`]):
 //!
 //! | capacity so far | throttled answer | next capacity | dips |
 //! |---|---|---|---|
@@ -33,20 +33,20 @@
 //!
 //! # The noise
 //!
-//! A throttled answer counts only if the throttled share of the recent units is at least the noise: 0.005 · √*e*, where √*e*
-//! counts as 1 to 4. It is 20 times that while answers are early, and 10 times that while *C* is guessed. A
+//! A throttled answer counts only if the throttled share of the recent units is at least the noise: 0.005 · √*e*, where
+//! √*e* counts as 1 to 4. It is 20 times that while answers are early, and 10 times that while *C* is guessed. A
 //! [busy partition](Limit::busy_partition_share) adds the share that it throttles by itself.
 
 use std::time::{Duration, Instant};
 
 use super::Units;
 
-/// The share of throttled units below which they are noise. Keys are spread over partitions by a hash, so the buckets of
-/// single partitions are empty at different times.
+/// The share of throttled units below which they are noise. Keys are spread over partitions by a hash, so the buckets
+/// of single partitions are empty at different times.
 const NOISE: f64 = 0.005;
 
-/// The noise is so many times higher while an answer is early: just after a step back the buckets of many partitions are
-/// nearly empty.
+/// The noise is so many times higher while an answer is early: just after a step back the buckets of many partitions
+/// are nearly empty.
 const NOISE_BELOW_CAPACITY: f64 = 20.0;
 
 /// The noise is so many times higher while the capacity is guessed.
@@ -89,7 +89,8 @@ const GROWTH: f64 = 0.3;
 const GROWTH_EXPONENT: f64 = 0.5;
 const MIN_GROWTH: f64 = 0.01;
 
-/// On the way back to the capacity at least so many events are sent, as each step back costs at least one throttled event.
+/// On the way back to the capacity at least so many events are sent, as each step back costs at least one throttled
+/// event.
 const EVENTS_PER_RETURN: f64 = 8.0;
 
 /// After so many seconds the rate rises ever faster, as the table may have a new capacity: by [`ACCELERATION`] of the
@@ -106,8 +107,8 @@ const DOUBLING_SECONDS: f64 = 0.5;
 /// One throttled answer reduces a guess at most to this share of the rate.
 const MIN_GUESS_SHARE: f64 = 0.4;
 
-/// The longest cycle. In a longer time the table's bucket may have been full, so that units were lost that do not show in
-/// the accepted ones.
+/// The longest cycle. In a longer time the table's bucket may have been full, so that units were lost that do not show
+/// in the accepted ones.
 const MAX_CYCLE: Duration = Duration::from_secs(8);
 
 /// A cycle measures the capacity if it took this time and has accepted the units of [`ENOUGH_EVENTS`].

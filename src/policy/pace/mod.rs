@@ -4,9 +4,9 @@
 //! # The model
 //!
 //! A table is a token bucket. It gains write units at a constant rate, its capacity; it keeps some of those that nobody
-//! uses; and it throttles while it is empty. So the bucket is empty at each throttled answer. Between two of them it goes
-//! from empty to empty: the units accepted in between, divided by the time in between, are the capacity, however many
-//! units the bucket can keep.
+//! uses; and it throttles while it is empty. So the bucket is empty at each throttled answer. Between two of them it
+//! goes from empty to empty: the units accepted in between, divided by the time in between, are the capacity, however
+//! many units the bucket can keep.
 //!
 //! # The control loop
 //!
@@ -16,10 +16,11 @@
 //! 3. After a throttled answer the rate steps back below the capacity, and then rises past it until the next one. Units
 //!    that are not used below the capacity stay in the table's bucket and are used above it, so the steps cost no
 //!    throughput. [`limit`] has the curve, and measures the capacity between two such answers.
-//! 4. A few throttled units need not mean that the whole table is at its limit. [`limit`] has the share below which they
-//!    are noise. [`recent`] finds out whether a single busy partition throttles.
-//! 5. Events that were throttled more than once say more about their partition than about the table. They do not count
-//!    for the capacity, and get a share of the pace of their own: [`repeated`].
+//! 4. A few throttled units need not mean that the whole table is at its limit. [`limit`] has the share below which
+//!    they are noise. [`recent`] finds out whether a single busy partition throttles.
+//! 5. Repeated events, those that were throttled again after their first attempt, say more about their partition than
+//!    about the table. What is throttled of them counts neither as noise nor as the table's limit, and they get a share
+//!    of the pace of their own: [`repeated`].
 //! 6. The limit is dropped after [`FORGET_AFTER`] without a throttled answer and without a batch that the pace delayed.
 //!
 //! A budget of the store's own caps the rate at all times.
@@ -34,11 +35,12 @@ use limit::Limit;
 use recent::Recent;
 use repeated::Repeated;
 
-/// The recent units have to be at least those that leave in this time, or their throttled share means nothing.
+/// The throttled share of the recent units counts only if they are at least those that are sent in this time.
 const MIN_SAMPLE: Duration = Duration::from_millis(50);
 
-/// The bucket of the pace holds the units of this time, or those of a full batch if they are more. A batch does not wait
-/// for more units than those of this time.
+/// The bucket of the pace holds the units of this time, or those of a full batch if they are more; with a budget, those
+/// that a batch waits for if they are more. A batch does not wait for more units than those of this time, or of one
+/// event.
 const BURST: Duration = Duration::from_millis(100);
 
 /// The first guess is at least of a rate of so many units per second, as a store that sends little shows little of the
@@ -75,7 +77,7 @@ pub(crate) struct Observation {
     pub(crate) first: Units,
     /// Units of events that were sent for the second time.
     pub(crate) second: Units,
-    /// Units of events that were throttled more than once before.
+    /// Units of events that were sent for the third time or more.
     pub(crate) repeated: Units,
     /// Whether the throttling may be that of one partition alone.
     pub(crate) is_of_one_partition: bool,
@@ -93,7 +95,8 @@ pub(crate) struct Units {
 /// What may be sent now.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Allowance {
-    /// A batch of at most so many units. A single event that has more may go alone: the pace then waits longer afterwards.
+    /// A batch of at most so many units. A single event that has more may go alone: the pace then waits longer
+    /// afterwards.
     Units(u64),
     /// Nothing before this moment.
     NotBefore(Instant),
@@ -194,7 +197,7 @@ impl Pace {
         full_batch.min(rate * BURST.as_secs_f64()).max(self.mean_event_units)
     }
 
-    /// What may be sent at `now` of events that were throttled more than once, with so many of them waiting.
+    /// What may be sent of repeated events at `now`, with so many of them waiting.
     pub(crate) fn allow_repeated(&mut self, waiting_events: usize, now: Instant) -> Allowance {
         let Some(rate) = self.rate(now) else { return Allowance::Units(u64::MAX) };
         let required = self.batch_units(rate).min(waiting_events as f64 * self.mean_event_units);
@@ -204,7 +207,8 @@ impl Pace {
         }
     }
 
-    /// Charges a batch that is sent. `repeated_units` are those of its `units` whose events were throttled more than once.
+    /// Charges a batch that is sent. `repeated_units` are those of its `units` whose events were sent twice or more
+    /// before.
     pub(crate) fn charge(&mut self, units: u64, repeated_units: u64, events: usize) {
         self.repeated.charge(repeated_units as f64);
         let mean = units as f64 / events.max(1) as f64;

@@ -69,8 +69,9 @@ impl Recent {
 
     /// Whether some partition is busy: it accepts less than the others.
     ///
-    /// The events of a busy partition are throttled again and again, at whatever rate they are sent. Where the whole table
-    /// is at its limit, second attempts are throttled no more often than first ones, as they go first in their batches.
+    /// The events of a busy partition are throttled again and again, at whatever rate they are sent. Where the whole
+    /// table is at its limit, second attempts are throttled no more often than first ones, as they go first in their
+    /// batches.
     pub(super) fn has_busy_partition(&self) -> bool {
         let second_share = self.second.throttled_share();
         self.second.units() >= MIN_SECOND_UNITS

@@ -1,8 +1,8 @@
-//! The share of the [pace](super) for repeated events: those that the table has throttled more than once.
+//! The share of the [pace](super) for repeated events: those that were throttled again after their first attempt.
 //!
 //! Where the whole table is at its limit, repeated events are like any other. Where one partition accepts less than the
-//! others, the repeated events are its events. Sent without limit they would fill every batch, and be throttled again. So
-//! the share shrinks while most of them are throttled, and grows while nearly all are accepted.
+//! others, the repeated events are its events. Sent without limit they would fill every batch, and be throttled again.
+//! So the share shrinks while most of them are throttled, and grows while nearly all are accepted.
 
 use std::time::{Duration, Instant};
 
@@ -44,8 +44,8 @@ impl Default for Repeated {
 }
 
 impl Repeated {
-    /// How many units may be sent at `now`, if there are `required` or more; otherwise how long to wait for them. `rate` is
-    /// that of the whole pace, in units per second.
+    /// How many units may be sent at `now`, if there are `required` or more; otherwise how long to wait for them.
+    /// `rate` is that of the whole pace, in units per second.
     pub(super) fn allow(
         &mut self,
         rate: f64,
