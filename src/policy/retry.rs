@@ -108,8 +108,8 @@ impl RetryPolicy {
     }
 }
 
-/// Backoff of an event that is throttled again after its first attempt. Without it the events of one partition that takes less than
-/// the others would fill every batch.
+/// Backoff of an event that is throttled again after its first attempt. Without it the events of one partition that
+/// takes less than the others would fill every batch.
 const THROTTLED_BACKOFF: Backoff = Backoff {
     floor: Duration::from_millis(10),
     base: Duration::from_millis(10),

@@ -133,7 +133,7 @@ impl EventStore {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future before it is ready accepts no event and takes nothing of the buffer.
+    /// Dropping the future before it is ready accepts no event, and takes nothing of the buffer's limits.
     ///
     /// # Example
     ///
@@ -259,10 +259,11 @@ impl EventStore {
     /// events of the store's whole life. It lists those that failed since the call, and the earlier ones whose tickets
     /// were dropped.
     ///
-    /// An event that fails at the deadline is maybe stored if a call with it was in flight. It is then read back
-    /// ([`read_back`](EventStoreBuilder::read_back)), which takes at most one attempt timeout more, and at most a
-    /// quarter of `deadline`. So a `deadline` of zero leaves no time for it. Tickets and report have the same answers.
-    /// Every clone may call close: all get the same report, and the earliest deadline counts.
+    /// An event that fails at the deadline is maybe stored if a call with it is in flight, or if an earlier call may
+    /// have stored it. It is then read back ([`read_back`](EventStoreBuilder::read_back)), which takes at most one
+    /// attempt timeout more, and at most a quarter of `deadline`. So a `deadline` of zero leaves no time for it.
+    /// Tickets and report have the same answers. Every clone may call close: all get the same report, and the earliest
+    /// deadline counts.
     ///
     /// Choose a deadline that leaves this time before your platform kills the process: Kubernetes and ECS wait 30 s
     /// after `SIGTERM` by default.

@@ -13,6 +13,7 @@
 //!   events are sent on the way back to *C*, as each step back costs at least one throttled event.
 //! - After the first measurement, and after an early throttled answer, the rate dips further: 0.25 *C* · e^(−*r* / 0.3)
 //!   is subtracted.
+//! - The rate is at least 0.2 and at most 10⁹ units per second.
 //!
 //! An answer is *early* while *r* is below half of the time that the rate takes back to *C*: 0.15 / *g*, at most 3 s.
 //!

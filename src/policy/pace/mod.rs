@@ -17,7 +17,9 @@
 //!    that are not used below the capacity stay in the table's bucket and are used above it, so the steps cost no
 //!    throughput. [`limit`] has the curve, and measures the capacity between two such answers.
 //! 4. A few throttled units need not mean that the whole table is at its limit. [`limit`] has the share below which
-//!    they are noise. [`recent`] finds out whether a single busy partition throttles.
+//!    they are noise. [`recent`] finds out whether a single busy partition throttles. A throttled answer also needs a
+//!    [minimum](MIN_SAMPLE) of recent units to count, and a [higher share](SEVERAL_PARTITIONS) if its throttling may be
+//!    that of one partition alone.
 //! 5. Repeated events, those that were throttled again after their first attempt, say more about their partition than
 //!    about the table. What is throttled of them counts neither as noise nor as the table's limit, and they get a share
 //!    of the pace of their own: [`repeated`].
