@@ -96,7 +96,7 @@ async fn drain(connection: &mut TcpStream, bytes: usize) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_that_has_timed_out_is_not_sent_to_its_end() {
+async fn timed_out_request_is_not_sent_to_its_end() {
     each_way(|way| async move {
         // Nothing of it is read.
         let (mut connection, tickets) = large_call(way, SHORT).await;
@@ -112,7 +112,7 @@ async fn a_request_that_has_timed_out_is_not_sent_to_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_of_which_a_part_never_left_was_not_stored() {
+async fn request_cut_off_while_sending_is_not_stored() {
     each_way(|way| async move {
         let (mut connection, tickets) = large_call(way, SHORT).await;
         connection.read_exact(&mut vec![0; 1 << 16]).await.unwrap();
@@ -126,7 +126,7 @@ async fn a_request_of_which_a_part_never_left_was_not_stored() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_to_a_request_that_has_not_left_is_not_its_answer() {
+async fn response_before_the_request_was_sent_is_not_accepted() {
     each_way(|way| async move {
         let (mut connection, tickets) = large_call(way, SHORT).await;
         connection.read_exact(&mut vec![0; 1 << 16]).await.unwrap();
@@ -139,7 +139,7 @@ async fn an_answer_to_a_request_that_has_not_left_is_not_its_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_has_the_whole_attempt_time_out_however_slowly_it_is_taken() {
+async fn slowly_read_request_may_use_the_whole_attempt_timeout() {
     each_way(|way| async move {
         let (mut connection, tickets) = large_call(way, TIME_LIMIT).await;
         // Longer than the SDK waits for a stream that stands still: the first half is read in bits, and

@@ -166,23 +166,23 @@ macro_rules! contract {
 }
 
 contract! {
-    a_key_is_a_time_and_twelve_digits
-    a_body_is_the_text_that_serde_json_makes
+    key_is_a_time_and_twelve_digits
+    body_is_the_text_of_serde_json
     success_reaches_the_caller
-    an_error_reaches_the_caller
-    a_thousand_events_of_four_tasks_are_stored_once_each
-    a_json_text_is_stored_byte_for_byte
-    every_character_survives
-    the_largest_body_is_stored_and_a_larger_one_refused
-    twenty_five_of_the_largest_bodies_are_stored_at_once
-    the_largest_bodies_that_double_on_the_wire_are_stored
-    the_units_charged_are_those_that_events_are_counted_with
-    a_table_with_another_key_is_refused
-    a_missing_table_is_refused
-    a_table_is_created_once
-    a_flushed_event_is_seen_by_a_scan
-    a_close_reports_what_was_stored
-    two_writers_in_the_same_table_never_overwrite_each_other
+    error_reaches_the_caller
+    thousand_events_of_four_tasks_are_each_stored_once
+    json_text_is_stored_byte_for_byte
+    every_character_is_stored_unchanged
+    largest_body_is_stored_and_larger_one_refused
+    twenty_five_largest_bodies_are_stored_in_one_call
+    largest_bodies_that_double_when_encoded_are_stored
+    consumed_write_units_match_the_count
+    table_with_another_key_is_refused
+    missing_table_is_refused
+    table_is_created_once
+    flushed_event_is_seen_by_a_scan
+    close_reports_what_was_stored
+    two_writers_never_overwrite_each_other
 }
 
 async fn in_time(case: impl Future<Output = ()>) {
@@ -191,7 +191,7 @@ async fn in_time(case: impl Future<Output = ()>) {
 
 // The tests of the npm module had these four.
 
-async fn a_key_is_a_time_and_twelve_digits(engine: &Engine) {
+async fn key_is_a_time_and_twelve_digits(engine: &Engine) {
     let store = engine.store().writer_id(50_885).start().await.unwrap();
     let stored = store.put(&json!({ "foo": "bar" })).await.unwrap().await.unwrap();
 
@@ -208,7 +208,7 @@ async fn a_key_is_a_time_and_twelve_digits(engine: &Engine) {
     assert_eq!(&key[18..23], "50885");
 }
 
-async fn a_body_is_the_text_that_serde_json_makes(engine: &Engine) {
+async fn body_is_the_text_of_serde_json(engine: &Engine) {
     let store = engine.store().start().await.unwrap();
     let event = json!({ "foo": "bar", "list": [1, 2.5, null, true], "nested": { "a": {} } });
     let stored = store.put(&event).await.unwrap().await.unwrap();
@@ -225,7 +225,7 @@ async fn success_reaches_the_caller(engine: &Engine) {
     assert_eq!(engine.body(key).await.unwrap(), r#"{"foo":"bar"}"#);
 }
 
-async fn an_error_reaches_the_caller(engine: &Engine) {
+async fn error_reaches_the_caller(engine: &Engine) {
     let store = engine.store().start().await.unwrap();
     engine.client.delete_table().table_name(&engine.table).send().await.unwrap();
     let ticket = store.put(&json!({ "foo": "bar" })).await.unwrap();
@@ -241,7 +241,7 @@ async fn an_error_reaches_the_caller(engine: &Engine) {
 
 // Every event, once, and as it was.
 
-async fn a_thousand_events_of_four_tasks_are_stored_once_each(engine: &Engine) {
+async fn thousand_events_of_four_tasks_are_each_stored_once(engine: &Engine) {
     let store = engine.store().start().await.unwrap();
     let tasks = (0..4).map(|task| {
         let store = store.clone();
@@ -264,7 +264,7 @@ async fn a_thousand_events_of_four_tasks_are_stored_once_each(engine: &Engine) {
     assert_eq!(engine.rows().await, stored);
 }
 
-async fn a_json_text_is_stored_byte_for_byte(engine: &Engine) {
+async fn json_text_is_stored_byte_for_byte(engine: &Engine) {
     let store = engine.store().start().await.unwrap();
     for text in [
         "{ \"foo\" :\t\"bar\",\r\n  \"foo\": 1.0 }",
@@ -282,7 +282,7 @@ async fn a_json_text_is_stored_byte_for_byte(engine: &Engine) {
     assert_eq!(engine.rows().await.len(), 5);
 }
 
-async fn every_character_survives(engine: &Engine) {
+async fn every_character_is_stored_unchanged(engine: &Engine) {
     let store = engine.store().start().await.unwrap();
     let ascii: String = (0..128).map(char::from).collect();
     let texts = [
@@ -310,7 +310,7 @@ fn text_of(json_bytes: usize) -> String {
     "a".repeat(json_bytes - 2)
 }
 
-async fn the_largest_body_is_stored_and_a_larger_one_refused(engine: &Engine) {
+async fn largest_body_is_stored_and_larger_one_refused(engine: &Engine) {
     assert_eq!(MAX_BODY_BYTES, 409_566);
     let store = engine.store().start().await.unwrap();
     let too_large = text_of(409_567);
@@ -350,11 +350,11 @@ async fn store_a_batch_of(engine: &Engine, text: &str) -> u64 {
     store.stats().batches
 }
 
-async fn twenty_five_of_the_largest_bodies_are_stored_at_once(engine: &Engine) {
+async fn twenty_five_largest_bodies_are_stored_in_one_call(engine: &Engine) {
     assert_eq!(store_a_batch_of(engine, &text_of(409_566)).await, 1);
 }
 
-async fn the_largest_bodies_that_double_on_the_wire_are_stored(engine: &Engine) {
+async fn largest_bodies_that_double_when_encoded_are_stored(engine: &Engine) {
     // Two bytes each as JSON, four each as JSON in JSON: 20 MB, which no single call takes.
     let quotes = "\"".repeat((409_566 - 2) / 2);
     assert_eq!(store_a_batch_of(engine, &quotes).await, 2);
@@ -362,7 +362,7 @@ async fn the_largest_bodies_that_double_on_the_wire_are_stored(engine: &Engine) 
 
 // The table.
 
-async fn the_units_charged_are_those_that_events_are_counted_with(engine: &Engine) {
+async fn consumed_write_units_match_the_count(engine: &Engine) {
     let store = engine.store().return_consumed_capacity(true).start().await.unwrap();
     let mut counted = 0;
     // An item of 1,024 bytes is a body of 990.
@@ -377,7 +377,7 @@ async fn the_units_charged_are_those_that_events_are_counted_with(engine: &Engin
     assert_eq!(unasked.stats().consumed_write_units, 0.0);
 }
 
-async fn a_table_with_another_key_is_refused(engine: &Engine) {
+async fn table_with_another_key_is_refused(engine: &Engine) {
     use KeyType::{Hash, Range};
     use ScalarAttributeType::{B, N, S};
     let cases: [(&str, &[_], _); 5] = [
@@ -407,7 +407,7 @@ async fn a_table_with_another_key_is_refused(engine: &Engine) {
     }
 }
 
-async fn a_missing_table_is_refused(engine: &Engine) {
+async fn missing_table_is_refused(engine: &Engine) {
     let missing = engine.other_table("missing");
     let error = engine.store().table(&missing).start().await.unwrap_err();
     assert!(
@@ -416,7 +416,7 @@ async fn a_missing_table_is_refused(engine: &Engine) {
     );
 }
 
-async fn a_table_is_created_once(engine: &Engine) {
+async fn table_is_created_once(engine: &Engine) {
     for (suffix, capacity) in [
         ("on-demand", Capacity::OnDemand),
         ("provisioned", Capacity::Provisioned { read_units: 5, write_units: 7 }),
@@ -453,7 +453,7 @@ async fn a_table_is_created_once(engine: &Engine) {
 
 // The ends.
 
-async fn a_flushed_event_is_seen_by_a_scan(engine: &Engine) {
+async fn flushed_event_is_seen_by_a_scan(engine: &Engine) {
     // So long a linger that only the flush can be the reason why an event is sent.
     let store = engine.store().linger(Duration::from_secs(30)).start().await.unwrap();
     for round in 1..=3 {
@@ -467,7 +467,7 @@ async fn a_flushed_event_is_seen_by_a_scan(engine: &Engine) {
     }
 }
 
-async fn a_close_reports_what_was_stored(engine: &Engine) {
+async fn close_reports_what_was_stored(engine: &Engine) {
     let store = engine.store().linger(Duration::from_secs(30)).start().await.unwrap();
     for number in 0..310 {
         drop(store.put(&json!({ "number": number })).await.unwrap());
@@ -481,7 +481,7 @@ async fn a_close_reports_what_was_stored(engine: &Engine) {
     assert_eq!(engine.rows().await.len(), 310);
 }
 
-async fn two_writers_in_the_same_table_never_overwrite_each_other(engine: &Engine) {
+async fn two_writers_never_overwrite_each_other(engine: &Engine) {
     let first = engine.store().writer_id(1).start().await.unwrap();
     let second = engine.store().writer_id(2).start().await.unwrap();
     let mut puts = Vec::new();
@@ -508,7 +508,7 @@ async fn two_writers_in_the_same_table_never_overwrite_each_other(engine: &Engin
 // What only the embedded engine can do.
 
 #[tokio::test]
-async fn a_table_in_a_file_is_there_when_it_is_opened_again() {
+async fn table_in_a_file_keeps_its_events_when_reopened() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("events.sqlite");
     let mut stored = BTreeMap::new();

@@ -77,14 +77,14 @@ fn web_identity(service: SocketAddr, token: &std::path::Path) -> Vec<(&'static s
 }
 
 #[tokio::test]
-async fn a_role_is_assumed_with_the_attempts_that_the_environment_allows() {
+async fn role_is_assumed_with_the_attempts_of_the_environment() {
     in_time(async {
         let (service, calls) = security_token_service(3).await;
         let token = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(token.path(), "token").unwrap();
         let mut environment = web_identity(service, token.path());
         environment.push(("AWS_MAX_ATTEMPTS", "4".to_owned()));
-        let test = "a_role_is_assumed_with_the_attempts_that_the_environment_allows";
+        let test = "role_is_assumed_with_the_attempts_of_the_environment";
         if !in_environment(test, environment).await {
             assert_eq!(calls.load(Ordering::Relaxed), 4);
             return;
@@ -100,14 +100,13 @@ async fn a_role_is_assumed_with_the_attempts_that_the_environment_allows() {
 
 /// The SDK's chain, loaded by the caller, keeps its own three attempts.
 #[tokio::test]
-async fn a_loaded_configuration_assumes_its_role_with_retries() {
+async fn loaded_configuration_assumes_its_role_with_retries() {
     in_time(async {
         let (service, calls) = security_token_service(2).await;
         let token = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(token.path(), "token").unwrap();
         let environment = web_identity(service, token.path());
-        if !in_environment("a_loaded_configuration_assumes_its_role_with_retries", environment)
-            .await
+        if !in_environment("loaded_configuration_assumes_its_role_with_retries", environment).await
         {
             assert_eq!(calls.load(Ordering::Relaxed), 3);
             return;
@@ -147,7 +146,7 @@ impl ProvideCredentials for Provider {
 }
 
 #[tokio::test]
-async fn a_provider_that_the_builder_is_given_is_asked() {
+async fn provider_given_to_the_builder_is_used() {
     in_time(async {
         let endpoint = Endpoint::start([]).await;
         endpoint.accept_only("MINE");
@@ -195,7 +194,7 @@ fn hanging() -> (Provider, SdkConfig) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_load_that_hangs_does_not_outlive_its_store_for_long() {
+async fn hanging_credentials_load_ends_soon_after_its_store() {
     let (provider, config) = hanging();
     let store = EventStore::builder().table(TABLE).sdk_config(&config).check_table(false);
     let store = Box::pin(store.start()).await.unwrap();
@@ -209,7 +208,7 @@ async fn a_load_that_hangs_does_not_outlive_its_store_for_long() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_load_of_credentials_that_hangs_is_begun_anew() {
+async fn hanging_credentials_load_is_restarted() {
     let (provider, config) = hanging();
     for is_handed_in in [false, true] {
         provider.asked.store(0, Ordering::Relaxed);
@@ -227,9 +226,9 @@ async fn a_load_of_credentials_that_hangs_is_begun_anew() {
 }
 
 #[tokio::test]
-async fn without_a_region_the_start_says_where_to_give_one() {
+async fn start_without_a_region_says_where_to_set_it() {
     in_time(async {
-        if in_environment("without_a_region_the_start_says_where_to_give_one", []).await {
+        if in_environment("start_without_a_region_says_where_to_set_it", []).await {
             let store = EventStore::builder().table(TABLE).credentials("test", "test");
             let error = store.start().await.unwrap_err();
             assert_eq!(
@@ -243,9 +242,9 @@ async fn without_a_region_the_start_says_where_to_give_one() {
 }
 
 #[tokio::test]
-async fn without_credentials_the_start_says_where_to_give_them() {
+async fn start_without_credentials_says_where_to_set_them() {
     in_time(async {
-        if in_environment("without_credentials_the_start_says_where_to_give_them", []).await {
+        if in_environment("start_without_credentials_says_where_to_set_them", []).await {
             let endpoint = Endpoint::start([]).await;
             let store =
                 EventStore::builder().table(TABLE).region("us-east-1").endpoint_url(endpoint.url());
@@ -265,9 +264,9 @@ async fn without_credentials_the_start_says_where_to_give_them() {
 }
 
 #[tokio::test]
-async fn without_credentials_an_event_is_not_stored_and_says_why() {
+async fn event_without_credentials_is_not_stored_and_says_why() {
     in_time(async {
-        if in_environment("without_credentials_an_event_is_not_stored_and_says_why", []).await {
+        if in_environment("event_without_credentials_is_not_stored_and_says_why", []).await {
             let endpoint = Endpoint::start([]).await;
             let store = EventStore::builder()
                 .table(TABLE)

@@ -54,7 +54,7 @@ const MARKER: &str = "w0nt-be-t0ld";
 // What comes back unprocessed.
 
 #[tokio::test]
-async fn an_unprocessed_part_is_sent_again_until_it_is_stored_and_nothing_else_is() {
+async fn unprocessed_items_alone_are_retried_until_stored() {
     in_time(async {
         let endpoint = Endpoint::start([
             Reply::Unprocessed(Selector::Places(vec![17, 3, 20, 8, 0])),
@@ -88,7 +88,7 @@ async fn an_unprocessed_part_is_sent_again_until_it_is_stored_and_nothing_else_i
 }
 
 #[tokio::test]
-async fn batches_that_come_back_whole_are_sent_again_until_they_stay() {
+async fn wholly_unprocessed_batches_are_retried_until_stored() {
     in_time(async {
         let back = || Reply::Unprocessed(Selector::All);
         let endpoint = Endpoint::start([back(), back(), back()]).await;
@@ -107,7 +107,7 @@ async fn batches_that_come_back_whole_are_sent_again_until_they_stay() {
 }
 
 #[tokio::test]
-async fn what_always_comes_back_is_given_up_as_not_stored() {
+async fn always_unprocessed_event_fails_as_not_stored() {
     in_time(async {
         let endpoint =
             Endpoint::start(Script::always(Reply::Unprocessed(Selector::Places(vec![1])))).await;
@@ -135,7 +135,7 @@ async fn what_always_comes_back_is_given_up_as_not_stored() {
 }
 
 #[tokio::test]
-async fn an_unprocessed_key_that_was_never_sent_makes_the_whole_answer_worthless() {
+async fn unknown_unprocessed_key_invalidates_the_whole_response() {
     in_time(async {
         let stranger = || Reply::Unprocessed(Selector::PlacesAndStranger(vec![]));
         stored_after(Transport::Http, [stranger(), stranger()]).await;
@@ -149,7 +149,7 @@ async fn an_unprocessed_key_that_was_never_sent_makes_the_whole_answer_worthless
 }
 
 #[tokio::test]
-async fn a_worthless_answer_leaves_those_that_it_lists_maybe_stored_as_well() {
+async fn invalid_response_leaves_its_listed_events_maybe_stored() {
     in_time(async {
         let mixed_up = Reply::Unprocessed(Selector::PlacesAndStranger(vec![0])).once_applied();
         let denied = Reply::error(400, "AccessDeniedException");
@@ -165,7 +165,7 @@ async fn a_worthless_answer_leaves_those_that_it_lists_maybe_stored_as_well() {
 // Errors that pass.
 
 #[tokio::test]
-async fn a_batch_refused_for_now_is_stored_when_the_refusals_end() {
+async fn temporarily_refused_batch_is_stored_when_refusals_end() {
     in_time(async {
         for code in [
             "ProvisionedThroughputExceededException",
@@ -181,7 +181,7 @@ async fn a_batch_refused_for_now_is_stored_when_the_refusals_end() {
 }
 
 #[tokio::test]
-async fn a_batch_is_stored_when_the_service_is_well_again() {
+async fn batch_is_stored_when_server_errors_end() {
     in_time(async {
         for failed in [
             Reply::error(500, "InternalServerError"),
@@ -196,7 +196,7 @@ async fn a_batch_is_stored_when_the_service_is_well_again() {
 }
 
 #[tokio::test]
-async fn a_broken_connection_leads_to_one_row_under_the_same_key() {
+async fn broken_connection_leaves_one_row_under_the_same_key() {
     in_time(async {
         for broken in [Reply::HangUp, Reply::CutShort] {
             stored_after(Transport::Http, [broken.clone()]).await;
@@ -209,17 +209,17 @@ async fn a_broken_connection_leads_to_one_row_under_the_same_key() {
 }
 
 #[tokio::test]
-async fn a_call_that_hangs_is_dropped_and_its_events_are_sent_again() {
+async fn hanging_call_is_dropped_and_its_events_are_retried() {
     in_time(stored_after(Transport::Http, [Reply::Hang])).await;
 }
 
 #[tokio::test]
-async fn a_call_that_hangs_after_it_was_applied_leads_to_one_row() {
+async fn call_hanging_after_it_was_applied_leaves_one_row() {
     in_time(stored_after(Transport::Http, [Reply::Hang.once_applied()])).await;
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_is_still_known_by_its_request_id() {
+async fn truncated_response_keeps_its_request_id() {
     in_time(async {
         let endpoint = Endpoint::start([Reply::CutShort]).await;
         let store = brisk(endpoint.store()).read_back(false).max_attempts(1).start().await.unwrap();
@@ -249,7 +249,7 @@ const NO_ACKNOWLEDGEMENTS: [(u16, &str); 14] = [
 ];
 
 #[tokio::test]
-async fn an_answer_without_an_acknowledgement_is_asked_for_again() {
+async fn response_without_acknowledgement_is_retried() {
     in_time(async {
         for (status, body) in NO_ACKNOWLEDGEMENTS {
             let unreadable = Reply::raw(status, body);
@@ -260,7 +260,7 @@ async fn an_answer_without_an_acknowledgement_is_asked_for_again() {
 }
 
 #[tokio::test]
-async fn without_an_acknowledgement_nothing_is_called_stored() {
+async fn event_without_acknowledgement_is_maybe_stored() {
     in_time(async {
         for (status, body) in NO_ACKNOWLEDGEMENTS {
             for reply in [Reply::raw(status, body), Reply::raw(status, body).once_applied()] {
@@ -278,7 +278,7 @@ async fn without_an_acknowledgement_nothing_is_called_stored() {
 }
 
 #[tokio::test]
-async fn an_empty_list_of_unprocessed_items_is_as_good_as_none() {
+async fn empty_unprocessed_list_acknowledges_the_batch() {
     in_time(async {
         let taken = Reply::raw(200, r#"{"UnprocessedItems":{"events":[]}}"#).once_applied();
         let endpoint = Endpoint::start([taken]).await;
@@ -293,7 +293,7 @@ async fn an_empty_list_of_unprocessed_items_is_as_good_as_none() {
 // Errors that do not pass.
 
 #[tokio::test]
-async fn a_refusal_is_final_when_it_has_stood_for_its_time() {
+async fn refusal_is_final_after_the_refusal_timeout() {
     in_time(async {
         for (status, code) in [
             (400, "AccessDeniedException"),
@@ -325,7 +325,7 @@ async fn a_refusal_is_final_when_it_has_stood_for_its_time() {
 }
 
 #[tokio::test]
-async fn an_invalid_batch_is_taken_apart_until_each_event_was_refused_by_itself() {
+async fn invalid_batch_is_split_until_each_event_is_refused_alone() {
     in_time(async {
         let refusal = Reply::error(400, "ValidationException");
         let endpoint = Endpoint::start(Script::always(refusal)).await;
@@ -344,7 +344,7 @@ async fn an_invalid_batch_is_taken_apart_until_each_event_was_refused_by_itself(
 }
 
 #[tokio::test]
-async fn a_final_refusal_fails_every_queued_event_and_no_later_one() {
+async fn final_refusal_fails_every_queued_event_and_no_later_one() {
     in_time(async {
         let denied = Reply::error(400, "AccessDeniedException");
         let endpoint = Endpoint::start(Script::always(denied)).await;
@@ -371,7 +371,7 @@ async fn a_final_refusal_fails_every_queued_event_and_no_later_one() {
 }
 
 #[tokio::test]
-async fn one_refusal_among_many_calls_costs_no_event() {
+async fn one_refusal_among_many_calls_loses_no_event() {
     in_time(async {
         for code in ["AccessDeniedException", "UnrecognizedClientException"] {
             let refused = (0..20).map(|_| Reply::Ok).chain([Reply::error(400, code)]);
@@ -387,7 +387,7 @@ async fn one_refusal_among_many_calls_costs_no_event() {
 }
 
 #[tokio::test]
-async fn an_invalid_event_fails_alone_and_its_neighbours_are_stored() {
+async fn invalid_event_fails_alone_and_its_neighbours_are_stored() {
     in_time(async {
         for guilty in [vec![7], vec![0, 24], vec![3, 4, 5, 20]] {
             let bodies = guilty.iter().map(|&number| body(number));
@@ -426,7 +426,7 @@ async fn an_invalid_event_fails_alone_and_its_neighbours_are_stored() {
 }
 
 #[tokio::test]
-async fn a_service_that_calls_everything_invalid_is_asked_about_each_event_alone() {
+async fn service_rejecting_everything_is_sent_each_event_alone() {
     in_time(async {
         let invalid = Reply::error(400, "ValidationException");
         let endpoint = Endpoint::start(Script::always(invalid)).await;
@@ -448,7 +448,7 @@ async fn a_service_that_calls_everything_invalid_is_asked_about_each_event_alone
 }
 
 #[tokio::test]
-async fn once_an_event_is_maybe_stored_a_later_refusal_does_not_unsay_it() {
+async fn maybe_stored_event_stays_so_after_a_refusal() {
     in_time(async {
         for lost in [
             Reply::HangUp,
@@ -493,7 +493,7 @@ async fn told_at_the_deadline(failure: Reply) -> (WriteError, Endpoint) {
 }
 
 #[tokio::test]
-async fn a_service_that_fails_until_the_deadline_leaves_the_event_maybe_stored() {
+async fn server_errors_until_the_deadline_leave_event_maybe_stored() {
     in_time(async {
         let failure = Reply::error(500, "InternalServerError");
         let (error, endpoint) = told_at_the_deadline(failure).await;
@@ -507,7 +507,7 @@ async fn a_service_that_fails_until_the_deadline_leaves_the_event_maybe_stored()
 }
 
 #[tokio::test]
-async fn a_service_that_throttles_until_the_deadline_leaves_the_event_not_stored() {
+async fn throttling_until_the_deadline_leaves_event_not_stored() {
     in_time(async {
         let code = "ProvisionedThroughputExceededException";
         let (error, _endpoint) = told_at_the_deadline(Reply::error(400, code)).await;
@@ -518,7 +518,7 @@ async fn a_service_that_throttles_until_the_deadline_leaves_the_event_not_stored
 }
 
 #[tokio::test]
-async fn a_call_that_hangs_past_the_deadline_is_waited_for_and_not_repeated() {
+async fn call_hanging_past_the_deadline_is_awaited_and_not_retried() {
     in_time(async {
         let endpoint = Endpoint::start(Script::always(Reply::Hang)).await;
         let store = brisk(endpoint.store())
@@ -536,7 +536,7 @@ async fn a_call_that_hangs_past_the_deadline_is_waited_for_and_not_repeated() {
 }
 
 #[tokio::test]
-async fn a_close_in_the_middle_of_a_call_that_hangs_reports_its_events_as_maybe_stored() {
+async fn close_during_a_hanging_call_reports_events_maybe_stored() {
     in_time(async {
         let endpoint = Endpoint::start(Script::always(Reply::Hang.once_applied())).await;
         let store = brisk(endpoint.store())
@@ -587,7 +587,7 @@ fn store_without_endpoint() -> EventStoreBuilder {
 }
 
 #[tokio::test]
-async fn an_event_that_never_found_a_connection_is_not_stored() {
+async fn event_without_any_connection_is_not_stored() {
     in_time(async {
         let (_socket, url) = deaf_port();
         let store = store_without_endpoint().endpoint_url(url).check_table(false);
@@ -608,7 +608,7 @@ async fn an_event_that_never_found_a_connection_is_not_stored() {
 }
 
 #[tokio::test]
-async fn an_event_behind_a_name_that_nobody_knows_is_not_stored() {
+async fn event_for_an_unresolvable_host_is_not_stored() {
     in_time(async {
         let store = store_without_endpoint()
             .endpoint_url("http://nobody.invalid:1")
@@ -627,7 +627,7 @@ async fn an_event_behind_a_name_that_nobody_knows_is_not_stored() {
 // All of it at once.
 
 #[tokio::test]
-async fn whatever_goes_wrong_in_between_each_ticket_tells_the_truth() {
+async fn tickets_match_the_table_after_mixed_failures() {
     in_time(async {
         let throttling = [
             Reply::Unprocessed(Selector::Places(vec![24, 0, 12, 5])),
@@ -672,7 +672,7 @@ async fn whatever_goes_wrong_in_between_each_ticket_tells_the_truth() {
 }
 
 #[tokio::test]
-async fn bodies_that_double_on_the_wire_go_in_batches_of_less_than_16_mb() {
+async fn batches_of_bodies_that_double_stay_below_16_mb() {
     in_time(async {
         let endpoint = Endpoint::start([]).await;
         let store = brisk(endpoint.store()).attempt_timeout(TIME_LIMIT).start().await.unwrap();
@@ -718,7 +718,7 @@ impl Intercept for Changes {
 }
 
 #[tokio::test]
-async fn a_request_that_is_not_known_to_be_repeatable_goes_through_the_sdk() {
+async fn request_changed_by_an_interceptor_goes_through_the_sdk() {
     in_time(async {
         for (name, value) in [("x-team", "billing"), ("content-type", "application/x-amz-json-1.1")]
         {
@@ -766,7 +766,7 @@ async fn client_requests(way: dynamodb_eventstore::Transport) -> u32 {
 }
 
 #[tokio::test]
-async fn the_transport_can_be_chosen_by_hand() {
+async fn transport_setting_decides_who_sends() {
     in_time(async {
         use dynamodb_eventstore::Transport;
         assert_eq!(client_requests(Transport::Sdk).await, 3);
@@ -795,7 +795,7 @@ impl ProvideCredentials for Slow {
 }
 
 #[tokio::test]
-async fn a_first_request_that_fails_does_not_turn_the_direct_way_off() {
+async fn failed_first_request_keeps_the_direct_transport() {
     in_time(async {
         let endpoint = Endpoint::start([]).await;
         // The SDK's own time-out ends the first attempts before there are credentials.
@@ -820,7 +820,7 @@ async fn a_first_request_that_fails_does_not_turn_the_direct_way_off() {
 }
 
 #[tokio::test]
-async fn an_invalid_endpoint_has_the_address_found_anew() {
+async fn invalid_endpoint_error_resolves_the_address_again() {
     in_time(async {
         for status in [400, 421] {
             let wrong = Reply::error(status, "InvalidEndpointException");
@@ -857,7 +857,7 @@ impl Intercept for Mock {
 }
 
 #[tokio::test]
-async fn a_client_that_answers_by_itself_is_asked_for_each_answer() {
+async fn mocked_client_answers_every_call() {
     in_time(async {
         // What went past the client would fail.
         let failing = Reply::error(500, "InternalServerError");
@@ -881,7 +881,7 @@ async fn a_client_that_answers_by_itself_is_asked_for_each_answer() {
 }
 
 #[tokio::test]
-async fn the_log_says_by_which_way_calls_go() {
+async fn log_names_the_transport_once() {
     in_time(async {
         use dynamodb_eventstore::Transport;
         for (way, said) in [
@@ -907,7 +907,7 @@ fn eager_sdk(endpoint: &Endpoint) -> SdkConfig {
 }
 
 #[tokio::test]
-async fn one_attempt_is_one_request_however_the_client_is_set_up() {
+async fn one_attempt_is_one_request_for_every_client_setup() {
     in_time(async {
         for way in ["configuration", "sdk_config", "client"] {
             let endpoint = Endpoint::start([
@@ -934,7 +934,7 @@ async fn one_attempt_is_one_request_however_the_client_is_set_up() {
 }
 
 #[tokio::test]
-async fn a_time_out_of_the_sdk_itself_leaves_the_event_maybe_stored() {
+async fn timeout_of_the_sdk_leaves_event_maybe_stored() {
     in_time(async {
         let endpoint = Endpoint::start([Reply::Hang.once_applied()]).await;
         let timeouts = TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build();
@@ -1035,7 +1035,7 @@ fn echoing(message: &'static str) -> Reply {
 }
 
 #[tokio::test]
-async fn an_echo_of_the_request_in_the_words_of_dynamodb_is_not_passed_on() {
+async fn request_echoed_by_dynamodb_is_redacted() {
     in_time(keeps_the_marker_to_itself(echoing(
         "1 validation error detected: Value '{events=[com.amazonaws.dynamodb.v20120810.WriteRequest\
          (PutRequest=PutRequest(Item={body=AttributeValue: {S:<body>}}))]}' at 'requestItems' \
@@ -1045,7 +1045,7 @@ async fn an_echo_of_the_request_in_the_words_of_dynamodb_is_not_passed_on() {
 }
 
 #[tokio::test]
-async fn an_echo_in_braces_before_a_quoted_value_is_not_passed_on() {
+async fn echo_in_braces_before_a_quoted_value_is_redacted() {
     in_time(keeps_the_marker_to_itself(echoing(
         "The item {body=<body>} is not valid: Value 'S' is not one of these",
     )))
@@ -1053,7 +1053,7 @@ async fn an_echo_in_braces_before_a_quoted_value_is_not_passed_on() {
 }
 
 #[tokio::test]
-async fn an_echo_in_single_quotes_is_not_passed_on() {
+async fn echo_in_single_quotes_is_redacted() {
     in_time(keeps_the_marker_to_itself(echoing(
         "One or more parameter values were invalid: the attribute '<body>' is not valid",
     )))
@@ -1061,13 +1061,13 @@ async fn an_echo_in_single_quotes_is_not_passed_on() {
 }
 
 #[tokio::test]
-async fn an_echo_of_a_bare_text_is_not_passed_on() {
+async fn unquoted_echo_is_redacted() {
     in_time(keeps_the_marker_to_itself(echoing("Supplied AttributeValue is not valid: <body>")))
         .await;
 }
 
 #[tokio::test]
-async fn an_answer_that_holds_the_event_is_not_passed_on() {
+async fn event_in_an_unreadable_response_is_redacted() {
     in_time(async {
         for (status, body) in [
             (200, "w0nt-be-t0ld"),
@@ -1089,7 +1089,7 @@ async fn an_answer_that_holds_the_event_is_not_passed_on() {
 }
 
 #[tokio::test]
-async fn neither_success_nor_a_lost_call_tells_what_was_in_it() {
+async fn neither_success_nor_lost_call_reveals_the_event() {
     in_time(async {
         for reply in [
             Reply::Unprocessed(Selector::All),
@@ -1116,7 +1116,7 @@ async fn neither_success_nor_a_lost_call_tells_what_was_in_it() {
 }
 
 #[tokio::test]
-async fn no_debug_output_shows_a_password_or_a_secret() {
+async fn debug_output_shows_no_password_or_secret() {
     in_time(async {
         let url = "http://user:hunter2@127.0.0.1:1";
         let config = SdkConfig::builder()
@@ -1160,7 +1160,7 @@ async fn start_error(script: Script) -> StartError {
 }
 
 #[tokio::test]
-async fn a_table_with_another_key_is_refused_in_words_that_say_what_it_has_and_should_have() {
+async fn wrong_key_error_names_found_and_expected_key() {
     in_time(async {
         let id = KeyPart { name: "id", ..EVENT_KEY };
         let number = KeyPart { of_type: "N", ..EVENT_KEY };
@@ -1186,7 +1186,7 @@ async fn a_table_with_another_key_is_refused_in_words_that_say_what_it_has_and_s
 }
 
 #[tokio::test]
-async fn a_missing_table_is_named_with_its_region_and_how_to_create_it() {
+async fn missing_table_error_names_region_and_create_command() {
     in_time(async {
         let endpoint = Endpoint::start([]).await;
         let error = endpoint.store().table("evnets").start().await.unwrap_err();
@@ -1199,7 +1199,7 @@ async fn a_missing_table_is_named_with_its_region_and_how_to_create_it() {
 }
 
 #[tokio::test]
-async fn a_table_that_is_being_created_is_not_written_to_yet() {
+async fn table_being_created_refuses_the_start() {
     in_time(async {
         let creating = Described::creating();
         let error = start_error(Script::of([]).describing(creating)).await;
@@ -1209,7 +1209,7 @@ async fn a_table_that_is_being_created_is_not_written_to_yet() {
 }
 
 #[tokio::test]
-async fn a_role_that_may_not_describe_the_table_may_still_write() {
+async fn role_without_describe_permission_may_still_write() {
     in_time(async {
         let denied = Described::Error { status: 400, code: "AccessDeniedException" };
         let endpoint = Endpoint::start(Script::of([]).describing(denied)).await;
@@ -1220,7 +1220,7 @@ async fn a_role_that_may_not_describe_the_table_may_still_write() {
 }
 
 #[tokio::test]
-async fn a_hiccup_while_the_table_is_described_does_not_stop_the_start() {
+async fn transient_describe_failure_does_not_stop_the_start() {
     in_time(async {
         let hiccup = Described::Error { status: 500, code: "InternalServerError" };
         let endpoint = Endpoint::start(Script::of([]).first_describing([hiccup])).await;
@@ -1231,7 +1231,7 @@ async fn a_hiccup_while_the_table_is_described_does_not_stop_the_start() {
 }
 
 #[tokio::test]
-async fn a_service_that_cannot_be_asked_about_the_table_is_an_error_with_its_cause() {
+async fn persistent_describe_failure_is_a_start_error_with_cause() {
     in_time(async {
         let failure = Described::Error { status: 500, code: "InternalServerError" };
         let said = start_error(Script::of([]).describing(failure)).await.to_string();

@@ -58,7 +58,7 @@ fn was_reset(end: io::Result<usize>) -> bool {
 }
 
 #[tokio::test]
-async fn an_answer_cut_short_ends_with_the_connection_closed() {
+async fn truncated_response_closes_the_connection() {
     in_time(async {
         let endpoint = Endpoint::start(Script::of([Reply::CutShort]).unsigned()).await;
         let (answer, end) = talk(&endpoint, &put_request(|length| length)).await;
@@ -70,7 +70,7 @@ async fn an_answer_cut_short_ends_with_the_connection_closed() {
 }
 
 #[tokio::test]
-async fn an_answer_reset_in_the_middle_ends_with_a_reset() {
+async fn reset_in_response_ends_with_a_reset() {
     in_time(async {
         let endpoint =
             Endpoint::start(Script::of([Reply::ResetInAnswer.once_applied()]).unsigned()).await;
@@ -84,7 +84,7 @@ async fn an_answer_reset_in_the_middle_ends_with_a_reset() {
 }
 
 #[tokio::test]
-async fn a_request_reset_in_the_middle_ends_with_a_reset_and_without_an_answer() {
+async fn reset_in_request_ends_with_a_reset_and_no_response() {
     in_time(async {
         let endpoint = Endpoint::start([Reply::ResetInRequest]).await;
         let (answer, end) = talk(&endpoint, &put_request(|length| length * 2)).await;
@@ -97,7 +97,7 @@ async fn a_request_reset_in_the_middle_ends_with_a_reset_and_without_an_answer()
 }
 
 #[tokio::test]
-async fn a_call_hung_up_on_ends_with_the_connection_closed_and_without_an_answer() {
+async fn hang_up_closes_the_connection_without_a_response() {
     in_time(async {
         let endpoint = Endpoint::start(Script::of([Reply::HangUp.once_applied()]).unsigned()).await;
         let (answer, end) = talk(&endpoint, &put_request(|length| length)).await;
@@ -109,7 +109,7 @@ async fn a_call_hung_up_on_ends_with_the_connection_closed_and_without_an_answer
 
 #[tokio::test]
 #[should_panic(expected = "was sent with another body")]
-async fn a_key_with_two_bodies_fails_the_test() {
+async fn key_sent_with_two_bodies_fails_the_test() {
     in_time(async {
         let endpoint = Endpoint::start(Script::always(Reply::Unprocessed(Selector::All))).await;
         let request = put_request(|length| length);
@@ -164,7 +164,7 @@ async fn with_three_events(transport: Transport, script: Script) -> (Endpoint, V
 }
 
 #[tokio::test]
-async fn a_read_finds_what_is_there_and_is_no_write() {
+async fn read_finds_stored_items_and_is_no_write() {
     in_time(async {
         for transport in [Transport::Http, Transport::Https] {
             let (endpoint, keys) = with_three_events(transport, Script::of([])).await;
@@ -184,7 +184,7 @@ async fn a_read_finds_what_is_there_and_is_no_write() {
 }
 
 #[tokio::test]
-async fn a_read_of_the_keys_alone_finds_the_keys_alone() {
+async fn read_of_the_keys_alone_returns_the_keys_alone() {
     in_time(async {
         let (endpoint, keys) = with_three_events(Transport::Http, Script::of([])).await;
         let asked = KeysAndAttributes::builder()
@@ -202,7 +202,7 @@ async fn a_read_of_the_keys_alone_finds_the_keys_alone() {
 }
 
 #[tokio::test]
-async fn reads_find_as_much_as_they_are_told_in_turn() {
+async fn reads_follow_their_script_in_turn() {
     in_time(Box::pin(async {
         let script = Script::of([])
             .first_reading([
@@ -234,7 +234,7 @@ async fn reads_find_as_much_as_they_are_told_in_turn() {
 }
 
 #[tokio::test]
-async fn reads_fail_as_they_are_told() {
+async fn reads_fail_as_scripted() {
     in_time(async {
         let script = Script::of([])
             .first_reading([
@@ -262,7 +262,7 @@ async fn reads_fail_as_they_are_told() {
 
 #[tokio::test]
 #[should_panic(expected = "a read that is not consistent")]
-async fn a_read_that_is_not_consistent_fails_the_test() {
+async fn inconsistent_read_fails_the_test() {
     in_time(async {
         let endpoint = Endpoint::start([]).await;
         let mut asked = asking(&[KEY.to_owned()]);
@@ -275,7 +275,7 @@ async fn a_read_that_is_not_consistent_fails_the_test() {
 /// Examples that AWS publishes of its signature, in the signing test suite (`aws-signing-test-suite/v4` of
 /// aws-sdk-rust: get-vanilla, post-vanilla, get-vanilla-with-session-token).
 #[test]
-fn signatures_are_those_of_the_published_examples() {
+fn signatures_match_the_published_examples() {
     let token = "6e86291e8372ff2a2260956d9b8aae1d763fbf315fa00fa31553b73ebf194267";
     for (method, token, expected) in [
         ("GET", None, "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"),

@@ -67,53 +67,53 @@ macro_rules! each_way {
 }
 
 each_way! {
-    without_trouble_each_event_is_sent_once
-    what_is_handed_back_is_sent_again_and_nothing_else_is
-    what_is_handed_back_twice_is_sent_again_once
-    a_batch_throttled_for_whatever_reason_is_stored_when_there_is_capacity_again
-    a_batch_throttled_to_the_end_is_not_stored_whatever_the_reason
-    a_batch_that_failed_with_500_or_503_before_it_was_applied_is_stored
-    a_batch_that_failed_with_500_or_503_after_it_was_applied_is_stored_once
-    a_service_that_is_not_well_is_asked_again_over_another_connection
-    a_batch_that_hung_before_it_was_applied_is_stored
-    a_batch_that_hung_after_it_was_applied_is_stored_once
-    a_connection_reset_in_the_middle_of_the_request_is_a_maybe_and_the_batch_is_stored
-    a_connection_reset_in_the_middle_of_the_answer_leads_to_one_row
-    a_body_cut_short_leads_to_one_row
-    an_answer_with_a_wrong_checksum_is_asked_for_again
-    an_answer_without_an_end_is_given_up_and_asked_for_again
-    an_event_that_is_too_large_on_the_way_fails_alone
-    an_event_refused_for_a_moment_is_stored
-    rotated_keys_are_fetched_anew_and_not_too_often
-    renewed_credentials_use_the_same_connections
-    nothing_of_a_store_is_left_when_it_is_dropped
-    a_byte_order_mark_is_read_over
-    credentials_slower_than_an_attempt_come_and_are_renewed
-    credentials_that_come_late_are_waited_for
-    a_provider_that_is_set_up_wrong_for_once_is_asked_again
-    a_request_that_cannot_be_prepared_says_so
-    a_clock_that_is_not_to_be_corrected_is_not
-    a_role_that_may_not_read_keeps_its_credentials
-    an_answer_that_trickles_in_before_the_time_is_up_is_an_answer
-    an_answer_that_trickles_beyond_the_time_is_a_maybe_and_asked_for_again
-    after_a_connection_was_closed_while_idle_the_next_batch_is_stored_once
-    what_was_applied_without_an_acknowledgement_is_found_and_stored
-    what_is_not_found_after_an_answer_of_the_service_is_not_stored
-    what_is_not_found_after_a_call_that_may_still_be_applied_stays_maybe_stored
-    a_read_that_fails_is_repeated_and_one_that_is_refused_is_not
-    an_event_in_flight_at_the_deadline_of_close_is_found_and_stored
-    expired_credentials_are_replaced_without_losing_an_event
-    credentials_revoked_before_their_time_are_fetched_anew
-    a_clock_that_is_hours_off_is_corrected_by_what_the_service_says
-    a_clock_that_goes_wrong_in_the_middle_is_corrected_without_losing_an_event
-    a_store_starts_although_its_clock_is_hours_off
-    a_clock_that_is_set_right_again_is_noticed_without_losing_an_event
-    a_refusal_is_final_though_the_clock_is_hours_off
-    credentials_that_cannot_be_had_for_a_moment_are_waited_for
-    a_table_deleted_in_the_middle_keeps_what_it_had_and_the_rest_is_refused
-    a_table_deleted_under_many_calls_refuses_the_rest
-    a_store_starts_when_its_table_has_been_created_and_not_before
-    what_is_put_while_the_table_is_being_created_is_not_stored_and_what_is_put_later_is
+    without_faults_each_event_is_sent_once
+    unprocessed_items_alone_are_sent_again
+    item_listed_twice_as_unprocessed_is_retried_once
+    throttled_batch_is_stored_when_capacity_returns
+    batch_throttled_to_the_end_is_not_stored
+    server_error_before_the_write_is_stored
+    server_error_after_the_write_is_stored_once
+    server_error_is_retried_over_another_connection
+    hang_before_the_write_is_stored
+    hang_after_the_write_is_stored_once
+    reset_during_request_is_maybe_stored_until_retried
+    reset_during_response_is_stored_once
+    truncated_response_is_stored_once
+    response_with_wrong_checksum_is_retried
+    endless_response_is_cancelled_and_retried
+    event_refused_as_too_large_fails_alone
+    briefly_refused_event_is_stored
+    rotated_keys_are_reloaded_but_not_too_often
+    renewed_credentials_keep_the_connections
+    dropped_store_releases_its_credentials_provider
+    byte_order_mark_is_skipped
+    credentials_slower_than_an_attempt_are_used_and_renewed
+    late_credentials_are_awaited
+    briefly_misconfigured_provider_is_asked_again
+    unpreparable_request_names_its_cause
+    disabled_clock_correction_is_respected
+    role_without_read_permission_keeps_its_credentials
+    slow_response_within_the_timeout_is_accepted
+    slow_response_beyond_the_timeout_is_retried
+    batch_after_an_idle_connection_closed_is_stored_once
+    unacknowledged_write_is_found_and_stored
+    event_not_found_after_a_response_is_not_stored
+    event_not_found_after_an_unfinished_call_stays_maybe_stored
+    failed_read_is_retried_and_denied_read_is_not
+    event_in_flight_at_the_close_deadline_is_found
+    expired_credentials_are_replaced_without_loss
+    credentials_revoked_early_are_reloaded
+    wrong_clock_is_corrected_by_the_service_date
+    clock_that_goes_wrong_is_corrected_without_loss
+    store_starts_with_a_wrong_clock
+    clock_that_is_set_right_is_noticed_without_loss
+    refusal_with_a_wrong_clock_is_final
+    briefly_unavailable_credentials_are_awaited
+    table_deleted_midway_refuses_the_remaining_events
+    table_deleted_under_many_calls_refuses_the_rest
+    store_starts_only_when_its_table_is_active
+    event_before_the_table_is_active_fails_alone
 }
 
 /// A script under which a maybe stays a maybe: nobody may read what became of it.
@@ -131,7 +131,7 @@ async fn told_after_one_attempt(transport: Transport, reply: Reply) -> Vec<Write
     answers.into_iter().map(Result::unwrap_err).collect()
 }
 
-async fn without_trouble_each_event_is_sent_once(transport: Transport) {
+async fn without_faults_each_event_is_sent_once(transport: Transport) {
     let endpoint = Endpoint::start_over(transport, []).await;
     let store = store_at(&endpoint).await;
     let puts = put_many(&store, 60).await;
@@ -142,7 +142,7 @@ async fn without_trouble_each_event_is_sent_once(transport: Transport) {
     assert_eq!(sizes, [10, 25, 25]);
 }
 
-async fn what_is_handed_back_is_sent_again_and_nothing_else_is(transport: Transport) {
+async fn unprocessed_items_alone_are_sent_again(transport: Transport) {
     let back = |places: &[usize]| Reply::Unprocessed(Selector::Places(places.to_vec()));
     let endpoint = Endpoint::start_over(transport, [back(&[3, 1]), back(&[0])]).await;
     let store = store_at(&endpoint).await;
@@ -158,7 +158,7 @@ async fn what_is_handed_back_is_sent_again_and_nothing_else_is(transport: Transp
     }
 }
 
-async fn what_is_handed_back_twice_is_sent_again_once(transport: Transport) {
+async fn item_listed_twice_as_unprocessed_is_retried_once(transport: Transport) {
     let twice = Reply::Unprocessed(Selector::Places(vec![1, 1]));
     let endpoint = Endpoint::start_over(transport, [twice]).await;
     let store = store_at(&endpoint).await;
@@ -192,15 +192,13 @@ const THROTTLED: [Reply; 6] = [
     Reply::Throttled { code: "ThrottlingException", reason: "SomethingNew" },
 ];
 
-async fn a_batch_throttled_for_whatever_reason_is_stored_when_there_is_capacity_again(
-    transport: Transport,
-) {
+async fn throttled_batch_is_stored_when_capacity_returns(transport: Transport) {
     for throttled in THROTTLED {
         stored_after(transport, [throttled.clone(), throttled]).await;
     }
 }
 
-async fn a_batch_throttled_to_the_end_is_not_stored_whatever_the_reason(transport: Transport) {
+async fn batch_throttled_to_the_end_is_not_stored(transport: Transport) {
     for throttled in THROTTLED {
         let Reply::Throttled { code, reason } = throttled else { unreachable!() };
         for error in told_after_one_attempt(transport, throttled).await {
@@ -221,21 +219,19 @@ fn server_errors() -> [Reply; 2] {
     [Reply::error(500, "InternalServerError"), Reply::error(503, "ServiceUnavailable")]
 }
 
-async fn a_batch_that_failed_with_500_or_503_before_it_was_applied_is_stored(transport: Transport) {
+async fn server_error_before_the_write_is_stored(transport: Transport) {
     for failed in server_errors() {
         stored_after(transport, [failed.clone(), failed]).await;
     }
 }
 
-async fn a_batch_that_failed_with_500_or_503_after_it_was_applied_is_stored_once(
-    transport: Transport,
-) {
+async fn server_error_after_the_write_is_stored_once(transport: Transport) {
     for failed in server_errors() {
         stored_after(transport, [failed.clone().once_applied(), failed]).await;
     }
 }
 
-async fn a_service_that_is_not_well_is_asked_again_over_another_connection(transport: Transport) {
+async fn server_error_is_retried_over_another_connection(transport: Transport) {
     for (reply, connections) in [
         (Reply::error(400, "ThrottlingException"), 1),
         (Reply::error(500, "InternalServerError"), 2),
@@ -250,19 +246,17 @@ async fn a_service_that_is_not_well_is_asked_again_over_another_connection(trans
     }
 }
 
-async fn a_batch_that_hung_before_it_was_applied_is_stored(transport: Transport) {
+async fn hang_before_the_write_is_stored(transport: Transport) {
     stored_after(transport, [Reply::Hang]).await;
 }
 
-async fn a_batch_that_hung_after_it_was_applied_is_stored_once(transport: Transport) {
+async fn hang_after_the_write_is_stored_once(transport: Transport) {
     stored_after(transport, [Reply::Hang.once_applied()]).await;
 }
 
 // Connections that break.
 
-async fn a_connection_reset_in_the_middle_of_the_request_is_a_maybe_and_the_batch_is_stored(
-    transport: Transport,
-) {
+async fn reset_during_request_is_maybe_stored_until_retried(transport: Transport) {
     let bodies = || (0..4).map(|number| format!("\"{number}{}\"", "x".repeat(400_000)));
     for (max_attempts, told) in [(1, None), (2, Some(2))] {
         let script = unreadable([Reply::ResetInRequest]);
@@ -303,17 +297,15 @@ async fn leads_to_one_row(transport: Transport, broken: Reply) {
     }
 }
 
-async fn a_connection_reset_in_the_middle_of_the_answer_leads_to_one_row(transport: Transport) {
+async fn reset_during_response_is_stored_once(transport: Transport) {
     leads_to_one_row(transport, Reply::ResetInAnswer).await;
 }
 
-async fn a_body_cut_short_leads_to_one_row(transport: Transport) {
+async fn truncated_response_is_stored_once(transport: Transport) {
     leads_to_one_row(transport, Reply::CutShort).await;
 }
 
-async fn after_a_connection_was_closed_while_idle_the_next_batch_is_stored_once(
-    transport: Transport,
-) {
+async fn batch_after_an_idle_connection_closed_is_stored_once(transport: Transport) {
     let endpoint = Endpoint::start_over(transport, []).await;
     let store = store_at(&endpoint).await;
     let mut puts = put_many(&store, 3).await;
@@ -331,7 +323,7 @@ async fn after_a_connection_was_closed_while_idle_the_next_batch_is_stored_once(
 
 // Answers that take their time.
 
-async fn an_answer_that_trickles_in_before_the_time_is_up_is_an_answer(transport: Transport) {
+async fn slow_response_within_the_timeout_is_accepted(transport: Transport) {
     let drip = Reply::Drip { pause: Duration::from_millis(10) };
     let endpoint = Endpoint::start_over(transport, [drip.once_applied()]).await;
     let store = brisk(endpoint.store()).attempt_timeout(TIME_LIMIT).start().await.unwrap();
@@ -340,9 +332,7 @@ async fn an_answer_that_trickles_in_before_the_time_is_up_is_an_answer(transport
     assert_eq!(attempts(&answers), [1; 3]);
 }
 
-async fn an_answer_that_trickles_beyond_the_time_is_a_maybe_and_asked_for_again(
-    transport: Transport,
-) {
+async fn slow_response_beyond_the_timeout_is_retried(transport: Transport) {
     // The answer has more than twenty bytes.
     let drip = Reply::Drip { pause: ATTEMPT_TIMEOUT / 10 };
     stored_after(transport, [drip.clone()]).await;
@@ -402,7 +392,7 @@ impl ProvideCredentials for Role {
     }
 }
 
-async fn expired_credentials_are_replaced_without_losing_an_event(transport: Transport) {
+async fn expired_credentials_are_replaced_without_loss(transport: Transport) {
     let endpoint = Endpoint::start_over(transport, []).await;
     let clock = StandingClock::start();
     let config = endpoint
@@ -439,7 +429,7 @@ async fn expired_credentials_are_replaced_without_losing_an_event(transport: Tra
 const SKEWED: [&str; 3] =
     ["InvalidSignatureException", "RequestTimeTooSkewed", "SignatureDoesNotMatch"];
 
-async fn a_clock_that_is_hours_off_is_corrected_by_what_the_service_says(transport: Transport) {
+async fn wrong_clock_is_corrected_by_the_service_date(transport: Transport) {
     for code in SKEWED {
         for hours_ahead in [3, -3] {
             let script = Script::of([]).with_clock_ahead(hours_ahead, code);
@@ -457,9 +447,7 @@ async fn a_clock_that_is_hours_off_is_corrected_by_what_the_service_says(transpo
     }
 }
 
-async fn a_clock_that_goes_wrong_in_the_middle_is_corrected_without_losing_an_event(
-    transport: Transport,
-) {
+async fn clock_that_goes_wrong_is_corrected_without_loss(transport: Transport) {
     for code in SKEWED {
         let endpoint = Endpoint::start_over(transport, []).await;
         let store = store_at(&endpoint).await;
@@ -474,7 +462,7 @@ async fn a_clock_that_goes_wrong_in_the_middle_is_corrected_without_losing_an_ev
     }
 }
 
-async fn a_store_starts_although_its_clock_is_hours_off(transport: Transport) {
+async fn store_starts_with_a_wrong_clock(transport: Transport) {
     for code in SKEWED {
         let script = Script::of([]).with_clock_ahead(3, code);
         let endpoint = Endpoint::start_over(transport, script).await;
@@ -484,7 +472,7 @@ async fn a_store_starts_although_its_clock_is_hours_off(transport: Transport) {
     }
 }
 
-async fn a_clock_that_is_set_right_again_is_noticed_without_losing_an_event(transport: Transport) {
+async fn clock_that_is_set_right_is_noticed_without_loss(transport: Transport) {
     for code in SKEWED {
         let script = Script::of([]).with_clock_ahead(3, code);
         let endpoint = Endpoint::start_over(transport, script).await;
@@ -500,7 +488,7 @@ async fn a_clock_that_is_set_right_again_is_noticed_without_losing_an_event(tran
     }
 }
 
-async fn a_clock_that_is_not_to_be_corrected_is_not(transport: Transport) {
+async fn disabled_clock_correction_is_respected(transport: Transport) {
     let script = Script::of([]).with_clock_ahead(3, "RequestTimeTooSkewed");
     let endpoint = Endpoint::start_over(transport, script).await;
     let config = endpoint.sdk_config().into_builder().disable_clock_skew_correction(true).build();
@@ -511,7 +499,7 @@ async fn a_clock_that_is_not_to_be_corrected_is_not(transport: Transport) {
     assert_eq!(error.last_cause().unwrap().class(), FailureClass::ClockSkew);
 }
 
-async fn a_refusal_is_final_though_the_clock_is_hours_off(transport: Transport) {
+async fn refusal_with_a_wrong_clock_is_final(transport: Transport) {
     for code in ["AccessDeniedException", "InvalidSignatureException"] {
         let script =
             Script::always(Reply::error(400, code)).with_clock_ahead(3, "RequestTimeTooSkewed");
@@ -525,7 +513,7 @@ async fn a_refusal_is_final_though_the_clock_is_hours_off(transport: Transport) 
     }
 }
 
-async fn an_answer_with_a_wrong_checksum_is_asked_for_again(transport: Transport) {
+async fn response_with_wrong_checksum_is_retried(transport: Transport) {
     stored_after(transport, [Reply::WrongChecksum, Reply::WrongChecksum, Reply::Ok]).await;
     stored_after(transport, [Reply::WrongChecksum.once_applied(), Reply::Ok]).await;
     // The last answer is worth nothing, so what it says of its batch is read back.
@@ -534,7 +522,7 @@ async fn an_answer_with_a_wrong_checksum_is_asked_for_again(transport: Transport
     }
 }
 
-async fn an_answer_without_an_end_is_given_up_and_asked_for_again(transport: Transport) {
+async fn endless_response_is_cancelled_and_retried(transport: Transport) {
     let endpoint = Endpoint::start_over(transport, [Reply::Endless]).await;
     // Its bytes end it, not its time.
     let store = brisk(endpoint.store()).attempt_timeout(TIME_LIMIT).start().await.unwrap();
@@ -543,7 +531,7 @@ async fn an_answer_without_an_end_is_given_up_and_asked_for_again(transport: Tra
     assert_eq!(attempts(&answers), [2; 3]);
 }
 
-async fn a_byte_order_mark_is_read_over(transport: Transport) {
+async fn byte_order_mark_is_skipped(transport: Transport) {
     let taken = Reply::raw(200, "\u{feff}{\"UnprocessedItems\":{}}").once_applied();
     let throttled = "\u{feff}{\"__type\":\"a#ThrottlingException\"}";
     let endpoint = Endpoint::start_over(transport, [Reply::raw(400, throttled), taken]).await;
@@ -554,7 +542,7 @@ async fn a_byte_order_mark_is_read_over(transport: Transport) {
     assert_eq!(failure.code(), Some("ThrottlingException"));
 }
 
-async fn an_event_that_is_too_large_on_the_way_fails_alone(transport: Transport) {
+async fn event_refused_as_too_large_fails_alone(transport: Transport) {
     for too_large in [Reply::raw(413, "<html>"), Reply::error(413, "RequestEntityTooLarge")] {
         let endpoint = Endpoint::start_over(transport, [too_large.clone(), too_large]).await;
         let store = store_at(&endpoint).await;
@@ -588,7 +576,7 @@ impl ProvideCredentials for Rotated {
     }
 }
 
-async fn rotated_keys_are_fetched_anew_and_not_too_often(transport: Transport) {
+async fn rotated_keys_are_reloaded_but_not_too_often(transport: Transport) {
     for code in ["UnrecognizedClientException", "InvalidSignatureException", "InvalidClientTokenId"]
     {
         let endpoint = Endpoint::start_over(transport, Script::of([])).await;
@@ -608,7 +596,7 @@ async fn rotated_keys_are_fetched_anew_and_not_too_often(transport: Transport) {
     }
 }
 
-async fn renewed_credentials_use_the_same_connections(transport: Transport) {
+async fn renewed_credentials_keep_the_connections(transport: Transport) {
     let expired = || Reply::error(400, "ExpiredTokenException");
     let replies = (0..10).flat_map(|_| [expired(), Reply::Ok]);
     let endpoint = Endpoint::start_over(transport, Script::of(replies)).await;
@@ -639,7 +627,7 @@ impl ProvideCredentials for Counted {
     }
 }
 
-async fn nothing_of_a_store_is_left_when_it_is_dropped(transport: Transport) {
+async fn dropped_store_releases_its_credentials_provider(transport: Transport) {
     let expired = || Reply::error(400, "ExpiredTokenException");
     let endpoint = Endpoint::start_over(transport, [expired(), expired()]).await;
     let alive = Arc::new(());
@@ -676,7 +664,7 @@ impl ProvideCredentials for Replaced {
     }
 }
 
-async fn credentials_revoked_before_their_time_are_fetched_anew(transport: Transport) {
+async fn credentials_revoked_early_are_reloaded(transport: Transport) {
     let endpoint = Endpoint::start_over(transport, []).await;
     let provider = Replaced::default();
     endpoint.accept_only(provider.access_key());
@@ -721,7 +709,7 @@ impl ProvideCredentials for Hiccup {
     }
 }
 
-async fn credentials_that_cannot_be_had_for_a_moment_are_waited_for(transport: Transport) {
+async fn briefly_unavailable_credentials_are_awaited(transport: Transport) {
     let endpoint = Endpoint::start_over(transport, []).await;
     let clock = StandingClock::start();
     let provider = Hiccup { role: Role(clock.clone()), left: AtomicU32::new(2) };
@@ -757,7 +745,7 @@ async fn answers_after_one_attempt(
     (answers, endpoint)
 }
 
-async fn what_was_applied_without_an_acknowledgement_is_found_and_stored(transport: Transport) {
+async fn unacknowledged_write_is_found_and_stored(transport: Transport) {
     for lost in [
         Reply::error(500, "InternalServerError"),
         Reply::Hang,
@@ -776,7 +764,7 @@ async fn what_was_applied_without_an_acknowledgement_is_found_and_stored(transpo
     }
 }
 
-async fn what_is_not_found_after_an_answer_of_the_service_is_not_stored(transport: Transport) {
+async fn event_not_found_after_a_response_is_not_stored(transport: Transport) {
     for lost in [Reply::CutShort, Reply::raw(200, "{"), Reply::raw(200, "<html>hello</html>")] {
         let (answers, _) = answers_after_one_attempt(transport, Script::of([lost])).await;
         for answer in answers {
@@ -787,9 +775,7 @@ async fn what_is_not_found_after_an_answer_of_the_service_is_not_stored(transpor
     }
 }
 
-async fn what_is_not_found_after_a_call_that_may_still_be_applied_stays_maybe_stored(
-    transport: Transport,
-) {
+async fn event_not_found_after_an_unfinished_call_stays_maybe_stored(transport: Transport) {
     for lost in [
         Reply::error(500, "InternalServerError"),
         Reply::error(503, "ServiceUnavailable"),
@@ -811,7 +797,7 @@ async fn what_is_not_found_after_a_call_that_may_still_be_applied_stays_maybe_st
     }
 }
 
-async fn a_read_that_fails_is_repeated_and_one_that_is_refused_is_not(transport: Transport) {
+async fn failed_read_is_retried_and_denied_read_is_not(transport: Transport) {
     let lost = || Script::of([Reply::CutShort.once_applied()]);
     let script = lost().first_reading([
         ReadReply::error(500, "InternalServerError"),
@@ -838,7 +824,7 @@ async fn a_read_that_fails_is_repeated_and_one_that_is_refused_is_not(transport:
     assert_eq!(endpoint.calls("BatchGetItem").len(), 1);
 }
 
-async fn a_role_that_may_not_read_keeps_its_credentials(transport: Transport) {
+async fn role_without_read_permission_keeps_its_credentials(transport: Transport) {
     let lost = || Reply::CutShort.once_applied();
     let endpoint = Endpoint::start_over(transport, unreadable([lost(), lost()])).await;
     let provider = Rotated::default();
@@ -854,7 +840,7 @@ async fn a_role_that_may_not_read_keeps_its_credentials(transport: Transport) {
     assert_eq!(provider.0.load(Ordering::Relaxed), 1);
 }
 
-async fn an_event_in_flight_at_the_deadline_of_close_is_found_and_stored(transport: Transport) {
+async fn event_in_flight_at_the_close_deadline_is_found(transport: Transport) {
     let script = Script::always(Reply::Hang.once_applied());
     let endpoint = Endpoint::start_over(transport, script).await;
     let store = brisk(endpoint.store()).attempt_timeout(TIME_LIMIT).start().await.unwrap();
@@ -881,7 +867,7 @@ impl ProvideCredentials for Silent {
 }
 
 #[tokio::test]
-async fn an_event_for_which_credentials_never_come_is_not_stored() {
+async fn event_whose_credentials_never_come_is_not_stored() {
     in_time(async {
         let endpoint = Endpoint::start([]).await;
         let config = endpoint
@@ -923,7 +909,7 @@ impl ProvideCredentials for Slowly {
     }
 }
 
-async fn credentials_slower_than_an_attempt_come_and_are_renewed(transport: Transport) {
+async fn credentials_slower_than_an_attempt_are_used_and_renewed(transport: Transport) {
     let endpoint = Endpoint::start_over(transport, []).await;
     let clock = StandingClock::start();
     let role = Arc::new(Role(clock.clone()));
@@ -970,7 +956,7 @@ impl ProvideCredentials for AtFirst {
     }
 }
 
-async fn credentials_that_come_late_are_waited_for(transport: Transport) {
+async fn late_credentials_are_awaited(transport: Transport) {
     let endpoint = Endpoint::start_over(transport, []).await;
     let missing = || CredentialsError::not_loaded("none yet");
     let provider = AtFirst::provider([missing(), missing()]);
@@ -982,7 +968,7 @@ async fn credentials_that_come_late_are_waited_for(transport: Transport) {
     assert!(said.starts_with("no AWS credentials were found"), "{said}");
 }
 
-async fn a_provider_that_is_set_up_wrong_for_once_is_asked_again(transport: Transport) {
+async fn briefly_misconfigured_provider_is_asked_again(transport: Transport) {
     let endpoint = Endpoint::start_over(transport, []).await;
     let provider = AtFirst::provider([CredentialsError::invalid_configuration("half a file")]);
     let config = endpoint.sdk_config().into_builder().credentials_provider(provider).build();
@@ -994,7 +980,7 @@ async fn a_provider_that_is_set_up_wrong_for_once_is_asked_again(transport: Tran
     settle_one(&store, &endpoint).await.unwrap();
 }
 
-async fn a_request_that_cannot_be_prepared_says_so(transport: Transport) {
+async fn unpreparable_request_names_its_cause(transport: Transport) {
     let endpoint = Endpoint::start_over(transport, []).await;
     let config = || endpoint.sdk_config().into_builder();
     let impatient = IdentityCache::lazy().load_timeout(SHORT_ATTEMPT).build();
@@ -1031,7 +1017,7 @@ impl ProvideCredentials for Slow {
 }
 
 #[tokio::test]
-async fn credentials_that_take_seven_seconds_come() {
+async fn credentials_that_take_seven_seconds_are_used() {
     let stored = |transport| async move {
         let endpoint = Endpoint::start_over(transport, []).await;
         let config = endpoint.sdk_config().into_builder();
@@ -1049,9 +1035,7 @@ async fn credentials_that_take_seven_seconds_come() {
 
 const NO_TABLE: &str = "ResourceNotFoundException";
 
-async fn a_table_deleted_in_the_middle_keeps_what_it_had_and_the_rest_is_refused(
-    transport: Transport,
-) {
+async fn table_deleted_midway_refuses_the_remaining_events(transport: Transport) {
     let script = Script::of([Reply::Ok, Reply::Ok]).then(Reply::error(400, NO_TABLE));
     let endpoint = Endpoint::start_over(transport, script).await;
     let store = brisk(endpoint.store()).max_batches_in_flight(1).start().await.unwrap();
@@ -1067,7 +1051,7 @@ async fn a_table_deleted_in_the_middle_keeps_what_it_had_and_the_rest_is_refused
     }
 }
 
-async fn a_table_deleted_under_many_calls_refuses_the_rest(transport: Transport) {
+async fn table_deleted_under_many_calls_refuses_the_rest(transport: Transport) {
     let script = Script::of([Reply::Ok]).then(Reply::error(400, NO_TABLE));
     let endpoint = Endpoint::start_over(transport, script).await;
     let store = brisk(endpoint.store()).max_batches_in_flight(4).start().await.unwrap();
@@ -1084,7 +1068,7 @@ async fn a_table_deleted_under_many_calls_refuses_the_rest(transport: Transport)
     assert_eq!(sent + 25, endpoint.sizes().iter().sum::<usize>());
 }
 
-async fn a_store_starts_when_its_table_has_been_created_and_not_before(transport: Transport) {
+async fn store_starts_only_when_its_table_is_active(transport: Transport) {
     let script = Script::of([]).first_describing([Described::creating()]);
     let endpoint = Endpoint::start_over(transport, script).await;
     let error = endpoint.store().start().await.unwrap_err();
@@ -1098,9 +1082,7 @@ async fn a_store_starts_when_its_table_has_been_created_and_not_before(transport
     settle_one(&store, &endpoint).await.unwrap();
 }
 
-async fn what_is_put_while_the_table_is_being_created_is_not_stored_and_what_is_put_later_is(
-    transport: Transport,
-) {
+async fn event_before_the_table_is_active_fails_alone(transport: Transport) {
     let script = Script::of([Reply::error(400, NO_TABLE)]).describing(Described::creating());
     let endpoint = Endpoint::start_over(transport, script).await;
     // With the check the store would not start.
@@ -1116,7 +1098,7 @@ async fn what_is_put_while_the_table_is_being_created_is_not_stored_and_what_is_
     assert_eq!(endpoint.sizes(), [3, 1]);
 }
 
-async fn an_event_refused_for_a_moment_is_stored(transport: Transport) {
+async fn briefly_refused_event_is_stored(transport: Transport) {
     for code in [
         "AccessDeniedException",
         "InvalidSignatureException",
@@ -1131,7 +1113,7 @@ async fn an_event_refused_for_a_moment_is_stored(transport: Transport) {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_nobody_vouches_for_is_not_told_a_single_event() {
+async fn untrusted_endpoint_receives_no_event() {
     in_time(async {
         let endpoint = Endpoint::start_over(Transport::Https, []).await;
         let store = EventStore::builder()

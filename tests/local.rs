@@ -128,7 +128,7 @@ async fn requests_of_web_pages_are_refused_and_change_nothing() {
 }
 
 #[tokio::test]
-async fn requests_of_programs_are_answered_whatever_they_call_loopback() {
+async fn requests_to_every_loopback_name_are_answered() {
     let table = LocalTable::in_memory().await.unwrap();
     for host in ["127.0.0.1:8000", "127.0.0.1", "localhost:8000", "LOCALHOST", "[::1]:8000"] {
         let answer = send(&table, &request("POST", &format!("host: {host}\r\n"))).await;
@@ -139,7 +139,7 @@ async fn requests_of_programs_are_answered_whatever_they_call_loopback() {
 }
 
 #[tokio::test]
-async fn another_programs_database_is_refused_and_left_as_it_is() {
+async fn foreign_database_is_refused_and_left_unchanged() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
     let tables = "CREATE TABLE people (name); INSERT INTO people VALUES ('Ada');
@@ -200,7 +200,7 @@ async fn another_programs_database_is_refused_and_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn an_empty_file_becomes_a_table() {
+async fn empty_file_becomes_a_table() {
     let folder = folder();
     let file = folder.path().join("file:empty?.sqlite");
     fs::write(&file, "").unwrap();
@@ -211,7 +211,7 @@ async fn an_empty_file_becomes_a_table() {
 }
 
 #[tokio::test]
-async fn a_taken_port_is_told_before_a_file_is_made() {
+async fn taken_port_is_reported_before_a_file_is_created() {
     let folder = folder();
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = taken.local_addr().unwrap().port();
@@ -223,7 +223,7 @@ async fn a_taken_port_is_told_before_a_file_is_made() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn files_of_a_new_table_are_for_their_user_alone() {
+async fn files_of_a_new_table_are_private_to_their_user() {
     use std::os::unix::fs::PermissionsExt;
 
     let folder = folder();
@@ -254,7 +254,7 @@ fn transactions(wal: &Path) -> usize {
 }
 
 #[tokio::test]
-async fn a_batch_of_events_is_one_transaction() {
+async fn batch_of_events_is_one_transaction() {
     let folder = folder();
     let file = folder.path().join("events.sqlite");
     let table = LocalTable::open(&file).await.unwrap();
@@ -311,7 +311,7 @@ async fn write(
 }
 
 #[tokio::test]
-async fn both_ways_of_a_batch_answer_and_store_the_same() {
+async fn import_and_engine_write_a_batch_alike() {
     let table = LocalTable::in_memory().await.unwrap();
     let client = table.client();
     create_indexed(client, "indexed").await;
@@ -378,7 +378,7 @@ async fn both_ways_of_a_batch_answer_and_store_the_same() {
 }
 
 #[tokio::test]
-async fn a_batch_that_asks_for_more_is_told_more() {
+async fn batch_that_asks_for_consumed_capacity_gets_it() {
     let table = LocalTable::in_memory().await.unwrap();
     let client = table.client();
     let write = client.batch_write_item().request_items("events", vec![put(event("a", "{}"))]);
@@ -392,7 +392,7 @@ async fn a_batch_that_asks_for_more_is_told_more() {
 }
 
 #[tokio::test]
-async fn a_limited_table_refuses_what_it_has_no_capacity_for() {
+async fn limited_table_refuses_writes_beyond_its_capacity() {
     let capacity = WriteCapacity::provisioned(2).saved(Duration::from_secs(1));
     let table = LocalTable::builder().write_capacity(capacity).start().await.unwrap();
     let client = table.client();
@@ -421,7 +421,7 @@ async fn a_limited_table_refuses_what_it_has_no_capacity_for() {
 }
 
 #[tokio::test]
-async fn a_store_keeps_to_the_limit_of_a_limited_table() {
+async fn store_writes_to_a_limited_table_without_loss() {
     let capacity = WriteCapacity::provisioned(1_000).burst(Duration::from_secs(1));
     let table = LocalTable::builder().write_capacity(capacity).start().await.unwrap();
     let store = table.store_builder().start().await.unwrap();
@@ -436,7 +436,7 @@ async fn a_store_keeps_to_the_limit_of_a_limited_table() {
 }
 
 #[tokio::test]
-async fn a_batch_reaches_the_stream_of_its_table_and_obeys_its_key() {
+async fn batch_reaches_the_table_stream_and_obeys_its_key() {
     let table = LocalTable::in_memory().await.unwrap();
     let client = table.client();
     let stream = StreamSpecification::builder().stream_enabled(true);
@@ -476,7 +476,7 @@ const BATCHES_BEFORE_THE_KILL: usize = 100;
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_acknowledged_before_a_kill_is_there_and_batches_are_whole() {
+async fn acknowledged_batches_survive_a_kill_whole() {
     let folder = folder();
     let mut server = Command::new(env!("CARGO_BIN_EXE_dynamodb-eventstore"))
         .args(["local", "events.sqlite", "--port", "0"])

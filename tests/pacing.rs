@@ -80,7 +80,7 @@ fn use_of(throughput: &[Throughput], units: u32) -> (f64, f64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_overloaded_table_gives_all_it_has_and_refuses_little() {
+async fn overloaded_table_is_fully_used_with_few_refusals() {
     for (units, seconds) in [(100, 43), (1_000, 43), (4_000, 43), (40_000, 18)] {
         let throughput = overloaded(capacity(units), &[200], seconds).await;
         let (used, refused) = use_of(&throughput, units);
@@ -90,7 +90,7 @@ async fn an_overloaded_table_gives_all_it_has_and_refuses_little() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn large_and_mixed_events_use_the_capacity_as_well() {
+async fn large_and_mixed_events_use_the_whole_capacity() {
     for (units, sizes) in [
         (1_000, &[10_000][..]),
         (4_000, &[10_000]),
@@ -112,7 +112,7 @@ fn settled_after(throughput: &[Throughput], units: u32) -> Option<usize> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_doubled_capacity_is_used_within_ten_seconds() {
+async fn doubled_capacity_is_used_within_ten_seconds() {
     for (before, after) in [(100, 200), (1_000, 2_000), (4_000, 8_000)] {
         let capacity = capacity(before).partitions(8).changed_to(after, SECOND * 20);
         let throughput = overloaded(capacity, &[200], 36).await;
@@ -122,7 +122,7 @@ async fn a_doubled_capacity_is_used_within_ten_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_halved_capacity_is_kept_to_within_three_seconds() {
+async fn halved_capacity_is_respected_within_three_seconds() {
     for (before, after) in [(200, 100), (2_000, 1_000), (8_000, 4_000)] {
         let capacity = capacity(before).partitions(8).changed_to(after, SECOND * 20);
         let throughput = overloaded(capacity, &[200], 36).await;
@@ -135,7 +135,7 @@ async fn a_halved_capacity_is_kept_to_within_three_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_busy_partition_slows_none_of_the_others() {
+async fn busy_partition_slows_none_of_the_others() {
     let (from, until) = (SECOND * 20, SECOND * 30);
     for (partitions, left) in [(8, 200), (8, 0), (20, 0)] {
         let units = partitions as u32 * 1_000;
@@ -152,7 +152,7 @@ async fn one_busy_partition_slows_none_of_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn single_events_refused_for_one_partition_set_no_pace() {
+async fn single_event_refusals_of_one_partition_set_no_pace() {
     let capacity = capacity(16_000).busy_partition(0, Duration::ZERO, SECOND * 60);
     let table = FakeTable::with_capacity(capacity);
     let store = start_with(table.store_builder().linger(Duration::ZERO), SEED).await;
@@ -167,7 +167,7 @@ async fn single_events_refused_for_one_partition_set_no_pace() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_of_a_busy_partition_are_stored_when_it_has_time_again() {
+async fn events_of_a_busy_partition_are_stored_later() {
     let capacity = capacity(8_000).busy_partition(0, SECOND * 10, SECOND * 20);
     let table = FakeTable::with_capacity(capacity);
     let store = start(&table, SEED).await;
@@ -197,7 +197,7 @@ async fn waits(store: &EventStore, puts: u32, every: Duration) -> Vec<Duration> 
 }
 
 #[tokio::test(start_paused = true)]
-async fn below_its_capacity_a_table_answers_as_if_it_had_no_limit() {
+async fn table_below_its_capacity_adds_no_wait() {
     let latency = Duration::from_millis(10);
     let table = FakeTable::with_capacity(capacity(1_000).latency(latency));
     let store = start(&table, SEED).await;
@@ -207,7 +207,7 @@ async fn below_its_capacity_a_table_answers_as_if_it_had_no_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn under_overload_all_events_wait_about_as_long() {
+async fn events_wait_about_equally_long_under_overload() {
     let table = FakeTable::with_capacity(capacity(1_000));
     let store = start(&table, SEED).await;
     let mut answers = Vec::new();
@@ -228,7 +228,7 @@ async fn under_overload_all_events_wait_about_as_long() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_of_any_number_pass_a_slow_table_without_a_loss() {
+async fn backlog_of_a_slow_table_is_stored_without_loss() {
     let table = FakeTable::with_capacity(WriteCapacity::provisioned(50).latency(LATENCY));
     // Those that are let in before the first refusal take 200 s.
     let builder = table.store_builder().event_deadline(SECOND * 300);
@@ -241,7 +241,7 @@ async fn events_of_any_number_pass_a_slow_table_without_a_loss() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_is_let_in_who_cannot_be_served_in_time() {
+async fn events_that_would_expire_are_not_accepted() {
     let table = FakeTable::with_capacity(capacity(50));
     let store = start_with(table.store_builder().max_buffered_events(500), SEED).await;
     let producer = overload(&store, &[200]);
@@ -264,7 +264,7 @@ async fn nobody_is_let_in_who_cannot_be_served_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_table_that_answers_slowly_is_filled_without_a_setting() {
+async fn slow_table_is_fully_used_with_default_settings() {
     let latency = Duration::from_millis(20);
     let table = FakeTable::with_capacity(capacity(40_000).latency(latency));
     let store = start(&table, SEED).await;
@@ -276,7 +276,7 @@ async fn a_table_that_answers_slowly_is_filled_without_a_setting() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_budget_is_kept_to_within_a_percent_of_any_ten_seconds() {
+async fn budget_is_kept_to_one_percent_over_ten_seconds() {
     for budget in [20, 500, 10_000] {
         let table = FakeTable::with_capacity(capacity(40_000));
         let builder = table.store_builder().max_write_units_per_second(budget);
@@ -296,7 +296,7 @@ async fn a_budget_is_kept_to_within_a_percent_of_any_ten_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_table_that_throttles_no_more_is_unlimited_again_after_a_minute() {
+async fn pace_is_unlimited_a_minute_after_throttling_ends() {
     let table = FakeTable::with_capacity(capacity(1_000));
     let store = start(&table, SEED).await;
     let producer = overload(&store, &[200]);
@@ -361,7 +361,7 @@ async fn many_stores_share_a_table_equally() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_newcomer_has_its_share_after_half_a_minute() {
+async fn new_store_has_its_share_after_half_a_minute() {
     let shares = shares(capacity(4_000), 10, SECOND * 30, SECOND * 30, 30).await;
     let newcomer = shares[9] / (shares.iter().sum::<f64>() / 10.0);
     assert!((0.6..1.6).contains(&newcomer), "{shares:?}");

@@ -38,7 +38,7 @@ fn not_found(error: &WriteError) -> bool {
 // What a read proves.
 
 #[tokio::test(start_paused = true)]
-async fn an_event_whose_answers_were_lost_is_stored_when_it_is_found() {
+async fn event_whose_responses_were_lost_is_stored_when_found() {
     for lost in [Reply::StoreThenFail, Reply::StoreThenLoseAnswer, Reply::StoreThenHang] {
         let table = FakeTable::always(lost);
         let stored = answer_of_one(store_at(&table).max_attempts(2)).await.unwrap();
@@ -49,7 +49,7 @@ async fn an_event_whose_answers_were_lost_is_stored_when_it_is_found() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_that_is_not_found_is_not_stored_when_all_its_calls_are_over() {
+async fn event_not_found_after_its_calls_ended_is_not_stored() {
     let table = FakeTable::always(Reply::LoseAnswer);
     let error = answer_of_one(store_at(&table).max_attempts(3)).await.unwrap_err();
     assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 3));
@@ -58,7 +58,7 @@ async fn an_event_that_is_not_found_is_not_stored_when_all_its_calls_are_over() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_that_is_not_found_stays_maybe_stored_while_a_call_can_still_be_applied() {
+async fn event_not_found_before_its_calls_ended_stays_maybe_stored() {
     for lost in [Reply::server_error(), Reply::Hang] {
         let table = FakeTable::scripted([lost]);
         // A call that is over does not unsay that the one before may not be.
@@ -71,7 +71,7 @@ async fn an_event_that_is_not_found_stays_maybe_stored_while_a_call_can_still_be
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_applied_after_the_read_does_not_make_the_answer_a_lie() {
+async fn write_applied_after_the_read_was_called_maybe_stored() {
     let table = FakeTable::always(Reply::HangThenStore(SECOND * 6));
     let error = answer_of_one(store_at(&table).max_attempts(1)).await.unwrap_err();
     assert_eq!(error.certainty(), Certainty::MaybeStored);
@@ -81,7 +81,7 @@ async fn a_call_applied_after_the_read_does_not_make_the_answer_a_lie() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_event_under_the_key_is_told_and_proves_nothing() {
+async fn other_body_under_the_key_is_reported_as_maybe_stored() {
     let table = FakeTable::always(Reply::LoseAnswer.after(SECOND));
     let store = store_at(&table).max_attempts(1).start().await.unwrap();
     let ticket = store.put(&1).await.unwrap();
@@ -93,7 +93,7 @@ async fn another_event_under_the_key_is_told_and_proves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_certainly_not_stored_is_not_read() {
+async fn event_certainly_not_stored_is_not_read() {
     let table = FakeTable::always(Reply::throttle());
     let error = answer_of_one(store_at(&table)).await.unwrap_err();
     assert_eq!(error.certainty(), Certainty::NotStored);
@@ -101,7 +101,7 @@ async fn what_was_certainly_not_stored_is_not_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_refused_after_it_may_have_been_stored_is_read() {
+async fn event_refused_after_a_possible_write_is_read() {
     let refused = Reply::Fail(FailureClass::Fatal, Certainty::NotStored);
     let table = FakeTable::scripted([Reply::StoreThenFail, refused]);
     let stored = answer_of_one(store_at(&table)).await.unwrap();
@@ -126,7 +126,7 @@ async fn events_that_fail_together_are_read_together() {
 // Reads that fail.
 
 #[tokio::test(start_paused = true)]
-async fn a_read_that_fails_for_now_is_repeated() {
+async fn transient_read_failure_is_retried() {
     let table = FakeTable::always(Reply::StoreThenHang);
     table.script_reads([
         ReadReply::Fail(FailureClass::Throttled),
@@ -139,7 +139,7 @@ async fn a_read_that_fails_for_now_is_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_what_a_read_left_out_is_read_again() {
+async fn only_keys_left_unread_are_read_again() {
     let table = FakeTable::scripted([Reply::StoreThenFail]);
     table.script_reads([ReadReply::LeaveOut(vec![0, 2])]);
     let store = store_at(&table).max_attempts(1).max_batch_events(3).start().await.unwrap();
@@ -154,7 +154,7 @@ async fn only_what_a_read_left_out_is_read_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_the_permission_to_read_an_event_stays_maybe_stored_and_says_what_to_grant() {
+async fn denied_read_names_the_permission_to_grant() {
     let table = FakeTable::always(Reply::StoreThenFail);
     table.reply_to_reads_from_now_on(ReadReply::Deny);
     let error = answer_of_one(store_at(&table).max_attempts(2)).await.unwrap_err();
@@ -165,7 +165,7 @@ async fn without_the_permission_to_read_an_event_stays_maybe_stored_and_says_wha
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_about_other_keys_is_not_believed() {
+async fn read_that_names_other_keys_is_rejected() {
     let table = FakeTable::always(Reply::LoseAnswer);
     table.script_reads([ReadReply::NameStranger]);
     let error = answer_of_one(store_at(&table).max_attempts(1)).await.unwrap_err();
@@ -179,7 +179,7 @@ async fn an_answer_about_other_keys_is_not_believed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_read_that_panics_leaves_the_event_maybe_stored() {
+async fn panicking_read_leaves_event_maybe_stored() {
     let table = FakeTable::always(Reply::StoreThenFail);
     table.reply_to_reads_from_now_on(ReadReply::Panic);
     let error = answer_of_one(store_at(&table).max_attempts(1)).await.unwrap_err();
@@ -188,7 +188,7 @@ async fn a_read_that_panics_leaves_the_event_maybe_stored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_read_that_panics_takes_no_other_read_with_it() {
+async fn panicking_read_fails_no_other_read() {
     let table = FakeTable::always(Reply::StoreThenFail.after(SECOND));
     table.script_reads([ReadReply::After(SECOND, Box::new(ReadReply::Panic))]);
     let store = store_at(&table).max_attempts(1).max_batch_events(1).max_batches_in_flight(1);
@@ -199,7 +199,7 @@ async fn a_read_that_panics_takes_no_other_read_with_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn switched_off_nothing_is_read() {
+async fn disabled_read_back_reads_nothing() {
     let table = FakeTable::always(Reply::StoreThenFail);
     let error = answer_of_one(store_at(&table).max_attempts(1).read_back(false)).await.unwrap_err();
     assert_eq!(error.certainty(), Certainty::MaybeStored);
@@ -219,7 +219,7 @@ impl BatchWriter for WriteOnly {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_writer_that_does_not_read_leaves_the_event_maybe_stored_and_says_so() {
+async fn writer_without_reads_leaves_event_maybe_stored() {
     let writer = WriteOnly(FakeTable::always(Reply::StoreThenFail));
     let store = EventStore::builder().batch_writer(writer).max_attempts(1);
     let error = answer_of_one(store).await.unwrap_err();
@@ -230,7 +230,7 @@ async fn a_writer_that_does_not_read_leaves_the_event_maybe_stored_and_says_so()
 // The time that it takes.
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_never_answers_delays_no_ticket_beyond_its_deadline_and_one_time_out() {
+async fn silent_service_settles_tickets_within_deadline_and_one_timeout() {
     let table = FakeTable::always(Reply::Hang);
     table.reply_to_reads_from_now_on(ReadReply::Hang);
     let store = store_at(&table).start().await.unwrap();
@@ -246,7 +246,7 @@ async fn a_service_that_never_answers_delays_no_ticket_beyond_its_deadline_and_o
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_that_begins_at_the_deadline_leaves_time_for_a_read() {
+async fn attempt_begun_at_the_deadline_leaves_time_to_read() {
     // The first attempt is throttled just before the deadline; the second one hangs.
     let table = FakeTable::scripted([Reply::throttle().after(SECOND * 3), Reply::StoreThenHang]);
     let store = store_at(&table).event_deadline(Duration::from_millis(3_200));
@@ -257,7 +257,7 @@ async fn an_attempt_that_begins_at_the_deadline_leaves_time_for_a_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flush_waits_for_the_reads() {
+async fn flush_waits_for_the_reads() {
     let table = FakeTable::always(Reply::StoreThenFail);
     table.script_reads([ReadReply::After(SECOND * 2, Box::new(ReadReply::Read))]);
     let store = store_at(&table).max_attempts(1).start().await.unwrap();
@@ -270,7 +270,7 @@ async fn a_flush_waits_for_the_reads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn close_reads_back_what_was_in_flight_at_its_deadline() {
+async fn close_reads_back_events_in_flight_at_its_deadline() {
     let table = FakeTable::always(Reply::StoreThenHang);
     let store = store_at(&table).attempt_timeout(SECOND * 60).event_deadline(SECOND * 600);
     let store = store.start().await.unwrap();
@@ -281,7 +281,7 @@ async fn close_reads_back_what_was_in_flight_at_its_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn close_waits_for_reads_no_longer_than_one_time_out_nor_a_quarter_of_its_own_time() {
+async fn close_bounds_the_time_of_its_reads() {
     let table = FakeTable::always(Reply::StoreThenHang);
     table.reply_to_reads_from_now_on(ReadReply::Hang);
     for (given, at_most) in [(0, 0), (8, 10), (20, 24)] {
@@ -297,7 +297,7 @@ async fn close_waits_for_reads_no_longer_than_one_time_out_nor_a_quarter_of_its_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_that_is_not_to_wait_ends_the_reads_of_one_that_does() {
+async fn immediate_close_ends_the_reads_of_a_patient_one() {
     let table = FakeTable::always(Reply::StoreThenHang);
     table.reply_to_reads_from_now_on(ReadReply::Hang);
     let store = store_at(&table).event_deadline(SECOND * 600).start().await.unwrap();
@@ -322,7 +322,7 @@ async fn a_close_that_is_not_to_wait_ends_the_reads_of_one_that_does() {
 // Events that are put again.
 
 #[tokio::test(start_paused = true)]
-async fn an_event_put_again_is_never_called_not_stored_for_an_earlier_call_may_still_be_applied() {
+async fn event_put_again_is_never_called_not_stored() {
     let table = FakeTable::always(Reply::HangThenStore(SECOND * 6));
     let error = answer_of_one(store_at(&table).max_attempts(1)).await.unwrap_err();
     let event = error.event().unwrap().clone();
@@ -347,7 +347,7 @@ async fn an_event_put_again_is_never_called_not_stored_for_an_earlier_call_may_s
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_puts_of_one_event_neither_is_called_not_stored_before_both_are_over() {
+async fn unfinished_put_keeps_a_second_put_maybe_stored() {
     let table = FakeTable::scripted([Reply::Store.after(SECOND), Reply::LoseAnswer]);
     let store = store_at(&table).max_attempts(1).max_batch_events(1).start().await.unwrap();
     let event = Event::new("20130927T005240652508858176".parse().unwrap(), "1").unwrap();
@@ -358,7 +358,7 @@ async fn of_two_puts_of_one_event_neither_is_called_not_stored_before_both_are_o
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_put_again_is_as_certain_as_it_was_until_a_call_leaves_doubt() {
+async fn event_put_again_keeps_the_certainty_it_came_with() {
     let table = FakeTable::always(Reply::throttle());
     let store = store_at(&table).max_attempts(1).read_back(false).start().await.unwrap();
     let event = Event::new("20130927T005240652508858176".parse().unwrap(), "1").unwrap();
@@ -384,14 +384,14 @@ async fn an_event_put_again_is_as_certain_as_it_was_until_a_call_leaves_doubt() 
 // What an answer tells of its attempts.
 
 #[tokio::test(start_paused = true)]
-async fn an_event_stored_at_the_first_try_has_no_history() {
+async fn event_stored_at_the_first_attempt_has_no_history() {
     let stored = answer_of_one(store_at(&FakeTable::new())).await.unwrap();
     assert!(stored.history().is_empty());
     assert_eq!((stored.attempts, stored.proof), (1, Proof::Acknowledged));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retried_event_tells_when_each_attempt_was_how_long_it_took_and_how_it_failed() {
+async fn retried_event_lists_time_and_failure_of_each_attempt() {
     let table = FakeTable::scripted([
         Reply::throttle().after(SECOND),
         Reply::Unprocessed(vec![0]).after(SECOND * 2),
@@ -416,7 +416,7 @@ async fn a_retried_event_tells_when_each_attempt_was_how_long_it_took_and_how_it
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_dropped_in_flight_by_close_still_names_the_last_real_cause() {
+async fn event_dropped_by_close_names_the_last_real_cause() {
     let table = FakeTable::scripted([Reply::throttle(), Reply::Hang]);
     let store = store_at(&table).attempt_timeout(SECOND * 60).event_deadline(SECOND * 600);
     let store = store.start().await.unwrap();
@@ -431,7 +431,7 @@ async fn an_event_dropped_in_flight_by_close_still_names_the_last_real_cause() {
 // What is left behind.
 
 #[tokio::test(start_paused = true)]
-async fn the_lines_of_a_close_report_put_the_same_events_again_under_the_same_keys() {
+async fn close_report_lines_put_the_same_events_again() {
     let table = FakeTable::always(Reply::throttle());
     let store = store_at(&table).start().await.unwrap();
     for body in ["\"a\"", "{\"b\":\"line\\nbreak\"}"] {

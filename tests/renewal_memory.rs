@@ -57,7 +57,7 @@ impl HttpClient for Service {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_renewals_leave_the_heap_as_it_was() {
+async fn thousand_renewals_leave_the_heap_unchanged() {
     for is_handed_in in [false, true] {
         let service = Service(Arc::new(AtomicU32::new(100)));
         let credentials = Credentials::new("AKID", "secret", None, None, "test");

@@ -426,7 +426,7 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 #[test]
-fn whatever_the_seed_brings_every_event_is_settled_once_in_time_and_truly() {
+fn every_seed_settles_each_event_in_time_and_truthfully() {
     let seeds = match number("SIMULATION_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("SIMULATION_SEEDS").unwrap_or(SEEDS),
@@ -456,7 +456,7 @@ fn whatever_the_seed_brings_every_event_is_settled_once_in_time_and_truly() {
 }
 
 #[test]
-fn the_same_seed_does_the_same() {
+fn same_seed_gives_the_same_run() {
     watchdog::start();
     let mut told_bytes = 0;
     for seed in 0..20 {

@@ -62,21 +62,21 @@ macro_rules! on_dynamodb_local {
 }
 
 on_dynamodb_local! {
-    latency_with_jitter
-    narrow_bandwidth
-    sliced_packets
-    resets_in_the_middle_of_requests
-    resets_in_the_middle_of_answers
-    a_reset_in_the_middle_of_the_only_request
-    a_reset_in_the_middle_of_the_only_answer
-    a_blackhole_that_opens_under_way_and_closes
-    a_blackhole_for_answers_that_closes
-    a_blackhole_that_outlasts_the_deadline
-    a_blackhole_for_answers_that_outlasts_the_deadline
-    a_limit_of_data_sent_that_cuts_connections_again_and_again
-    a_limit_of_data_answered_that_cuts_connections_again_and_again
-    a_proxy_that_is_disabled_and_enabled_again
-    a_proxy_that_is_disabled_beyond_the_deadline
+    latency_with_jitter_needs_one_attempt
+    narrow_bandwidth_needs_one_attempt
+    sliced_packets_need_one_attempt
+    resets_during_requests_lose_no_event
+    resets_during_responses_lose_no_event
+    reset_of_the_only_request_is_maybe_stored
+    reset_of_the_only_response_is_read_back
+    temporary_blackhole_loses_no_event
+    temporary_blackhole_for_responses_loses_no_event
+    blackhole_beyond_the_deadline_fails_events_in_time
+    blackhole_for_responses_beyond_the_deadline_leaves_maybe_stored
+    connections_cut_by_bytes_sent_lose_no_event
+    connections_cut_by_bytes_received_lose_no_event
+    proxy_outages_lose_no_event
+    proxy_outage_beyond_the_deadline_is_not_stored
 }
 
 struct Table {
@@ -197,13 +197,13 @@ async fn stored_at_once_but_slowly(proxy: Proxy, count: usize, bytes: usize, tab
 /// No network lets pass so soon what the tests of slow ones send.
 const SLOW: Duration = Duration::from_millis(200);
 
-async fn latency_with_jitter(table: &Table) {
+async fn latency_with_jitter_needs_one_attempt(table: &Table) {
     // Three calls and more on one connection, each of 2 × 60 ms at the least.
     let proxy = proxy(both_ways(ToxicKind::Latency { latency: 100, jitter: 40 })).await;
     stored_at_once_but_slowly(proxy, 500, 300, table).await;
 }
 
-async fn narrow_bandwidth(table: &Table) {
+async fn narrow_bandwidth_needs_one_attempt(table: &Table) {
     // Each connection takes 100 kB/s, and a batch is larger than 60 kB.
     let slices = ToxicKind::Slicer { average_size: 2_000, size_variation: 0, delay: 0 };
     let narrow = ToxicKind::Bandwidth { rate: 100 };
@@ -211,7 +211,7 @@ async fn narrow_bandwidth(table: &Table) {
     stored_at_once_but_slowly(proxy, 400, 2_500, table).await;
 }
 
-async fn sliced_packets(table: &Table) {
+async fn sliced_packets_need_one_attempt(table: &Table) {
     // A batch of 12 kB and more is 60 slices at the least, and more than a millisecond between two.
     let slices = ToxicKind::Slicer { average_size: 100, size_variation: 90, delay: 4_000 };
     let proxy = proxy(both_ways(slices)).await;
@@ -235,12 +235,12 @@ async fn all_are_stored_in_spite_of(resets: &[Reset], table: &Table) {
     assert_eq!(u64::from(failed), store.stats().retried);
 }
 
-async fn resets_in_the_middle_of_requests(table: &Table) {
+async fn resets_during_requests_lose_no_event(table: &Table) {
     let resets = [0, 1, 100, 700, 1_000, 5_000, 12_000].map(Reset::AfterSent);
     all_are_stored_in_spite_of(&resets.repeat(3), table).await;
 }
 
-async fn resets_in_the_middle_of_answers(table: &Table) {
+async fn resets_during_responses_lose_no_event(table: &Table) {
     let resets = [1, 12, 13, 40, 100, 200].map(Reset::AfterAnswered);
     all_are_stored_in_spite_of(&resets.repeat(3), table).await;
 }
@@ -260,7 +260,7 @@ async fn reset_once(reset: fn() -> Reset, table: &Table) -> (Answer, Answer) {
     (answers.pop().unwrap(), read_back)
 }
 
-async fn a_reset_in_the_middle_of_the_only_request(table: &Table) {
+async fn reset_of_the_only_request_is_maybe_stored(table: &Table) {
     let (unread, read_back) = reset_once(|| Reset::AfterSent(800), table).await;
     let (unread, read_back) = (unread.unwrap_err(), read_back.unwrap_err());
     assert!(unread.read_back().is_none());
@@ -273,7 +273,7 @@ async fn a_reset_in_the_middle_of_the_only_request(table: &Table) {
     }
 }
 
-async fn a_reset_in_the_middle_of_the_only_answer(table: &Table) {
+async fn reset_of_the_only_response_is_read_back(table: &Table) {
     let (unread, read_back) = reset_once(|| Reset::AfterAnswered(40), table).await;
     let error = unread.unwrap_err();
     assert_eq!(error.certainty(), Certainty::MaybeStored);
@@ -282,7 +282,7 @@ async fn a_reset_in_the_middle_of_the_only_answer(table: &Table) {
     assert_eq!((stored.attempts, stored.proof), (1, Proof::ReadBack));
 }
 
-async fn a_limit_of_data_sent_that_cuts_connections_again_and_again(table: &Table) {
+async fn connections_cut_by_bytes_sent_lose_no_event(table: &Table) {
     // One batch gets through on each connection, and the second does not.
     let limit = ToxicKind::LimitData { bytes: 18_000 };
     let proxy = proxy([(TowardsServer, limit)]).await;
@@ -292,7 +292,7 @@ async fn a_limit_of_data_sent_that_cuts_connections_again_and_again(table: &Tabl
     assert!(store.stats().retried >= 100, "{:?}", store.stats());
 }
 
-async fn a_limit_of_data_answered_that_cuts_connections_again_and_again(table: &Table) {
+async fn connections_cut_by_bytes_received_lose_no_event(table: &Table) {
     // A few answers get through on each connection, and then one breaks off.
     let limit = ToxicKind::LimitData { bytes: 1_000 };
     let proxy = proxy([(TowardsClient, limit)]).await;
@@ -304,7 +304,7 @@ async fn a_limit_of_data_answered_that_cuts_connections_again_and_again(table: &
 
 // What is silent.
 
-async fn a_blackhole_that_opens_under_way_and_closes(table: &Table) {
+async fn temporary_blackhole_loses_no_event(table: &Table) {
     let mut proxy = proxy([]).await;
     let store = table.store(proxy.url()).attempt_timeout(ATTEMPT_TIMEOUT).start().await.unwrap();
     // These open the connections that the blackhole then meets.
@@ -321,7 +321,7 @@ async fn a_blackhole_that_opens_under_way_and_closes(table: &Table) {
     assert!(attempts[500..700].iter().all(|attempts| *attempts >= 2));
 }
 
-async fn a_blackhole_for_answers_that_closes(table: &Table) {
+async fn temporary_blackhole_for_responses_loses_no_event(table: &Table) {
     let mut proxy = proxy([(TowardsClient, BLACKHOLE)]).await;
     let store = table.store(proxy.url()).attempt_timeout(ATTEMPT_TIMEOUT).start().await.unwrap();
     let puts = put(&store, 200, EVENT_BYTES).await;
@@ -360,7 +360,7 @@ fn by_certainty(errors: &[WriteError]) -> (usize, usize) {
     (maybes, errors.len() - maybes)
 }
 
-async fn a_blackhole_that_outlasts_the_deadline(table: &Table) {
+async fn blackhole_beyond_the_deadline_fails_events_in_time(table: &Table) {
     let mut proxy = proxy(both_ways(BLACKHOLE)).await;
     let store = impatient(table, &proxy).await;
     let errors = given_up_in_time(table, &store).await;
@@ -373,7 +373,7 @@ async fn a_blackhole_that_outlasts_the_deadline(table: &Table) {
     assert_eq!(table.settle_stored(puts).await.len(), 25);
 }
 
-async fn a_blackhole_for_answers_that_outlasts_the_deadline(table: &Table) {
+async fn blackhole_for_responses_beyond_the_deadline_leaves_maybe_stored(table: &Table) {
     let proxy = proxy([(TowardsClient, BLACKHOLE)]).await;
     let store = impatient(table, &proxy).await;
     let errors = given_up_in_time(table, &store).await;
@@ -388,7 +388,7 @@ async fn a_blackhole_for_answers_that_outlasts_the_deadline(table: &Table) {
 
 // What is not there.
 
-async fn a_proxy_that_is_disabled_and_enabled_again(table: &Table) {
+async fn proxy_outages_lose_no_event(table: &Table) {
     let mut proxy = proxy([]).await;
     let store = table.store(proxy.url()).start().await.unwrap();
     let mut puts = put(&store, 200, EVENT_BYTES).await;
@@ -405,7 +405,7 @@ async fn a_proxy_that_is_disabled_and_enabled_again(table: &Table) {
     assert_eq!(table.settle_stored(puts).await.len(), 1_400);
 }
 
-async fn a_proxy_that_is_disabled_beyond_the_deadline(table: &Table) {
+async fn proxy_outage_beyond_the_deadline_is_not_stored(table: &Table) {
     let mut proxy = proxy([]).await;
     proxy.disable().await;
     let store = impatient(table, &proxy).await;

@@ -150,7 +150,7 @@ async fn send(
 }
 
 #[tokio::test]
-async fn both_ways_send_what_the_sdk_would() {
+async fn both_transports_send_what_the_sdk_would() {
     let (address, mut requests) = listener().await;
     let config = config(address);
     let client = Client::new(&config);
@@ -223,7 +223,7 @@ impl HttpClient for Anywhere {
 /// Where requests go, and for which region they are signed, by this configuration: the direct way's, and
 /// the SDK's own.
 #[tokio::test]
-async fn a_session_token_of_the_builder_is_sent_and_signed() {
+async fn session_token_of_the_builder_is_sent_and_signed() {
     let (address, mut requests) = listener().await;
     let builder = EventStore::builder()
         .region("eu-central-1")
@@ -252,7 +252,7 @@ async fn addresses(config: SdkConfig) -> [(String, String); 2] {
 }
 
 #[tokio::test]
-async fn requests_go_where_the_configuration_of_the_sdk_says() {
+async fn requests_go_where_the_sdk_configuration_says() {
     let credentials = |account: Option<&str>| {
         let credentials = Credentials::builder().access_key_id("AKID").secret_access_key("secret");
         let mut credentials = credentials.provider_name("test");
@@ -304,7 +304,7 @@ impl ProvideCredentials for Accounts {
 }
 
 #[tokio::test]
-async fn when_the_credentials_become_another_accounts_requests_go_to_its_address() {
+async fn requests_follow_the_account_of_new_credentials() {
     let (anywhere, accounts) =
         (Anywhere::default(), Accounts(Arc::new(Mutex::new("111111111111"))));
     let config = SdkConfig::builder()

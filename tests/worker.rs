@@ -58,7 +58,7 @@ async fn took<T>(future: impl Future<Output = T>) -> (T, u128) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lone_event_is_sent_when_its_linger_is_over() {
+async fn lone_event_is_sent_after_its_linger() {
     let writer = FakeTable::new();
     let store = writer.store_builder().start().await.unwrap();
     let ticket = store.put(&json!({ "foo": "bar" })).await.unwrap();
@@ -72,7 +72,7 @@ async fn a_lone_event_is_sent_when_its_linger_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_batch_is_sent_at_once() {
+async fn full_batch_is_sent_at_once() {
     let writer = FakeTable::new();
     let store = writer.store_builder().linger(SECOND * 30).start().await.unwrap();
     let tickets = put_many(&store, 25).await;
@@ -82,7 +82,7 @@ async fn a_full_batch_is_sent_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn under_load_every_batch_is_full_and_as_many_are_in_flight_as_allowed() {
+async fn batches_under_load_are_full_and_fill_the_limit() {
     let writer = FakeTable::always(Reply::Store.after(Duration::from_millis(10)));
     let store = writer.store_builder().max_batches_in_flight(4).start().await.unwrap();
     let tickets = put_many(&store, 1_000).await;
@@ -98,7 +98,7 @@ async fn under_load_every_batch_is_full_and_as_many_are_in_flight_as_allowed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_handed_back_is_matched_by_key_and_sent_again() {
+async fn unprocessed_events_are_matched_by_key_and_retried() {
     let writer = FakeTable::scripted([Reply::Unprocessed(vec![7, 0, 3])]);
     let store = writer.store_builder().start().await.unwrap();
     let tickets = put_many(&store, 10).await;
@@ -117,7 +117,7 @@ async fn what_is_handed_back_is_matched_by_key_and_sent_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_is_refilled_with_new_events() {
+async fn retry_is_refilled_with_new_events() {
     let writer = FakeTable::scripted([not_applied()]);
     let linger = Duration::from_millis(100);
     let builder = writer.store_builder().linger(linger).backoff(constant_backoff(100));
@@ -132,7 +132,7 @@ async fn a_retry_is_refilled_with_new_events() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_waiting_retry_does_not_hold_fresh_events_up() {
+async fn waiting_retry_does_not_delay_new_events() {
     let writer = FakeTable::scripted([not_applied()]);
     let builder = writer.store_builder().max_batches_in_flight(1).backoff(constant_backoff(1_000));
     let store = builder.start().await.unwrap();
@@ -146,7 +146,7 @@ async fn a_waiting_retry_does_not_hold_fresh_events_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_batch_is_sent_again_under_the_same_keys_until_it_is_stored() {
+async fn failed_batch_is_retried_under_the_same_keys() {
     for (answer, certainty) in [
         (Reply::throttle(), "not stored"),
         (Reply::server_error(), "not known"),
@@ -167,7 +167,7 @@ async fn a_failed_batch_is_sent_again_under_the_same_keys_until_it_is_stored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retries_back_off_further_and_further() {
+async fn retries_back_off_exponentially() {
     let writer = FakeTable::scripted(vec![Reply::throttle(); 8]);
     let (floor, base) = (Duration::from_millis(10), Duration::from_millis(100));
     let backoff = Backoff { floor, base, ceiling: SECOND };
@@ -186,7 +186,7 @@ async fn retries_back_off_further_and_further() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_never_applied_is_not_stored_when_its_deadline_passes() {
+async fn never_applied_event_is_not_stored_at_its_deadline() {
     let writer = FakeTable::always(Reply::throttle());
     let store = writer.store_builder().event_deadline(SECOND * 5).start().await.unwrap();
     let ticket = store.put(&json!({ "foo": "bar" })).await.unwrap();
@@ -204,7 +204,7 @@ async fn an_event_never_applied_is_not_stored_when_its_deadline_passes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn once_maybe_an_event_stays_maybe() {
+async fn maybe_stored_event_stays_maybe_stored() {
     let writer = FakeTable::scripted([Reply::StoreThenFail]);
     writer.reply_from_now_on(Reply::throttle());
     let builder = writer.store_builder().event_deadline(SECOND * 5).read_back(false);
@@ -216,7 +216,7 @@ async fn once_maybe_an_event_stays_maybe() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_writer_costs_one_attempt_time_out_and_leaves_a_maybe() {
+async fn silent_writer_costs_one_timeout_and_leaves_maybe_stored() {
     let writer = FakeTable::scripted([Reply::StoreThenHang]);
     let builder = writer.store_builder().attempt_timeout(SECOND).linger(Duration::ZERO);
     let store = builder.backoff(constant_backoff(100)).start().await.unwrap();
@@ -232,7 +232,7 @@ async fn a_silent_writer_costs_one_attempt_time_out_and_leaves_a_maybe() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_that_never_get_a_turn_are_given_up_at_their_deadline() {
+async fn never_sent_event_fails_at_its_deadline() {
     let writer = FakeTable::always(Reply::Hang);
     let builder = writer.store_builder().max_batches_in_flight(1).attempt_timeout(SECOND * 3_600);
     let store = builder.start().await.unwrap();
@@ -244,7 +244,7 @@ async fn events_that_never_get_a_turn_are_given_up_at_their_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn as_many_attempts_are_made_as_are_allowed() {
+async fn attempts_end_at_the_configured_maximum() {
     let writer = FakeTable::always(Reply::throttle());
     let store = writer.store_builder().max_attempts(3).start().await.unwrap();
     let error = failure(store.put(&1).await.unwrap()).await;
@@ -253,7 +253,7 @@ async fn as_many_attempts_are_made_as_are_allowed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_retry_would_only_repeat_is_told_at_once() {
+async fn failure_that_a_retry_would_repeat_settles_at_once() {
     for class in [FailureClass::Fatal, FailureClass::Poison] {
         let writer = FakeTable::scripted([Reply::Fail(class, Certainty::NotStored)]);
         let store = writer.store_builder().linger(Duration::ZERO).start().await.unwrap();
@@ -266,7 +266,7 @@ async fn what_a_retry_would_only_repeat_is_told_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_poisonous_event_is_found_and_its_neighbours_are_stored() {
+async fn poison_event_is_found_and_its_neighbours_are_stored() {
     for culprit in 0..25 {
         let writer = FakeTable::new();
         let store = writer.store_builder().start().await.unwrap();
@@ -288,7 +288,7 @@ async fn one_poisonous_event_is_found_and_its_neighbours_are_stored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn several_poisonous_events_cost_a_few_calls_each_and_join_no_other_batch() {
+async fn several_poison_events_cost_a_few_calls_each() {
     let writer = FakeTable::new();
     let store = writer.store_builder().start().await.unwrap();
     for culprit in [3, 11, 12, 24, 30] {
@@ -304,7 +304,7 @@ async fn several_poisonous_events_cost_a_few_calls_each_and_join_no_other_batch(
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_nothing_can_be_stored_every_waiting_ticket_is_told_at_once() {
+async fn fatal_error_fails_every_waiting_ticket_at_once() {
     let fatal = Reply::Fail(FailureClass::Fatal, Certainty::NotStored);
     let writer = FakeTable::scripted([not_applied(), fatal.after(Duration::from_millis(20))]);
     let builder = writer.store_builder().max_batches_in_flight(1).backoff(constant_backoff(10));
@@ -324,7 +324,7 @@ async fn when_nothing_can_be_stored_every_waiting_ticket_is_told_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_never_sent_is_not_stored_whatever_the_call_beside_it_leaves_open() {
+async fn never_sent_event_is_not_stored_beside_uncertain_call() {
     let writer = FakeTable::always(Reply::Fail(FailureClass::Fatal, Certainty::MaybeStored));
     let store = writer.store_builder().max_batches_in_flight(1).start().await.unwrap();
     let tickets = put_many(&store, 26).await;
@@ -337,7 +337,7 @@ async fn what_was_never_sent_is_not_stored_whatever_the_call_beside_it_leaves_op
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_hands_back_a_stranger_is_not_believed() {
+async fn response_with_unknown_unprocessed_key_is_rejected() {
     let writer = FakeTable::scripted([Reply::UnprocessedUnknownKey]);
     let store = writer.store_builder().read_back(false).start().await.unwrap();
     assert_eq!(store.put(&1).await.unwrap().await.unwrap().attempts, 2);
@@ -349,7 +349,7 @@ async fn an_answer_that_hands_back_a_stranger_is_not_believed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn flush_sends_what_lingers_and_counts_each_event_once() {
+async fn flush_sends_lingering_events_and_counts_each_once() {
     let writer = FakeTable::scripted([not_applied()]);
     let builder = writer.store_builder().linger(SECOND * 30).backoff(constant_backoff(100));
     let store = builder.start().await.unwrap();
@@ -369,7 +369,7 @@ async fn flush_sends_what_lingers_and_counts_each_event_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn flush_waits_for_nothing_that_comes_after_it() {
+async fn flush_does_not_wait_for_later_events() {
     let writer = FakeTable::scripted([Reply::Store.after(Duration::from_millis(10))]);
     let store = writer.store_builder().linger(SECOND * 30).start().await.unwrap();
     let before = store.put(&1).await.unwrap();
@@ -385,7 +385,7 @@ async fn flush_waits_for_nothing_that_comes_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn close_drains_reports_and_refuses_what_comes_later() {
+async fn close_drains_reports_and_refuses_later_puts() {
     let writer = FakeTable::scripted([not_applied().after(Duration::from_millis(10))]);
     let builder = writer.store_builder().linger(SECOND * 30).backoff(constant_backoff(100));
     let store = builder.start().await.unwrap();
@@ -406,7 +406,7 @@ async fn close_drains_reports_and_refuses_what_comes_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn close_gives_up_at_its_deadline_and_knows_what_it_does_not_know() {
+async fn close_at_its_deadline_reports_the_certainty_of_each_event() {
     let writer = FakeTable::always(Reply::Hang);
     let builder = writer.store_builder().max_batches_in_flight(1).attempt_timeout(SECOND * 3_600);
     let store = builder.start().await.unwrap();
@@ -428,7 +428,7 @@ async fn close_gives_up_at_its_deadline_and_knows_what_it_does_not_know() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_earliest_deadline_of_close_counts() {
+async fn earliest_close_deadline_counts() {
     let writer = FakeTable::always(Reply::Hang);
     let store = writer.store_builder().start().await.unwrap();
     let _ticket = store.put(&1).await.unwrap();
@@ -440,7 +440,7 @@ async fn the_earliest_deadline_of_close_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_that_no_ticket_heard_of_is_in_the_close_report() {
+async fn failure_without_a_ticket_is_in_the_close_report() {
     let writer = FakeTable::always(Reply::Fail(FailureClass::Fatal, Certainty::NotStored));
     let store = writer.store_builder().max_buffered_events(30).start().await.unwrap();
     let heard = store.put(&"heard").await.unwrap();
@@ -459,7 +459,7 @@ async fn a_failure_that_no_ticket_heard_of_is_in_the_close_report() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_that_no_ticket_heard_of_are_kept_in_the_memory_that_the_buffer_may_take() {
+async fn failures_without_a_ticket_are_bounded_by_buffer_memory() {
     let writer = FakeTable::always(Reply::Fail(FailureClass::Fatal, Certainty::NotStored));
     let store = writer.store_builder().max_buffered_bytes(409_600).start().await.unwrap();
     for _ in 0..7 {
@@ -471,7 +471,7 @@ async fn failures_that_no_ticket_heard_of_are_kept_in_the_memory_that_the_buffer
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_a_ticket_does_not_cancel_the_write() {
+async fn dropped_ticket_does_not_cancel_the_write() {
     let writer = FakeTable::new();
     let store = writer.store_builder().start().await.unwrap();
     drop(store.put(&1).await.unwrap());
@@ -480,7 +480,7 @@ async fn dropping_a_ticket_does_not_cancel_the_write() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_the_last_handle_is_dropped_the_worker_drains_by_itself() {
+async fn worker_drains_when_the_last_handle_is_dropped() {
     let writer = FakeTable::scripted([not_applied()]);
     let builder = writer.store_builder().linger(SECOND * 30).backoff(constant_backoff(100));
     let store = builder.start().await.unwrap();
@@ -493,7 +493,7 @@ async fn when_the_last_handle_is_dropped_the_worker_drains_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_buffer_refuses_try_put_and_makes_put_wait() {
+async fn full_buffer_refuses_try_put_and_makes_put_wait() {
     let writer = FakeTable::always(Reply::Store.after(Duration::from_millis(10)));
     let builder = writer.store_builder().max_buffered_events(2).linger(SECOND * 30);
     let store = builder.start().await.unwrap();
@@ -514,7 +514,7 @@ async fn a_full_buffer_refuses_try_put_and_makes_put_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn bytes_bound_the_buffer_as_events_do() {
+async fn buffer_is_bounded_by_bytes() {
     let writer = FakeTable::always(Reply::Store.after(Duration::from_millis(10)));
     let store = writer.store_builder().max_buffered_bytes(409_600).start().await.unwrap();
     let half = "x".repeat(204_000);
@@ -525,7 +525,7 @@ async fn bytes_bound_the_buffer_as_events_do() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn small_events_fill_the_buffer_by_the_memory_that_they_take() {
+async fn small_events_count_with_the_memory_they_take() {
     let writer = FakeTable::always(Reply::Hang);
     let store = writer.store_builder().max_buffered_bytes(409_600).start().await.unwrap();
     let taken = (0..10_000).take_while(|number| store.try_put(number).is_ok()).count();
@@ -533,7 +533,7 @@ async fn small_events_fill_the_buffer_by_the_memory_that_they_take() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_that_is_larger_than_the_buffer_comes_in_when_it_is_alone() {
+async fn event_larger_than_the_buffer_is_accepted_alone() {
     let writer = FakeTable::always(Reply::Store.after(SECOND));
     let store = writer.store_builder().max_buffered_bytes(409_600).start().await.unwrap();
     for _ in 0..2 {
@@ -548,7 +548,7 @@ async fn an_event_that_is_larger_than_the_buffer_comes_in_when_it_is_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_event_took_is_given_back_to_the_byte_however_it_was_put_and_ended() {
+async fn settled_event_releases_exactly_its_bytes() {
     let writer = FakeTable::scripted([
         not_applied(),
         Reply::Fail(FailureClass::Transient, Certainty::MaybeStored),
@@ -576,7 +576,7 @@ fn larger_than_the_buffer() -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancelled_put_leaves_nothing_behind() {
+async fn cancelled_put_leaves_nothing_behind() {
     let writer = FakeTable::always(Reply::Store.after(Duration::from_millis(10)));
     let store = writer.store_builder().max_buffered_events(1).linger(SECOND).start().await.unwrap();
     let first = store.put(&1).await.unwrap();
@@ -590,7 +590,7 @@ async fn a_cancelled_put_leaves_nothing_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_an_event_is_refused_and_takes_no_room() {
+async fn invalid_input_is_refused_and_takes_no_permits() {
     let writer = FakeTable::new();
     let store = writer.store_builder().max_buffered_events(1).start().await.unwrap();
 
@@ -615,7 +615,7 @@ async fn what_cannot_be_an_event_is_refused_and_takes_no_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn json_text_is_stored_as_it_is() {
+async fn json_text_is_stored_unchanged() {
     let writer = FakeTable::new();
     let store = writer.store_builder().start().await.unwrap();
     let deep = "[".repeat(5_000) + &"]".repeat(5_000);
@@ -626,7 +626,7 @@ async fn json_text_is_stored_as_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_counters_add_up_at_every_moment() {
+async fn counters_add_up_at_every_moment() {
     let writer = FakeTable::scripted([
         Reply::Unprocessed(vec![0, 1]).after(Duration::from_millis(3)),
         Reply::Panic.after(Duration::from_millis(3)),
@@ -651,7 +651,7 @@ async fn the_counters_add_up_at_every_moment() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_writer_that_panics_fails_its_batch_and_nothing_else() {
+async fn panicking_writer_fails_its_batch_alone() {
     let writer = FakeTable::scripted([Reply::Panic]);
     let store = writer.store_builder().start().await.unwrap();
     let error = failure(store.put(&1).await.unwrap()).await;
@@ -661,7 +661,7 @@ async fn a_writer_that_panics_fails_its_batch_and_nothing_else() {
 }
 
 #[test]
-fn tickets_are_answered_when_the_runtime_is_shut_down_under_the_worker() {
+fn runtime_shutdown_settles_every_ticket() {
     for runtime in [
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap(),
@@ -712,7 +712,7 @@ fn put_from_threads(store: &EventStore) -> Vec<std::thread::JoinHandle<Vec<PutTi
 const RACES: usize = 300;
 
 #[test]
-fn no_ticket_is_forgotten_when_the_runtime_goes_while_others_put() {
+fn runtime_shutdown_during_puts_settles_every_ticket() {
     for _ in 0..RACES {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
@@ -732,7 +732,7 @@ fn no_ticket_is_forgotten_when_the_runtime_goes_while_others_put() {
 }
 
 #[test]
-fn close_hears_of_every_event_that_was_accepted_before_it() {
+fn close_counts_every_event_accepted_before_it() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     for _ in 0..RACES {
@@ -755,7 +755,7 @@ fn close_hears_of_every_event_that_was_accepted_before_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn close_without_time_gives_up_what_the_worker_has_not_even_seen() {
+async fn close_without_time_fails_queued_events() {
     let store = FakeTable::new().store_builder().start().await.unwrap();
     let tickets = put_many(&store, 30).await;
     let report = store.close(Duration::ZERO).await.unwrap();
@@ -766,7 +766,7 @@ async fn close_without_time_gives_up_what_the_worker_has_not_even_seen() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flush_sends_the_event_that_the_full_batch_had_no_room_for() {
+async fn flush_sends_the_event_left_by_a_full_batch() {
     let writer = FakeTable::new();
     let store = writer.store_builder().linger(SECOND * 30).start().await.unwrap();
     let _tickets = put_many(&store, 26).await;
@@ -776,7 +776,7 @@ async fn a_flush_sends_the_event_that_the_full_batch_had_no_room_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_retried_events_count_as_retries_and_only_events_fill_batches() {
+async fn retry_and_fill_counters_count_events() {
     let writer = FakeTable::scripted([not_applied()]);
     let store = writer.store_builder().backoff(constant_backoff(20)).start().await.unwrap();
     let first = store.put(&1).await.unwrap();
@@ -790,7 +790,7 @@ async fn only_retried_events_count_as_retries_and_only_events_fill_batches() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stores_that_were_throttled_together_do_not_retry_together() {
+async fn stores_throttled_together_do_not_retry_together() {
     let mut waits = std::collections::HashSet::new();
     for _ in 0..10 {
         let writer = FakeTable::scripted([Reply::throttle()]);
@@ -804,7 +804,7 @@ async fn stores_that_were_throttled_together_do_not_retry_together() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_small_buffer_fills_its_batches_as_room_comes_back() {
+async fn small_buffer_sends_nearly_full_batches() {
     let writer = FakeTable::always(Reply::Store.after(Duration::from_millis(20)));
     let store = writer.store_builder().max_buffered_events(50).start().await.unwrap();
     let producers: Vec<_> = (0..200)
@@ -824,7 +824,7 @@ async fn a_small_buffer_fills_its_batches_as_room_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_buffer_is_sent_at_once_also_beside_a_call_that_hangs() {
+async fn full_buffer_is_sent_at_once_beside_a_hanging_call() {
     let writer = FakeTable::scripted([Reply::Hang]);
     let builder = writer.store_builder().max_buffered_events(30).linger(SECOND * 20);
     let store = builder.attempt_timeout(SECOND * 100).event_deadline(SECOND * 60);
@@ -837,7 +837,7 @@ async fn a_full_buffer_is_sent_at_once_also_beside_a_call_that_hangs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_under_way_take_no_more_memory_than_a_share_of_the_buffer_and_one_call() {
+async fn in_flight_requests_stay_within_their_share_of_memory() {
     let writer = FakeTable::always(Reply::Store.after(SECOND));
     let large = format!("\"{}\"", "x".repeat(400_000));
     for (max_buffered_bytes, most_in_flight) in [(21_000_000, 1), (100_000_000, 3)] {
@@ -854,7 +854,7 @@ async fn requests_under_way_take_no_more_memory_than_a_share_of_the_buffer_and_o
 }
 
 #[test]
-fn several_threads_put_at_the_same_time() {
+fn several_threads_put_concurrently() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
     runtime.block_on(async {
@@ -882,7 +882,7 @@ fn several_threads_put_at_the_same_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn puts_that_are_polled_together_draw_their_keys_in_the_order_of_their_calls() {
+async fn puts_polled_together_take_keys_in_call_order() {
     let store = FakeTable::new().store_builder().start().await.unwrap();
     let events: Vec<_> = (0..1_000).map(|number| json!({ "number": number })).collect();
     let tickets = join_all(events.iter().map(|event| store.put(event))).await;
@@ -900,7 +900,7 @@ impl ArcWake for Startled {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_listener_that_panics_as_it_is_told_takes_no_answer_from_the_others() {
+async fn panicking_waker_takes_no_answer_from_the_others() {
     let table = FakeTable::new();
     let store = table.store_builder().start().await.unwrap();
     let mut tickets = put_many(&store, 3).await;
@@ -961,7 +961,7 @@ impl BatchWriter for Moody {
 
 /// Of the servers nine in ten do not know the caller yet. They learn it in three seconds.
 #[tokio::test(start_paused = true)]
-async fn a_fresh_role_that_some_servers_refuse_loses_no_event() {
+async fn new_role_refused_by_some_servers_loses_no_event() {
     let role = Moody::new(|number, age| {
         (age < SECOND * 3 && number % 10 != 9).then_some(FailureClass::Refused)
     });
@@ -984,7 +984,7 @@ async fn refusals_do_not_count_as_attempts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_beside_a_call_that_hangs_stops_no_other() {
+async fn refusal_beside_a_hanging_call_stops_no_other() {
     let writer = FakeTable::scripted([Reply::Hang, refused()]);
     let store = writer.store_builder().attempt_timeout(SECOND * 30).start().await.unwrap();
     let mut tickets = put_many(&store, 50).await;
@@ -995,7 +995,7 @@ async fn a_refusal_beside_a_call_that_hangs_stops_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_all_is_refused_one_call_at_a_time_asks() {
+async fn refused_store_sends_one_call_at_a_time() {
     let writer = FakeTable::always(refused().after(Duration::from_millis(20)));
     let store = writer.store_builder().start().await.unwrap();
     let tickets = put_many(&store, 1_000).await;
@@ -1013,7 +1013,7 @@ async fn while_all_is_refused_one_call_at_a_time_asks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lone_refusal_hours_after_a_final_one_gives_nothing_up() {
+async fn lone_refusal_hours_after_a_final_one_fails_no_event() {
     let writer = Moody::new(|_, age| {
         let moment = SECOND * 7_200..SECOND * 7_200 + Duration::from_millis(20);
         (age < SECOND * 60 || moment.contains(&age)).then_some(FailureClass::Refused)
@@ -1046,7 +1046,7 @@ fn refused_twice(between: FailureClass) -> Moody {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_after_a_time_of_other_failures_is_the_first() {
+async fn refusal_after_other_failures_starts_its_timeout_anew() {
     for between in [FailureClass::Throttled, FailureClass::Transient] {
         let writer = refused_twice(between);
         let store = writer.store().await;
@@ -1056,7 +1056,7 @@ async fn a_refusal_after_a_time_of_other_failures_is_the_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_throttled_call_among_refused_ones_begins_their_time_anew() {
+async fn throttled_call_among_refusals_restarts_their_timeout() {
     let writer = Moody::new(|_, age| match age.as_secs() {
         4 => Some(FailureClass::Throttled),
         0..8 => Some(FailureClass::Refused),
@@ -1068,7 +1068,7 @@ async fn a_throttled_call_among_refused_ones_begins_their_time_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_refusal_failing_calls_soon_go_side_by_side() {
+async fn failing_calls_after_a_refusal_soon_run_concurrently() {
     for failing in [Reply::server_error().after(SECOND), Reply::Hang] {
         let writer = FakeTable::scripted([refused()]);
         writer.reply_from_now_on(failing);
