@@ -1,5 +1,5 @@
-//! Where credentials come from: the standard chain as the SDK has it, and what the builder is given.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what cannot be had fails the test")]
+//! The sources of credentials: the standard chain of the SDK, and the builder.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed set-up fails the test")]
 
 mod support;
 
@@ -14,13 +14,7 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::RuntimeComponents;
-use aws_sdk_dynamodb::config::http::HttpResponse;
-use aws_smithy_runtime_api::client::http::{
-    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
-};
-use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
-use aws_smithy_types::body::SdkBody;
+
 use dynamodb_eventstore::{Certainty, EventStore, FailureReason};
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -32,10 +26,11 @@ use tokio::net::TcpListener;
 use support::clock;
 use support::endpoint::{Endpoint, TABLE};
 use support::environment::in_environment;
-use support::puts::{brisk, in_time, settle_one};
+use support::http_client::{HttpClientFn, all_stored};
+use support::puts::{in_time, settle_one, with_short_waits};
 
-/// A service of loopback that throttles its first calls, and answers the later ones with credentials of
-/// an assumed role. Its calls are counted.
+/// A service on loopback that throttles its first calls, and answers the later ones with the credentials
+/// of an assumed role. Returns its address and the number of its calls.
 async fn security_token_service(throttled: usize) -> (SocketAddr, Arc<AtomicUsize>) {
     const REFUSAL: &str = "<ErrorResponse><Error><Type>Sender</Type><Code>Throttling</Code>\
         <Message>Rate exceeded</Message></Error></ErrorResponse>";
@@ -92,13 +87,13 @@ async fn role_is_assumed_with_the_attempts_of_the_environment() {
         let endpoint = Endpoint::start([]).await;
         endpoint.accept_only("ROLE");
         let store = EventStore::builder().table(TABLE).region("us-east-1");
-        let store = brisk(store.endpoint_url(endpoint.url())).start().await.unwrap();
+        let store = with_short_waits(store.endpoint_url(endpoint.url())).start().await.unwrap();
         settle_one(&store, &endpoint).await.unwrap();
     })
     .await;
 }
 
-/// The SDK's chain, loaded by the caller, keeps its own three attempts.
+/// A configuration that the caller has loaded keeps the SDK's three attempts.
 #[tokio::test]
 async fn loaded_configuration_assumes_its_role_with_retries() {
     in_time(async {
@@ -116,18 +111,18 @@ async fn loaded_configuration_assumes_its_role_with_retries() {
         let config = aws_config::defaults(BehaviorVersion::latest()).region("us-east-1");
         let config = config.endpoint_url(endpoint.url()).load().await;
         let store = EventStore::builder().table(TABLE).sdk_config(&config);
-        let store = brisk(store).start().await.unwrap();
+        let store = with_short_waits(store).start().await.unwrap();
         settle_one(&store, &endpoint).await.unwrap();
     })
     .await;
 }
 
-/// Gives these credentials, but hangs when it is asked for the first time, if it is told so.
+/// Provides this access key. Its first load hangs if `hangs_first` is set. Counts its loads.
 #[derive(Debug, Clone)]
 struct Provider {
     access_key: &'static str,
     hangs_first: bool,
-    asked: Arc<AtomicUsize>,
+    loads: Arc<AtomicUsize>,
 }
 
 impl ProvideCredentials for Provider {
@@ -135,7 +130,7 @@ impl ProvideCredentials for Provider {
     where
         Self: 'a,
     {
-        let is_first = self.asked.fetch_add(1, Ordering::Relaxed) == 0;
+        let is_first = self.loads.fetch_add(1, Ordering::Relaxed) == 0;
         future::ProvideCredentials::new(async move {
             if self.hangs_first && is_first {
                 pending::<()>().await;
@@ -150,45 +145,24 @@ async fn provider_given_to_the_builder_is_used() {
     in_time(async {
         let endpoint = Endpoint::start([]).await;
         endpoint.accept_only("MINE");
-        let provider = Provider { access_key: "MINE", hangs_first: false, asked: Arc::default() };
+        let provider = Provider { access_key: "MINE", hangs_first: false, loads: Arc::default() };
         let store = EventStore::builder().table(TABLE).region("us-east-1");
         let store = store.credentials_provider(provider.clone()).endpoint_url(endpoint.url());
-        let store = brisk(store).check_table(false).start().await.unwrap();
+        let store = with_short_waits(store).check_table(false).start().await.unwrap();
         settle_one(&store, &endpoint).await.unwrap();
-        assert_eq!(provider.asked.load(Ordering::Relaxed), 1);
+        assert_eq!(provider.loads.load(Ordering::Relaxed), 1);
     })
     .await;
 }
 
-/// A service without a network, which stores whatever it is sent.
-#[derive(Debug, Clone)]
-struct Service;
-
-impl HttpConnector for Service {
-    fn call(&self, _request: HttpRequest) -> HttpConnectorFuture {
-        let body = SdkBody::from(r#"{"UnprocessedItems":{}}"#);
-        HttpConnectorFuture::ready(Ok(HttpResponse::new(200.try_into().unwrap(), body)))
-    }
-}
-
-impl HttpClient for Service {
-    fn http_connector(
-        &self,
-        _settings: &HttpConnectorSettings,
-        _components: &RuntimeComponents,
-    ) -> SharedHttpConnector {
-        SharedHttpConnector::new(self.clone())
-    }
-}
-
-/// A provider that hangs when it is asked for the first time, and a configuration that has it.
+/// A provider whose first load hangs, and a configuration with it whose HTTP client stores everything.
 fn hanging() -> (Provider, SdkConfig) {
-    let provider = Provider { access_key: "MINE", hangs_first: true, asked: Arc::default() };
+    let provider = Provider { access_key: "MINE", hangs_first: true, loads: Arc::default() };
     let config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::from_static("us-east-1"))
         .credentials_provider(SharedCredentialsProvider::new(provider.clone()))
-        .http_client(Service)
+        .http_client(HttpClientFn::new(|_| all_stored()))
         .build();
     (provider, config)
 }
@@ -200,19 +174,19 @@ async fn hanging_credentials_load_ends_soon_after_its_store() {
     let store = Box::pin(store.start()).await.unwrap();
     let ticket = store.put(&1).await.unwrap();
     let report = store.close(Duration::from_secs(2)).await.unwrap();
-    assert_eq!((report.failed, provider.asked.load(Ordering::Relaxed)), (1, 1));
+    assert_eq!((report.failed, provider.loads.load(Ordering::Relaxed)), (1, 1));
     assert_eq!(ticket.await.unwrap_err().attempts(), 1);
     drop((store, config));
     clock::wait(Duration::from_secs(31)).await;
-    assert_eq!(Arc::strong_count(&provider.asked), 1);
+    assert_eq!(Arc::strong_count(&provider.loads), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn hanging_credentials_load_is_restarted() {
     let (provider, config) = hanging();
-    for is_handed_in in [false, true] {
-        provider.asked.store(0, Ordering::Relaxed);
-        let store = match is_handed_in {
+    for is_client_given in [false, true] {
+        provider.loads.store(0, Ordering::Relaxed);
+        let store = match is_client_given {
             false => EventStore::builder().sdk_config(&config),
             true => EventStore::builder().client(&Client::new(&config)),
         };
@@ -221,7 +195,7 @@ async fn hanging_credentials_load_is_restarted() {
         let stored = store.put(&1).await.unwrap().await.unwrap();
         let took = (clock::now() - began).as_secs();
         assert!((30..45).contains(&took), "{took} s");
-        assert_eq!((stored.attempts, provider.asked.load(Ordering::Relaxed)), (4, 2));
+        assert_eq!((stored.attempts, provider.loads.load(Ordering::Relaxed)), (4, 2));
     }
 }
 
@@ -248,14 +222,14 @@ async fn start_without_credentials_says_where_to_set_them() {
             let endpoint = Endpoint::start([]).await;
             let store =
                 EventStore::builder().table(TABLE).region("us-east-1").endpoint_url(endpoint.url());
-            let said = store.start().await.unwrap_err().to_string();
+            let message = store.start().await.unwrap_err().to_string();
             for part in [
                 "DescribeTable of table `events` failed: no AWS credentials",
                 "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
                 "AWS_PROFILE",
                 "give the builder credentials",
             ] {
-                assert!(said.contains(part), "{said}");
+                assert!(message.contains(part), "{message}");
             }
             assert!(endpoint.requests().is_empty());
         }
@@ -273,14 +247,14 @@ async fn event_without_credentials_is_not_stored_and_says_why() {
                 .region("us-east-1")
                 .endpoint_url(endpoint.url())
                 .check_table(false);
-            let store = brisk(store).max_attempts(3).start().await.unwrap();
+            let store = with_short_waits(store).max_attempts(3).start().await.unwrap();
             let error = settle_one(&store, &endpoint).await.unwrap_err();
             assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 3));
             assert_eq!(error.reason(), FailureReason::Attempts);
-            let said = error.last_cause().unwrap().to_string();
+            let message = error.last_cause().unwrap().to_string();
             assert!(
-                said.starts_with("no AWS credentials were found") && said.len() < 160,
-                "{said}"
+                message.starts_with("no AWS credentials were found") && message.len() < 160,
+                "{message}"
             );
             assert!(endpoint.requests().is_empty());
         }

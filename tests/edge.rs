@@ -1,11 +1,11 @@
-//! The whole store, as a user's configuration makes it, against an endpoint that has bad days.
+//! The whole store, built as a user builds it, against an endpoint that fails by script.
 //!
-//! Every test compares, event by event, what the tickets said with what the endpoint's table holds.
+//! Every test compares the answer of each ticket with the endpoint's table.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
-    reason = "what cannot be had fails the test"
+    reason = "a failed set-up fails the test"
 )]
 
 mod support;
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
-use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::interceptors::{
     BeforeTransmitInterceptorContextMut, FinalizerInterceptorContextMut,
@@ -37,28 +37,29 @@ use dynamodb_eventstore::{
 use serde_json::json;
 use tokio::net::TcpSocket;
 
+use support::credentials::SlowProvider;
 use support::endpoint::{
     Described, ECHO, EVENT_KEY, Endpoint, KeyPart, Reply, Script, Selector, TABLE, Transport,
 };
 use support::puts::{
-    ATTEMPT_TIMEOUT, TIME_LIMIT, attempts, body, brisk, in_time, keys, put_body, put_many, settle,
-    settle_one, store_at, stored_after,
+    ATTEMPT_TIMEOUT, TIME_LIMIT, assert_stored_after, attempts, body, in_time, keys, put_body,
+    put_many, settle, settle_one, store_at, with_short_waits,
 };
 
-/// A deadline that a persistent failure is to reach.
+/// A deadline that a persistent failure reaches soon.
 const SHORT_DEADLINE: Duration = Duration::from_millis(300);
 
-/// Stands in the body of an event, and must not stand in any error nor in the log.
+/// Part of an event's body. It must not appear in any error or in the log.
 const MARKER: &str = "w0nt-be-t0ld";
 
-// What comes back unprocessed.
+// Unprocessed items.
 
 #[tokio::test]
 async fn unprocessed_items_alone_are_retried_until_stored() {
     in_time(async {
         let endpoint = Endpoint::start([
             Reply::Unprocessed(Selector::Places(vec![17, 3, 20, 8, 0])),
-            // Of 17, 3, 20, 8 and 0 in the order in which the store sends them again.
+            // Two of the events 17, 3, 20, 8 and 0, in the order in which the store retries them.
             Reply::Unprocessed(Selector::Places(vec![4, 1])),
         ])
         .await;
@@ -75,9 +76,9 @@ async fn unprocessed_items_alone_are_retried_until_stored() {
         assert_eq!(second, [0, 3, 8, 17, 20].map(|place| keys[place].clone()));
         let mut third = batches[2].keys.clone();
         third.sort();
-        let mut handed_back = [batches[1].keys[1].clone(), batches[1].keys[4].clone()];
-        handed_back.sort();
-        assert_eq!(third, handed_back);
+        let mut unprocessed = [batches[1].keys[1].clone(), batches[1].keys[4].clone()];
+        unprocessed.sort();
+        assert_eq!(third, unprocessed);
 
         for (key, attempts) in keys.iter().zip(attempts(&answers)) {
             let carried = batches.iter().filter(|batch| batch.keys.contains(key)).count();
@@ -90,12 +91,12 @@ async fn unprocessed_items_alone_are_retried_until_stored() {
 #[tokio::test]
 async fn wholly_unprocessed_batches_are_retried_until_stored() {
     in_time(async {
-        let back = || Reply::Unprocessed(Selector::All);
-        let endpoint = Endpoint::start([back(), back(), back()]).await;
+        let unprocessed = || Reply::Unprocessed(Selector::All);
+        let endpoint = Endpoint::start([unprocessed(), unprocessed(), unprocessed()]).await;
         let store = store_at(&endpoint).await;
         let puts = put_many(&store, 25).await;
         let answers = settle(&store, &endpoint, puts).await;
-        // The first comes back whole; then calls leave at a lower rate, with fewer events each.
+        // After the first batch the store sends calls at a lower rate, with fewer events each.
         let sizes = endpoint.sizes();
         let returned: usize = sizes.iter().take(3).sum();
         assert_eq!(sizes.iter().sum::<usize>(), 25 + returned);
@@ -111,15 +112,15 @@ async fn always_unprocessed_event_fails_as_not_stored() {
     in_time(async {
         let endpoint =
             Endpoint::start(Script::always(Reply::Unprocessed(Selector::Places(vec![1])))).await;
-        let store = brisk(endpoint.store()).max_attempts(5).start().await.unwrap();
+        let store = with_short_waits(endpoint.store()).max_attempts(5).start().await.unwrap();
         let puts = put_many(&store, 3).await;
         let answers = settle(&store, &endpoint, puts).await;
-        // Sent again by itself it stands first, and is stored.
+        // The unprocessed event is retried alone, at place 0, and is stored.
         assert_eq!(attempts(&answers), [1, 2, 1]);
 
         let endpoint =
             Endpoint::start(Script::always(Reply::Unprocessed(Selector::Places(vec![0])))).await;
-        let store = brisk(endpoint.store()).max_attempts(5).start().await.unwrap();
+        let store = with_short_waits(endpoint.store()).max_attempts(5).start().await.unwrap();
         let puts = put_many(&store, 3).await;
         let mut answers = settle(&store, &endpoint, puts).await;
         let error = answers.remove(0).unwrap_err();
@@ -137,11 +138,16 @@ async fn always_unprocessed_event_fails_as_not_stored() {
 #[tokio::test]
 async fn unknown_unprocessed_key_invalidates_the_whole_response() {
     in_time(async {
-        let stranger = || Reply::Unprocessed(Selector::PlacesAndStranger(vec![]));
-        stored_after(Transport::Http, [stranger(), stranger()]).await;
+        let unknown_key = || Reply::Unprocessed(Selector::PlacesAndUnknownKey(vec![]));
+        assert_stored_after(Transport::Http, [unknown_key(), unknown_key()]).await;
 
-        let endpoint = Endpoint::start(Script::always(stranger())).await;
-        let store = brisk(endpoint.store()).read_back(false).max_attempts(2).start().await.unwrap();
+        let endpoint = Endpoint::start(Script::always(unknown_key())).await;
+        let store = with_short_waits(endpoint.store())
+            .read_back(false)
+            .max_attempts(2)
+            .start()
+            .await
+            .unwrap();
         let error = settle_one(&store, &endpoint).await.unwrap_err();
         assert_eq!((error.certainty(), error.attempts()), (Certainty::MaybeStored, 2));
     })
@@ -151,10 +157,10 @@ async fn unknown_unprocessed_key_invalidates_the_whole_response() {
 #[tokio::test]
 async fn invalid_response_leaves_its_listed_events_maybe_stored() {
     in_time(async {
-        let mixed_up = Reply::Unprocessed(Selector::PlacesAndStranger(vec![0])).once_applied();
+        let invalid = Reply::Unprocessed(Selector::PlacesAndUnknownKey(vec![0])).once_applied();
         let denied = Reply::error(400, "AccessDeniedException");
-        let endpoint = Endpoint::start(Script::of([mixed_up]).then(denied)).await;
-        let store = brisk(endpoint.store()).read_back(false).start().await.unwrap();
+        let endpoint = Endpoint::start(Script::of([invalid]).then(denied)).await;
+        let store = with_short_waits(endpoint.store()).read_back(false).start().await.unwrap();
         let error = settle_one(&store, &endpoint).await.unwrap_err();
         assert_eq!(error.certainty(), Certainty::MaybeStored);
         assert!(error.attempts() >= 2);
@@ -162,7 +168,7 @@ async fn invalid_response_leaves_its_listed_events_maybe_stored() {
     .await;
 }
 
-// Errors that pass.
+// Transient errors.
 
 #[tokio::test]
 async fn temporarily_refused_batch_is_stored_when_refusals_end() {
@@ -171,10 +177,14 @@ async fn temporarily_refused_batch_is_stored_when_refusals_end() {
             "ProvisionedThroughputExceededException",
             "ThrottlingException",
             "RequestLimitExceeded",
-            // Not throttling, but like it: nothing was written, and a later call may succeed.
+            // Not throttling, but handled like it: nothing was written, and a retry may succeed.
             "ExpiredTokenException",
         ] {
-            stored_after(Transport::Http, [Reply::error(400, code), Reply::error(400, code)]).await;
+            assert_stored_after(
+                Transport::Http,
+                [Reply::error(400, code), Reply::error(400, code)],
+            )
+            .await;
         }
     })
     .await;
@@ -189,7 +199,7 @@ async fn batch_is_stored_when_server_errors_end() {
             Reply::raw(502, "<html><body>Bad gateway</body></html>"),
             Reply::raw(503, ""),
         ] {
-            stored_after(Transport::Http, [failed.clone(), failed.once_applied()]).await;
+            assert_stored_after(Transport::Http, [failed.clone(), failed.once_applied()]).await;
         }
     })
     .await;
@@ -199,10 +209,13 @@ async fn batch_is_stored_when_server_errors_end() {
 async fn broken_connection_leaves_one_row_under_the_same_key() {
     in_time(async {
         for broken in [Reply::HangUp, Reply::CutShort] {
-            stored_after(Transport::Http, [broken.clone()]).await;
-            stored_after(Transport::Http, [broken.clone().once_applied()]).await;
-            stored_after(Transport::Http, [broken.clone().once_applied(), broken.once_applied()])
-                .await;
+            assert_stored_after(Transport::Http, [broken.clone()]).await;
+            assert_stored_after(Transport::Http, [broken.clone().once_applied()]).await;
+            assert_stored_after(
+                Transport::Http,
+                [broken.clone().once_applied(), broken.once_applied()],
+            )
+            .await;
         }
     })
     .await;
@@ -210,19 +223,24 @@ async fn broken_connection_leaves_one_row_under_the_same_key() {
 
 #[tokio::test]
 async fn hanging_call_is_dropped_and_its_events_are_retried() {
-    in_time(stored_after(Transport::Http, [Reply::Hang])).await;
+    in_time(assert_stored_after(Transport::Http, [Reply::Hang])).await;
 }
 
 #[tokio::test]
 async fn call_hanging_after_it_was_applied_leaves_one_row() {
-    in_time(stored_after(Transport::Http, [Reply::Hang.once_applied()])).await;
+    in_time(assert_stored_after(Transport::Http, [Reply::Hang.once_applied()])).await;
 }
 
 #[tokio::test]
 async fn truncated_response_keeps_its_request_id() {
     in_time(async {
         let endpoint = Endpoint::start([Reply::CutShort]).await;
-        let store = brisk(endpoint.store()).read_back(false).max_attempts(1).start().await.unwrap();
+        let store = with_short_waits(endpoint.store())
+            .read_back(false)
+            .max_attempts(1)
+            .start()
+            .await
+            .unwrap();
         let error = settle_one(&store, &endpoint).await.unwrap_err();
         let id = endpoint.last_batch_id();
         assert_eq!(error.last_cause().unwrap().request_id(), Some(id.as_str()));
@@ -230,7 +248,7 @@ async fn truncated_response_keeps_its_request_id() {
     .await;
 }
 
-/// Everything that comes with a 2xx or a 3xx and does not say that the batch was taken.
+/// Responses with a 2xx or 3xx status that do not acknowledge the batch.
 const NO_ACKNOWLEDGEMENTS: [(u16, &str); 14] = [
     (200, ""),
     (200, "{}"),
@@ -253,7 +271,8 @@ async fn response_without_acknowledgement_is_retried() {
     in_time(async {
         for (status, body) in NO_ACKNOWLEDGEMENTS {
             let unreadable = Reply::raw(status, body);
-            stored_after(Transport::Http, [unreadable.clone(), unreadable.once_applied()]).await;
+            assert_stored_after(Transport::Http, [unreadable.clone(), unreadable.once_applied()])
+                .await;
         }
     })
     .await;
@@ -265,8 +284,12 @@ async fn event_without_acknowledgement_is_maybe_stored() {
         for (status, body) in NO_ACKNOWLEDGEMENTS {
             for reply in [Reply::raw(status, body), Reply::raw(status, body).once_applied()] {
                 let endpoint = Endpoint::start(Script::always(reply)).await;
-                let store =
-                    brisk(endpoint.store()).read_back(false).max_attempts(3).start().await.unwrap();
+                let store = with_short_waits(endpoint.store())
+                    .read_back(false)
+                    .max_attempts(3)
+                    .start()
+                    .await
+                    .unwrap();
                 let error = settle_one(&store, &endpoint).await.unwrap_err();
                 assert_eq!(error.certainty(), Certainty::MaybeStored, "{status} {body}");
                 assert_eq!((error.reason(), error.attempts()), (FailureReason::Attempts, 3));
@@ -280,8 +303,8 @@ async fn event_without_acknowledgement_is_maybe_stored() {
 #[tokio::test]
 async fn empty_unprocessed_list_acknowledges_the_batch() {
     in_time(async {
-        let taken = Reply::raw(200, r#"{"UnprocessedItems":{"events":[]}}"#).once_applied();
-        let endpoint = Endpoint::start([taken]).await;
+        let acknowledged = Reply::raw(200, r#"{"UnprocessedItems":{"events":[]}}"#).once_applied();
+        let endpoint = Endpoint::start([acknowledged]).await;
         let store = store_at(&endpoint).await;
         let puts = put_many(&store, 3).await;
         let answers = settle(&store, &endpoint, puts).await;
@@ -290,7 +313,7 @@ async fn empty_unprocessed_list_acknowledges_the_batch() {
     .await;
 }
 
-// Errors that do not pass.
+// Persistent errors.
 
 #[tokio::test]
 async fn refusal_is_final_after_the_refusal_timeout() {
@@ -305,9 +328,14 @@ async fn refusal_is_final_after_the_refusal_timeout() {
             let store = store_at(&endpoint).await;
             let puts = put_many(&store, 3).await;
             let answers = settle(&store, &endpoint, puts).await;
-            // A table that never was there will not be there in a moment.
-            let at_once = code == "ResourceNotFoundException";
-            assert_eq!(endpoint.sizes().len() == 1, at_once, "{code}: {:?}", endpoint.sizes());
+            // A table that the store has never written to is not expected to appear.
+            let fails_at_once = code == "ResourceNotFoundException";
+            assert_eq!(
+                endpoint.sizes().len() == 1,
+                fails_at_once,
+                "{code}: {:?}",
+                endpoint.sizes()
+            );
             let id = endpoint.last_batch_id();
             for answer in answers {
                 let error = answer.unwrap_err();
@@ -316,8 +344,8 @@ async fn refusal_is_final_after_the_refusal_timeout() {
                 assert_eq!(error.reason(), FailureReason::NotRetryable);
                 let cause = error.last_cause().unwrap();
                 assert_eq!((cause.code(), cause.request_id()), (Some(code), Some(id.as_str())));
-                let said = error.to_string();
-                assert!(said.contains(code) && said.contains(&id), "{said}");
+                let message = error.to_string();
+                assert!(message.contains(code) && message.contains(&id), "{message}");
             }
         }
     })
@@ -329,7 +357,8 @@ async fn invalid_batch_is_split_until_each_event_is_refused_alone() {
     in_time(async {
         let refusal = Reply::error(400, "ValidationException");
         let endpoint = Endpoint::start(Script::always(refusal)).await;
-        let store = brisk(endpoint.store()).max_batches_in_flight(1).start().await.unwrap();
+        let store =
+            with_short_waits(endpoint.store()).max_batches_in_flight(1).start().await.unwrap();
         let puts = put_many(&store, 3).await;
         let answers = settle(&store, &endpoint, puts).await;
         assert_eq!(endpoint.sizes(), [3, 1, 2, 1, 1]);
@@ -348,10 +377,11 @@ async fn final_refusal_fails_every_queued_event_and_no_later_one() {
     in_time(async {
         let denied = Reply::error(400, "AccessDeniedException");
         let endpoint = Endpoint::start(Script::always(denied)).await;
-        let store = brisk(endpoint.store()).max_batches_in_flight(8).start().await.unwrap();
+        let store =
+            with_short_waits(endpoint.store()).max_batches_in_flight(8).start().await.unwrap();
         let puts = put_many(&store, 600).await;
         let answers = settle(&store, &endpoint, puts).await;
-        // While it stands one call at a time is tried.
+        // After a refusal the store sends one call at a time.
         assert!(endpoint.sizes().len() < 20, "{:?}", endpoint.sizes());
         for answer in answers {
             let error = answer.unwrap_err();
@@ -360,7 +390,7 @@ async fn final_refusal_fails_every_queued_event_and_no_later_one() {
             assert_eq!(error.last_cause().unwrap().code(), Some("AccessDeniedException"));
         }
 
-        // The next event is tried, and told at once.
+        // The next event is tried once and fails at once.
         let before = endpoint.sizes().len();
         settle_one(&store, &endpoint).await.unwrap_err();
         assert_eq!(endpoint.sizes().len(), before + 1);
@@ -376,7 +406,7 @@ async fn one_refusal_among_many_calls_loses_no_event() {
         for code in ["AccessDeniedException", "UnrecognizedClientException"] {
             let refused = (0..20).map(|_| Reply::Ok).chain([Reply::error(400, code)]);
             let endpoint = Endpoint::start(Script::of(refused)).await;
-            let store = brisk(endpoint.store()).start().await.unwrap();
+            let store = with_short_waits(endpoint.store()).start().await.unwrap();
             let puts = put_many(&store, 2_000).await;
             let answers = settle(&store, &endpoint, puts).await;
             assert!(answers.iter().all(Result::is_ok), "{code}");
@@ -389,8 +419,8 @@ async fn one_refusal_among_many_calls_loses_no_event() {
 #[tokio::test]
 async fn invalid_event_fails_alone_and_its_neighbours_are_stored() {
     in_time(async {
-        for guilty in [vec![7], vec![0, 24], vec![3, 4, 5, 20]] {
-            let bodies = guilty.iter().map(|&number| body(number));
+        for invalid in [vec![7], vec![0, 24], vec![3, 4, 5, 20]] {
+            let bodies = invalid.iter().map(|&number| body(number));
             let endpoint = Endpoint::start(Script::of([]).poison(bodies)).await;
             let store = store_at(&endpoint).await;
             let puts = put_many(&store, 25).await;
@@ -401,11 +431,11 @@ async fn invalid_event_fails_alone_and_its_neighbours_are_stored() {
             for (number, answer) in answers.into_iter().enumerate() {
                 let attempts = match answer {
                     Ok(stored) => {
-                        assert!(!guilty.contains(&number), "{number} of {guilty:?}");
+                        assert!(!invalid.contains(&number), "{number} of {invalid:?}");
                         stored.attempts
                     }
                     Err(error) => {
-                        assert!(guilty.contains(&number), "{number} of {guilty:?}: {error}");
+                        assert!(invalid.contains(&number), "{number} of {invalid:?}: {error}");
                         assert_eq!(error.certainty(), Certainty::NotStored);
                         assert_eq!(error.reason(), FailureReason::NotRetryable);
                         let cause = error.last_cause().unwrap();
@@ -416,10 +446,10 @@ async fn invalid_event_fails_alone_and_its_neighbours_are_stored() {
                 };
                 let carried = batches.iter().filter(|batch| batch.keys.contains(&keys[number]));
                 assert_eq!(attempts as usize, carried.count());
-                // 25, 13, 7, 4, 2, 1.
+                // Batches of 25, 13, 7, 4, 2 and 1 events.
                 assert!(attempts <= 6);
             }
-            assert!(batches.len() <= 1 + 10 * guilty.len());
+            assert!(batches.len() <= 1 + 10 * invalid.len());
         }
     })
     .await;
@@ -441,7 +471,7 @@ async fn service_rejecting_everything_is_sent_each_event_alone() {
         let mut alone = endpoint.batches();
         alone.retain(|batch| batch.keys.len() == 1);
         assert_eq!(alone.len(), 25);
-        // A tree with 25 leaves.
+        // The splits form a binary tree with 25 leaves.
         assert_eq!(endpoint.batches().len(), 25 + 24);
     })
     .await;
@@ -461,7 +491,7 @@ async fn maybe_stored_event_stays_so_after_a_refusal() {
         ] {
             let denied = Reply::error(400, "AccessDeniedException");
             let endpoint = Endpoint::start(Script::of([lost.once_applied()]).then(denied)).await;
-            let store = brisk(endpoint.store()).read_back(false).start().await.unwrap();
+            let store = with_short_waits(endpoint.store()).read_back(false).start().await.unwrap();
             let error = settle_one(&store, &endpoint).await.unwrap_err();
             assert_eq!(error.certainty(), Certainty::MaybeStored);
             assert!(error.attempts() >= 2);
@@ -473,10 +503,10 @@ async fn maybe_stored_event_stays_so_after_a_refusal() {
     .await;
 }
 
-/// What one event is told after its deadline, when every call fails with this.
-async fn told_at_the_deadline(failure: Reply) -> (WriteError, Endpoint) {
+/// The error of one event at its deadline, when every call fails like this.
+async fn error_at_the_deadline(failure: Reply) -> (WriteError, Endpoint) {
     let endpoint = Endpoint::start(Script::always(failure)).await;
-    let store = brisk(endpoint.store())
+    let store = with_short_waits(endpoint.store())
         .read_back(false)
         .linger(SHORT_DEADLINE / 2)
         .event_deadline(SHORT_DEADLINE)
@@ -496,7 +526,7 @@ async fn told_at_the_deadline(failure: Reply) -> (WriteError, Endpoint) {
 async fn server_errors_until_the_deadline_leave_event_maybe_stored() {
     in_time(async {
         let failure = Reply::error(500, "InternalServerError");
-        let (error, endpoint) = told_at_the_deadline(failure).await;
+        let (error, endpoint) = error_at_the_deadline(failure).await;
         assert_eq!(error.certainty(), Certainty::MaybeStored);
         let cause = error.last_cause().unwrap();
         assert_eq!(cause.code(), Some("InternalServerError"));
@@ -510,7 +540,7 @@ async fn server_errors_until_the_deadline_leave_event_maybe_stored() {
 async fn throttling_until_the_deadline_leaves_event_not_stored() {
     in_time(async {
         let code = "ProvisionedThroughputExceededException";
-        let (error, _endpoint) = told_at_the_deadline(Reply::error(400, code)).await;
+        let (error, _endpoint) = error_at_the_deadline(Reply::error(400, code)).await;
         assert_eq!(error.certainty(), Certainty::NotStored);
         assert_eq!(error.last_cause().unwrap().code(), Some(code));
     })
@@ -521,7 +551,7 @@ async fn throttling_until_the_deadline_leaves_event_not_stored() {
 async fn call_hanging_past_the_deadline_is_awaited_and_not_retried() {
     in_time(async {
         let endpoint = Endpoint::start(Script::always(Reply::Hang)).await;
-        let store = brisk(endpoint.store())
+        let store = with_short_waits(endpoint.store())
             .linger(SHORT_DEADLINE / 2)
             .event_deadline(SHORT_DEADLINE)
             .start()
@@ -539,7 +569,7 @@ async fn call_hanging_past_the_deadline_is_awaited_and_not_retried() {
 async fn close_during_a_hanging_call_reports_events_maybe_stored() {
     in_time(async {
         let endpoint = Endpoint::start(Script::always(Reply::Hang.once_applied())).await;
-        let store = brisk(endpoint.store())
+        let store = with_short_waits(endpoint.store())
             .read_back(false)
             .attempt_timeout(TIME_LIMIT)
             .start()
@@ -553,14 +583,14 @@ async fn close_during_a_hanging_call_reports_events_maybe_stored() {
         }
         let report = store.close(Duration::from_millis(200)).await.unwrap();
         assert_eq!((report.stored, report.failed), (0, 3));
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         for error in &report.not_stored {
-            told.push(error.key().to_string());
+            reported.push(error.key().to_string());
             assert_eq!((error.certainty(), error.attempts()), (Certainty::MaybeStored, 1));
             assert_eq!(error.reason(), FailureReason::CloseDeadline);
         }
-        told.sort();
-        assert_eq!(told, keys);
+        reported.sort();
+        assert_eq!(reported, keys);
         for ticket in tickets {
             assert_eq!(ticket.await.unwrap_err().certainty(), Certainty::MaybeStored);
         }
@@ -569,8 +599,8 @@ async fn close_during_a_hanging_call_reports_events_maybe_stored() {
     .await;
 }
 
-/// A port on which nothing listens, for as long as the socket is held.
-fn deaf_port() -> (TcpSocket, String) {
+/// The URL of a port on which nothing listens while the socket is held.
+fn closed_port() -> (TcpSocket, String) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
     let url = format!("http://{}", socket.local_addr().unwrap());
@@ -578,7 +608,7 @@ fn deaf_port() -> (TcpSocket, String) {
 }
 
 fn store_without_endpoint() -> EventStoreBuilder {
-    brisk(EventStore::builder())
+    with_short_waits(EventStore::builder())
         .table(TABLE)
         .region("us-east-1")
         .credentials("test", "test")
@@ -589,7 +619,7 @@ fn store_without_endpoint() -> EventStoreBuilder {
 #[tokio::test]
 async fn event_without_any_connection_is_not_stored() {
     in_time(async {
-        let (_socket, url) = deaf_port();
+        let (_socket, url) = closed_port();
         let store = store_without_endpoint().endpoint_url(url).check_table(false);
         let store = store.start().await.unwrap();
         let ticket = store.put(&json!({ "foo": "bar" })).await.unwrap();
@@ -598,10 +628,10 @@ async fn event_without_any_connection_is_not_stored() {
         assert_eq!(error.certainty(), Certainty::NotStored);
         assert_eq!(error.reason(), FailureReason::Deadline);
         assert!(error.attempts() > 1);
-        let said = error.to_string();
+        let message = error.to_string();
         assert!(
-            said.contains("no connection to the service: ") && said.contains("refused"),
-            "{said}"
+            message.contains("no connection to the service: ") && message.contains("refused"),
+            "{message}"
         );
     })
     .await;
@@ -613,7 +643,7 @@ async fn event_for_an_unresolvable_host_is_not_stored() {
         let store = store_without_endpoint()
             .endpoint_url("http://nobody.invalid:1")
             .check_table(false)
-            // A resolver may take its time to say no.
+            // A resolver may take seconds to report an unknown name.
             .attempt_timeout(Duration::from_secs(20));
         let store = store.start().await.unwrap();
         let ticket = store.put(&json!({ "foo": "bar" })).await.unwrap();
@@ -624,7 +654,7 @@ async fn event_for_an_unresolvable_host_is_not_stored() {
     .await;
 }
 
-// All of it at once.
+// All faults mixed.
 
 #[tokio::test]
 async fn tickets_match_the_table_after_mixed_failures() {
@@ -635,7 +665,7 @@ async fn tickets_match_the_table_after_mixed_failures() {
             Reply::Unprocessed(Selector::All),
             Reply::Unprocessed(Selector::Places((0..24).rev().collect())),
         ];
-        let trouble = [
+        let faults = [
             Reply::HangUp.once_applied(),
             Reply::Ok,
             Reply::error(500, "InternalServerError").once_applied(),
@@ -646,17 +676,18 @@ async fn tickets_match_the_table_after_mixed_failures() {
             Reply::HangUp,
             Reply::CutShort,
             Reply::Hang,
-            Reply::Unprocessed(Selector::PlacesAndStranger(vec![])),
+            Reply::Unprocessed(Selector::PlacesAndUnknownKey(vec![])),
             Reply::error(503, "ServiceUnavailable"),
         ];
-        let replies = trouble.iter().cycle().take(6 * trouble.len());
+        let replies = faults.iter().cycle().take(6 * faults.len());
         let replies = throttling.iter().chain(replies).cloned();
         let endpoint = Endpoint::start(Script::of(replies)).await;
-        let store = brisk(endpoint.store()).max_batches_in_flight(4).start().await.unwrap();
+        let store =
+            with_short_waits(endpoint.store()).max_batches_in_flight(4).start().await.unwrap();
         let puts = put_many(&store, 1_000).await;
         let answers = settle(&store, &endpoint, puts).await;
 
-        // Only where the service called an event invalid by itself was it given up.
+        // Only events that the service refused alone as invalid may fail.
         let failed: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
         assert!(failed.len() <= 6);
         for error in failed {
@@ -675,7 +706,8 @@ async fn tickets_match_the_table_after_mixed_failures() {
 async fn batches_of_bodies_that_double_stay_below_16_mb() {
     in_time(async {
         let endpoint = Endpoint::start([]).await;
-        let store = brisk(endpoint.store()).attempt_timeout(TIME_LIMIT).start().await.unwrap();
+        let store =
+            with_short_waits(endpoint.store()).attempt_timeout(TIME_LIMIT).start().await.unwrap();
         let mut puts = Vec::new();
         for _ in 0..25 {
             let quotes = "\\\"".repeat(204_000);
@@ -683,26 +715,26 @@ async fn batches_of_bodies_that_double_stay_below_16_mb() {
         }
         let answers = settle(&store, &endpoint, puts).await;
         assert_eq!(attempts(&answers), [1; 25]);
-        // The endpoint itself refuses more than 16 MB. Two requests are enough.
+        // The endpoint refuses more than 16 MB. Two requests suffice.
         assert_eq!(endpoint.sizes().iter().sum::<usize>(), 25);
         assert_eq!(endpoint.sizes().len(), 2);
     })
     .await;
 }
 
-// A request that is not known to be repeatable goes through the SDK.
+// Transports.
 
-/// Changes each request before it is signed, and counts them.
+/// Sets a header of each request before it is signed, and counts the requests.
 #[derive(Debug)]
-struct Changes {
+struct HeaderInterceptor {
     name: &'static str,
     value: &'static str,
     requests: Arc<AtomicU32>,
 }
 
-impl Intercept for Changes {
+impl Intercept for HeaderInterceptor {
     fn name(&self) -> &'static str {
-        "Changes"
+        "HeaderInterceptor"
     }
 
     fn modify_before_signing(
@@ -724,16 +756,16 @@ async fn request_changed_by_an_interceptor_goes_through_the_sdk() {
         {
             let endpoint = Endpoint::start([]).await;
             let requests = Arc::new(AtomicU32::new(0));
-            let changes = Changes { name, value, requests: Arc::clone(&requests) };
+            let interceptor = HeaderInterceptor { name, value, requests: Arc::clone(&requests) };
             let config = aws_sdk_dynamodb::config::Builder::from(&endpoint.sdk_config());
-            let client = Client::from_conf(config.interceptor(changes).build());
+            let client = Client::from_conf(config.interceptor(interceptor).build());
             let store = EventStore::builder().client(&client).table(TABLE).check_table(false);
-            let store = brisk(store).transport(dynamodb_eventstore::Transport::Direct);
+            let store = with_short_waits(store).transport(dynamodb_eventstore::Transport::Direct);
             let store = store.start().await.unwrap();
             let puts = put_many(&store, 60).await;
             let answers = settle(&store, &endpoint, puts).await;
             assert_eq!(attempts(&answers), [1; 60]);
-            // Each went through the client, and the recorded one beside them, once for each that came meanwhile.
+            // All batches went through the client, and so did the requests for the template.
             let batches = endpoint.sizes().len() as u32;
             assert!(requests.load(Ordering::Relaxed) > batches, "{name}");
         }
@@ -741,24 +773,25 @@ async fn request_changed_by_an_interceptor_goes_through_the_sdk() {
     .await;
 }
 
-/// A store that writes by this transport through a client of this configuration, and how many requests the client
-/// has been asked for.
+/// A store with this transport and a client of this configuration, and the number of requests that
+/// the client has made.
 async fn counted_store(
     config: &SdkConfig,
-    way: dynamodb_eventstore::Transport,
+    transport: dynamodb_eventstore::Transport,
 ) -> (EventStore, Arc<AtomicU32>) {
     let requests = Arc::new(AtomicU32::new(0));
-    let changes = Changes { name: "user-agent", value: "tests", requests: Arc::clone(&requests) };
+    let interceptor =
+        HeaderInterceptor { name: "user-agent", value: "tests", requests: Arc::clone(&requests) };
     let config = aws_sdk_dynamodb::config::Builder::from(config);
-    let client = Client::from_conf(config.interceptor(changes).build());
+    let client = Client::from_conf(config.interceptor(interceptor).build());
     let store = EventStore::builder().client(&client).table(TABLE).check_table(false);
-    (brisk(store).transport(way).start().await.unwrap(), requests)
+    (with_short_waits(store).transport(transport).start().await.unwrap(), requests)
 }
 
-/// How many of the client's requests three batches take, by this transport.
-async fn client_requests(way: dynamodb_eventstore::Transport) -> u32 {
+/// The number of requests that the client makes for three batches with this transport.
+async fn client_requests(transport: dynamodb_eventstore::Transport) -> u32 {
     let endpoint = Endpoint::start([]).await;
-    let (store, requests) = counted_store(&endpoint.sdk_config(), way).await;
+    let (store, requests) = counted_store(&endpoint.sdk_config(), transport).await;
     let puts = put_many(&store, 75).await;
     assert_eq!(attempts(&settle(&store, &endpoint, puts).await), [1; 75]);
     assert_eq!(endpoint.sizes(), [25; 3]);
@@ -770,43 +803,27 @@ async fn transport_setting_decides_who_sends() {
     in_time(async {
         use dynamodb_eventstore::Transport;
         assert_eq!(client_requests(Transport::Sdk).await, 3);
-        // A client that the caller made is asked for each request, unless told otherwise.
+        // By default a client given by the caller makes every request.
         assert_eq!(client_requests(Transport::Automatic).await, 3);
-        // One request of its client is what the direct way repeats.
+        // The direct transport needs one request of the client as its template.
         assert_eq!(client_requests(Transport::Direct).await, 1);
     })
     .await;
-}
-
-/// Credentials that take a while.
-#[derive(Debug)]
-struct Slow(Duration);
-
-impl ProvideCredentials for Slow {
-    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
-    where
-        Self: 'a,
-    {
-        future::ProvideCredentials::new(async {
-            support::clock::wait(self.0).await;
-            Ok(Credentials::new("test", "test", None, None, "tests"))
-        })
-    }
 }
 
 #[tokio::test]
 async fn failed_first_request_keeps_the_direct_transport() {
     in_time(async {
         let endpoint = Endpoint::start([]).await;
-        // The SDK's own time-out ends the first attempts before there are credentials.
+        // The timeout of the SDK ends the first attempts before the credentials are loaded.
         let limit = Duration::from_millis(400);
         let timeouts = TimeoutConfig::builder().operation_attempt_timeout(limit).build();
-        let provider = SharedCredentialsProvider::new(Slow(limit * 3));
+        let provider = SharedCredentialsProvider::new(SlowProvider(limit * 3));
         let config = endpoint.sdk_config().into_builder().timeout_config(timeouts);
         let config = config.credentials_provider(provider).build();
         log();
-        let way = dynamodb_eventstore::Transport::Direct;
-        let (store, requests) = counted_store(&config, way).await;
+        let transport = dynamodb_eventstore::Transport::Direct;
+        let (store, requests) = counted_store(&config, transport).await;
         let puts = put_many(&store, 75).await;
         let answers = settle(&store, &endpoint, puts).await;
         assert!(answers.iter().all(|answer| answer.as_ref().unwrap().attempts > 1));
@@ -825,8 +842,8 @@ async fn invalid_endpoint_error_resolves_the_address_again() {
         for status in [400, 421] {
             let wrong = Reply::error(status, "InvalidEndpointException");
             let endpoint = Endpoint::start([wrong]).await;
-            let way = dynamodb_eventstore::Transport::Direct;
-            let (store, requests) = counted_store(&endpoint.sdk_config(), way).await;
+            let transport = dynamodb_eventstore::Transport::Direct;
+            let (store, requests) = counted_store(&endpoint.sdk_config(), transport).await;
             let stored = settle_one(&store, &endpoint).await.unwrap();
             assert_eq!((stored.attempts, requests.load(Ordering::Relaxed)), (2, 2), "{status}");
         }
@@ -834,7 +851,7 @@ async fn invalid_endpoint_error_resolves_the_address_again() {
     .await;
 }
 
-/// Takes the service's place at the end of each attempt, as mocks of the SDK do, and says that all is stored.
+/// Replaces the result of each attempt by success, as mocks of the SDK do.
 #[derive(Debug)]
 struct Mock;
 
@@ -859,13 +876,13 @@ impl Intercept for Mock {
 #[tokio::test]
 async fn mocked_client_answers_every_call() {
     in_time(async {
-        // What went past the client would fail.
+        // A request that reaches the endpoint would fail.
         let failing = Reply::error(500, "InternalServerError");
         let endpoint = Endpoint::start(Script::always(failing)).await;
         let config = aws_sdk_dynamodb::config::Builder::from(&endpoint.sdk_config());
         let client = Client::from_conf(config.interceptor(Mock).build());
         let store = EventStore::builder().client(&client).table(TABLE).check_table(false);
-        let store = brisk(store).transport(dynamodb_eventstore::Transport::Direct);
+        let store = with_short_waits(store).transport(dynamodb_eventstore::Transport::Direct);
         log();
         let store = store.start().await.unwrap();
         for _ in 0..3 {
@@ -884,22 +901,22 @@ async fn mocked_client_answers_every_call() {
 async fn log_names_the_transport_once() {
     in_time(async {
         use dynamodb_eventstore::Transport;
-        for (way, said) in [
+        for (transport, line) in [
             (Transport::Sdk, "calls go through the SDK"),
             (Transport::Direct, "calls go without the SDK's orchestrator"),
         ] {
             log();
-            client_requests(way).await;
+            client_requests(transport).await;
             let logged = logged();
-            assert_eq!(logged.matches(said).count(), 1, "{logged}");
+            assert_eq!(logged.matches(line).count(), 1, "{logged}");
         }
     })
     .await;
 }
 
-// One retry loop, the store's own.
+// Only the store retries.
 
-/// A configuration that tells the SDK to make up to five attempts, without much of a wait.
+/// A configuration in which the SDK makes up to five attempts with short waits.
 fn eager_sdk(endpoint: &Endpoint) -> SdkConfig {
     let retries =
         RetryConfig::standard().with_max_attempts(5).with_initial_backoff(Duration::from_millis(1));
@@ -909,25 +926,25 @@ fn eager_sdk(endpoint: &Endpoint) -> SdkConfig {
 #[tokio::test]
 async fn one_attempt_is_one_request_for_every_client_setup() {
     in_time(async {
-        for way in ["configuration", "sdk_config", "client"] {
+        for setup in ["configuration", "sdk_config", "client"] {
             let endpoint = Endpoint::start([
                 Reply::error(500, "InternalServerError"),
                 Reply::error(400, "ThrottlingException"),
                 Reply::HangUp,
             ])
             .await;
-            let store = match way {
+            let store = match setup {
                 "configuration" => endpoint.store(),
                 "sdk_config" => {
                     EventStore::builder().table(TABLE).sdk_config(&eager_sdk(&endpoint))
                 }
                 _ => EventStore::builder().table(TABLE).client(&Client::new(&eager_sdk(&endpoint))),
             };
-            let store = brisk(store).start().await.unwrap();
+            let store = with_short_waits(store).start().await.unwrap();
             let stored = settle_one(&store, &endpoint).await.unwrap();
-            assert_eq!(stored.attempts, 4, "{way}");
-            assert_eq!(endpoint.sizes(), [1, 1, 1, 1], "{way}");
-            assert_eq!(store.stats().batches, 4, "{way}");
+            assert_eq!(stored.attempts, 4, "{setup}");
+            assert_eq!(endpoint.sizes(), [1, 1, 1, 1], "{setup}");
+            assert_eq!(store.stats().batches, 4, "{setup}");
         }
     })
     .await;
@@ -940,7 +957,7 @@ async fn timeout_of_the_sdk_leaves_event_maybe_stored() {
         let timeouts = TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build();
         let sdk_config = eager_sdk(&endpoint).into_builder().timeout_config(timeouts).build();
         let store = EventStore::builder().table(TABLE).sdk_config(&sdk_config);
-        let store = brisk(store)
+        let store = with_short_waits(store)
             .read_back(false)
             .attempt_timeout(TIME_LIMIT)
             .max_attempts(1)
@@ -955,17 +972,17 @@ async fn timeout_of_the_sdk_leaves_event_maybe_stored() {
     .await;
 }
 
-// What must not be told.
+// Secrets.
 
 thread_local! {
-    /// What was logged in this thread since [`log`] began, by whatever crate, down to DEBUG.
+    /// The log of all crates in this thread since [`log`] was called, down to DEBUG.
     static LOGGED: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
 }
 
-/// Begins a new log of this thread, in which a test's runtime runs all of its tasks.
+/// Starts a new log of this thread. The runtime of a test runs all of its tasks in this thread.
 ///
-/// One subscriber serves all threads for good: with one per test, tracing may decide that nobody
-/// is interested in an event because the first test to come across it was not.
+/// One subscriber serves all threads for the whole process: with one subscriber per test, tracing may
+/// disable an event for good because the first test that meets it does not log it.
 fn log() {
     static SUBSCRIBED: Once = Once::new();
     SUBSCRIBED.call_once(|| {
@@ -994,37 +1011,38 @@ impl io::Write for Logger {
     }
 }
 
-/// An error and everything underneath it, in all the ways in which it can be printed.
-fn all_that_it_says(error: &(dyn std::error::Error + 'static)) -> String {
+/// An error and all its sources in every format.
+fn in_every_format(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(|error| format!("{error}\n{error:#}\n{error:?}\n{error:#?}\n")).collect()
 }
 
-/// Puts two events with the marker, one an object and one a bare string, each in a call of its own
-/// that is answered with `reply`; and looks for the marker in all that is said and logged.
-async fn keeps_the_marker_to_itself(reply: Reply) {
+/// Puts two events with the marker, an object and a string, each in a call of its own that is answered
+/// with `reply`. The marker must not appear in any output or in the log.
+async fn assert_marker_is_redacted(reply: Reply) {
     for body in [format!(r#"{{"secret":"{MARKER}"}}"#), format!(r#""{MARKER}""#)] {
         log();
         let endpoint = Endpoint::start(Script::always(reply.clone())).await;
-        let store = brisk(endpoint.store()).read_back(false).max_attempts(2).start().await.unwrap();
+        let store = with_short_waits(endpoint.store())
+            .read_back(false)
+            .max_attempts(2)
+            .start()
+            .await
+            .unwrap();
         let puts = vec![put_body(&store, body).await];
-        let ticket_in_words = format!("{:?}", puts[0].ticket);
+        let debug_ticket = format!("{:?}", puts[0].ticket);
         let error = settle(&store, &endpoint, puts).await.remove(0).unwrap_err();
-        let store_in_words = format!("{store:?}");
+        let debug_store = format!("{store:?}");
         let report = store.close(TIME_LIMIT).await.unwrap();
 
         let logged = logged();
         for logger in ["dynamodb_eventstore", "aws_smithy_runtime"] {
             assert!(logged.contains(logger), "the log of {logger} was not captured");
         }
-        for said in [
-            all_that_it_says(&error),
-            ticket_in_words,
-            store_in_words,
-            format!("{report:?}"),
-            logged,
-        ] {
-            assert!(!said.contains(MARKER), "after {reply:?}: {said}");
+        for output in
+            [in_every_format(&error), debug_ticket, debug_store, format!("{report:?}"), logged]
+        {
+            assert!(!output.contains(MARKER), "after {reply:?}: {output}");
         }
     }
 }
@@ -1036,7 +1054,7 @@ fn echoing(message: &'static str) -> Reply {
 
 #[tokio::test]
 async fn request_echoed_by_dynamodb_is_redacted() {
-    in_time(keeps_the_marker_to_itself(echoing(
+    in_time(assert_marker_is_redacted(echoing(
         "1 validation error detected: Value '{events=[com.amazonaws.dynamodb.v20120810.WriteRequest\
          (PutRequest=PutRequest(Item={body=AttributeValue: {S:<body>}}))]}' at 'requestItems' \
          failed to satisfy constraint: Map value must satisfy constraint",
@@ -1046,7 +1064,7 @@ async fn request_echoed_by_dynamodb_is_redacted() {
 
 #[tokio::test]
 async fn echo_in_braces_before_a_quoted_value_is_redacted() {
-    in_time(keeps_the_marker_to_itself(echoing(
+    in_time(assert_marker_is_redacted(echoing(
         "The item {body=<body>} is not valid: Value 'S' is not one of these",
     )))
     .await;
@@ -1054,7 +1072,7 @@ async fn echo_in_braces_before_a_quoted_value_is_redacted() {
 
 #[tokio::test]
 async fn echo_in_single_quotes_is_redacted() {
-    in_time(keeps_the_marker_to_itself(echoing(
+    in_time(assert_marker_is_redacted(echoing(
         "One or more parameter values were invalid: the attribute '<body>' is not valid",
     )))
     .await;
@@ -1062,7 +1080,7 @@ async fn echo_in_single_quotes_is_redacted() {
 
 #[tokio::test]
 async fn unquoted_echo_is_redacted() {
-    in_time(keeps_the_marker_to_itself(echoing("Supplied AttributeValue is not valid: <body>")))
+    in_time(assert_marker_is_redacted(echoing("Supplied AttributeValue is not valid: <body>")))
         .await;
 }
 
@@ -1082,7 +1100,7 @@ async fn event_in_an_unreadable_response_is_redacted() {
             (400, "w0nt-be-t0ld"),
         ] {
             assert!(body.contains(MARKER));
-            keeps_the_marker_to_itself(Reply::raw(status, body)).await;
+            assert_marker_is_redacted(Reply::raw(status, body)).await;
         }
     })
     .await;
@@ -1093,13 +1111,13 @@ async fn neither_success_nor_lost_call_reveals_the_event() {
     in_time(async {
         for reply in [
             Reply::Unprocessed(Selector::All),
-            Reply::Unprocessed(Selector::PlacesAndStranger(vec![])),
+            Reply::Unprocessed(Selector::PlacesAndUnknownKey(vec![])),
             Reply::error(500, "InternalServerError"),
             Reply::HangUp,
             Reply::CutShort,
             Reply::Hang,
         ] {
-            keeps_the_marker_to_itself(reply).await;
+            assert_marker_is_redacted(reply).await;
         }
 
         log();
@@ -1138,7 +1156,7 @@ async fn debug_output_shows_no_password_or_secret() {
         let writer = dynamodb_eventstore::SdkBatchWriter::new(&client, TABLE);
         let direct = EventStore::builder().table(TABLE).sdk_config(&config).check_table(false);
         let store = direct.start().await.unwrap();
-        for shown in [
+        for output in [
             format!("{builder:#?}"),
             format!("{:#?}", EventStore::builder().client(&client)),
             format!("{:#?}", EventStore::builder().sdk_config(&config)),
@@ -1146,17 +1164,17 @@ async fn debug_output_shows_no_password_or_secret() {
             format!("{writer:#?}"),
             format!("{store:#?}"),
         ] {
-            assert!(shown.len() > 5 && !shown.contains("hunter2"), "{shown}");
+            assert!(output.len() > 5 && !output.contains("hunter2"), "{output}");
         }
     })
     .await;
 }
 
-// The start.
+// Starting a store.
 
 async fn start_error(script: Script) -> StartError {
     let endpoint = Endpoint::start(script).await;
-    brisk(endpoint.store()).start().await.unwrap_err()
+    with_short_waits(endpoint.store()).start().await.unwrap_err()
 }
 
 #[tokio::test]
@@ -1190,9 +1208,9 @@ async fn missing_table_error_names_region_and_create_command() {
     in_time(async {
         let endpoint = Endpoint::start([]).await;
         let error = endpoint.store().table("evnets").start().await.unwrap_err();
-        let said = error.to_string();
+        let message = error.to_string();
         for part in ["no table `evnets`", "region us-east-1", "create-table --table evnets"] {
-            assert!(said.contains(part), "{said}");
+            assert!(message.contains(part), "{message}");
         }
     })
     .await;
@@ -1234,16 +1252,16 @@ async fn transient_describe_failure_does_not_stop_the_start() {
 async fn persistent_describe_failure_is_a_start_error_with_cause() {
     in_time(async {
         let failure = Described::Error { status: 500, code: "InternalServerError" };
-        let said = start_error(Script::of([]).describing(failure)).await.to_string();
+        let message = start_error(Script::of([]).describing(failure)).await.to_string();
         assert!(
-            said.starts_with("DescribeTable of table `events` failed: InternalServerError: "),
-            "{said}"
+            message.starts_with("DescribeTable of table `events` failed: InternalServerError: "),
+            "{message}"
         );
 
-        let (_socket, url) = deaf_port();
+        let (_socket, url) = closed_port();
         let store = store_without_endpoint().endpoint_url(url);
-        let said = store.start().await.unwrap_err().to_string();
-        assert!(said.contains("no connection to the service: "), "{said}");
+        let message = store.start().await.unwrap_err().to_string();
+        assert!(message.contains("no connection to the service: "), "{message}");
     })
     .await;
 }

@@ -1,9 +1,9 @@
-//! The scripted endpoint itself: what a client sees of it that is not the store.
+//! The scripted endpoint itself, as seen by a client that is not the store.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
-    reason = "what cannot be had fails the test"
+    reason = "a failed set-up fails the test"
 )]
 
 mod support;
@@ -31,20 +31,20 @@ use support::puts::{ATTEMPT_TIMEOUT, body, in_time, put_many, settle, store_at};
 
 const KEY: &str = "20151231T235959999000010000";
 
-/// A request to put one event, with this promise of its length.
-fn put_request(promised: impl FnOnce(usize) -> usize) -> String {
+/// A request to put one event, whose `content-length` is `announced` of its real length.
+fn put_request(announced: impl FnOnce(usize) -> usize) -> String {
     let item = json!({ "key": { "S": KEY }, "body": { "S": "{}" } });
     let body = json!({ "RequestItems": { TABLE: [{ "PutRequest": { "Item": item } }] } });
     let body = body.to_string();
     format!(
         "POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
          x-amz-target: DynamoDB_20120810.BatchWriteItem\r\ncontent-length: {}\r\n\r\n{body}",
-        promised(body.len())
+        announced(body.len())
     )
 }
 
-/// All that comes back for `request`, and how it ends.
-async fn talk(endpoint: &Endpoint, request: &str) -> (String, io::Result<usize>) {
+/// The whole response to `request`, and how the connection ends.
+async fn send(endpoint: &Endpoint, request: &str) -> (String, io::Result<usize>) {
     let url = endpoint.url();
     let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -61,7 +61,7 @@ fn was_reset(end: io::Result<usize>) -> bool {
 async fn truncated_response_closes_the_connection() {
     in_time(async {
         let endpoint = Endpoint::start(Script::of([Reply::CutShort]).unsigned()).await;
-        let (answer, end) = talk(&endpoint, &put_request(|length| length)).await;
+        let (answer, end) = send(&endpoint, &put_request(|length| length)).await;
         assert!(answer.ends_with("\r\n\r\n{\"Unprocess"), "{answer}");
         end.unwrap();
         assert_eq!(endpoint.table().await, BTreeMap::new());
@@ -73,8 +73,8 @@ async fn truncated_response_closes_the_connection() {
 async fn reset_in_response_ends_with_a_reset() {
     in_time(async {
         let endpoint =
-            Endpoint::start(Script::of([Reply::ResetInAnswer.once_applied()]).unsigned()).await;
-        let (answer, end) = talk(&endpoint, &put_request(|length| length)).await;
+            Endpoint::start(Script::of([Reply::ResetInResponse.once_applied()]).unsigned()).await;
+        let (answer, end) = send(&endpoint, &put_request(|length| length)).await;
         assert!(answer.ends_with("\r\n\r\n{\"Unprocess"), "{answer}");
         assert!(was_reset(end));
         let rows = BTreeMap::from([(KEY.to_owned(), "{}".to_owned())]);
@@ -87,7 +87,7 @@ async fn reset_in_response_ends_with_a_reset() {
 async fn reset_in_request_ends_with_a_reset_and_no_response() {
     in_time(async {
         let endpoint = Endpoint::start([Reply::ResetInRequest]).await;
-        let (answer, end) = talk(&endpoint, &put_request(|length| length * 2)).await;
+        let (answer, end) = send(&endpoint, &put_request(|length| length * 2)).await;
         assert_eq!(answer, "");
         assert!(was_reset(end));
         assert_eq!(endpoint.sizes(), [0]);
@@ -100,7 +100,7 @@ async fn reset_in_request_ends_with_a_reset_and_no_response() {
 async fn hang_up_closes_the_connection_without_a_response() {
     in_time(async {
         let endpoint = Endpoint::start(Script::of([Reply::HangUp.once_applied()]).unsigned()).await;
-        let (answer, end) = talk(&endpoint, &put_request(|length| length)).await;
+        let (answer, end) = send(&endpoint, &put_request(|length| length)).await;
         assert_eq!((answer.as_str(), end.unwrap()), ("", 0));
         assert_eq!(endpoint.table().await.len(), 1);
     })
@@ -114,7 +114,7 @@ async fn key_sent_with_two_bodies_fails_the_test() {
         let endpoint = Endpoint::start(Script::always(Reply::Unprocessed(Selector::All))).await;
         let request = put_request(|length| length);
         for request in [request.clone(), request.replace("{}", "[]")] {
-            let (answer, _) = talk(&endpoint, &request).await;
+            let (answer, _) = send(&endpoint, &request).await;
             assert!(answer.contains(KEY), "{answer}");
         }
     })
@@ -130,7 +130,7 @@ fn client(endpoint: &Endpoint) -> Client {
     Client::new(&config)
 }
 
-fn asking<'a>(keys: impl IntoIterator<Item = &'a String>) -> KeysAndAttributes {
+fn consistent_read<'a>(keys: impl IntoIterator<Item = &'a String>) -> KeysAndAttributes {
     let key = |key: &String| HashMap::from([("key".to_owned(), AttributeValue::S(key.clone()))]);
     let keys = keys.into_iter().map(key).collect();
     KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true).build().unwrap()
@@ -140,7 +140,7 @@ fn read(endpoint: &Endpoint, asked: KeysAndAttributes) -> BoxFuture<'static, Fou
     client(endpoint).batch_get_item().request_items(TABLE, asked).send().boxed()
 }
 
-/// The bodies that were found, by key.
+/// The bodies in a response, by key.
 fn bodies(found: &BatchGetItemOutput) -> BTreeMap<String, String> {
     let text = |value: &AttributeValue| value.as_s().unwrap().clone();
     let items = &found.responses.as_ref().unwrap()[TABLE];
@@ -148,8 +148,8 @@ fn bodies(found: &BatchGetItemOutput) -> BTreeMap<String, String> {
 }
 
 fn unprocessed(found: &BatchGetItemOutput) -> Vec<String> {
-    let back = found.unprocessed_keys.as_ref().unwrap().get(TABLE);
-    let keys = back.into_iter().flat_map(|back| back.keys());
+    let unprocessed = found.unprocessed_keys.as_ref().unwrap().get(TABLE);
+    let keys = unprocessed.into_iter().flat_map(|unprocessed| unprocessed.keys());
     keys.map(|key| key["key"].as_s().unwrap().clone()).collect()
 }
 
@@ -169,7 +169,7 @@ async fn read_finds_stored_items_and_is_no_write() {
         for transport in [Transport::Http, Transport::Https] {
             let (endpoint, keys) = with_three_events(transport, Script::of([])).await;
             let asked = [keys[2].clone(), KEY.to_owned(), keys[0].clone()];
-            let found = read(&endpoint, asking(&asked)).await.unwrap();
+            let found = read(&endpoint, consistent_read(&asked)).await.unwrap();
             let expected = [(keys[0].clone(), body(0)), (keys[2].clone(), body(2))];
             assert_eq!(bodies(&found), BTreeMap::from(expected));
             assert_eq!(unprocessed(&found), Vec::<String>::new());
@@ -188,7 +188,7 @@ async fn read_of_the_keys_alone_returns_the_keys_alone() {
     in_time(async {
         let (endpoint, keys) = with_three_events(Transport::Http, Script::of([])).await;
         let asked = KeysAndAttributes::builder()
-            .set_keys(asking(&keys[..1]).keys.into())
+            .set_keys(consistent_read(&keys[..1]).keys.into())
             .consistent_read(true)
             .projection_expression("#key")
             .expression_attribute_names("#key", "key")
@@ -207,12 +207,12 @@ async fn reads_follow_their_script_in_turn() {
         let script = Script::of([])
             .first_reading([
                 ReadReply::Unprocessed(Selector::Places(vec![2, 0])),
-                ReadReply::Unprocessed(Selector::PlacesAndStranger(vec![])),
+                ReadReply::Unprocessed(Selector::PlacesAndUnknownKey(vec![])),
                 ReadReply::WithoutResponses,
             ])
             .reading(ReadReply::Unprocessed(Selector::All));
         let (endpoint, keys) = with_three_events(Transport::Http, script).await;
-        let read = || read(&endpoint, asking(&keys));
+        let read = || read(&endpoint, consistent_read(&keys));
 
         let found = read().await.unwrap();
         assert_eq!(bodies(&found), BTreeMap::from([(keys[1].clone(), body(1))]));
@@ -246,7 +246,7 @@ async fn reads_fail_as_scripted() {
             .reading(ReadReply::error(500, "InternalServerError"));
         let endpoint = Endpoint::start(script).await;
         let keys = [KEY.to_owned()];
-        let read = || read(&endpoint, asking(&keys));
+        let read = || read(&endpoint, consistent_read(&keys));
         assert_eq!(read().await.unwrap_err().code(), Some("AccessDeniedException"));
         assert_eq!(read().await.unwrap_err().code(), None);
         let hung_up = read().await.unwrap_err();
@@ -265,15 +265,15 @@ async fn reads_fail_as_scripted() {
 async fn inconsistent_read_fails_the_test() {
     in_time(async {
         let endpoint = Endpoint::start([]).await;
-        let mut asked = asking(&[KEY.to_owned()]);
+        let mut asked = consistent_read(&[KEY.to_owned()]);
         asked.consistent_read = None;
         read(&endpoint, asked).await.unwrap_err();
     })
     .await;
 }
 
-/// Examples that AWS publishes of its signature, in the signing test suite (`aws-signing-test-suite/v4` of
-/// aws-sdk-rust: get-vanilla, post-vanilla, get-vanilla-with-session-token).
+/// Examples of the signing test suite of AWS (`aws-signing-test-suite/v4` of aws-sdk-rust: get-vanilla,
+/// post-vanilla, get-vanilla-with-session-token).
 #[test]
 fn signatures_match_the_published_examples() {
     let token = "6e86291e8372ff2a2260956d9b8aae1d763fbf315fa00fa31553b73ebf194267";

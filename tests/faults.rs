@@ -1,12 +1,11 @@
-//! Everything that can go wrong between the store and the service: over HTTP, over HTTPS, and through a
-//! client of the SDK.
+//! The faults between the store and the service, over HTTP, over HTTPS and through an SDK client.
 //!
-//! Every scenario compares, event by event, what the tickets said with what a real table holds.
+//! Every test compares the answer of each ticket with a real table.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
-    reason = "what cannot be had fails the test"
+    reason = "a failed set-up fails the test"
 )]
 
 mod support;
@@ -26,16 +25,17 @@ use dynamodb_eventstore::{
 };
 use tokio::task::yield_now;
 
+use support::credentials::SlowProvider;
 use support::endpoint::{
     Described, Endpoint, ReadReply, Reply, Script, Selector, TABLE, Transport,
 };
 use support::puts::{
-    ATTEMPT_TIMEOUT, Answer, TIME_LIMIT, attempts, brisk, compare, in_time, keys, put_body,
-    put_many, settle, settle_one, store_at, stored_after,
+    ATTEMPT_TIMEOUT, Answer, TIME_LIMIT, assert_stored_after, attempts, compare, in_time, keys,
+    put_body, put_many, settle, settle_one, store_at, with_short_waits,
 };
 
-/// Makes a test of each scenario, once for each way to the service.
-macro_rules! each_way {
+/// Makes a test of each scenario for each transport.
+macro_rules! for_each_transport {
     ($($scenario:ident)*) => {
         mod over_http {
             $(
@@ -66,7 +66,7 @@ macro_rules! each_way {
     };
 }
 
-each_way! {
+for_each_transport! {
     without_faults_each_event_is_sent_once
     unprocessed_items_alone_are_sent_again
     item_listed_twice_as_unprocessed_is_retried_once
@@ -116,15 +116,15 @@ each_way! {
     event_before_the_table_is_active_fails_alone
 }
 
-/// A script under which a maybe stays a maybe: nobody may read what became of it.
-fn unreadable(script: impl Into<Script>) -> Script {
+/// A script that denies all reads, so that an event that may be stored stays so.
+fn without_reads(script: impl Into<Script>) -> Script {
     script.into().reading(ReadReply::error(400, "AccessDeniedException"))
 }
 
-/// What three events are told whose one attempt is answered like this.
-async fn told_after_one_attempt(transport: Transport, reply: Reply) -> Vec<WriteError> {
-    let endpoint = Endpoint::start_over(transport, unreadable([reply])).await;
-    let store = brisk(endpoint.store()).max_attempts(1).start().await.unwrap();
+/// The errors of three events whose only attempt gets this reply.
+async fn errors_after_one_attempt(transport: Transport, reply: Reply) -> Vec<WriteError> {
+    let endpoint = Endpoint::start_over(transport, without_reads([reply])).await;
+    let store = with_short_waits(endpoint.store()).max_attempts(1).start().await.unwrap();
     let puts = put_many(&store, 3).await;
     let answers = settle(&store, &endpoint, puts).await;
     assert_eq!(endpoint.batches().len(), 1);
@@ -143,8 +143,8 @@ async fn without_faults_each_event_is_sent_once(transport: Transport) {
 }
 
 async fn unprocessed_items_alone_are_sent_again(transport: Transport) {
-    let back = |places: &[usize]| Reply::Unprocessed(Selector::Places(places.to_vec()));
-    let endpoint = Endpoint::start_over(transport, [back(&[3, 1]), back(&[0])]).await;
+    let unprocessed = |places: &[usize]| Reply::Unprocessed(Selector::Places(places.to_vec()));
+    let endpoint = Endpoint::start_over(transport, [unprocessed(&[3, 1]), unprocessed(&[0])]).await;
     let store = store_at(&endpoint).await;
     let puts = put_many(&store, 5).await;
     let keys = keys(&puts);
@@ -168,9 +168,9 @@ async fn item_listed_twice_as_unprocessed_is_retried_once(transport: Transport) 
     assert_eq!(endpoint.sizes(), [3, 1]);
 }
 
-// Throttled.
+// Throttling.
 
-/// Each of DynamoDB's codes with a reason that comes with it.
+/// DynamoDB's throttling codes, each with the reasons that come with it.
 const THROTTLED: [Reply; 6] = [
     Reply::Throttled {
         code: "ProvisionedThroughputExceededException",
@@ -194,14 +194,14 @@ const THROTTLED: [Reply; 6] = [
 
 async fn throttled_batch_is_stored_when_capacity_returns(transport: Transport) {
     for throttled in THROTTLED {
-        stored_after(transport, [throttled.clone(), throttled]).await;
+        assert_stored_after(transport, [throttled.clone(), throttled]).await;
     }
 }
 
 async fn batch_throttled_to_the_end_is_not_stored(transport: Transport) {
     for throttled in THROTTLED {
         let Reply::Throttled { code, reason } = throttled else { unreachable!() };
-        for error in told_after_one_attempt(transport, throttled).await {
+        for error in errors_after_one_attempt(transport, throttled).await {
             assert_eq!(error.certainty(), Certainty::NotStored);
             let cause = error.last_cause().unwrap();
             assert_eq!((cause.class(), cause.code()), (FailureClass::Throttled, Some(code)));
@@ -213,7 +213,7 @@ async fn batch_throttled_to_the_end_is_not_stored(transport: Transport) {
     }
 }
 
-// Failed or hung, before or after.
+// Server errors and hanging calls, before and after the write.
 
 fn server_errors() -> [Reply; 2] {
     [Reply::error(500, "InternalServerError"), Reply::error(503, "ServiceUnavailable")]
@@ -221,13 +221,13 @@ fn server_errors() -> [Reply; 2] {
 
 async fn server_error_before_the_write_is_stored(transport: Transport) {
     for failed in server_errors() {
-        stored_after(transport, [failed.clone(), failed]).await;
+        assert_stored_after(transport, [failed.clone(), failed]).await;
     }
 }
 
 async fn server_error_after_the_write_is_stored_once(transport: Transport) {
     for failed in server_errors() {
-        stored_after(transport, [failed.clone().once_applied(), failed]).await;
+        assert_stored_after(transport, [failed.clone().once_applied(), failed]).await;
     }
 }
 
@@ -240,55 +240,63 @@ async fn server_error_is_retried_over_another_connection(transport: Transport) {
         (Reply::raw(421, ""), 2),
     ] {
         let endpoint = Endpoint::start_over(transport, [reply]).await;
-        let store = brisk(endpoint.store()).check_table(false).start().await.unwrap();
+        let store = with_short_waits(endpoint.store()).check_table(false).start().await.unwrap();
         let stored = settle_one(&store, &endpoint).await.unwrap();
         assert_eq!((stored.attempts, endpoint.connections()), (2, connections));
     }
 }
 
 async fn hang_before_the_write_is_stored(transport: Transport) {
-    stored_after(transport, [Reply::Hang]).await;
+    assert_stored_after(transport, [Reply::Hang]).await;
 }
 
 async fn hang_after_the_write_is_stored_once(transport: Transport) {
-    stored_after(transport, [Reply::Hang.once_applied()]).await;
+    assert_stored_after(transport, [Reply::Hang.once_applied()]).await;
 }
 
-// Connections that break.
+// Broken connections.
 
 async fn reset_during_request_is_maybe_stored_until_retried(transport: Transport) {
     let bodies = || (0..4).map(|number| format!("\"{number}{}\"", "x".repeat(400_000)));
-    for (max_attempts, told) in [(1, None), (2, Some(2))] {
-        let script = unreadable([Reply::ResetInRequest]);
+    for (max_attempts, stored_after_attempts) in [(1, None), (2, Some(2))] {
+        let script = without_reads([Reply::ResetInRequest]);
         let endpoint = Endpoint::start_over(transport, script).await;
-        let store = brisk(endpoint.store()).attempt_timeout(TIME_LIMIT);
+        let store = with_short_waits(endpoint.store()).attempt_timeout(TIME_LIMIT);
         let store = store.max_attempts(max_attempts).start().await.unwrap();
         let mut puts = Vec::new();
         for body in bodies() {
             puts.push(put_body(&store, body).await);
         }
         for answer in settle(&store, &endpoint, puts).await {
-            assert_eq!(answer.as_ref().ok().map(|stored| stored.attempts), told);
+            let attempts = answer.as_ref().ok().map(|stored| stored.attempts);
+            assert_eq!(attempts, stored_after_attempts);
             if let Err(error) = answer {
                 assert_eq!(error.certainty(), Certainty::MaybeStored);
-                let said = error.to_string();
-                assert!(said.contains("the connection broke before a response came"), "{said}");
-                assert!(said.contains("reset") || said.contains("Broken pipe"), "{said}");
+                let message = error.to_string();
+                assert!(
+                    message.contains("the connection broke before a response came"),
+                    "{message}"
+                );
+                assert!(message.contains("reset") || message.contains("Broken pipe"), "{message}");
             }
         }
         let read = endpoint.batches()[0].bytes;
-        assert!((1..1_600_000).contains(&read), "{read} bytes were read of the first request");
+        assert!(
+            (1..1_600_000).contains(&read),
+            "the endpoint read {read} bytes of the first request"
+        );
     }
 }
 
-/// An answer that breaks off, before or after the batch was applied, is a maybe that is known by
-/// its request id, and ends as one row.
-async fn leads_to_one_row(transport: Transport, broken: Reply) {
-    stored_after(transport, [broken.clone()]).await;
-    stored_after(transport, [broken.clone().once_applied()]).await;
-    stored_after(transport, [broken.clone().once_applied(), broken.clone().once_applied()]).await;
+/// Checks a response that breaks off, before or after the batch was applied: each event may be stored,
+/// its error has the request id, and a retry leaves one row.
+async fn assert_stored_once_after_broken_response(transport: Transport, broken: Reply) {
+    assert_stored_after(transport, [broken.clone()]).await;
+    assert_stored_after(transport, [broken.clone().once_applied()]).await;
+    assert_stored_after(transport, [broken.clone().once_applied(), broken.clone().once_applied()])
+        .await;
     for reply in [broken.clone(), broken.once_applied()] {
-        for error in told_after_one_attempt(transport, reply).await {
+        for error in errors_after_one_attempt(transport, reply).await {
             assert_eq!(error.certainty(), Certainty::MaybeStored);
             let cause = error.last_cause().unwrap();
             assert_eq!(cause.class(), FailureClass::Transient);
@@ -298,11 +306,11 @@ async fn leads_to_one_row(transport: Transport, broken: Reply) {
 }
 
 async fn reset_during_response_is_stored_once(transport: Transport) {
-    leads_to_one_row(transport, Reply::ResetInAnswer).await;
+    assert_stored_once_after_broken_response(transport, Reply::ResetInResponse).await;
 }
 
 async fn truncated_response_is_stored_once(transport: Transport) {
-    leads_to_one_row(transport, Reply::CutShort).await;
+    assert_stored_once_after_broken_response(transport, Reply::CutShort).await;
 }
 
 async fn batch_after_an_idle_connection_closed_is_stored_once(transport: Transport) {
@@ -321,23 +329,24 @@ async fn batch_after_an_idle_connection_closed_is_stored_once(transport: Transpo
     assert_eq!(endpoint.connections(), connections + 1);
 }
 
-// Answers that take their time.
+// Slow responses.
 
 async fn slow_response_within_the_timeout_is_accepted(transport: Transport) {
     let drip = Reply::Drip { pause: Duration::from_millis(10) };
     let endpoint = Endpoint::start_over(transport, [drip.once_applied()]).await;
-    let store = brisk(endpoint.store()).attempt_timeout(TIME_LIMIT).start().await.unwrap();
+    let store =
+        with_short_waits(endpoint.store()).attempt_timeout(TIME_LIMIT).start().await.unwrap();
     let puts = put_many(&store, 3).await;
     let answers = settle(&store, &endpoint, puts).await;
     assert_eq!(attempts(&answers), [1; 3]);
 }
 
 async fn slow_response_beyond_the_timeout_is_retried(transport: Transport) {
-    // The answer has more than twenty bytes.
+    // The response has more than twenty bytes, so it takes longer than the timeout.
     let drip = Reply::Drip { pause: ATTEMPT_TIMEOUT / 10 };
-    stored_after(transport, [drip.clone()]).await;
-    stored_after(transport, [drip.clone().once_applied()]).await;
-    for error in told_after_one_attempt(transport, drip).await {
+    assert_stored_after(transport, [drip.clone()]).await;
+    assert_stored_after(transport, [drip.clone().once_applied()]).await;
+    for error in errors_after_one_attempt(transport, drip).await {
         assert_eq!(error.certainty(), Certainty::MaybeStored);
         assert!(error.elapsed() >= ATTEMPT_TIMEOUT);
     }
@@ -348,18 +357,18 @@ async fn slow_response_beyond_the_timeout_is_retried(transport: Transport) {
 const OLD: &str = "OLD";
 const NEW: &str = "NEW";
 
-/// How long a role's credentials are good.
+/// How long the credentials of a role are valid.
 const SESSION: Duration = Duration::from_secs(60 * 60);
 
-/// A clock that stands still unless a session ends.
+/// A clock that stands still until [`end_session`](Self::end_session) moves it on by one session.
 #[derive(Debug, Clone)]
-struct StandingClock {
+struct SessionClock {
     start: SystemTime,
     sessions: Arc<AtomicU32>,
 }
 
-impl StandingClock {
-    #[expect(clippy::disallowed_methods, reason = "the SDK's clock is to begin at the time of day")]
+impl SessionClock {
+    #[expect(clippy::disallowed_methods, reason = "the SDK's clock begins at the time of day")]
     fn start() -> Self {
         Self { start: SystemTime::now(), sessions: Arc::new(AtomicU32::new(0)) }
     }
@@ -369,15 +378,15 @@ impl StandingClock {
     }
 }
 
-impl TimeSource for StandingClock {
+impl TimeSource for SessionClock {
     fn now(&self) -> SystemTime {
         self.start + SESSION * self.sessions.load(Ordering::Relaxed)
     }
 }
 
-/// Hands out credentials for a session: [`OLD`] ones in the first, [`NEW`] ones after that.
+/// Provides credentials for one session: [`OLD`] in the first session, [`NEW`] later.
 #[derive(Debug)]
-struct Role(StandingClock);
+struct Role(SessionClock);
 
 impl ProvideCredentials for Role {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
@@ -394,7 +403,7 @@ impl ProvideCredentials for Role {
 
 async fn expired_credentials_are_replaced_without_loss(transport: Transport) {
     let endpoint = Endpoint::start_over(transport, []).await;
-    let clock = StandingClock::start();
+    let clock = SessionClock::start();
     let config = endpoint
         .sdk_config()
         .into_builder()
@@ -402,11 +411,11 @@ async fn expired_credentials_are_replaced_without_loss(transport: Transport) {
         .time_source(clock.clone())
         .build();
     let store = endpoint.store_with(&config);
-    let store = brisk(store).max_attempts(100_000).start().await.unwrap();
+    let store = with_short_waits(store).max_attempts(100_000).start().await.unwrap();
     let mut puts = put_many(&store, 3).await;
     store.flush().await.unwrap();
 
-    // The service is the first to hold them for expired, the client has yet to notice.
+    // For the service the credentials have expired, for the client they have not yet.
     endpoint.accept_only(NEW);
     puts.extend(put_many(&store, 3).await);
     let end_session = async {
@@ -420,12 +429,12 @@ async fn expired_credentials_are_replaced_without_loss(transport: Transport) {
     let answers = compare(&endpoint, puts).await;
     let attempts = attempts(&answers);
     assert_eq!(attempts[..3], [1; 3]);
-    // Refused three times and more, and then stored: in as many calls as there were.
+    // At least three calls were refused before the events were stored.
     assert!(attempts[3] >= 4, "{attempts:?}");
     assert_eq!(attempts[3..], [endpoint.batches().len() as u32 - 1; 3]);
 }
 
-/// What the service says of a signature by another clock than its own.
+/// The error codes for a signature with a wrong time.
 const SKEWED: [&str; 3] =
     ["InvalidSignatureException", "RequestTimeTooSkewed", "SignatureDoesNotMatch"];
 
@@ -434,13 +443,14 @@ async fn wrong_clock_is_corrected_by_the_service_date(transport: Transport) {
         for hours_ahead in [3, -3] {
             let script = Script::of([]).with_clock_ahead(hours_ahead, code);
             let endpoint = Endpoint::start_over(transport, script).await;
-            let store = brisk(endpoint.store()).check_table(false).start().await.unwrap();
+            let store =
+                with_short_waits(endpoint.store()).check_table(false).start().await.unwrap();
             let mut puts = put_many(&store, 3).await;
             store.flush().await.unwrap();
             puts.extend(put_many(&store, 3).await);
             store.flush().await.unwrap();
             let answers = compare(&endpoint, puts).await;
-            // Refused once, and right from then on.
+            // The first call is refused, and the clock is corrected from then on.
             assert_eq!(attempts(&answers), [2, 2, 2, 1, 1, 1], "{code} {hours_ahead}");
             assert_eq!(endpoint.sizes(), [3, 3, 3]);
         }
@@ -453,7 +463,7 @@ async fn clock_that_goes_wrong_is_corrected_without_loss(transport: Transport) {
         let store = store_at(&endpoint).await;
         let mut puts = put_many(&store, 3).await;
         store.flush().await.unwrap();
-        // To the service it is all one whose clock was set.
+        // A change of the service's clock looks like a change of the client's.
         endpoint.set_clock_ahead(-3, code);
         puts.extend(put_many(&store, 3).await);
         store.flush().await.unwrap();
@@ -476,10 +486,10 @@ async fn clock_that_is_set_right_is_noticed_without_loss(transport: Transport) {
     for code in SKEWED {
         let script = Script::of([]).with_clock_ahead(3, code);
         let endpoint = Endpoint::start_over(transport, script).await;
-        let store = brisk(endpoint.store()).check_table(false).start().await.unwrap();
+        let store = with_short_waits(endpoint.store()).check_table(false).start().await.unwrap();
         let mut puts = put_many(&store, 3).await;
         store.flush().await.unwrap();
-        // To the service it is all one whose clock was set.
+        // A change of the service's clock looks like a change of the client's.
         endpoint.set_clock_ahead(0, code);
         puts.extend(put_many(&store, 3).await);
         store.flush().await.unwrap();
@@ -492,7 +502,7 @@ async fn disabled_clock_correction_is_respected(transport: Transport) {
     let script = Script::of([]).with_clock_ahead(3, "RequestTimeTooSkewed");
     let endpoint = Endpoint::start_over(transport, script).await;
     let config = endpoint.sdk_config().into_builder().disable_clock_skew_correction(true).build();
-    let store = brisk(endpoint.store_with(&config)).check_table(false).max_attempts(3);
+    let store = with_short_waits(endpoint.store_with(&config)).check_table(false).max_attempts(3);
     let store = store.start().await.unwrap();
     let error = settle_one(&store, &endpoint).await.unwrap_err();
     assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 3));
@@ -504,9 +514,9 @@ async fn refusal_with_a_wrong_clock_is_final(transport: Transport) {
         let script =
             Script::always(Reply::error(400, code)).with_clock_ahead(3, "RequestTimeTooSkewed");
         let endpoint = Endpoint::start_over(transport, script).await;
-        let store = brisk(endpoint.store()).check_table(false).start().await.unwrap();
+        let store = with_short_waits(endpoint.store()).check_table(false).start().await.unwrap();
         let error = settle_one(&store, &endpoint).await.unwrap_err();
-        // Refused for its clock, and then for what it asks.
+        // Refused first for its time, and then with this code.
         assert_eq!(error.certainty(), Certainty::NotStored, "{error}");
         assert!(error.attempts() >= 2, "{error}");
         assert_eq!(error.reason(), FailureReason::NotRetryable);
@@ -514,27 +524,29 @@ async fn refusal_with_a_wrong_clock_is_final(transport: Transport) {
 }
 
 async fn response_with_wrong_checksum_is_retried(transport: Transport) {
-    stored_after(transport, [Reply::WrongChecksum, Reply::WrongChecksum, Reply::Ok]).await;
-    stored_after(transport, [Reply::WrongChecksum.once_applied(), Reply::Ok]).await;
-    // The last answer is worth nothing, so what it says of its batch is read back.
-    for error in told_after_one_attempt(transport, Reply::WrongChecksum).await {
+    assert_stored_after(transport, [Reply::WrongChecksum, Reply::WrongChecksum, Reply::Ok]).await;
+    assert_stored_after(transport, [Reply::WrongChecksum.once_applied(), Reply::Ok]).await;
+    // A response with a wrong checksum proves nothing.
+    for error in errors_after_one_attempt(transport, Reply::WrongChecksum).await {
         assert_eq!(error.certainty(), Certainty::MaybeStored, "{error}");
     }
 }
 
 async fn endless_response_is_cancelled_and_retried(transport: Transport) {
     let endpoint = Endpoint::start_over(transport, [Reply::Endless]).await;
-    // Its bytes end it, not its time.
-    let store = brisk(endpoint.store()).attempt_timeout(TIME_LIMIT).start().await.unwrap();
+    // The limit of the response's size ends the call, not the timeout.
+    let store =
+        with_short_waits(endpoint.store()).attempt_timeout(TIME_LIMIT).start().await.unwrap();
     let puts = put_many(&store, 3).await;
     let answers = settle(&store, &endpoint, puts).await;
     assert_eq!(attempts(&answers), [2; 3]);
 }
 
 async fn byte_order_mark_is_skipped(transport: Transport) {
-    let taken = Reply::raw(200, "\u{feff}{\"UnprocessedItems\":{}}").once_applied();
+    let acknowledged = Reply::raw(200, "\u{feff}{\"UnprocessedItems\":{}}").once_applied();
     let throttled = "\u{feff}{\"__type\":\"a#ThrottlingException\"}";
-    let endpoint = Endpoint::start_over(transport, [Reply::raw(400, throttled), taken]).await;
+    let endpoint =
+        Endpoint::start_over(transport, [Reply::raw(400, throttled), acknowledged]).await;
     let store = store_at(&endpoint).await;
     let stored = settle_one(&store, &endpoint).await.unwrap();
     assert_eq!((stored.attempts, stored.proof), (2, Proof::Acknowledged));
@@ -561,11 +573,11 @@ async fn put_and_flush(store: &EventStore) -> Answer {
     ticket.await
 }
 
-/// Keys that the service does not know until it has been asked for the second time.
+/// Provides the access key `BEFORE` at the first load and `AFTER` at every later one. Counts its loads.
 #[derive(Debug, Clone, Default)]
-struct Rotated(Arc<AtomicU32>);
+struct RotatedKeys(Arc<AtomicU32>);
 
-impl ProvideCredentials for Rotated {
+impl ProvideCredentials for RotatedKeys {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
@@ -581,14 +593,14 @@ async fn rotated_keys_are_reloaded_but_not_too_often(transport: Transport) {
     {
         let endpoint = Endpoint::start_over(transport, Script::of([])).await;
         endpoint.accept_only_with("AFTER", code);
-        let provider = Rotated::default();
+        let provider = RotatedKeys::default();
         let config = endpoint.sdk_config().into_builder();
         let config = config.credentials_provider(SharedCredentialsProvider::new(provider.clone()));
-        let store = brisk(endpoint.store_with(&config.build())).check_table(false);
+        let store = with_short_waits(endpoint.store_with(&config.build())).check_table(false);
         let store = store.start().await.unwrap();
         put_and_flush(&store).await.unwrap();
         assert_eq!(provider.0.load(Ordering::Relaxed), 2, "{code}");
-        // Now none are good any more, and the provider is not asked at each refusal.
+        // Now no key is valid, and the provider is not asked at each refusal.
         endpoint.accept_only_with("NEVER", code);
         put_and_flush(&store).await.unwrap_err();
         assert!(endpoint.batches().len() > 3);
@@ -600,25 +612,25 @@ async fn renewed_credentials_keep_the_connections(transport: Transport) {
     let expired = || Reply::error(400, "ExpiredTokenException");
     let replies = (0..10).flat_map(|_| [expired(), Reply::Ok]);
     let endpoint = Endpoint::start_over(transport, Script::of(replies)).await;
-    let provider = Rotated::default();
+    let provider = RotatedKeys::default();
     let config = endpoint.sdk_config().into_builder();
     let config = config.credentials_provider(SharedCredentialsProvider::new(provider.clone()));
-    let store = brisk(endpoint.store_with(&config.build()));
+    let store = with_short_waits(endpoint.store_with(&config.build()));
     let store = store.check_table(false).max_batches_in_flight(1).start().await.unwrap();
     for _ in 0..10 {
         put_and_flush(&store).await.unwrap();
     }
-    assert!(provider.0.load(Ordering::Relaxed) >= 2, "nothing was renewed");
+    assert!(provider.0.load(Ordering::Relaxed) >= 2, "no credentials were renewed");
     assert_eq!(endpoint.connections(), 1);
 }
 
-/// Notes how many of it there are.
+/// A provider that shows by an `Arc` whether it was dropped.
 #[derive(Debug)]
-struct Counted {
+struct CountedProvider {
     _alive: Arc<()>,
 }
 
-impl ProvideCredentials for Counted {
+impl ProvideCredentials for CountedProvider {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
@@ -631,42 +643,43 @@ async fn dropped_store_releases_its_credentials_provider(transport: Transport) {
     let expired = || Reply::error(400, "ExpiredTokenException");
     let endpoint = Endpoint::start_over(transport, [expired(), expired()]).await;
     let alive = Arc::new(());
-    let provider = SharedCredentialsProvider::new(Counted { _alive: Arc::clone(&alive) });
+    let provider = SharedCredentialsProvider::new(CountedProvider { _alive: Arc::clone(&alive) });
     let config = endpoint.sdk_config().into_builder().credentials_provider(provider).build();
-    let store = brisk(endpoint.store_with(&config)).check_table(false).start().await.unwrap();
+    let store =
+        with_short_waits(endpoint.store_with(&config)).check_table(false).start().await.unwrap();
     drop(config);
     settle_one(&store, &endpoint).await.unwrap();
     store.close(ATTEMPT_TIMEOUT).await.unwrap();
     drop(store);
-    // The worker's task is dropped a moment after it has reported.
+    // The task of the worker is dropped shortly after its report.
     while Arc::strong_count(&alive) > 1 {
         yield_now().await;
     }
 }
 
-/// Credentials that are replaced before their time, which their provider does not know.
+/// Credentials without an expiry, which the test replaces by setting the number to 1.
 #[derive(Debug, Clone, Default)]
-struct Replaced(Arc<AtomicU32>);
+struct ReplacedKeys(Arc<AtomicU32>);
 
-impl Replaced {
+impl ReplacedKeys {
     fn access_key(&self) -> &'static str {
         if self.0.load(Ordering::Relaxed) == 0 { "BEFORE" } else { "AFTER" }
     }
 }
 
-impl ProvideCredentials for Replaced {
+impl ProvideCredentials for ReplacedKeys {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
     {
-        let credentials = Credentials::new(self.access_key(), "secret", None, None, "Replaced");
+        let credentials = Credentials::new(self.access_key(), "secret", None, None, "ReplacedKeys");
         future::ProvideCredentials::ready(Ok(credentials))
     }
 }
 
 async fn credentials_revoked_early_are_reloaded(transport: Transport) {
     let endpoint = Endpoint::start_over(transport, []).await;
-    let provider = Replaced::default();
+    let provider = ReplacedKeys::default();
     endpoint.accept_only(provider.access_key());
     let config = endpoint
         .sdk_config()
@@ -674,7 +687,7 @@ async fn credentials_revoked_early_are_reloaded(transport: Transport) {
         .credentials_provider(SharedCredentialsProvider::new(provider.clone()))
         .build();
     let store = endpoint.store_with(&config);
-    let store = brisk(store).start().await.unwrap();
+    let store = with_short_waits(store).start().await.unwrap();
     let mut puts = put_many(&store, 3).await;
     store.flush().await.unwrap();
     provider.0.store(1, Ordering::Relaxed);
@@ -685,23 +698,25 @@ async fn credentials_revoked_early_are_reloaded(transport: Transport) {
     assert_eq!(attempts(&answers), [1, 1, 1, 2, 2, 2]);
 }
 
-/// A role whose provider cannot be reached when the first session has ended, but for a moment.
+/// A role whose provider fails this many times after the first session.
 #[derive(Debug)]
-struct Hiccup {
+struct FailingRole {
     role: Role,
-    left: AtomicU32,
+    failures_left: AtomicU32,
 }
 
-impl ProvideCredentials for Hiccup {
+impl ProvideCredentials for FailingRole {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
     {
         let Role(clock) = &self.role;
-        let left = || {
-            self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+        let fails = || {
+            let left = &self.failures_left;
+            left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+                .is_ok()
         };
-        if clock.now() != clock.start && left().is_ok() {
+        if clock.now() != clock.start && fails() {
             let error = CredentialsError::not_loaded("no answer");
             return future::ProvideCredentials::ready(Err(error));
         }
@@ -711,8 +726,8 @@ impl ProvideCredentials for Hiccup {
 
 async fn briefly_unavailable_credentials_are_awaited(transport: Transport) {
     let endpoint = Endpoint::start_over(transport, []).await;
-    let clock = StandingClock::start();
-    let provider = Hiccup { role: Role(clock.clone()), left: AtomicU32::new(2) };
+    let clock = SessionClock::start();
+    let provider = FailingRole { role: Role(clock.clone()), failures_left: AtomicU32::new(2) };
     let config = endpoint
         .sdk_config()
         .into_builder()
@@ -720,7 +735,7 @@ async fn briefly_unavailable_credentials_are_awaited(transport: Transport) {
         .time_source(clock.clone())
         .build();
     let store = endpoint.store_with(&config);
-    let store = brisk(store).start().await.unwrap();
+    let store = with_short_waits(store).start().await.unwrap();
     let mut puts = put_many(&store, 3).await;
     store.flush().await.unwrap();
     clock.end_session();
@@ -732,13 +747,13 @@ async fn briefly_unavailable_credentials_are_awaited(transport: Transport) {
 
 // Reading back.
 
-/// What three events are answered that one attempt carries, with this reply and whatever reads.
+/// The answers of three events whose only attempt meets this script.
 async fn answers_after_one_attempt(
     transport: Transport,
     script: Script,
 ) -> (Vec<Answer>, Endpoint) {
     let endpoint = Endpoint::start_over(transport, script).await;
-    let store = brisk(endpoint.store()).max_attempts(1).start().await.unwrap();
+    let store = with_short_waits(endpoint.store()).max_attempts(1).start().await.unwrap();
     let puts = put_many(&store, 3).await;
     let answers = settle(&store, &endpoint, puts).await;
     assert_eq!(endpoint.batches().len(), 1);
@@ -750,7 +765,7 @@ async fn unacknowledged_write_is_found_and_stored(transport: Transport) {
         Reply::error(500, "InternalServerError"),
         Reply::Hang,
         Reply::HangUp,
-        Reply::ResetInAnswer,
+        Reply::ResetInResponse,
         Reply::CutShort,
         Reply::raw(200, ""),
         Reply::raw(200, "<html>hello</html>"),
@@ -781,8 +796,8 @@ async fn event_not_found_after_an_unfinished_call_stays_maybe_stored(transport: 
         Reply::error(503, "ServiceUnavailable"),
         Reply::Hang,
         Reply::HangUp,
-        // Whole answers, but not to this call: it may still be out.
-        Reply::Unprocessed(Selector::PlacesAndStranger(vec![0, 1, 2])),
+        // Complete responses, but to other requests. This call may still be in flight.
+        Reply::Unprocessed(Selector::PlacesAndUnknownKey(vec![0, 1, 2])),
         Reply::raw(200, r#"{"UnprocessedItems":{"other":[{"PutRequest":{"Item":{}}}]}}"#),
         Reply::raw(200, r#"{"Responses":{"events":[]},"UnprocessedKeys":{}}"#),
         Reply::raw(200, "{}"),
@@ -815,7 +830,7 @@ async fn failed_read_is_retried_and_denied_read_is_not(transport: Transport) {
     }
     assert_eq!(endpoint.calls("BatchGetItem").len(), 9);
 
-    let (answers, endpoint) = answers_after_one_attempt(transport, unreadable(lost())).await;
+    let (answers, endpoint) = answers_after_one_attempt(transport, without_reads(lost())).await;
     for answer in answers {
         let error = answer.unwrap_err();
         assert_eq!(error.certainty(), Certainty::MaybeStored);
@@ -826,11 +841,12 @@ async fn failed_read_is_retried_and_denied_read_is_not(transport: Transport) {
 
 async fn role_without_read_permission_keeps_its_credentials(transport: Transport) {
     let lost = || Reply::CutShort.once_applied();
-    let endpoint = Endpoint::start_over(transport, unreadable([lost(), lost()])).await;
-    let provider = Rotated::default();
+    let endpoint = Endpoint::start_over(transport, without_reads([lost(), lost()])).await;
+    let provider = RotatedKeys::default();
     let config = endpoint.sdk_config().into_builder();
     let config = config.credentials_provider(SharedCredentialsProvider::new(provider.clone()));
-    let store = brisk(endpoint.store_with(&config.build())).check_table(false).max_attempts(1);
+    let store =
+        with_short_waits(endpoint.store_with(&config.build())).check_table(false).max_attempts(1);
     let store = store.start().await.unwrap();
     for _ in 0..2 {
         put_and_flush(&store).await.unwrap_err();
@@ -843,9 +859,10 @@ async fn role_without_read_permission_keeps_its_credentials(transport: Transport
 async fn event_in_flight_at_the_close_deadline_is_found(transport: Transport) {
     let script = Script::always(Reply::Hang.once_applied());
     let endpoint = Endpoint::start_over(transport, script).await;
-    let store = brisk(endpoint.store()).attempt_timeout(TIME_LIMIT).start().await.unwrap();
+    let store =
+        with_short_waits(endpoint.store()).attempt_timeout(TIME_LIMIT).start().await.unwrap();
     let puts = put_many(&store, 3).await;
-    // Time to be applied, and for a handshake before.
+    // Enough time for a handshake and for the write.
     let report = store.close(ATTEMPT_TIMEOUT * 2).await.unwrap();
     assert_eq!((report.stored, report.failed), (3, 0), "{:?}", report.not_stored);
     for answer in compare(&endpoint, puts).await {
@@ -853,11 +870,11 @@ async fn event_in_flight_at_the_close_deadline_is_found(transport: Transport) {
     }
 }
 
-/// Who never says who the caller is.
+/// A provider that never answers.
 #[derive(Debug)]
-struct Silent;
+struct HangingProvider;
 
-impl ProvideCredentials for Silent {
+impl ProvideCredentials for HangingProvider {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
@@ -873,9 +890,10 @@ async fn event_whose_credentials_never_come_is_not_stored() {
         let config = endpoint
             .sdk_config()
             .into_builder()
-            .credentials_provider(SharedCredentialsProvider::new(Silent))
+            .credentials_provider(SharedCredentialsProvider::new(HangingProvider))
             .build();
-        let store = brisk(endpoint.store_with(&config)).check_table(false).max_attempts(2);
+        let store =
+            with_short_waits(endpoint.store_with(&config)).check_table(false).max_attempts(2);
         let store = store.start().await.unwrap();
         let error = settle_one(&store, &endpoint).await.unwrap_err();
         assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 2), "{error}");
@@ -885,24 +903,24 @@ async fn event_whose_credentials_never_come_is_not_stored() {
     .await;
 }
 
-/// Credentials for a session that take their time. It is counted how often they were asked for.
+/// A role whose credentials take [`SLOW_LOAD`] to load. Counts its loads.
 #[derive(Debug, Clone)]
-struct Slowly {
+struct SlowRole {
     role: Arc<Role>,
-    asked: Arc<AtomicU32>,
+    loads: Arc<AtomicU32>,
 }
 
-/// Long enough for three attempts.
+/// Longer than two attempts.
 const SLOW_LOAD: Duration = Duration::from_millis(1_200);
 const SHORT_ATTEMPT: Duration = Duration::from_millis(500);
 
-impl ProvideCredentials for Slowly {
+impl ProvideCredentials for SlowRole {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
     {
         future::ProvideCredentials::new(async {
-            self.asked.fetch_add(1, Ordering::Relaxed);
+            self.loads.fetch_add(1, Ordering::Relaxed);
             support::clock::wait(SLOW_LOAD).await;
             self.role.provide_credentials().await
         })
@@ -911,41 +929,41 @@ impl ProvideCredentials for Slowly {
 
 async fn credentials_slower_than_an_attempt_are_used_and_renewed(transport: Transport) {
     let endpoint = Endpoint::start_over(transport, []).await;
-    let clock = StandingClock::start();
+    let clock = SessionClock::start();
     let role = Arc::new(Role(clock.clone()));
-    let provider = Slowly { role, asked: Arc::default() };
-    let asked = Arc::clone(&provider.asked);
+    let provider = SlowRole { role, loads: Arc::default() };
+    let loads = Arc::clone(&provider.loads);
     let config = endpoint
         .sdk_config()
         .into_builder()
         .credentials_provider(SharedCredentialsProvider::new(provider))
         .time_source(clock.clone())
         .build();
-    let store = brisk(endpoint.store_with(&config)).check_table(false);
+    let store = with_short_waits(endpoint.store_with(&config)).check_table(false);
     let store = store.attempt_timeout(SHORT_ATTEMPT).start().await.unwrap();
-    for loads in 1..=2 {
+    for sessions in 1..=2 {
         let stored = put_and_flush(&store).await.unwrap();
-        assert!(stored.attempts > 1, "an attempt waited for them");
+        assert!(stored.attempts > 1, "the first attempt waited for the credentials");
         for attempt in stored.history() {
             let certainty = attempt.failure().map_or(Certainty::NotStored, BatchError::certainty);
             assert_eq!(certainty, Certainty::NotStored);
         }
-        assert_eq!(asked.load(Ordering::Relaxed), loads);
+        assert_eq!(loads.load(Ordering::Relaxed), sessions);
         clock.end_session();
     }
 }
 
-/// Answers with these errors first, and then with credentials.
+/// Fails with these errors first, and then provides credentials.
 #[derive(Debug)]
-struct AtFirst(Mutex<Vec<CredentialsError>>);
+struct FailsAtFirst(Mutex<Vec<CredentialsError>>);
 
-impl AtFirst {
+impl FailsAtFirst {
     fn provider(errors: impl IntoIterator<Item = CredentialsError>) -> SharedCredentialsProvider {
         SharedCredentialsProvider::new(Self(Mutex::new(errors.into_iter().collect())))
     }
 }
 
-impl ProvideCredentials for AtFirst {
+impl ProvideCredentials for FailsAtFirst {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
@@ -959,24 +977,26 @@ impl ProvideCredentials for AtFirst {
 async fn late_credentials_are_awaited(transport: Transport) {
     let endpoint = Endpoint::start_over(transport, []).await;
     let missing = || CredentialsError::not_loaded("none yet");
-    let provider = AtFirst::provider([missing(), missing()]);
+    let provider = FailsAtFirst::provider([missing(), missing()]);
     let config = endpoint.sdk_config().into_builder().credentials_provider(provider).build();
-    let store = brisk(endpoint.store_with(&config)).check_table(false).start().await.unwrap();
+    let store =
+        with_short_waits(endpoint.store_with(&config)).check_table(false).start().await.unwrap();
     let stored = settle_one(&store, &endpoint).await.unwrap();
     assert_eq!((stored.attempts, endpoint.batches().len()), (3, 1));
-    let said = stored.history()[0].failure().unwrap().to_string();
-    assert!(said.starts_with("no AWS credentials were found"), "{said}");
+    let message = stored.history()[0].failure().unwrap().to_string();
+    assert!(message.starts_with("no AWS credentials were found"), "{message}");
 }
 
 async fn briefly_misconfigured_provider_is_asked_again(transport: Transport) {
     let endpoint = Endpoint::start_over(transport, []).await;
-    let provider = AtFirst::provider([CredentialsError::invalid_configuration("half a file")]);
+    let provider = FailsAtFirst::provider([CredentialsError::invalid_configuration("half a file")]);
     let config = endpoint.sdk_config().into_builder().credentials_provider(provider).build();
-    let store = brisk(endpoint.store_with(&config)).check_table(false).start().await.unwrap();
+    let store =
+        with_short_waits(endpoint.store_with(&config)).check_table(false).start().await.unwrap();
     let error = put_and_flush(&store).await.unwrap_err();
     assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 1));
-    let said = error.to_string();
-    assert!(said.contains("the AWS credentials are set up wrong: half a file"), "{said}");
+    let message = error.to_string();
+    assert!(message.contains("the AWS credentials are set up wrong: half a file"), "{message}");
     settle_one(&store, &endpoint).await.unwrap();
 }
 
@@ -984,45 +1004,35 @@ async fn unpreparable_request_names_its_cause(transport: Transport) {
     let endpoint = Endpoint::start_over(transport, []).await;
     let config = || endpoint.sdk_config().into_builder();
     let impatient = IdentityCache::lazy().load_timeout(SHORT_ATTEMPT).build();
-    let silent = SharedCredentialsProvider::new(Silent);
+    let silent = SharedCredentialsProvider::new(HangingProvider);
     let late = config().credentials_provider(silent).identity_cache(impatient).build();
     let nowhere = config().endpoint_url("http://user:hunter2@[::1").build();
-    for (config, why) in [(late, "identity resolver timed out after 500ms"), (nowhere, "")] {
-        let store = brisk(endpoint.store_with(&config)).check_table(false).max_attempts(2);
+    for (config, cause) in [(late, "identity resolver timed out after 500ms"), (nowhere, "")] {
+        let store =
+            with_short_waits(endpoint.store_with(&config)).check_table(false).max_attempts(2);
         let store = store.start().await.unwrap();
         let error = settle_one(&store, &endpoint).await.unwrap_err();
         assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 2), "{error}");
-        let said = error.to_string();
-        let is_said = said.contains(&format!("the request could not be prepared: {why}"))
-            || said.contains(&format!("the AWS credentials could not be loaded: {why}"));
-        assert!(is_said && !said.contains("connection") && !said.contains("hunter2"), "{said}");
+        let message = error.to_string();
+        let names_cause = message.contains(&format!("the request could not be prepared: {cause}"))
+            || message.contains(&format!("the AWS credentials could not be loaded: {cause}"));
+        assert!(
+            names_cause && !message.contains("connection") && !message.contains("hunter2"),
+            "{message}"
+        );
     }
     assert!(endpoint.requests().is_empty());
-}
-
-/// Credentials that take longer than the SDK gives them where its retries are off.
-#[derive(Debug)]
-struct Slow;
-
-impl ProvideCredentials for Slow {
-    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
-    where
-        Self: 'a,
-    {
-        future::ProvideCredentials::new(async {
-            support::clock::wait(Duration::from_millis(6_600)).await;
-            Ok(Credentials::new("test", "test", None, None, "tests"))
-        })
-    }
 }
 
 #[tokio::test]
 async fn credentials_that_take_seven_seconds_are_used() {
     let stored = |transport| async move {
         let endpoint = Endpoint::start_over(transport, []).await;
+        // Longer than the SDK waits for credentials when its retries are off.
+        let provider = SlowProvider(Duration::from_millis(6_600));
         let config = endpoint.sdk_config().into_builder();
-        let config = config.credentials_provider(SharedCredentialsProvider::new(Slow)).build();
-        let store = brisk(endpoint.store_with(&config)).check_table(false);
+        let config = config.credentials_provider(SharedCredentialsProvider::new(provider)).build();
+        let store = with_short_waits(endpoint.store_with(&config)).check_table(false);
         let store = store.attempt_timeout(Duration::from_secs(20)).max_attempts(1);
         let store = store.start().await.unwrap();
         settle_one(&store, &endpoint).await.unwrap();
@@ -1031,17 +1041,17 @@ async fn credentials_that_take_seven_seconds_are_used() {
     in_time(Box::pin(both)).await;
 }
 
-// The table comes and goes.
+// Tables that are deleted or created.
 
 const NO_TABLE: &str = "ResourceNotFoundException";
 
 async fn table_deleted_midway_refuses_the_remaining_events(transport: Transport) {
     let script = Script::of([Reply::Ok, Reply::Ok]).then(Reply::error(400, NO_TABLE));
     let endpoint = Endpoint::start_over(transport, script).await;
-    let store = brisk(endpoint.store()).max_batches_in_flight(1).start().await.unwrap();
+    let store = with_short_waits(endpoint.store()).max_batches_in_flight(1).start().await.unwrap();
     let puts = put_many(&store, 110).await;
     let answers = settle(&store, &endpoint, puts).await;
-    assert!(endpoint.sizes().len() > 3, "it may come back, as it was there before");
+    assert!(endpoint.sizes().len() > 3, "a table that was there before may come back");
     assert_eq!(attempts(&answers[..50]), [1; 50]);
     for answer in answers.into_iter().skip(50) {
         let error = answer.unwrap_err();
@@ -1054,7 +1064,7 @@ async fn table_deleted_midway_refuses_the_remaining_events(transport: Transport)
 async fn table_deleted_under_many_calls_refuses_the_rest(transport: Transport) {
     let script = Script::of([Reply::Ok]).then(Reply::error(400, NO_TABLE));
     let endpoint = Endpoint::start_over(transport, script).await;
-    let store = brisk(endpoint.store()).max_batches_in_flight(4).start().await.unwrap();
+    let store = with_short_waits(endpoint.store()).max_batches_in_flight(4).start().await.unwrap();
     let puts = put_many(&store, 120).await;
     let answers = settle(&store, &endpoint, puts).await;
     let (stored, failed): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
@@ -1085,8 +1095,8 @@ async fn store_starts_only_when_its_table_is_active(transport: Transport) {
 async fn event_before_the_table_is_active_fails_alone(transport: Transport) {
     let script = Script::of([Reply::error(400, NO_TABLE)]).describing(Described::creating());
     let endpoint = Endpoint::start_over(transport, script).await;
-    // With the check the store would not start.
-    let store = brisk(endpoint.store()).check_table(false).start().await.unwrap();
+    // The check would refuse the start.
+    let store = with_short_waits(endpoint.store()).check_table(false).start().await.unwrap();
     let puts = put_many(&store, 3).await;
     for answer in settle(&store, &endpoint, puts).await {
         let error = answer.unwrap_err();
@@ -1107,9 +1117,10 @@ async fn briefly_refused_event_is_stored(transport: Transport) {
         "TransactionConflictException",
         "UnrecognizedClientException",
     ] {
-        stored_after(transport, [Reply::error(400, code), Reply::Ok]).await;
+        assert_stored_after(transport, [Reply::error(400, code), Reply::Ok]).await;
     }
-    stored_after(transport, [Reply::error(421, "InvalidEndpointException"), Reply::Ok]).await;
+    assert_stored_after(transport, [Reply::error(421, "InvalidEndpointException"), Reply::Ok])
+        .await;
 }
 
 #[tokio::test]
@@ -1121,7 +1132,8 @@ async fn untrusted_endpoint_receives_no_event() {
             .region("us-east-1")
             .credentials("test", "test")
             .endpoint_url(endpoint.url());
-        let store = brisk(store).check_table(false).max_attempts(3).start().await.unwrap();
+        let store =
+            with_short_waits(store).check_table(false).max_attempts(3).start().await.unwrap();
         let error = settle_one(&store, &endpoint).await.unwrap_err();
         assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 3));
         assert!(error.to_string().contains("no connection to the service: "), "{error}");

@@ -1,13 +1,13 @@
-//! The whole store on a bad network: between it and Amazon's DynamoDB Local stands a proxy that
-//! delays, slices, swallows, cuts and resets what goes through.
+//! The whole store on a faulty network: a proxy between the store and Amazon's DynamoDB Local delays,
+//! slices, drops, cuts and resets the traffic.
 //!
-//! Every test compares, event by event, what the tickets said with what the table holds: what is
-//! called stored is there with its body, what is called not stored is not, and nothing else is there.
+//! Every test compares the answer of each ticket with the table: every event called stored is there
+//! with its body, no event called not stored is there, and the table holds nothing else.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
-    reason = "what cannot be had fails the test"
+    reason = "a failed set-up fails the test"
 )]
 
 mod support;
@@ -17,8 +17,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use dynamodb_eventstore::{
-    Backoff, Certainty, EventStore, EventStoreBuilder, FailureReason, Proof, PutTicket, ReadBack,
-    Stored, WriteError,
+    Backoff, Certainty, EventStore, EventStoreBuilder, FailureReason, Proof, ReadBack, WriteError,
 };
 use futures::future::join_all;
 use serde_json::json;
@@ -26,23 +25,25 @@ use tokio::time::{interval, timeout};
 
 use support::clock::now;
 use support::dynamodb_local;
-use support::proxy::{BLACKHOLE, Proxy, TowardsClient, TowardsServer, ToxicKind, both_ways};
+use support::proxy::{
+    BLACKHOLE, Proxy, TowardsClient, TowardsServer, ToxicKind, in_both_directions,
+};
 use support::resets::{Reset, ResettingProxy};
-use support::table::{hold_against, rows};
+use support::table::{Answer, Put, assert_matches_row, rows};
 
-/// No test may take longer. What it guards against is a ticket that is never answered.
+/// The time limit of every test. It ends a test whose ticket is never answered.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// For tests in which no attempt is to time out, not even the first that a cold server gets.
-const AMPLE: Duration = Duration::from_secs(20);
+/// For tests in which no attempt times out, not even the first one to a server that has just started.
+const LONG_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// For tests in which attempts are to time out.
+/// For tests in which attempts time out.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How late a busy machine may notice that a time is up.
+/// How late a timer may fire on a busy machine.
 const LATENESS: Duration = Duration::from_secs(2);
 
-/// Runs each case, which gets a table of its own.
+/// Makes a test of each case, which gets its own table.
 macro_rules! on_dynamodb_local {
     ($($case:ident)*) => {
         mod dynamodb_local_behind {
@@ -84,14 +85,6 @@ struct Table {
     name: String,
 }
 
-/// An event on its way.
-struct Put {
-    body: String,
-    ticket: PutTicket,
-}
-
-type Answer = Result<Stored, WriteError>;
-
 impl Table {
     async fn create(case: &str) -> Self {
         let client = dynamodb_local::client();
@@ -99,10 +92,10 @@ impl Table {
         Self { client, name }
     }
 
-    /// A store that writes by way of a proxy, built from configuration as a user's is. Its waits are
-    /// short, and only the deadline ends its attempts.
+    /// A store that writes through a proxy, built from configuration. Its waits between attempts are
+    /// short, and only the event deadline ends its attempts.
     ///
-    /// The table is not looked at: the first connection is to carry events.
+    /// The table is not checked at the start, so that the first connection carries events.
     fn store(&self, proxy_url: String) -> EventStoreBuilder {
         EventStore::builder()
             .table(&self.name)
@@ -110,7 +103,7 @@ impl Table {
             .credentials(dynamodb_local::ACCESS_KEY_ID, "any")
             .endpoint_url(proxy_url)
             .check_table(false)
-            .attempt_timeout(AMPLE)
+            .attempt_timeout(LONG_ATTEMPT_TIMEOUT)
             .max_attempts(1_000_000)
             .backoff(Backoff {
                 floor: Duration::from_millis(1),
@@ -119,10 +112,10 @@ impl Table {
             })
     }
 
-    /// Waits for all answers and holds them against the table.
+    /// Waits for all answers and compares them with the table.
     ///
-    /// Where something may still be on its way when the tickets are answered, it is an event that
-    /// may be stored; so it does not matter here whether it has arrived.
+    /// A write that is still in flight after its ticket was answered belongs to an event that may be
+    /// stored, so it does not matter whether it has been applied.
     async fn settle(&self, puts: Vec<Put>) -> Vec<Answer> {
         let settled = join_all(puts.into_iter().map(|Put { body, ticket }| async {
             let key = ticket.key().to_string();
@@ -132,15 +125,14 @@ impl Table {
         let mut rows = self.rows().await;
         let mut answers = Vec::new();
         for (key, body, answer) in settled {
-            hold_against(&mut rows, &key, body, &answer);
+            assert_matches_row(&mut rows, &key, body, &answer);
             answers.push(answer);
         }
-        assert!(rows.is_empty(), "nobody put {rows:?}");
+        assert!(rows.is_empty(), "the table holds events that were not put: {rows:?}");
         answers
     }
 
-    /// As [`settle`](Self::settle), where every event has to be stored. Says in how many attempts
-    /// each was.
+    /// As [`settle`](Self::settle), but every event must be stored. Returns the attempts of each.
     async fn settle_stored(&self, puts: Vec<Put>) -> Vec<u32> {
         let answers = self.settle(puts).await;
         answers.into_iter().map(|answer| answer.unwrap().attempts).collect()
@@ -155,7 +147,7 @@ impl Table {
     }
 }
 
-/// Puts so many events of so many bytes and some.
+/// Puts `count` events of a little more than `bytes` bytes.
 async fn put(store: &EventStore, count: usize, bytes: usize) -> Vec<Put> {
     let mut puts = Vec::new();
     for number in 0..count {
@@ -166,11 +158,11 @@ async fn put(store: &EventStore, count: usize, bytes: usize) -> Vec<Put> {
     puts
 }
 
-/// Looks until it is so. The time limit of the test is that of the wait.
-async fn until(is_so: impl Fn() -> bool) {
-    let mut look = interval(Duration::from_millis(5));
-    while !is_so() {
-        look.tick().await;
+/// Waits until the condition holds, at most until the time limit of the test.
+async fn until(condition: impl Fn() -> bool) {
+    let mut polls = interval(Duration::from_millis(5));
+    while !condition() {
+        polls.tick().await;
     }
 }
 
@@ -182,49 +174,54 @@ async fn resetting_proxy(resets: impl IntoIterator<Item = Reset>) -> ResettingPr
     ResettingProxy::start(&dynamodb_local::authority(), resets).await
 }
 
-// What is slow.
+// Slow networks.
 
-/// Puts events that must all be stored at their first attempt, and no faster than the network is.
-async fn stored_at_once_but_slowly(proxy: Proxy, count: usize, bytes: usize, table: &Table) {
+/// Puts events that must all be stored at their first attempt, and no faster than the proxy allows.
+async fn assert_stored_slowly_at_first_attempt(
+    proxy: Proxy,
+    count: usize,
+    bytes: usize,
+    table: &Table,
+) {
     let store = table.store(proxy.url()).start().await.unwrap();
     let start = now();
     let puts = put(&store, count, bytes).await;
     let attempts = table.settle_stored(puts).await;
     assert_eq!(attempts, vec![1; count]);
-    assert!(start.elapsed() >= SLOW, "the proxy did nothing");
+    assert!(start.elapsed() >= LEAST_TIME, "the proxy did not delay the events");
 }
 
-/// No network lets pass so soon what the tests of slow ones send.
-const SLOW: Duration = Duration::from_millis(200);
+/// The tests of slow networks take at least this long.
+const LEAST_TIME: Duration = Duration::from_millis(200);
 
 async fn latency_with_jitter_needs_one_attempt(table: &Table) {
-    // Three calls and more on one connection, each of 2 × 60 ms at the least.
-    let proxy = proxy(both_ways(ToxicKind::Latency { latency: 100, jitter: 40 })).await;
-    stored_at_once_but_slowly(proxy, 500, 300, table).await;
+    // At least three calls on one connection, each of at least 2 × 60 ms.
+    let proxy = proxy(in_both_directions(ToxicKind::Latency { latency: 100, jitter: 40 })).await;
+    assert_stored_slowly_at_first_attempt(proxy, 500, 300, table).await;
 }
 
 async fn narrow_bandwidth_needs_one_attempt(table: &Table) {
-    // Each connection takes 100 kB/s, and a batch is larger than 60 kB.
+    // Each connection has 100 kB/s, and a batch is larger than 60 kB.
     let slices = ToxicKind::Slicer { average_size: 2_000, size_variation: 0, delay: 0 };
     let narrow = ToxicKind::Bandwidth { rate: 100 };
     let proxy = proxy([(TowardsServer, slices), (TowardsServer, narrow)]).await;
-    stored_at_once_but_slowly(proxy, 400, 2_500, table).await;
+    assert_stored_slowly_at_first_attempt(proxy, 400, 2_500, table).await;
 }
 
 async fn sliced_packets_need_one_attempt(table: &Table) {
-    // A batch of 12 kB and more is 60 slices at the least, and more than a millisecond between two.
+    // A batch of at least 12 kB is at least 60 slices, with more than a millisecond between two.
     let slices = ToxicKind::Slicer { average_size: 100, size_variation: 90, delay: 4_000 };
-    let proxy = proxy(both_ways(slices)).await;
-    stored_at_once_but_slowly(proxy, 300, 500, table).await;
+    let proxy = proxy(in_both_directions(slices)).await;
+    assert_stored_slowly_at_first_attempt(proxy, 300, 500, table).await;
 }
 
-// What breaks.
+// Broken connections.
 
-/// A request's head is some 700 bytes long, and a batch of 25 such events some 15 kB.
+/// The head of a request has some 700 bytes, and a batch of 25 such events some 15 kB.
 const EVENT_BYTES: usize = 300;
 
-/// Every one of these resets meets a call, and all events are stored by later ones.
-async fn all_are_stored_in_spite_of(resets: &[Reset], table: &Table) {
+/// Checks that each of these resets breaks a call, and that later calls store all events.
+async fn assert_all_stored_despite(resets: &[Reset], table: &Table) {
     let proxy = resetting_proxy(resets.iter().copied()).await;
     let store = table.store(proxy.url()).start().await.unwrap();
     let puts = put(&store, 500, EVENT_BYTES).await;
@@ -237,15 +234,15 @@ async fn all_are_stored_in_spite_of(resets: &[Reset], table: &Table) {
 
 async fn resets_during_requests_lose_no_event(table: &Table) {
     let resets = [0, 1, 100, 700, 1_000, 5_000, 12_000].map(Reset::AfterSent);
-    all_are_stored_in_spite_of(&resets.repeat(3), table).await;
+    assert_all_stored_despite(&resets.repeat(3), table).await;
 }
 
 async fn resets_during_responses_lose_no_event(table: &Table) {
-    let resets = [1, 12, 13, 40, 100, 200].map(Reset::AfterAnswered);
-    all_are_stored_in_spite_of(&resets.repeat(3), table).await;
+    let resets = [1, 12, 13, 40, 100, 200].map(Reset::AfterReceived);
+    assert_all_stored_despite(&resets.repeat(3), table).await;
 }
 
-/// What becomes of two events that get one attempt each: one that is not read back, and one that is.
+/// The answers of two events with one attempt each: one that is not read back, and one that is.
 async fn reset_once(reset: fn() -> Reset, table: &Table) -> (Answer, Answer) {
     let mut puts = Vec::new();
     for read_back in [false, true] {
@@ -269,21 +266,21 @@ async fn reset_of_the_only_request_is_maybe_stored(table: &Table) {
         assert_eq!(error.certainty(), Certainty::MaybeStored);
         let cause = error.last_cause().unwrap().to_string();
         assert!(cause.contains("reset"), "{cause}");
-        assert!(!table.holds(&error).await, "half a request was applied");
+        assert!(!table.holds(&error).await, "a partial request was applied");
     }
 }
 
 async fn reset_of_the_only_response_is_read_back(table: &Table) {
-    let (unread, read_back) = reset_once(|| Reset::AfterAnswered(40), table).await;
+    let (unread, read_back) = reset_once(|| Reset::AfterReceived(40), table).await;
     let error = unread.unwrap_err();
     assert_eq!(error.certainty(), Certainty::MaybeStored);
-    assert!(table.holds(&error).await, "an answer began before the event was applied");
+    assert!(table.holds(&error).await, "a response began before the event was applied");
     let stored = read_back.unwrap();
     assert_eq!((stored.attempts, stored.proof), (1, Proof::ReadBack));
 }
 
 async fn connections_cut_by_bytes_sent_lose_no_event(table: &Table) {
-    // One batch gets through on each connection, and the second does not.
+    // The first batch of each connection passes, and the second does not.
     let limit = ToxicKind::LimitData { bytes: 18_000 };
     let proxy = proxy([(TowardsServer, limit)]).await;
     let store = table.store(proxy.url()).max_batches_in_flight(2).start().await.unwrap();
@@ -293,7 +290,7 @@ async fn connections_cut_by_bytes_sent_lose_no_event(table: &Table) {
 }
 
 async fn connections_cut_by_bytes_received_lose_no_event(table: &Table) {
-    // A few answers get through on each connection, and then one breaks off.
+    // A few responses of each connection pass, and then one breaks off.
     let limit = ToxicKind::LimitData { bytes: 1_000 };
     let proxy = proxy([(TowardsClient, limit)]).await;
     let store = table.store(proxy.url()).max_batches_in_flight(2).start().await.unwrap();
@@ -302,19 +299,19 @@ async fn connections_cut_by_bytes_received_lose_no_event(table: &Table) {
     assert!(store.stats().retried >= 50, "{:?}", store.stats());
 }
 
-// What is silent.
+// Silent networks.
 
 async fn temporary_blackhole_loses_no_event(table: &Table) {
     let mut proxy = proxy([]).await;
     let store = table.store(proxy.url()).attempt_timeout(ATTEMPT_TIMEOUT).start().await.unwrap();
-    // These open the connections that the blackhole then meets.
+    // These open the connections on which the blackhole is then added.
     let mut puts = put(&store, 500, EVENT_BYTES).await;
     store.flush().await.unwrap();
     let retried = store.stats().retried;
-    proxy.worsen(BLACKHOLE).await;
+    proxy.add_fault(BLACKHOLE).await;
     puts.extend(put(&store, 200, EVENT_BYTES).await);
     until(|| store.stats().retried >= retried + 200).await;
-    proxy.heal().await;
+    proxy.remove_faults().await;
     puts.extend(put(&store, 100, EVENT_BYTES).await);
 
     let attempts = table.settle_stored(puts).await;
@@ -326,22 +323,22 @@ async fn temporary_blackhole_for_responses_loses_no_event(table: &Table) {
     let store = table.store(proxy.url()).attempt_timeout(ATTEMPT_TIMEOUT).start().await.unwrap();
     let puts = put(&store, 200, EVENT_BYTES).await;
     until(|| store.stats().retried >= 200).await;
-    proxy.heal().await;
+    proxy.remove_faults().await;
     let attempts = table.settle_stored(puts).await;
     assert!(attempts.iter().all(|attempts| *attempts >= 2));
 }
 
 const DEADLINE: Duration = Duration::from_millis(1_500);
 
-/// A store that gives up soon, with fewer places than its events need, so that some are never sent.
+/// A store with a short deadline and one batch in flight, so that some events are never sent.
 async fn impatient(table: &Table, proxy: &Proxy) -> EventStore {
     let store = table.store(proxy.url()).attempt_timeout(ATTEMPT_TIMEOUT);
     store.max_batches_in_flight(1).event_deadline(DEADLINE).start().await.unwrap()
 }
 
-/// Puts events that cannot be answered with success, and waits for their answers no longer than is
-/// promised.
-async fn given_up_in_time(table: &Table, store: &EventStore) -> Vec<WriteError> {
+/// Puts events that cannot be stored, and returns their errors, which must come within the documented
+/// time.
+async fn errors_in_time(table: &Table, store: &EventStore) -> Vec<WriteError> {
     let puts = put(store, 500, EVENT_BYTES).await;
     let bound = DEADLINE + ATTEMPT_TIMEOUT + LATENESS;
     let report = timeout(bound, store.flush()).await.expect("answers in time").unwrap();
@@ -352,7 +349,7 @@ async fn given_up_in_time(table: &Table, store: &EventStore) -> Vec<WriteError> 
     errors
 }
 
-/// How many of them may be stored and how many are not. Those that were sent are those that may be.
+/// How many events may be stored and how many are not. Only an event that was sent may be stored.
 fn by_certainty(errors: &[WriteError]) -> (usize, usize) {
     let maybe = |error: &&WriteError| error.certainty() == Certainty::MaybeStored;
     assert!(errors.iter().all(|error| maybe(&error) == (error.attempts() > 0)));
@@ -361,14 +358,14 @@ fn by_certainty(errors: &[WriteError]) -> (usize, usize) {
 }
 
 async fn blackhole_beyond_the_deadline_fails_events_in_time(table: &Table) {
-    let mut proxy = proxy(both_ways(BLACKHOLE)).await;
+    let mut proxy = proxy(in_both_directions(BLACKHOLE)).await;
     let store = impatient(table, &proxy).await;
-    let errors = given_up_in_time(table, &store).await;
+    let errors = errors_in_time(table, &store).await;
     let (maybe, never_sent) = by_certainty(&errors);
     assert!(maybe >= 25 && never_sent >= 25, "{maybe} and {never_sent}");
     assert!(table.rows().await.is_empty());
 
-    proxy.heal().await;
+    proxy.remove_faults().await;
     let puts = put(&store, 25, EVENT_BYTES).await;
     assert_eq!(table.settle_stored(puts).await.len(), 25);
 }
@@ -376,17 +373,17 @@ async fn blackhole_beyond_the_deadline_fails_events_in_time(table: &Table) {
 async fn blackhole_for_responses_beyond_the_deadline_leaves_maybe_stored(table: &Table) {
     let proxy = proxy([(TowardsClient, BLACKHOLE)]).await;
     let store = impatient(table, &proxy).await;
-    let errors = given_up_in_time(table, &store).await;
+    let errors = errors_in_time(table, &store).await;
     let (maybe, never_sent) = by_certainty(&errors);
     assert!(maybe >= 25 && never_sent >= 25, "{maybe} and {never_sent}");
-    // What was sent went through, however long the server takes.
-    let mut look = interval(Duration::from_millis(50));
+    // The events that were sent reach the table in the end.
+    let mut polls = interval(Duration::from_millis(50));
     while !table.holds(&errors[0]).await {
-        look.tick().await;
+        polls.tick().await;
     }
 }
 
-// What is not there.
+// Outages.
 
 async fn proxy_outages_lose_no_event(table: &Table) {
     let mut proxy = proxy([]).await;
@@ -409,8 +406,8 @@ async fn proxy_outage_beyond_the_deadline_is_not_stored(table: &Table) {
     let mut proxy = proxy([]).await;
     proxy.disable().await;
     let store = impatient(table, &proxy).await;
-    for error in given_up_in_time(table, &store).await {
-        // No connection was made, so nothing can have been applied.
+    for error in errors_in_time(table, &store).await {
+        // Without a connection nothing can have been applied.
         assert_eq!(error.certainty(), Certainty::NotStored);
     }
     proxy.enable().await;

@@ -1,5 +1,7 @@
-//! The store's requests beside the SDK's own, as they arrive.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what cannot be had fails the test")]
+//! The requests of the store, compared with the SDK's own as they arrive.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed set-up fails the test")]
+
+mod support;
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
@@ -9,16 +11,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::http::HttpResponse;
-use aws_sdk_dynamodb::config::{
-    Credentials, ProvideCredentials, RuntimeComponents, SharedCredentialsProvider,
-};
+use aws_sdk_dynamodb::config::{Credentials, ProvideCredentials, SharedCredentialsProvider};
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
-use aws_smithy_runtime_api::client::http::{
-    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
-};
-use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
-use aws_smithy_types::body::SdkBody;
 use dynamodb_eventstore::{EventStore, EventStoreBuilder};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -30,44 +24,47 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-/// Different in each request, whoever makes it.
-const OF_ONE_REQUEST: [&str; 2] = ["x-amz-date", "authorization"];
+use support::http_client::{HttpClientFn, all_stored};
 
-/// What the SDK says of its own retries, of which the direct way has none.
-const OF_THE_ORCHESTRATOR: [&str; 2] = ["amz-sdk-invocation-id", "amz-sdk-request"];
+/// Headers that differ from request to request.
+const PER_REQUEST_HEADERS: [&str; 2] = ["x-amz-date", "authorization"];
 
-/// A request as it has arrived.
+/// Headers about the SDK's retries. The direct transport sends none.
+const RETRY_HEADERS: [&str; 2] = ["amz-sdk-invocation-id", "amz-sdk-request"];
+
+/// A request as it arrived.
 #[derive(Debug)]
-struct Arrived {
+struct ReceivedRequest {
     method: String,
     path: String,
     headers: BTreeMap<String, String>,
     body: Value,
 }
 
-impl Arrived {
-    /// The headers but these.
-    fn headers_without(&self, left_out: &[&str]) -> BTreeMap<&str, &str> {
+impl ReceivedRequest {
+    /// All headers except these.
+    fn headers_without(&self, excluded: &[&str]) -> BTreeMap<&str, &str> {
         let all = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        all.filter(|(name, _)| !left_out.contains(name)).collect()
+        all.filter(|(name, _)| !excluded.contains(name)).collect()
     }
 
-    fn authorization(&self, part: &str) -> &str {
+    /// The part of the authorization header that begins with `prefix`, without it.
+    fn authorization(&self, prefix: &str) -> &str {
         let parts = self.headers.get("authorization").unwrap().split([' ', ',']);
-        parts.filter_map(|found| found.strip_prefix(part)).next().unwrap()
+        parts.filter_map(|part| part.strip_prefix(prefix)).next().unwrap()
     }
 }
 
-/// Says yes to every write, and hands over what it was sent.
-async fn listener() -> (SocketAddr, mpsc::UnboundedReceiver<Arrived>) {
+/// Acknowledges every write, and passes on the received requests.
+async fn listener() -> (SocketAddr, mpsc::UnboundedReceiver<ReceivedRequest>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (arrived, requests) = mpsc::unbounded_channel();
+    let (received, requests) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            let arrived = arrived.clone();
-            let service = service_fn(move |request| answer(request, arrived.clone()));
+            let received = received.clone();
+            let service = service_fn(move |request| answer(request, received.clone()));
             tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         }
     });
@@ -76,7 +73,7 @@ async fn listener() -> (SocketAddr, mpsc::UnboundedReceiver<Arrived>) {
 
 async fn answer(
     request: Request<Incoming>,
-    arrived: mpsc::UnboundedSender<Arrived>,
+    received: mpsc::UnboundedSender<ReceivedRequest>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
@@ -84,13 +81,13 @@ async fn answer(
         .headers
         .iter()
         .map(|(name, value)| (name.as_str().to_owned(), value.to_str().unwrap().to_owned()));
-    let request = Arrived {
+    let request = ReceivedRequest {
         method: head.method.to_string(),
         path: head.uri.to_string(),
         headers: headers.collect(),
         body: serde_json::from_slice(&body).unwrap(),
     };
-    arrived.send(request).unwrap();
+    received.send(request).unwrap();
     let answer = Response::builder()
         .header("content-type", "application/x-amz-json-1.0")
         .header("x-amzn-requestid", "REQUEST")
@@ -108,23 +105,23 @@ fn config(address: SocketAddr) -> SdkConfig {
         .build()
 }
 
-/// Bodies with everything that is escaped in JSON, and some that is not.
+/// Bodies with every kind of character that JSON escapes, and some that it does not.
 const BODIES: [&str; 3] = [
     r#"{"quoted":"\"","path":"C:\\"}"#,
     "[\n\t\"lines\",\r\n\"controls: \u{1}\u{8}\u{c}\u{1f}\u{7f}\"]",
     r#""Grüße 😀 \u0041""#,
 ];
 
-/// Stores the bodies, and returns their keys and the request that they came in.
+/// Stores the bodies, and returns their keys and the request that carried them.
 async fn store(
     builder: EventStoreBuilder,
-    requests: &mut mpsc::UnboundedReceiver<Arrived>,
-) -> (Vec<String>, Arrived) {
+    requests: &mut mpsc::UnboundedReceiver<ReceivedRequest>,
+) -> (Vec<String>, ReceivedRequest) {
     let builder = builder.table("all-events").check_table(false).linger(Duration::from_secs(5));
     let store = builder.start().await.unwrap();
     let mut keys = Vec::new();
     for body in BODIES {
-        // The second is no JSON; what it is made of goes to the wire as any text does.
+        // The second body is not JSON. It is encoded like any other text.
         let key = format!("20130927T0052406525088581{:02}", keys.len());
         let event = dynamodb_eventstore::Event::new(key.parse().unwrap(), body).unwrap();
         keys.push(store.put_event(event).await.unwrap().key().to_string());
@@ -133,12 +130,12 @@ async fn store(
     (keys, requests.recv().await.unwrap())
 }
 
-/// What the SDK itself sends for the same events.
+/// The request of the SDK itself for the same events.
 async fn send(
     client: &Client,
     keys: &[String],
-    requests: &mut mpsc::UnboundedReceiver<Arrived>,
-) -> Arrived {
+    requests: &mut mpsc::UnboundedReceiver<ReceivedRequest>,
+) -> ReceivedRequest {
     let items = keys.iter().zip(BODIES).map(|(key, body)| {
         let text = |text: &str| AttributeValue::S(text.to_owned());
         let item = HashMap::from([("key".to_owned(), text(key)), ("body".to_owned(), text(body))]);
@@ -166,17 +163,17 @@ async fn both_transports_send_what_the_sdk_would() {
         assert_eq!(ours.headers.get("x-amz-target"), sdk.headers.get("x-amz-target"));
         assert_eq!(ours.headers.get("host"), sdk.headers.get("host"));
     }
-    // The length is that of another order of the same attributes, and so the same.
-    let own = [&OF_ONE_REQUEST[..], &OF_THE_ORCHESTRATOR, &["user-agent"]].concat();
-    assert_eq!(direct.headers_without(&own), sdk.headers_without(&own));
+    // The attributes may be in another order, which does not change the length.
+    let excluded = [&PER_REQUEST_HEADERS[..], &RETRY_HEADERS, &["user-agent"]].concat();
+    assert_eq!(direct.headers_without(&excluded), sdk.headers_without(&excluded));
     assert_eq!(
-        direct.headers.keys().filter(|name| OF_THE_ORCHESTRATOR.contains(&name.as_str())).count(),
+        direct.headers.keys().filter(|name| RETRY_HEADERS.contains(&name.as_str())).count(),
         0
     );
-    let agent = |request: &Arrived| request.headers.get("user-agent").unwrap().clone();
-    let said = format!("{} lib/dynamodb-eventstore/{}", agent(&sdk), env!("CARGO_PKG_VERSION"));
-    assert_eq!(agent(&direct), said);
-    let scope = |request: &Arrived| {
+    let agent = |request: &ReceivedRequest| request.headers.get("user-agent").unwrap().clone();
+    let expected = format!("{} lib/dynamodb-eventstore/{}", agent(&sdk), env!("CARGO_PKG_VERSION"));
+    assert_eq!(agent(&direct), expected);
+    let scope = |request: &ReceivedRequest| {
         let (_, scope) = request.authorization("Credential=").split_once('/').unwrap();
         scope.to_owned()
     };
@@ -189,39 +186,27 @@ async fn both_transports_send_what_the_sdk_would() {
     }
 }
 
-/// Says yes to every request, wherever it is to go, and notes where that is and for which region it is
-/// signed.
+/// The address of each request, and the region that it is signed for.
 #[derive(Debug, Clone, Default)]
-struct Anywhere(Arc<Mutex<Vec<(String, String)>>>);
+struct Addresses(Arc<Mutex<Vec<(String, String)>>>);
 
-impl Anywhere {
+impl Addresses {
     fn last(&self) -> (String, String) {
         self.0.lock().unwrap().last().cloned().unwrap()
     }
-}
 
-impl HttpConnector for Anywhere {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let authorization = request.headers().get("authorization").unwrap();
-        let region = authorization.split('/').nth(2).unwrap();
-        self.0.lock().unwrap().push((request.uri().to_owned(), region.to_owned()));
-        let answer = SdkBody::from(r#"{"UnprocessedItems":{}}"#);
-        HttpConnectorFuture::ready(Ok(HttpResponse::new(200.try_into().unwrap(), answer)))
+    /// A client that acknowledges every request, and records its address.
+    fn http_client(&self) -> HttpClientFn {
+        let Self(addresses) = self.clone();
+        HttpClientFn::new(move |request| {
+            let authorization = request.headers().get("authorization").unwrap();
+            let region = authorization.split('/').nth(2).unwrap();
+            addresses.lock().unwrap().push((request.uri().to_owned(), region.to_owned()));
+            all_stored()
+        })
     }
 }
 
-impl HttpClient for Anywhere {
-    fn http_connector(
-        &self,
-        _settings: &HttpConnectorSettings,
-        _components: &RuntimeComponents,
-    ) -> SharedHttpConnector {
-        SharedHttpConnector::new(self.clone())
-    }
-}
-
-/// Where requests go, and for which region they are signed, by this configuration: the direct way's, and
-/// the SDK's own.
 #[tokio::test]
 async fn session_token_of_the_builder_is_sent_and_signed() {
     let (address, mut requests) = listener().await;
@@ -229,26 +214,28 @@ async fn session_token_of_the_builder_is_sent_and_signed() {
         .region("eu-central-1")
         .session_credentials("AKID", "secret", "a session's token")
         .endpoint_url(format!("http://{address}"));
-    let (_, arrived) = Box::pin(store(builder, &mut requests)).await;
-    assert_eq!(arrived.headers.get("x-amz-security-token").unwrap(), "a session's token");
-    assert!(arrived.authorization("Credential=").starts_with("AKID/"));
-    let signed = arrived.authorization("SignedHeaders=");
+    let (_, received) = Box::pin(store(builder, &mut requests)).await;
+    assert_eq!(received.headers.get("x-amz-security-token").unwrap(), "a session's token");
+    assert!(received.authorization("Credential=").starts_with("AKID/"));
+    let signed = received.authorization("SignedHeaders=");
     assert!(signed.split(';').any(|name| name == "x-amz-security-token"), "{signed}");
 }
 
+/// The address and the signed region of a request with this configuration: of the direct transport,
+/// and of the SDK itself.
 async fn addresses(config: SdkConfig) -> [(String, String); 2] {
-    let anywhere = Anywhere::default();
+    let addresses = Addresses::default();
     let config = config.into_builder().behavior_version(BehaviorVersion::latest());
-    let config = config.http_client(anywhere.clone()).build();
+    let config = config.http_client(addresses.http_client()).build();
     let store = EventStore::builder().sdk_config(&config).table("all-events").check_table(false);
     Box::pin(store.start()).await.unwrap().put(&1).await.unwrap().await.unwrap();
-    let direct = anywhere.last();
+    let direct = addresses.last();
     let key = AttributeValue::S("20130927T005240652508858176".to_owned());
     let put = PutRequest::builder().item("key", key).build().unwrap();
     let write = WriteRequest::builder().put_request(put).build();
     let call = Client::new(&config).batch_write_item().request_items("all-events", vec![write]);
     call.send().await.unwrap();
-    [direct, anywhere.last()]
+    [direct, addresses.last()]
 }
 
 #[tokio::test]
@@ -281,7 +268,7 @@ async fn requests_go_where_the_sdk_configuration_says() {
     }
 }
 
-/// Credentials that are asked for again at each call, and may by then be another account's.
+/// Credentials that have expired at once, so that each call loads them again. The account may change.
 #[derive(Debug, Clone)]
 struct Accounts(Arc<Mutex<&'static str>>);
 
@@ -305,20 +292,20 @@ impl ProvideCredentials for Accounts {
 
 #[tokio::test]
 async fn requests_follow_the_account_of_new_credentials() {
-    let (anywhere, accounts) =
-        (Anywhere::default(), Accounts(Arc::new(Mutex::new("111111111111"))));
+    let addresses = Addresses::default();
+    let accounts = Accounts(Arc::new(Mutex::new("111111111111")));
     let config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::from_static("us-east-1"))
         .credentials_provider(SharedCredentialsProvider::new(accounts.clone()))
-        .http_client(anywhere.clone())
+        .http_client(addresses.http_client())
         .build();
     let store = EventStore::builder().sdk_config(&config).table("all-events").check_table(false);
     let store = Box::pin(store.start()).await.unwrap();
     for account in ["111111111111", "222222222222", "111111111111"] {
         *accounts.0.lock().unwrap() = account;
         store.put(&1).await.unwrap().await.unwrap();
-        let (address, _) = anywhere.last();
+        let (address, _) = addresses.last();
         assert_eq!(address, format!("https://{account}.ddb.us-east-1.amazonaws.com/"));
     }
 }

@@ -1,4 +1,4 @@
-//! The runtime's clock. Tests that wait by it run with the clock paused: waiting takes no time.
+//! The clock of the runtime. On a paused clock waiting takes no real time.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use tokio::time::{Instant, sleep_until};
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "the tests' one look at the clock, mostly a virtual one"
+    reason = "the one place where the tests read the clock, mostly a paused one"
 )]
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// Lets everything else run, and so much virtual time pass.
+/// Waits for `duration`, while all other tasks run.
 pub(crate) async fn wait(duration: Duration) {
     sleep_until(now() + duration).await;
 }

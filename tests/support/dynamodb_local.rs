@@ -1,4 +1,4 @@
-//! Amazon's DynamoDB Local, where `.ci/dynamodb-local` has started it.
+//! Amazon's DynamoDB Local, which `.ci/dynamodb-local` starts.
 
 use std::time::Duration;
 
@@ -9,23 +9,23 @@ use dynamodb_eventstore::{Capacity, Table};
 /// Where DynamoDB Local listens, for example `http://127.0.0.1:8000`.
 const URL: &str = "DYNAMODB_LOCAL_URL";
 
-/// It keeps the tables of each access key and each region apart.
+/// DynamoDB Local keeps separate tables for each access key and each region.
 pub(crate) const REGION: &str = "us-east-1";
 pub(crate) const ACCESS_KEY_ID: &str = "local";
 
-/// Far more than a new table in memory needs.
+/// Far longer than creating a table in memory takes.
 const TIME_TO_CREATE: Duration = Duration::from_secs(60);
 
 pub(crate) fn url() -> String {
-    std::env::var(URL).unwrap_or_else(|_| panic!("{URL} is to say where DynamoDB Local is"))
+    std::env::var(URL).unwrap_or_else(|_| panic!("set {URL} to the address of DynamoDB Local"))
 }
 
-/// The host and the port in its address.
+/// The host and the port of its address.
 pub(crate) fn authority() -> String {
     url().strip_prefix("http://").unwrap().trim_end_matches('/').to_owned()
 }
 
-/// A client that talks to it with nothing in between.
+/// A client that calls it directly, without a proxy.
 pub(crate) fn client() -> Client {
     let config = aws_sdk_dynamodb::Config::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -36,8 +36,8 @@ pub(crate) fn client() -> Client {
     Client::from_conf(config)
 }
 
-/// Makes a table for events and says its name. All cases share the server, and maybe earlier runs
-/// do, so the case and the process are in the name.
+/// Creates a table for events and returns its name. The name holds the case and the process id,
+/// because all cases share the server, possibly with earlier runs.
 pub(crate) async fn create_table(client: &Client, case: &str) -> String {
     let name = format!("{case}-{}", std::process::id());
     let table = Table::new(client, &name);

@@ -1,14 +1,15 @@
-//! A test in an environment of its own: a process cannot change its own while it has threads.
+//! Runs a test in its own environment. A process with threads cannot change its environment, so the
+//! test runs once more in a process of its own.
 
 use std::process::Stdio;
 
 use tokio::process::Command;
 
-/// Set where a test runs by itself.
+/// Set in the process that runs one test alone.
 const ALONE: &str = "EVENT_STORE_TEST_IN_AN_ENVIRONMENT";
 
-/// Runs the test of this name once more, in a process whose environment says of AWS only this, and fails
-/// if it fails there. True in that process.
+/// Runs the test of this name once more in another process, whose environment holds no AWS settings
+/// but `variables`, and panics if it fails there. Returns true in that process.
 pub(crate) async fn in_environment(
     test: &str,
     variables: impl IntoIterator<Item = (&'static str, String)>,
@@ -21,7 +22,7 @@ pub(crate) async fn in_environment(
         .args(["--exact", test, "--nocapture"])
         .env_clear()
         .env("HOME", home.path())
-        // Where there is no network the SDK would wait for an instance's metadata.
+        // Without a network the SDK would wait for the metadata of an instance.
         .env("AWS_EC2_METADATA_DISABLED", "true")
         .envs(variables)
         .env(ALONE, "1")
@@ -30,8 +31,8 @@ pub(crate) async fn in_environment(
         .output()
         .await
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    let complained = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}{complained}");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stdout.contains("1 passed"), "{stdout}{stderr}");
     false
 }

@@ -1,15 +1,14 @@
-//! A TCP proxy that makes a network bad, in the test's own process: `noxious`, a port of Toxiproxy,
+//! A TCP proxy that injects network faults, in the test's own process: `noxious`, a port of Toxiproxy,
 //! through its public interface.
 //!
-//! Of noxious 1.0.4 these are to be known:
+//! Known limits of noxious 1.0.4:
 //!
-//! - Below 328 kB/s its bandwidth needs slices of at most a tenth of a second's bytes before it;
-//!   otherwise it subtracts more time than there is, and panics.
-//! - What is changed on a connection that is open applies the other way round, from the client to the
-//!   server where the other was meant. So a change under way is one of both directions.
-//! - "Remove all" removes what goes to the server and leaves the other direction: each is removed by
-//!   name.
-//! - It closes connections and never resets one: `resets.rs` does.
+//! - A bandwidth below 328 kB/s needs a slicer before it, with slices of at most a tenth of a second's
+//!   bytes. Otherwise it subtracts more time than there is, and panics.
+//! - A change on an open connection applies to the opposite direction of the one that was named.
+//!   So such a change always names both directions.
+//! - "Remove all" removes only the faults towards the server. So each fault is removed by name.
+//! - It closes connections and never resets one. `resets.rs` does that.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
@@ -22,18 +21,18 @@ pub(crate) use noxious::toxic::StreamDirection::{
 pub(crate) use noxious::toxic::ToxicKind;
 use noxious::toxic::{StreamDirection, Toxic, ToxicEvent, ToxicEventKind, ToxicEventResult};
 
-/// How often a port may be lost to somebody else between finding it and listening at it.
+/// How often another process may take a free port before the proxy listens on it.
 const TRIES: usize = 10;
 
-/// What makes the proxy bad, one way.
+/// A fault in one direction.
 pub(crate) type Fault = (StreamDirection, ToxicKind);
 
-/// The same fault both ways.
-pub(crate) fn both_ways(kind: ToxicKind) -> [Fault; 2] {
+/// The same fault in both directions.
+pub(crate) fn in_both_directions(kind: ToxicKind) -> [Fault; 2] {
     [(TowardsServer, kind), (TowardsClient, kind)]
 }
 
-/// Everything is swallowed, and no connection closed.
+/// All bytes are dropped, and no connection is closed.
 pub(crate) const BLACKHOLE: ToxicKind = ToxicKind::Timeout { timeout: 0 };
 
 /// The proxy. Its port stays the same while it is disabled.
@@ -51,11 +50,11 @@ struct Running {
 }
 
 impl Proxy {
-    /// Listens on a port of loopback and passes on to `upstream`, a host and a port.
+    /// Listens on a port of loopback and forwards to `upstream`, a host and a port.
     pub(crate) async fn start(upstream: &str, faults: impl IntoIterator<Item = Fault>) -> Self {
         let faults: Vec<Toxic> = faults.into_iter().enumerate().map(toxic).collect();
         for _ in 0..TRIES {
-            // Noxious does not tell which port it was given, so it has to be told one.
+            // Noxious does not report the port it listens on, so a free one is chosen here.
             let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
             let address = free.local_addr().unwrap();
             drop(free);
@@ -64,24 +63,24 @@ impl Proxy {
                 return Self { address, upstream, faults, running: Some(running) };
             }
         }
-        panic!("no port was to be had in {TRIES} tries");
+        panic!("the proxy found no free port in {TRIES} tries");
     }
 
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Brings a fault upon the connections that are open and upon those that follow.
-    pub(crate) async fn worsen(&mut self, kind: ToxicKind) {
-        assert!(self.faults.is_empty(), "one thing at a time");
-        self.faults = both_ways(kind).into_iter().enumerate().map(toxic).collect();
+    /// Adds a fault to all open and later connections.
+    pub(crate) async fn add_fault(&mut self, kind: ToxicKind) {
+        assert!(self.faults.is_empty(), "the proxy takes one fault at a time");
+        self.faults = in_both_directions(kind).into_iter().enumerate().map(toxic).collect();
         for fault in self.faults.clone() {
             self.change(ToxicEventKind::AddToxic(fault)).await;
         }
     }
 
-    /// Takes all faults away, from open connections as well.
-    pub(crate) async fn heal(&mut self) {
+    /// Removes all faults from open and later connections.
+    pub(crate) async fn remove_faults(&mut self) {
         for fault in std::mem::take(&mut self.faults) {
             self.change(ToxicEventKind::RemoveToxic(fault.name)).await;
         }

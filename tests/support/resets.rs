@@ -1,4 +1,4 @@
-//! A TCP proxy that resets connections, which `noxious` cannot: it closes them in good order.
+//! A TCP proxy that resets connections. `noxious` can only close them cleanly.
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,16 +9,16 @@ use tokio::io::{AsyncReadExt, copy};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// How much of a connection gets through before it is reset, towards both ends.
+/// How many bytes a connection passes on before the proxy resets both of its ends.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Reset {
-    /// So many bytes of what the client sends, and any number of bytes back.
+    /// After this number of bytes from the client. Bytes from the server do not count.
     AfterSent(u64),
-    /// All that the client sends, and so many bytes back.
-    AfterAnswered(u64),
+    /// After this number of bytes from the server. Bytes from the client do not count.
+    AfterReceived(u64),
 }
 
-/// The proxy, for as long as it is held.
+/// The proxy. It runs until it is dropped.
 #[derive(Debug)]
 pub(crate) struct ResettingProxy {
     address: SocketAddr,
@@ -27,7 +27,7 @@ pub(crate) struct ResettingProxy {
 }
 
 impl ResettingProxy {
-    /// Resets the first connections, one each, and lets the others be.
+    /// Applies one reset to each of the first connections, and passes on the later ones unchanged.
     pub(crate) async fn start(upstream: &str, resets: impl IntoIterator<Item = Reset>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -40,7 +40,7 @@ impl ResettingProxy {
         format!("http://{}", self.address)
     }
 
-    /// How many resets have not begun.
+    /// How many resets have no connection yet.
     pub(crate) fn left(&self) -> usize {
         self.resets.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
@@ -59,29 +59,30 @@ async fn serve(listener: TcpListener, upstream: String, resets: Arc<Mutex<VecDeq
         while connections.try_join_next().is_some() {}
         let reset = resets.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let upstream = upstream.clone();
-        // An error is an end that went away: so does the other then.
+        // An error means that one end has closed its connection; then the other end is closed too.
         connections.spawn(async move { pass_on(client, &upstream, reset).await });
     }
 }
 
 async fn pass_on(mut client: TcpStream, upstream: &str, reset: Option<Reset>) -> io::Result<u64> {
     let mut server = TcpStream::connect(upstream).await?;
-    let (sent, answered) = match reset {
+    let (max_sent, max_received) = match reset {
         None => (u64::MAX, u64::MAX),
         Some(Reset::AfterSent(bytes)) => (bytes, u64::MAX),
-        Some(Reset::AfterAnswered(bytes)) => (u64::MAX, bytes),
+        Some(Reset::AfterReceived(bytes)) => (u64::MAX, bytes),
     };
     for end in [&client, &server] {
         end.set_nodelay(true)?;
         if reset.is_some() {
-            // A socket that does not linger is reset when it is dropped.
+            // Dropping a socket with a linger time of zero resets its connection.
             end.set_zero_linger()?;
         }
     }
-    // Owned halves would be shut down in good order before the reset.
+    // Owned halves would shut the connection down cleanly when they are dropped.
     let (from_client, mut to_client) = client.split();
     let (from_server, mut to_server) = server.split();
-    let (mut from_client, mut from_server) = (from_client.take(sent), from_server.take(answered));
+    let (mut from_client, mut from_server) =
+        (from_client.take(max_sent), from_server.take(max_received));
     tokio::select! {
         passed = copy(&mut from_client, &mut to_server) => passed,
         passed = copy(&mut from_server, &mut to_client) => passed,

@@ -1,15 +1,23 @@
-//! Reading a table back.
+//! Reads a table, and compares the answers of tickets with its rows.
 
 use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
-use dynamodb_eventstore::{Certainty, Stored, WriteError};
+use dynamodb_eventstore::{Certainty, PutTicket, Stored, WriteError};
 
-/// Items on one page of a scan: few enough that a thousand events take several pages.
+/// Items on one page of a scan. A thousand events take several pages.
 const PAGE: i32 = 300;
 
-/// Every event in the table: key and body. Fails the test if an item is anything but that.
+/// An accepted event with its ticket.
+pub(crate) struct Put {
+    pub(crate) body: String,
+    pub(crate) ticket: PutTicket,
+}
+
+pub(crate) type Answer = Result<Stored, WriteError>;
+
+/// Every event in the table by key. Fails the test if an item has other attributes than key and body.
 pub(crate) async fn rows(client: &Client, table: &str) -> BTreeMap<String, String> {
     let mut rows = BTreeMap::new();
     let scan = client.scan().table_name(table).consistent_read(true).limit(PAGE);
@@ -18,7 +26,7 @@ pub(crate) async fn rows(client: &Client, table: &str) -> BTreeMap<String, Strin
         for item in page.unwrap().items.unwrap_or_default() {
             let (key, body) = event(&item);
             let before = rows.insert(key.clone(), body);
-            assert_eq!(before, None, "{key} came twice");
+            assert_eq!(before, None, "the scan returned {key} twice");
         }
     }
     rows
@@ -38,29 +46,31 @@ pub(crate) async fn body(client: &Client, table: &str, key: &str) -> Option<Stri
 }
 
 fn event(item: &HashMap<String, AttributeValue>) -> (String, String) {
-    assert_eq!(item.len(), 2, "attributes other than key and body");
+    assert_eq!(item.len(), 2, "an item has attributes other than key and body");
     let text = |attribute: &str| item[attribute].as_s().unwrap().clone();
     (text("key"), text("body"))
 }
 
-/// Takes an event's row out of the table's, and holds what its ticket said against it: what is called
-/// stored is there, what is called not stored is not.
-pub(crate) fn hold_against(
+/// Removes an event's row from `rows` and compares it with the answer of its ticket: an event called
+/// stored has a row with its body, an event called not stored has none.
+pub(crate) fn assert_matches_row(
     rows: &mut BTreeMap<String, String>,
     key: &str,
     body: String,
-    answer: &Result<Stored, WriteError>,
+    answer: &Answer,
 ) {
     let row = rows.remove(key);
     match answer {
         Ok(stored) => {
             assert_eq!(stored.key.as_str(), key);
-            assert_eq!(row, Some(body), "{key} is called stored");
+            assert_eq!(row, Some(body), "the row of {key}, which is called stored");
         }
         Err(error) => {
             assert_eq!(error.key().as_str(), key);
             match error.certainty() {
-                Certainty::NotStored => assert_eq!(row, None, "{key} is called not stored"),
+                Certainty::NotStored => {
+                    assert_eq!(row, None, "the row of {key}, which is called not stored");
+                }
                 Certainty::MaybeStored => assert!(row.is_none_or(|row| row == body)),
             }
         }

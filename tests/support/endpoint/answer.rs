@@ -1,4 +1,4 @@
-//! What goes out.
+//! The endpoint's responses.
 
 use std::io;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::support::clock;
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 pub(super) type Response = hyper::Response<Body>;
 
-/// The way in which a request is answered, once it is decided.
+/// How a request is answered.
 pub(super) enum Answer {
     Text {
         status: u16,
@@ -36,13 +36,13 @@ pub(super) enum Answer {
         body: String,
     },
     Endless,
-    ResetAmid {
+    ResetInResponse {
         body: String,
     },
-    /// The table is asked first.
+    /// The response holds what the table returns for this read, except for the keys in `unprocessed`.
     Read {
         read: Read,
-        back: Selector,
+        unprocessed: Selector,
         with_responses: bool,
     },
     HangUp,
@@ -58,7 +58,7 @@ impl Answer {
         Self::Text { status, body: error(code, message).to_string() }
     }
 
-    /// As DynamoDB throttles since 2025.
+    /// A throttling error with its reason, which DynamoDB adds since 2025.
     pub(super) fn throttled(code: &str, reason: &str) -> Self {
         let mut body = error(code, "Throughput exceeds the current capacity of your table.");
         let table = format!("arn:aws:dynamodb:us-east-1:123456789012:table/{TABLE}");
@@ -94,11 +94,11 @@ pub(super) fn described_table(key: &[KeyPart], status: &str) -> Value {
     })
 }
 
-/// What stands above every answer.
+/// The headers of every response.
 pub(super) struct Head {
-    /// The request was the so many-th.
+    /// The number of the request, from 1.
     pub(super) number: usize,
-    /// The time, where the endpoint's clock is not the machine's.
+    /// The time, if the endpoint's clock is not the machine's.
     pub(super) date: Option<String>,
 }
 
@@ -119,14 +119,14 @@ impl Head {
         self.response(status).body(body.boxed_unsync()).unwrap()
     }
 
-    /// Promises the whole body and breaks off in the middle of it.
+    /// Announces the whole body and breaks off in the middle of it.
     pub(super) fn cut_short(&self, body: String) -> Response {
-        let promised = body.len();
-        let half = Bytes::from(body).slice(..promised / 2);
-        // The pause lets hyper send what it has; it would keep it back otherwise.
+        let length = body.len();
+        let half = Bytes::from(body).slice(..length / 2);
+        // Without the pause hyper would not send the bytes it has before the error.
         let broken = yield_now().map(|()| Err(io::Error::other("cut short, as scripted")));
         let parts = stream::iter([Ok(Frame::data(half))]).chain(stream::once(broken));
-        self.promise(promised).body(StreamBody::new(parts).boxed_unsync()).unwrap()
+        self.response_of_length(length).body(StreamBody::new(parts).boxed_unsync()).unwrap()
     }
 
     pub(super) fn wrong_checksum(&self, body: String) -> Response {
@@ -134,24 +134,24 @@ impl Head {
         self.response(200).header("x-amz-crc32", "1").body(body.boxed_unsync()).unwrap()
     }
 
-    /// Sends blanks before a body that never comes.
+    /// Sends blanks without an end.
     pub(super) fn endless(&self) -> Response {
         let blanks = Bytes::from(vec![b' '; 1 << 16]);
         let parts = stream::repeat_with(move || Ok(Frame::data(blanks.clone())));
         self.response(200).body(StreamBody::new(parts).boxed_unsync()).unwrap()
     }
 
-    /// Sends a body byte by byte.
+    /// Sends a body byte by byte, with a pause before each.
     pub(super) fn drip(&self, body: String, pause: Duration) -> Response {
-        let promised = body.len();
-        let drops = stream::iter(body.into_bytes()).then(move |byte| async move {
+        let length = body.len();
+        let bytes = stream::iter(body.into_bytes()).then(move |byte| async move {
             clock::wait(pause).await;
             Ok(Frame::data(Bytes::copy_from_slice(&[byte])))
         });
-        self.promise(promised).body(StreamBody::new(drops).boxed_unsync()).unwrap()
+        self.response_of_length(length).body(StreamBody::new(bytes).boxed_unsync()).unwrap()
     }
 
-    fn promise(&self, length: usize) -> hyper::http::response::Builder {
+    fn response_of_length(&self, length: usize) -> hyper::http::response::Builder {
         self.response(200).header(CONTENT_LENGTH, length)
     }
 }

@@ -1,4 +1,4 @@
-//! What comes in, held to every rule for which DynamoDB would reject it.
+//! Parses requests, and checks every rule for which DynamoDB would reject them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -6,17 +6,17 @@ use serde_json::{Value, json};
 
 use super::TABLE;
 
-// The limits are written down here once more: those of the crate are under test. What DynamoDB
-// calls 16 MB is the smaller reading of it.
+// The limits are repeated here, because those of the crate are under test. "16 MB" is read as the
+// smaller of its two meanings.
 const MAX_ITEMS: usize = 25;
 const MAX_ITEM_BYTES: usize = 409_600;
 const MAX_REQUEST_BYTES: usize = 16_000_000;
 const MAX_KEYS: usize = 100;
 
-/// A key that no store of today makes.
-pub(super) const STRANGER: &str = "20130927T005240652508858176";
+/// A key that the stores under test never make.
+pub(super) const UNKNOWN_KEY: &str = "20130927T005240652508858176";
 
-/// The items of one `BatchWriteItem` request that keeps the rules.
+/// The items of one valid `BatchWriteItem` request.
 pub(super) struct Batch {
     pub(super) items: Vec<Item>,
 }
@@ -28,8 +28,9 @@ pub(super) struct Item {
 }
 
 impl Item {
-    pub(super) fn stranger() -> Self {
-        Self { key: STRANGER.to_owned(), body: "{}".to_owned() }
+    /// An item that no request carries.
+    pub(super) fn unknown() -> Self {
+        Self { key: UNKNOWN_KEY.to_owned(), body: "{}".to_owned() }
     }
 
     pub(super) fn write_request(&self) -> Value {
@@ -44,7 +45,7 @@ impl Item {
 }
 
 impl Batch {
-    /// Reads a request body, or says which rule it breaks.
+    /// Parses a request body. An error names the broken rule.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
         if bytes.len() > MAX_REQUEST_BYTES {
             return Err(format!("a request of {} bytes", bytes.len()));
@@ -58,7 +59,7 @@ impl Batch {
         let batch = Self { items };
         let keys = batch.keys();
         if keys.iter().collect::<HashSet<_>>().len() < keys.len() {
-            return Err("a key twice in a batch".to_owned());
+            return Err("a batch with a duplicate key".to_owned());
         }
         Ok(batch)
     }
@@ -72,12 +73,12 @@ impl Batch {
             return Err("an item without a key or a body".to_owned());
         };
         let item = Item { key, body };
-        // Nothing may stand in the request but what was just read out of it.
+        // The request may hold nothing but the key and the body.
         if *request != item.write_request() {
-            return Err(format!("more than a key and a body at {}", item.key));
+            return Err(format!("the item {} has more than a key and a body", item.key));
         }
         if !is_key(&item.key) {
-            return Err(format!("`{}` for a key", item.key));
+            return Err(format!("an item with the malformed key `{}`", item.key));
         }
         if item.bytes() > MAX_ITEM_BYTES {
             return Err(format!("an item of {} bytes", item.bytes()));
@@ -90,8 +91,8 @@ impl Batch {
     }
 }
 
-/// One `BatchGetItem` request that keeps the rules, and whose answer can be relied on: one that is
-/// not consistent says nothing of what was written a moment ago.
+/// One valid `BatchGetItem` request. It must ask for a consistent read, because another one may miss
+/// recent writes.
 #[derive(Debug, Clone)]
 pub(super) struct Read {
     pub(super) keys: Vec<String>,
@@ -100,7 +101,7 @@ pub(super) struct Read {
 }
 
 impl Read {
-    /// Reads a request body, or says which rule it breaks.
+    /// Parses a request body. An error names the broken rule.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let asked = only_table(bytes)?;
         if asked["ConsistentRead"] != true {
@@ -112,7 +113,7 @@ impl Read {
         }
         let keys: Vec<String> = keys.iter().map(Self::parse_key).collect::<Result<_, _>>()?;
         if keys.iter().collect::<HashSet<_>>().len() < keys.len() {
-            return Err("a key twice in a read".to_owned());
+            return Err("a read with a duplicate key".to_owned());
         }
         let names: BTreeMap<String, Value> =
             serde_json::from_value(asked["ExpressionAttributeNames"].clone()).unwrap_or_default();
@@ -120,7 +121,7 @@ impl Read {
             .into_iter()
             .map(|(placeholder, name)| Some((placeholder, name.as_str()?.to_owned())))
             .collect::<Option<_>>()
-            .ok_or("an attribute's name that is no text")?;
+            .ok_or("an attribute name that is not a string")?;
         let projection = asked["ProjectionExpression"].as_str().map(str::to_owned);
         Ok(Self { keys, projection, names })
     }
@@ -128,28 +129,28 @@ impl Read {
     fn parse_key(key: &Value) -> Result<String, String> {
         let text = key["key"]["S"].as_str().unwrap_or_default();
         if *key != json!({ "key": { "S": text } }) || !is_key(text) {
-            return Err(format!("`{key}` for a key"));
+            return Err(format!("a read of the malformed key `{key}`"));
         }
         Ok(text.to_owned())
     }
 }
 
-/// What a request asks of the one table that there is.
+/// The part of a request that concerns [`TABLE`]. No other table may be named.
 fn only_table(bytes: &[u8]) -> Result<Value, String> {
     let mut request: Value =
         serde_json::from_slice(bytes).map_err(|error| format!("not JSON: {error}"))?;
     let tables = request["RequestItems"].as_object_mut().ok_or("no RequestItems")?;
     match tables.remove(TABLE) {
         Some(asked) if tables.is_empty() => Ok(asked),
-        _ => Err(format!("tables other than `{TABLE}`, or none")),
+        _ => Err(format!("a request for tables other than `{TABLE}`, or for none")),
     }
 }
 
-/// Whether this is a key as the store makes them: 27 characters, all digits but for a `T` between
-/// date and time.
+/// Whether this is a key of the store: 27 characters, all digits except for a `T` between date and
+/// time.
 fn is_key(text: &str) -> bool {
-    let fits = |(place, byte): (usize, u8)| {
-        if place == 8 { byte == b'T' } else { byte.is_ascii_digit() }
+    let is_valid = |(index, byte): (usize, u8)| {
+        if index == 8 { byte == b'T' } else { byte.is_ascii_digit() }
     };
-    text.len() == 27 && text.bytes().enumerate().all(fits)
+    text.len() == 27 && text.bytes().enumerate().all(is_valid)
 }

@@ -1,4 +1,4 @@
-//! The connections: plain or secret, and how they end.
+//! The endpoint's connections, with and without TLS, and how they end.
 
 use std::future::{pending, poll_fn};
 use std::io;
@@ -20,14 +20,14 @@ use tokio::task::JoinSet;
 use tokio_rustls::server::TlsStream;
 
 use super::answer::{Answer, Response};
-use super::batch::{Read, STRANGER};
+use super::batch::{Read, UNKNOWN_KEY};
 use super::script::Selector;
 use super::{Inner, TABLE, Transport, tls};
 
-/// Asks for the end of all connections there are; answered when they are closed.
+/// A request to close all connections. It is answered when they are closed.
 pub(super) type Close = oneshot::Sender<()>;
 
-/// Takes connections until it is aborted, which ends them as well.
+/// Accepts connections until the task is aborted, which closes them as well.
 pub(super) async fn serve(
     listener: TcpListener,
     transport: Transport,
@@ -45,10 +45,12 @@ pub(super) async fn serve(
                 let (inner, open) = (Arc::clone(&inner), open_until.clone());
                 connections.spawn(async move {
                     match transport {
-                        Transport::Http | Transport::Client => converse(stream, &inner, open).await,
-                        // An error is a client that does not trust the endpoint, or went away.
+                        Transport::Http | Transport::Client => {
+                            serve_connection(stream, &inner, open).await;
+                        }
+                        // An error means that the client does not trust the endpoint, or has left.
                         Transport::Https => if let Ok(stream) = tls::acceptor().accept(stream).await {
-                            converse(stream, &inner, open).await;
+                            serve_connection(stream, &inner, open).await;
                         },
                     }
                 });
@@ -79,22 +81,22 @@ impl Socket for TlsStream<TcpStream> {
     }
 }
 
-/// Answers the requests of one connection, for as long as it may be open.
-async fn converse(stream: impl Socket, inner: &Inner, mut open: watch::Receiver<()>) {
+/// Answers the requests of one connection until `open` changes.
+async fn serve_connection(stream: impl Socket, inner: &Inner, mut open: watch::Receiver<()>) {
     let reset = AtomicBool::new(false);
     let service = service_fn(|request| answer(request, inner, &reset).boxed());
     let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-    let talk = poll_fn(|context| connection.poll_without_shutdown(context));
-    // An error is a client that went away, or a reply that breaks the connection.
-    match select(talk, Box::pin(open.changed())).await {
+    let served = poll_fn(|context| connection.poll_without_shutdown(context));
+    // An error means that the client has left, or that a reply breaks the connection.
+    match select(served, Box::pin(open.changed())).await {
         Either::Left(_) | Either::Right(_) => {}
     }
     let mut stream = connection.into_parts().io.into_inner();
     if reset.into_inner() {
-        // What is closed without lingering is reset.
+        // Closing a socket with a linger time of zero resets its connection.
         stream.tcp().set_zero_linger().unwrap();
     } else {
-        // The client may have been the first to close it.
+        // It fails if the client has closed the connection first.
         let _ = stream.shutdown().await;
     }
 }
@@ -114,7 +116,7 @@ async fn answer(
     }
     let bytes = match body.collect().await {
         Ok(body) => body.to_bytes(),
-        // The client broke off: there is nobody to answer.
+        // The client has disconnected, so no answer can be sent.
         Err(error) => return Err(io::Error::other(error)),
     };
     let decision = inner.lock().decide(&operation, &head.headers, &bytes);
@@ -128,12 +130,12 @@ async fn answer(
         Answer::WrongChecksum { body } => Ok(head.wrong_checksum(body)),
         Answer::Endless => Ok(head.endless()),
         Answer::CutShort { body } => Ok(head.cut_short(body)),
-        Answer::ResetAmid { body } => {
+        Answer::ResetInResponse { body } => {
             reset.store(true, Ordering::Relaxed);
             Ok(head.cut_short(body))
         }
-        Answer::Read { read, back, with_responses } => {
-            let body = found(inner, read, &back, with_responses).await;
+        Answer::Read { read, unprocessed, with_responses } => {
+            let body = read_result(inner, read, &unprocessed, with_responses).await;
             Ok(head.text(200, body.to_string()))
         }
         Answer::HangUp => Err(io::Error::other("hung up, as scripted")),
@@ -141,25 +143,31 @@ async fn answer(
     }
 }
 
-/// The answer to a read, except for the keys that are handed `back`.
-async fn found(inner: &Inner, read: Read, back: &Selector, with_responses: bool) -> Value {
-    let (back, keys) = back.split(read.keys.clone(), STRANGER.to_owned());
+/// The answer to a read, in which the keys that `unprocessed` selects are left unread.
+async fn read_result(
+    inner: &Inner,
+    read: Read,
+    unprocessed: &Selector,
+    with_responses: bool,
+) -> Value {
+    let (unprocessed, keys) = unprocessed.split(read.keys.clone(), UNKNOWN_KEY.to_owned());
     let mut answer = Map::new();
     if with_responses {
         let items = inner.storage.read(Read { keys, ..read }).await;
         answer.insert("Responses".to_owned(), json!({ TABLE: items }));
     }
-    let back: Vec<Value> = back.iter().map(|key| json!({ "key": { "S": key } })).collect();
-    let unprocessed = if back.is_empty() {
+    let unprocessed: Vec<Value> =
+        unprocessed.iter().map(|key| json!({ "key": { "S": key } })).collect();
+    let unprocessed = if unprocessed.is_empty() {
         json!({})
     } else {
-        json!({ TABLE: { "Keys": back, "ConsistentRead": true } })
+        json!({ TABLE: { "Keys": unprocessed, "ConsistentRead": true } })
     };
     answer.insert("UnprocessedKeys".to_owned(), unprocessed);
     Value::Object(answer)
 }
 
-/// The operation that a request's headers name: `DynamoDB_20120810.BatchWriteItem` is a target.
+/// The operation in a request's target header, for example `DynamoDB_20120810.BatchWriteItem`.
 fn operation(headers: &hyper::HeaderMap) -> String {
     let target = headers.get("x-amz-target").and_then(|target| target.to_str().ok());
     target

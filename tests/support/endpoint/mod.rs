@@ -1,9 +1,9 @@
-//! A scripted endpoint: HTTP on loopback, with or without TLS, that answers as it is told, for what
-//! DynamoDB does on its bad days and what the emulators never do.
+//! A scripted endpoint: HTTP on loopback, with or without TLS. It injects the faults of DynamoDB that
+//! the emulators never show.
 //!
-//! What is to happen is data: a [`Script`] of [`Reply`]s. What was asked is parsed in one place,
-//! which also holds the store to every rule for which DynamoDB would reject it. What is to be
-//! applied is applied to a real table, the embedded one, to be compared with what the tickets say.
+//! A [`Script`] of [`Reply`]s is data and says how the calls are answered. `batch.rs` parses each
+//! request and checks every rule for which DynamoDB would reject it. Writes are applied to a real
+//! table, the embedded one, so that tests can compare it with the answers of the tickets.
 
 mod answer;
 mod batch;
@@ -32,37 +32,37 @@ use connection::Close;
 pub(crate) use script::{Described, ECHO, EVENT_KEY, KeyPart, ReadReply, Reply, Script, Selector};
 use storage::Storage;
 
-/// The table that the endpoint has.
+/// Name of the endpoint's table.
 pub(crate) const TABLE: &str = "events";
 
-/// How the endpoint is spoken to.
+/// How a store calls the endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transport {
     Http,
     Https,
-    /// By a client of the SDK that is handed to the store; over HTTP.
+    /// Through an SDK client that is given to the store, over HTTP.
     Client,
 }
 
-/// One request that came in.
+/// One request that the endpoint received.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) operation: String,
-    /// Of the items or of what is to be read, in the order of the request.
+    /// The keys of the items or of the read, in the order of the request.
     pub(crate) keys: Vec<String>,
-    /// Length of its body, as far as it was read.
+    /// Bytes of its body that were read.
     pub(crate) bytes: usize,
-    /// What it was answered with as its id.
+    /// The request id of its response.
     pub(crate) id: String,
 }
 
-/// The id of the request that came as the `number`th.
+/// The id of request `number`, from 1.
 fn request_id(number: usize) -> String {
     format!("REQUEST{number}")
 }
 
-/// The endpoint, for as long as it is held. When it goes it fails the test if any request broke a
-/// rule of the service.
+/// The endpoint. It runs until it is dropped, and its drop fails the test if any request broke a rule
+/// of the service.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     address: SocketAddr,
@@ -109,8 +109,8 @@ impl Endpoint {
         format!("{scheme}://{}", self.address)
     }
 
-    /// A builder of a store that writes here. Without TLS it is built from configuration, as a
-    /// user's is; there is no setting for whom to trust.
+    /// A builder of a store that writes to this endpoint. With TLS it takes an SDK configuration,
+    /// because the builder has no setting for trusted certificates.
     pub(crate) fn store(&self) -> EventStoreBuilder {
         let store = EventStore::builder().table(TABLE);
         match self.transport {
@@ -122,7 +122,7 @@ impl Endpoint {
         }
     }
 
-    /// As [`store`](Self::store), with another configuration than [`sdk_config`](Self::sdk_config).
+    /// As [`store`](Self::store), with this configuration instead of [`sdk_config`](Self::sdk_config).
     pub(crate) fn store_with(&self, config: &aws_config::SdkConfig) -> EventStoreBuilder {
         let store = EventStore::builder().table(TABLE);
         match self.transport {
@@ -131,7 +131,7 @@ impl Endpoint {
         }
     }
 
-    /// The configuration of a client that calls here.
+    /// The configuration of a client that calls this endpoint.
     pub(crate) fn sdk_config(&self) -> aws_config::SdkConfig {
         let credentials = Credentials::new("test", "test", None, None, "Endpoint");
         let config = aws_config::SdkConfig::builder()
@@ -145,38 +145,38 @@ impl Endpoint {
         }
     }
 
-    /// From now on calls the credentials of every request expired that is not signed with this
-    /// access key.
+    /// From now on refuses every request that is not signed with this access key, as one with expired
+    /// credentials.
     pub(crate) fn accept_only(&self, access_key: &'static str) {
         self.accept_only_with(access_key, "ExpiredTokenException");
     }
 
-    /// Refuses with this code, from now on, what is not signed with this key.
+    /// From now on refuses with this code every request that is not signed with this access key.
     pub(crate) fn accept_only_with(&self, access_key: &'static str, code: &'static str) {
         self.inner.lock().script.only_access_key = Some((access_key, code));
     }
 
-    /// Replies like this when the script is used up.
+    /// The reply to every write after those of the script.
     pub(crate) fn reply_from_now_on(&self, reply: Reply) {
         self.inner.lock().script.then = reply;
     }
 
-    /// Replies like this to the next calls that write, one each.
+    /// Adds replies to the script, one for each write.
     pub(crate) fn reply_to_next(&self, replies: impl IntoIterator<Item = Reply>) {
         self.inner.lock().script.replies.extend(replies);
     }
 
-    /// From now on goes by a clock so far from the client's, see [`Script::with_clock_ahead`].
+    /// Sets the endpoint's clock, see [`Script::with_clock_ahead`].
     pub(crate) fn set_clock_ahead(&self, hours_ahead: i64, code: &'static str) {
         self.inner.lock().script.set_clock_ahead(hours_ahead, code);
     }
 
-    /// What the table holds: key and body.
+    /// Every body in the table by key.
     pub(crate) async fn table(&self) -> BTreeMap<String, String> {
         self.inner.storage.rows().await
     }
 
-    /// Every request so far.
+    /// All requests so far.
     pub(crate) fn requests(&self) -> Vec<Request> {
         self.inner.lock().requests.clone()
     }
@@ -208,13 +208,12 @@ impl Endpoint {
         self.inner.lock().connections
     }
 
-    /// Closes every connection there is, whatever is under way on it, and lets the client hear of
-    /// it.
+    /// Closes all connections, even with requests in flight, and lets the client notice.
     pub(crate) async fn close_connections(&self) {
         let (close, closed) = oneshot::channel();
         self.closes.send(close).unwrap();
         closed.await.unwrap();
-        // A runtime of one thread turns to its sockets before it comes back from here.
+        // A runtime with one thread polls its sockets before both yields return.
         yield_now().await;
         yield_now().await;
     }
@@ -234,16 +233,16 @@ struct State {
     script: Script,
     requests: Vec<Request>,
     connections: usize,
-    /// Every event that was ever sent: a key goes with one body, applied or not.
+    /// The body of every key that was ever sent. A key must always come with the same body.
     sent: HashMap<String, String>,
     violations: Vec<String>,
 }
 
-/// What becomes of one request.
+/// How one request is handled.
 struct Decision {
     to_apply: Vec<Item>,
     head: Head,
-    /// Goes out when that is applied.
+    /// Sent after the items are applied.
     answer: Answer,
 }
 
@@ -256,7 +255,7 @@ impl State {
     fn decide(&mut self, operation: &str, headers: &HeaderMap, bytes: &[u8]) -> Decision {
         let mut to_apply = Vec::new();
         if self.script.is_signed && !signature::is_signed(headers, bytes) {
-            self.violations.push(format!("a {operation} whose signature is not that of what came"));
+            self.violations.push(format!("a {operation} whose signature does not match it"));
         }
         let answer = match operation {
             "BatchWriteItem" => self.write(headers, bytes, &mut to_apply),
@@ -297,11 +296,11 @@ impl State {
                 Answer::json(&acknowledged)
             }
             Reply::Unprocessed(selector) => {
-                let (back, applied) = selector.split(batch.items, Item::stranger());
-                // Whatever was applied before stays.
+                let (unprocessed, applied) = selector.split(batch.items, Item::unknown());
+                // An enclosing `Applied` has already applied all items.
                 to_apply.extend(applied);
-                let back: Vec<Value> = back.iter().map(Item::write_request).collect();
-                Answer::json(&json!({ "UnprocessedItems": { TABLE: back } }))
+                let unprocessed: Vec<Value> = unprocessed.iter().map(Item::write_request).collect();
+                Answer::json(&json!({ "UnprocessedItems": { TABLE: unprocessed } }))
             }
             Reply::Error { status, code, message } => {
                 let first = batch.items.first().map_or("", |item| item.body.as_str());
@@ -313,16 +312,16 @@ impl State {
             Reply::WrongChecksum => Answer::WrongChecksum { body: acknowledged.to_string() },
             Reply::Endless => Answer::Endless,
             Reply::CutShort => Answer::CutShort { body: acknowledged.to_string() },
-            Reply::ResetInAnswer => Answer::ResetAmid { body: acknowledged.to_string() },
+            Reply::ResetInResponse => Answer::ResetInResponse { body: acknowledged.to_string() },
             Reply::HangUp => Answer::HangUp,
             Reply::Hang => Answer::Hang,
             Reply::ResetInRequest | Reply::Applied(_) => {
-                self.violation("a script that asks for what cannot be".to_owned())
+                self.violation("a script with an impossible reply".to_owned())
             }
         }
     }
 
-    /// Whether the next batch is not even to be read, which uses the reply up.
+    /// Whether the next reply resets the connection before the batch is read. Uses that reply up.
     fn takes_reset_in_request(&mut self) -> bool {
         let next = self.script.replies.front().unwrap_or(&self.script.then);
         let takes = matches!(next, Reply::ResetInRequest);
@@ -347,9 +346,13 @@ impl State {
         let none = Selector::Places(Vec::new());
         let reply = self.script.read_replies.pop_front();
         match reply.unwrap_or_else(|| self.script.then_read.clone()) {
-            ReadReply::Ok => Answer::Read { read, back: none, with_responses: true },
-            ReadReply::Unprocessed(back) => Answer::Read { read, back, with_responses: true },
-            ReadReply::WithoutResponses => Answer::Read { read, back: none, with_responses: false },
+            ReadReply::Ok => Answer::Read { read, unprocessed: none, with_responses: true },
+            ReadReply::Unprocessed(unprocessed) => {
+                Answer::Read { read, unprocessed, with_responses: true }
+            }
+            ReadReply::WithoutResponses => {
+                Answer::Read { read, unprocessed: none, with_responses: false }
+            }
             ReadReply::Error { status, code } => Answer::error(status, code, "As scripted."),
             ReadReply::Raw { status, body } => Answer::Text { status, body: body.to_owned() },
             ReadReply::HangUp => Answer::HangUp,
@@ -388,10 +391,10 @@ impl State {
         }
     }
 
-    /// Notes it for the end of the test, and answers as DynamoDB would.
-    fn violation(&mut self, what: String) -> Answer {
-        let answer = Answer::error(400, "ValidationException", &what);
-        self.violations.push(what);
+    /// Records a broken rule, which fails the test at its end, and answers as DynamoDB would.
+    fn violation(&mut self, rule: String) -> Answer {
+        let answer = Answer::error(400, "ValidationException", &rule);
+        self.violations.push(rule);
         answer
     }
 }

@@ -1,48 +1,47 @@
-//! What the endpoint is to do, as data.
+//! The script of the endpoint, as data.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
-/// Stands in a scripted message for the body of the batch's first item.
+/// Placeholder in a scripted message for the body of the batch's first item.
 pub(crate) const ECHO: &str = "<body>";
 
-/// What becomes of one `BatchWriteItem` call.
+/// How one `BatchWriteItem` call is handled.
 #[derive(Debug, Clone)]
 pub(crate) enum Reply {
     /// Every item is applied and acknowledged.
     Ok,
-    /// These items are handed back, in this order; the others are applied.
+    /// These items are unprocessed, in this order; the others are applied.
     Unprocessed(Selector),
-    /// Nothing is applied, and this is the answer. [`ECHO`] in the message becomes a body.
+    /// Nothing is applied, and the answer is this error. [`ECHO`] in the message becomes a body.
     Error { status: u16, code: &'static str, message: &'static str },
-    /// Nothing is applied, and the answer says for which of DynamoDB's limits.
+    /// Nothing is applied, and the answer names the limit of DynamoDB that was reached.
     Throttled { code: &'static str, reason: &'static str },
-    /// Nothing is applied, and this text is the answer.
+    /// Nothing is applied, and the answer has this body.
     Raw { status: u16, body: &'static str },
-    /// Nothing is applied, and the answer of an acknowledged batch comes byte by byte, with this
-    /// pause before each.
+    /// Nothing is applied, and an acknowledgement arrives byte by byte, with this pause before each.
     Drip { pause: Duration },
-    /// Nothing is applied, and of the answer only the head and half of the body come.
+    /// Nothing is applied, and only the head and half of the body of an acknowledgement are sent.
     CutShort,
-    /// Nothing is applied, and the answer of an acknowledged batch says another checksum than it has.
+    /// Nothing is applied, and an acknowledgement comes with a wrong checksum.
     WrongChecksum,
-    /// Nothing is applied, and the answer goes on for ever.
+    /// Nothing is applied, and the answer never ends.
     Endless,
-    /// As [`CutShort`](Self::CutShort), but the connection is not closed: it is reset.
-    ResetInAnswer,
-    /// The connection is reset when the first bytes of the request's body have come. The others are
+    /// As [`CutShort`](Self::CutShort), but the connection is reset instead of closed.
+    ResetInResponse,
+    /// The connection is reset when the first bytes of the request's body have arrived. The rest is
     /// not read, so nothing can be applied.
     ResetInRequest,
     /// Nothing is applied, and the connection is closed without an answer.
     HangUp,
     /// Nothing is applied, and no answer ever comes.
     Hang,
-    /// Every item is applied, and then the answer is that of the other.
+    /// Every item is applied, and the answer is that of the inner reply.
     Applied(Box<Self>),
 }
 
 impl Reply {
-    /// An error as DynamoDB words it when nobody will look at the words.
+    /// An error with a message that does not matter.
     pub(crate) fn error(status: u16, code: &'static str) -> Self {
         let message = "As scripted.";
         Self::Error { status, code, message }
@@ -52,20 +51,20 @@ impl Reply {
         Self::Raw { status, body }
     }
 
-    /// The same answer, but every item is in the table when it comes.
+    /// The same answer, sent after every item was applied.
     pub(crate) fn once_applied(self) -> Self {
         Self::Applied(Box::new(self))
     }
 }
 
-/// What becomes of one `BatchGetItem` call.
+/// How one `BatchGetItem` call is answered.
 #[derive(Debug, Clone)]
 pub(crate) enum ReadReply {
-    /// What the table holds.
+    /// With what the table holds.
     Ok,
-    /// What the table holds, but for these keys: they are handed back.
+    /// With what the table holds, except for these keys, which are unprocessed.
     Unprocessed(Selector),
-    /// As [`Ok`](Self::Ok), but the answer is without its `Responses`.
+    /// As [`Ok`](Self::Ok), but without the member `Responses`.
     WithoutResponses,
     Error {
         status: u16,
@@ -89,41 +88,43 @@ impl ReadReply {
     }
 }
 
-/// Which items of a batch, or which keys of a read, are handed back.
+/// Which items of a batch, or which keys of a read, are unprocessed.
 #[derive(Debug, Clone)]
 pub(crate) enum Selector {
     All,
-    /// Those at these places of the request. The answer names them in this order.
+    /// Those at these places of the request. The answer lists them in this order.
     Places(Vec<usize>),
-    /// Those at these places, and one that was never sent.
-    PlacesAndStranger(Vec<usize>),
+    /// Those at these places, and a key that was never sent.
+    PlacesAndUnknownKey(Vec<usize>),
 }
 
 impl Selector {
-    /// What is to be handed back, and what is not.
-    pub(super) fn split<T: Clone>(&self, all: Vec<T>, stranger: T) -> (Vec<T>, Vec<T>) {
+    /// Separates the unprocessed ones from the others.
+    pub(super) fn split<T: Clone>(&self, all: Vec<T>, unknown: T) -> (Vec<T>, Vec<T>) {
         match self {
             Self::All => (all, Vec::new()),
             Self::Places(places) => {
-                let back = places.iter().filter_map(|&place| all.get(place).cloned()).collect();
+                let unprocessed =
+                    places.iter().filter_map(|&place| all.get(place).cloned()).collect();
                 let others = all
                     .into_iter()
                     .enumerate()
                     .filter(|(place, _)| !places.contains(place))
                     .map(|(_, one)| one)
                     .collect();
-                (back, others)
+                (unprocessed, others)
             }
-            Self::PlacesAndStranger(places) => {
-                let (mut back, others) = Self::Places(places.clone()).split(all, stranger.clone());
-                back.push(stranger);
-                (back, others)
+            Self::PlacesAndUnknownKey(places) => {
+                let (mut unprocessed, others) =
+                    Self::Places(places.clone()).split(all, unknown.clone());
+                unprocessed.push(unknown);
+                (unprocessed, others)
             }
         }
     }
 }
 
-/// What `DescribeTable` says.
+/// How a `DescribeTable` call is answered.
 #[derive(Debug, Clone)]
 pub(crate) enum Described {
     /// The table has this key and this status.
@@ -158,37 +159,39 @@ pub(crate) struct KeyPart {
 /// The key that a table for events has.
 pub(crate) const EVENT_KEY: KeyPart = KeyPart { name: "key", role: "HASH", of_type: "S" };
 
-/// All that the endpoint is to do.
+/// How the endpoint answers its calls.
 #[derive(Debug, Clone)]
 pub(crate) struct Script {
-    /// For the first calls that write, one each.
+    /// One for each of the first writes.
     pub(super) replies: VecDeque<Reply>,
-    /// For those that come after.
+    /// For the later writes.
     pub(super) then: Reply,
-    /// A batch with one of these bodies is invalid, whatever its turn. It takes no reply's turn.
+    /// A batch with one of these bodies is always invalid, and uses no reply up.
     pub(super) poisonous: HashSet<String>,
-    /// For the first calls that read, one each.
+    /// One for each of the first reads.
     pub(super) read_replies: VecDeque<ReadReply>,
-    /// For those that come after.
+    /// For the later reads.
     pub(super) then_read: ReadReply,
+    /// One for each of the first `DescribeTable` calls.
     pub(super) described: VecDeque<Described>,
-    /// For the calls after those.
+    /// For the later `DescribeTable` calls.
     pub(super) then_described: Described,
+    /// The only accepted access key, and the error code for every other one.
     pub(super) only_access_key: Option<(&'static str, &'static str)>,
     pub(super) is_signed: bool,
     pub(super) clock: Option<Clock>,
 }
 
-/// A clock that is not the client's.
+/// A clock that differs from the client's.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock {
     pub(super) hours_ahead: i64,
-    /// What is said to whoever signs by another clock.
+    /// The error code for a signature with another time.
     pub(super) code: &'static str,
 }
 
 impl Script {
-    /// These replies in turn, and from then on [`Reply::Ok`].
+    /// These replies in turn, and then always [`Reply::Ok`].
     pub(crate) fn of(replies: impl IntoIterator<Item = Reply>) -> Self {
         Self {
             replies: replies.into_iter().collect(),
@@ -204,7 +207,7 @@ impl Script {
         }
     }
 
-    /// Takes requests that nobody has signed.
+    /// Accepts requests without a signature.
     pub(crate) fn unsigned(self) -> Self {
         Self { is_signed: false, ..self }
     }
@@ -214,35 +217,34 @@ impl Script {
         Self::of([]).then(reply)
     }
 
-    /// What to answer when the replies are used up.
+    /// The reply when those of the script are used up.
     pub(crate) fn then(self, then: Reply) -> Self {
         Self { then, ..self }
     }
 
-    /// Calls every batch invalid that has one of these bodies, as DynamoDB does with an item that
-    /// it does not like.
+    /// Refuses every batch with one of these bodies, as DynamoDB refuses a batch with an invalid item.
     pub(crate) fn poison(mut self, bodies: impl IntoIterator<Item = String>) -> Self {
         self.poisonous.extend(bodies);
         self
     }
 
-    /// What the first calls of `BatchGetItem` are told, one each.
+    /// The replies to the first `BatchGetItem` calls, one each.
     pub(crate) fn first_reading(mut self, replies: impl IntoIterator<Item = ReadReply>) -> Self {
         self.read_replies.extend(replies);
         self
     }
 
-    /// What every `BatchGetItem` is told, beyond those told otherwise.
+    /// The reply to every later `BatchGetItem` call.
     pub(crate) fn reading(self, then_read: ReadReply) -> Self {
         Self { then_read, ..self }
     }
 
-    /// What every `DescribeTable` is told, beyond those told otherwise.
+    /// The reply to every later `DescribeTable` call.
     pub(crate) fn describing(self, then_described: Described) -> Self {
         Self { then_described, ..self }
     }
 
-    /// What the first calls of `DescribeTable` are told, one each.
+    /// The replies to the first `DescribeTable` calls, one each.
     pub(crate) fn first_describing(
         mut self,
         described: impl IntoIterator<Item = Described>,
@@ -251,8 +253,9 @@ impl Script {
         self
     }
 
-    /// Goes by a clock so far from the client's, tells it in every `Date`, and refuses with this
-    /// code what is not signed by it. That takes no reply's turn.
+    /// Sets a clock that differs from the client's. Every response has its time in the `Date` header,
+    /// and a request that is not signed with its time is refused with this code. Such a refusal uses
+    /// no reply up.
     pub(crate) fn with_clock_ahead(mut self, hours_ahead: i64, code: &'static str) -> Self {
         self.set_clock_ahead(hours_ahead, code);
         self

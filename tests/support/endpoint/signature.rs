@@ -1,5 +1,5 @@
-//! Whom the endpoint lets in: by the headers of a signed request, which say who asks and when, and by the
-//! signature itself, made here once more of what has arrived.
+//! Checks the credentials of a request: the access key and the time in its headers, and its signature,
+//! which is computed again from the received request.
 
 use std::fmt::Write;
 use std::time::SystemTime;
@@ -12,17 +12,17 @@ use sha2::{Digest, Sha256};
 use super::answer::Answer;
 use super::script::{Clock, Script};
 
-/// How far the time of a signature may be from the service's.
+/// How far the time of a signature may be from the service's clock.
 const TOLERATED: TimeDelta = TimeDelta::minutes(5);
 
 impl Clock {
-    #[expect(clippy::disallowed_methods, reason = "a signature is good for the time of day")]
+    #[expect(clippy::disallowed_methods, reason = "a signature is made for the time of day")]
     pub(super) fn now(self) -> DateTime<Utc> {
         DateTime::<Utc>::from(SystemTime::now()) + TimeDelta::hours(self.hours_ahead)
     }
 }
 
-/// The refusal of a request by whoever may not ask, or not now.
+/// The refusal of a request that has the wrong access key or the wrong time.
 pub(super) fn refusal(script: &Script, headers: &HeaderMap) -> Option<Answer> {
     let text = |header| headers.get(header).and_then(|value| value.to_str().ok());
     if let Some((access_key, code)) = script.only_access_key {
@@ -49,19 +49,19 @@ pub(super) fn refusal(script: &Script, headers: &HeaderMap) -> Option<Answer> {
 /// The secret keys that the tests sign with.
 const SECRETS: [&str; 2] = ["test", "secret"];
 
-/// Whether one of the tests' secrets has signed this request to `/`, as it has arrived.
+/// Whether one of the tests' secrets has signed this request to `/`.
 pub(super) fn is_signed(headers: &HeaderMap, body: &[u8]) -> bool {
     let authorization = headers.get("authorization").and_then(|value| value.to_str().ok());
     let Some(authorization) = authorization else { return false };
-    let is_of = |secret: &str| {
+    let is_signed_with = |secret: &str| {
         let signature = signature("POST", headers, body, authorization, secret)?;
         Some(authorization.ends_with(&format!("Signature={signature}")))
     };
-    SECRETS.iter().any(|secret| is_of(secret) == Some(true))
+    SECRETS.iter().any(|secret| is_signed_with(secret) == Some(true))
 }
 
 /// The signature (AWS Signature Version 4) of a request to `/` without a query, over the headers that
-/// its `authorization` names.
+/// `authorization` names.
 pub(crate) fn signature(
     method: &str,
     headers: &HeaderMap,
@@ -98,7 +98,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A time as the header `Date` has it.
+/// A time in the format of the `Date` header.
 pub(super) fn date(time: DateTime<Utc>) -> String {
     time.format("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }

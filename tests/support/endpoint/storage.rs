@@ -1,4 +1,4 @@
-//! The real table behind the endpoint: the embedded engine of the feature `local`.
+//! The table behind the endpoint: the embedded engine of the feature `local`.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,15 +12,15 @@ use super::TABLE;
 use super::batch::{Item, Read};
 use crate::support::table::rows;
 
-/// The table, in the hands of a task of its own: what it was told to apply is applied although the
-/// client that sent it has gone meanwhile, and before anything is read that is asked for later.
+/// The table, which its own task reads and writes. A batch is applied even if its client has
+/// disconnected, and before every read that is requested later.
 #[derive(Debug, Clone)]
 pub(super) struct Storage {
-    orders: mpsc::UnboundedSender<Order>,
+    commands: mpsc::UnboundedSender<Command>,
 }
 
 #[derive(Debug)]
-enum Order {
+enum Command {
     Apply(Vec<Item>, oneshot::Sender<()>),
     Read(Read, oneshot::Sender<Vec<Value>>),
     Rows(oneshot::Sender<BTreeMap<String, String>>),
@@ -29,45 +29,46 @@ enum Order {
 impl Storage {
     pub(super) async fn start() -> Self {
         let table = LocalTable::builder().table(TABLE).start().await.unwrap();
-        let (orders, to_do) = mpsc::unbounded_channel();
-        tokio::spawn(keep(table, to_do));
-        Self { orders }
+        let (commands, received) = mpsc::unbounded_channel();
+        tokio::spawn(run(table, received));
+        Self { commands }
     }
 
     pub(super) async fn apply(&self, items: Vec<Item>) {
-        self.order(|done| Order::Apply(items, done)).await;
+        self.execute(|done| Command::Apply(items, done)).await;
     }
 
-    /// The items under these keys, those that are there, as DynamoDB writes them.
+    /// The stored items among these keys, in DynamoDB's JSON.
     pub(super) async fn read(&self, read: Read) -> Vec<Value> {
-        self.order(|done| Order::Read(read, done)).await
+        self.execute(|done| Command::Read(read, done)).await
     }
 
-    /// All that is there: key and body.
+    /// Every body in the table by key.
     pub(super) async fn rows(&self) -> BTreeMap<String, String> {
-        self.order(Order::Rows).await
+        self.execute(Command::Rows).await
     }
 
-    async fn order<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> T {
-        let (done, answer) = oneshot::channel();
-        self.orders.send(order(done)).expect("the table to be there");
-        answer.await.expect("the table to take it")
+    async fn execute<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> T {
+        let (done, result) = oneshot::channel();
+        self.commands.send(command(done)).expect("the table task runs");
+        result.await.expect("the table task executes the command")
     }
 }
 
-/// Follows one order after the other until nobody can give any. Whoever gave one may have gone.
-async fn keep(table: LocalTable, mut to_do: mpsc::UnboundedReceiver<Order>) {
+/// Executes commands in turn until all senders are dropped. The sender of a command need not wait
+/// for its result.
+async fn run(table: LocalTable, mut commands: mpsc::UnboundedReceiver<Command>) {
     let client = table.client();
-    while let Some(order) = to_do.recv().await {
-        match order {
-            Order::Apply(items, done) => {
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Apply(items, done) => {
                 apply(client, &items).await;
                 let _ = done.send(());
             }
-            Order::Read(asked, done) => {
+            Command::Read(asked, done) => {
                 let _ = done.send(read(client, asked).await);
             }
-            Order::Rows(done) => {
+            Command::Rows(done) => {
                 let _ = done.send(rows(client, TABLE).await);
             }
         }

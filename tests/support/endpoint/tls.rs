@@ -1,4 +1,4 @@
-//! A certificate authority for loopback, made when it is first asked for and known to nobody else.
+//! A certificate authority for loopback, made at its first use. No system trusts it.
 
 use std::sync::{Arc, LazyLock};
 
@@ -39,12 +39,12 @@ pub(crate) fn certificate() -> &'static str {
     &AUTHORITY.certificate
 }
 
-/// What makes the endpoint's side of a connection a secret one.
+/// The server side of TLS.
 pub(super) fn acceptor() -> TlsAcceptor {
     TlsAcceptor::from(Arc::clone(&AUTHORITY.server))
 }
 
-/// The SDK's own HTTP client, except that it trusts the authority and nobody else.
+/// The SDK's own HTTP client, which trusts only this authority.
 pub(super) fn http_client() -> SharedHttpClient {
     let trusted = TrustStore::empty().with_pem_certificate(AUTHORITY.certificate.as_bytes());
     let context = TlsContext::builder().with_trust_store(trusted).build().unwrap();
