@@ -1,6 +1,6 @@
-//! What becomes of a large request while it is being sent. It has the whole attempt time-out; and when it
-//! is given up, what the connection has not taken by then is forgotten, and not kept in memory until
-//! somebody reads it.
+//! Large requests that are cancelled while they are being sent. A request may use the whole attempt
+//! timeout. After it, the bytes that the connection has not taken are dropped, and not kept in memory
+//! until the peer reads them.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
@@ -23,26 +23,27 @@ use support::clock::wait;
 
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// An attempt time-out that is to pass.
-const SHORT: Duration = Duration::from_secs(3);
+/// An attempt timeout that the tests reach.
+const SHORT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// One call of such events is more than two sockets take of which nobody reads.
+/// One call with this many of the largest events exceeds the buffers of two sockets that are not read.
 const EVENTS: usize = 25;
 const REQUEST_BYTES: usize = EVENTS * MAX_BODY_BYTES;
 
-/// By which way the store writes.
+/// How the store is built: from configuration, or with an SDK client.
 #[derive(Debug, Clone, Copy)]
-enum Way {
+enum Setup {
     Configured,
     Client,
 }
 
-/// What nearly every answer of the service is.
-const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.0\r\n\
+/// An acknowledgement of the whole batch.
+const ACKNOWLEDGEMENT: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.0\r\n\
     content-length: 23\r\n\r\n{\"UnprocessedItems\":{}}";
 
-/// A service that takes one connection, and a store whose one call of all events is on its way there.
-async fn large_call(way: Way, attempt_timeout: Duration) -> (TcpStream, Vec<PutTicket>) {
+/// Starts a service that accepts one connection, and a store whose only call carries all events.
+/// Returns the connection, from which nothing has been read, and the tickets.
+async fn large_call(setup: Setup, attempt_timeout: Duration) -> (TcpStream, Vec<PutTicket>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let credentials = Credentials::new("test", "test", None, None, "tests");
     let config = SdkConfig::builder()
@@ -51,14 +52,14 @@ async fn large_call(way: Way, attempt_timeout: Duration) -> (TcpStream, Vec<PutT
         .credentials_provider(SharedCredentialsProvider::new(credentials))
         .endpoint_url(format!("http://{}", listener.local_addr().unwrap()))
         .build();
-    let store = match way {
-        Way::Configured => EventStore::builder().sdk_config(&config),
-        Way::Client => EventStore::builder().client(&Client::new(&config)),
+    let store = match setup {
+        Setup::Configured => EventStore::builder().sdk_config(&config),
+        Setup::Client => EventStore::builder().client(&Client::new(&config)),
     };
     let store = store
         .table("events")
         .check_table(false)
-        // So that all events are in the one call.
+        // All events go into one call.
         .linger(TIME_LIMIT / 2)
         .attempt_timeout(attempt_timeout)
         .max_attempts(1)
@@ -79,12 +80,12 @@ async fn errors(tickets: Vec<PutTicket>) -> Vec<WriteError> {
     join_all(tickets).await.into_iter().map(Result::unwrap_err).collect()
 }
 
-async fn each_way<F: Future<Output = ()> + Send>(test: impl Fn(Way) -> F + Send + Sync) {
-    let both = async { tokio::join!(test(Way::Configured), test(Way::Client)) };
+async fn for_each_setup<F: Future<Output = ()> + Send>(test: impl Fn(Setup) -> F + Send + Sync) {
+    let both = async { tokio::join!(test(Setup::Configured), test(Setup::Client)) };
     timeout(TIME_LIMIT, Box::pin(both)).await.unwrap();
 }
 
-/// Reads what a request has left, without waiting for what does not come.
+/// Reads at most `bytes` bytes until the connection ends, and returns how many there were.
 async fn drain(connection: &mut TcpStream, bytes: usize) -> usize {
     let (mut sent, mut buffer) = (0, vec![0; 1 << 16]);
     while sent < bytes
@@ -97,15 +98,15 @@ async fn drain(connection: &mut TcpStream, bytes: usize) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn timed_out_request_is_not_sent_to_its_end() {
-    each_way(|way| async move {
-        // Nothing of it is read.
-        let (mut connection, tickets) = large_call(way, SHORT).await;
+    for_each_setup(|setup| async move {
+        // The request is not read before its timeout.
+        let (mut connection, tickets) = large_call(setup, SHORT_TIMEOUT).await;
         for error in errors(tickets).await {
             assert_eq!(error.certainty(), Certainty::NotStored, "{error}");
         }
-        // Nobody waits for an answer any more, so what was not sent by now is to be forgotten.
+        // The attempt is over, so the bytes that were not sent must have been dropped.
         let sent = drain(&mut connection, usize::MAX).await;
-        assert!(sent > 0, "nothing was sent, so nothing is shown");
+        assert!(sent > 0, "no part of the request was sent, so the test proves nothing");
         assert!(sent < REQUEST_BYTES, "all {sent} bytes were sent after the attempt had timed out");
     })
     .await;
@@ -113,8 +114,8 @@ async fn timed_out_request_is_not_sent_to_its_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn request_cut_off_while_sending_is_not_stored() {
-    each_way(|way| async move {
-        let (mut connection, tickets) = large_call(way, SHORT).await;
+    for_each_setup(|setup| async move {
+        let (mut connection, tickets) = large_call(setup, SHORT_TIMEOUT).await;
         connection.read_exact(&mut vec![0; 1 << 16]).await.unwrap();
         drop(connection);
         for error in errors(tickets).await {
@@ -127,10 +128,10 @@ async fn request_cut_off_while_sending_is_not_stored() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn response_before_the_request_was_sent_is_not_accepted() {
-    each_way(|way| async move {
-        let (mut connection, tickets) = large_call(way, SHORT).await;
+    for_each_setup(|setup| async move {
+        let (mut connection, tickets) = large_call(setup, SHORT_TIMEOUT).await;
         connection.read_exact(&mut vec![0; 1 << 16]).await.unwrap();
-        connection.write_all(ANSWER).await.unwrap();
+        connection.write_all(ACKNOWLEDGEMENT).await.unwrap();
         for error in errors(tickets).await {
             assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 1), "{error}");
         }
@@ -140,17 +141,17 @@ async fn response_before_the_request_was_sent_is_not_accepted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slowly_read_request_may_use_the_whole_attempt_timeout() {
-    each_way(|way| async move {
-        let (mut connection, tickets) = large_call(way, TIME_LIMIT).await;
-        // Longer than the SDK waits for a stream that stands still: the first half is read in bits, and
-        // the rest after a while.
+    for_each_setup(|setup| async move {
+        let (mut connection, tickets) = large_call(setup, TIME_LIMIT).await;
+        // This takes longer than the SDK waits for a stalled stream: the first half is read in parts,
+        // one a second, and then the rest.
         let mut read = 0;
         for _ in 0..7 {
             wait(Duration::from_secs(1)).await;
             read += drain(&mut connection, REQUEST_BYTES / 14).await;
         }
         drain(&mut connection, REQUEST_BYTES - read).await;
-        connection.write_all(ANSWER).await.unwrap();
+        connection.write_all(ACKNOWLEDGEMENT).await.unwrap();
         for ticket in tickets {
             assert_eq!(ticket.await.unwrap().attempts, 1);
         }

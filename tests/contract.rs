@@ -1,10 +1,10 @@
-//! The store's contract against real engines: the embedded one, in every run, and Amazon's
-//! DynamoDB Local, where `.ci/dynamodb-local` starts it. Each case is written once.
+//! The store's contract against two real engines: the embedded one in every run, and Amazon's DynamoDB
+//! Local if `.ci/dynamodb-local` starts it. Each case is written once.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
-    reason = "what cannot be had fails the test"
+    reason = "a failed set-up fails the test"
 )]
 
 mod support;
@@ -27,17 +27,17 @@ use tokio::time::timeout;
 use support::dynamodb_local as local;
 use support::table::{body, rows};
 
-/// No case may take longer, not even the largest batches on a busy machine.
+/// The time limit of every case. It allows for the largest batches on a busy machine.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
 
-/// An engine with a table for events, and room for others beside it.
+/// An engine with a table for events. A case may create more tables.
 struct Engine {
     client: Client,
     table: String,
-    /// Held so that it goes on.
+    /// Keeps the embedded engine running.
     embedded: Option<LocalTable>,
-    /// Whether stores are handed a client, and do not make their requests on their own.
-    hands_client_in: bool,
+    /// Whether stores are given an SDK client instead of configuration.
+    gives_client: bool,
 }
 
 impl Engine {
@@ -47,19 +47,19 @@ impl Engine {
             client: embedded.client().clone(),
             table: case.to_owned(),
             embedded: Some(embedded),
-            hands_client_in: false,
+            gives_client: false,
         }
     }
 
     async fn dynamodb_local(case: &str) -> Self {
         let client = local::client();
         let table = local::create_table(&client, case).await;
-        Self { client, table, embedded: None, hands_client_in: false }
+        Self { client, table, embedded: None, gives_client: false }
     }
 
     async fn dynamodb_local_through_a_client(case: &str) -> Self {
         let engine = Self::dynamodb_local(&format!("{case}.client")).await;
-        Self { hands_client_in: true, ..engine }
+        Self { gives_client: true, ..engine }
     }
 
     fn store(&self) -> EventStoreBuilder {
@@ -69,10 +69,10 @@ impl Engine {
         }
     }
 
-    /// A store that knows the engine by its address.
+    /// A store that writes to this table of the engine.
     fn store_in(&self, table: &str) -> EventStoreBuilder {
         let builder = EventStore::builder().table(table);
-        if self.hands_client_in || self.embedded.is_some() {
+        if self.gives_client || self.embedded.is_some() {
             return builder.client(&self.client);
         }
         builder
@@ -81,12 +81,13 @@ impl Engine {
             .endpoint_url(local::url())
     }
 
-    /// The name of another table, of which nothing is there yet.
+    /// The name of another table, which does not exist yet.
     fn other_table(&self, suffix: &str) -> String {
         format!("{}.{suffix}", self.table)
     }
 
-    /// Makes a table with this key: name, role and type of each attribute.
+    /// Creates a table with this key, given as name, role and type of each attribute, and returns the
+    /// builder of a store for it.
     async fn create_table(
         &self,
         name: &str,
@@ -118,7 +119,7 @@ impl Engine {
     }
 }
 
-/// Runs each case on both engines, and on Amazon's by both ways of writing.
+/// Makes tests of each case: on the embedded engine, and on DynamoDB Local by both transports.
 macro_rules! contract {
     ($($case:ident)*) => {
         mod embedded {
@@ -189,7 +190,7 @@ async fn in_time(case: impl Future<Output = ()>) {
     timeout(TIME_LIMIT, Box::pin(case)).await.expect("the case to end within its time limit");
 }
 
-// The tests of the npm module had these four.
+// The four tests of the npm module.
 
 async fn key_is_a_time_and_twelve_digits(engine: &Engine) {
     let store = engine.store().writer_id(50_885).start().await.unwrap();
@@ -199,11 +200,11 @@ async fn key_is_a_time_and_twelve_digits(engine: &Engine) {
     let (key, _) = rows.first_key_value().unwrap();
     assert_eq!(key, stored.key.as_str());
     assert_eq!(key.len(), 27);
-    for (place, character) in key.char_indices() {
-        let fits = if place == 8 { character == 'T' } else { character.is_ascii_digit() };
-        assert!(fits, "{key}");
+    for (index, character) in key.char_indices() {
+        let is_valid = if index == 8 { character == 'T' } else { character.is_ascii_digit() };
+        assert!(is_valid, "{key}");
     }
-    // The day, the milliseconds and the writer: 2013-09-27T00:52:40.652 is 20130927T005240652.
+    // The time in milliseconds, then the writer id: 2013-09-27T00:52:40.652 is 20130927T005240652.
     assert_eq!(stored.key.timestamp().format("%Y%m%dT%H%M%S%3f").to_string(), key[..18]);
     assert_eq!(&key[18..23], "50885");
 }
@@ -239,7 +240,7 @@ async fn error_reaches_the_caller(engine: &Engine) {
     assert_eq!(cause.code(), Some("ResourceNotFoundException"));
 }
 
-// Every event, once, and as it was.
+// Every event is stored once and unchanged.
 
 async fn thousand_events_of_four_tasks_are_each_stored_once(engine: &Engine) {
     let store = engine.store().start().await.unwrap();
@@ -305,7 +306,7 @@ async fn every_character_is_stored_unchanged(engine: &Engine) {
 
 // The limits.
 
-/// A text whose JSON has so many bytes, its quotes included.
+/// A text whose JSON has this many bytes, including its quotes.
 fn text_of(json_bytes: usize) -> String {
     "a".repeat(json_bytes - 2)
 }
@@ -330,8 +331,7 @@ async fn largest_body_is_stored_and_larger_one_refused(engine: &Engine) {
     assert_eq!(engine.rows().await.len(), 1);
 }
 
-/// Puts the same text as often as a batch has places, finds it as often, and says how many calls
-/// that took.
+/// Stores the same text 25 times, as many as fit into a batch, and returns the number of calls.
 async fn store_a_batch_of(engine: &Engine, text: &str) -> u64 {
     let store = engine.store().linger(TIME_LIMIT / 2).attempt_timeout(TIME_LIMIT);
     let store = store.event_deadline(TIME_LIMIT);
@@ -355,7 +355,7 @@ async fn twenty_five_largest_bodies_are_stored_in_one_call(engine: &Engine) {
 }
 
 async fn largest_bodies_that_double_when_encoded_are_stored(engine: &Engine) {
-    // Two bytes each as JSON, four each as JSON in JSON: 20 MB, which no single call takes.
+    // Each quote has two bytes in the body and four in the request: 20 MB, too much for one call.
     let quotes = "\"".repeat((409_566 - 2) / 2);
     assert_eq!(store_a_batch_of(engine, &quotes).await, 2);
 }
@@ -372,9 +372,9 @@ async fn consumed_write_units_match_the_count(engine: &Engine) {
         counted += (34 + body.len()).div_ceil(1_024);
         assert_eq!(store.stats().consumed_write_units, counted as f64, "{bytes} bytes");
     }
-    let unasked = engine.store().start().await.unwrap();
-    unasked.put(&1).await.unwrap().await.unwrap();
-    assert_eq!(unasked.stats().consumed_write_units, 0.0);
+    let store = engine.store().start().await.unwrap();
+    store.put(&1).await.unwrap().await.unwrap();
+    assert_eq!(store.stats().consumed_write_units, 0.0);
 }
 
 async fn table_with_another_key_is_refused(engine: &Engine) {
@@ -395,12 +395,12 @@ async fn table_with_another_key_is_refused(engine: &Engine) {
             "hash key `id` of type S and range key `key` of type S",
         ),
     ];
-    for (name, key, in_words) in cases {
+    for (name, key, description) in cases {
         let name = engine.other_table(name);
         let store = engine.create_table(&name, key).await;
         match store.start().await.unwrap_err() {
             StartError::Table(TableError::WrongKey { table, found }) => {
-                assert_eq!((table, found.as_str()), (name, in_words));
+                assert_eq!((table, found.as_str()), (name, description));
             }
             error => panic!("{name}: {error}"),
         }
@@ -425,8 +425,8 @@ async fn table_is_created_once(engine: &Engine) {
         let table = Table::new(&engine.client, &name);
         let missing = table.check().await.unwrap_err();
         assert!(matches!(missing, TableError::Missing { .. }), "{missing}");
-        let none = table.wait_until_active(Duration::from_millis(1)).await.unwrap_err();
-        assert!(matches!(none, TableError::Missing { .. }), "{none}");
+        let missing = table.wait_until_active(Duration::from_millis(1)).await.unwrap_err();
+        assert!(matches!(missing, TableError::Missing { .. }), "{missing}");
 
         table.create(capacity).await.unwrap();
         table.wait_until_active(TIME_LIMIT).await.unwrap();
@@ -451,14 +451,14 @@ async fn table_is_created_once(engine: &Engine) {
     }
 }
 
-// The ends.
+// Flush and close.
 
 async fn flushed_event_is_seen_by_a_scan(engine: &Engine) {
-    // So long a linger that only the flush can be the reason why an event is sent.
+    // The linger is so long that only the flush can send the last events.
     let store = engine.store().linger(Duration::from_secs(30)).start().await.unwrap();
     for round in 1..=3 {
         for number in 0..60 {
-            // Tickets may be dropped: the flush answers for their events.
+            // The flush also covers events whose tickets were dropped.
             drop(store.put(&json!({ "number": number })).await.unwrap());
         }
         let report = store.flush().await.unwrap();
@@ -485,7 +485,7 @@ async fn two_writers_never_overwrite_each_other(engine: &Engine) {
     let first = engine.store().writer_id(1).start().await.unwrap();
     let second = engine.store().writer_id(2).start().await.unwrap();
     let mut puts = Vec::new();
-    // In turn, so that they share their milliseconds and the sequence within them.
+    // The writers put in turn, so that they use the same milliseconds and sequence numbers.
     for number in 0..500 {
         for (writer, store) in [&first, &second].into_iter().enumerate() {
             let event = json!({ "writer": writer, "number": number });
@@ -499,13 +499,13 @@ async fn two_writers_never_overwrite_each_other(engine: &Engine) {
     assert_eq!(stored.len(), 1_000);
     assert_eq!(engine.rows().await, stored);
 
-    // But for the writer's five digits, some of their keys are the same.
+    // Some of their keys differ only in the five digits of the writer id.
     let without_writer = |key: &String| format!("{}{}", &key[..18], &key[23..]);
     let distinct: HashSet<String> = stored.keys().map(without_writer).collect();
-    assert!(distinct.len() < 1_000, "they never met");
+    assert!(distinct.len() < 1_000, "the writers never shared a millisecond and sequence number");
 }
 
-// What only the embedded engine can do.
+// The embedded engine only.
 
 #[tokio::test]
 async fn table_in_a_file_keeps_its_events_when_reopened() {

@@ -1,4 +1,4 @@
-//! The embedded table as others meet it: programs, web pages, files of other programs, and a kill.
+//! The embedded table and its surroundings: other programs, web pages, foreign files, and a kill.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod support;
@@ -29,7 +29,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use support::table::rows;
 
-/// An item of an attribute's name and value each.
+/// The attributes of an item by name.
 type Item = HashMap<String, AttributeValue>;
 
 fn text(text: impl Into<String>) -> AttributeValue {
@@ -54,7 +54,7 @@ fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-/// Every file of the folder with its length and the checksum of its bytes.
+/// The length and the checksum of every file in the folder.
 fn contents(folder: &Path) -> BTreeMap<PathBuf, (usize, u32)> {
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let content = |path| {
@@ -64,7 +64,7 @@ fn contents(folder: &Path) -> BTreeMap<PathBuf, (usize, u32)> {
     files.map(content).collect()
 }
 
-/// A put as an AWS client sends it, but for its method and its `Host` and what else is in `headers`.
+/// A put as an AWS client sends it, with this method and these headers.
 fn request(method: &str, headers: &str) -> String {
     let item = json!({ "key": { "S": "k" }, "body": { "S": "{}" } });
     let body = json!({ "TableName": "events", "Item": item });
@@ -83,7 +83,7 @@ fn call(method: &str, headers: &str, target: &str, body: &Value) -> String {
     )
 }
 
-/// The whole answer.
+/// Sends a request and returns the whole response.
 async fn send(table: &LocalTable, request: &str) -> String {
     let address = table.endpoint_url().replace("http://", "");
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -93,7 +93,7 @@ async fn send(table: &LocalTable, request: &str) -> String {
     answer
 }
 
-/// What an operation of DynamoDB Streams answers.
+/// Calls an operation of DynamoDB Streams and returns its result.
 async fn ask_streams(table: &LocalTable, operation: &str, body: Value) -> Value {
     let target = format!("DynamoDBStreams_20120810.{operation}");
     let answer = send(table, &call("POST", "host: localhost\r\n", &target, &body)).await;
@@ -154,30 +154,30 @@ async fn foreign_database_is_refused_and_left_unchanged() {
     drop(begin("same-name.sqlite", "CREATE TABLE _tables (a); CREATE TABLE _config (b)"));
     drop(begin("identified.sqlite", "PRAGMA application_id = 7"));
     drop(begin("versioned?a=1#%41.sqlite", "PRAGMA user_version = 3"));
-    // Of a program that is running: its tables are in the -wal alone.
+    // Of a running program, whose tables are still in the -wal file only.
     let running = begin("running.sqlite", &format!("PRAGMA journal_mode = WAL; {tables}"));
-    // And of one that was killed, with its index of the -wal and without.
+    // Of a killed program, with and without the index (-shm) of the -wal file.
     for (copy, suffixes) in [("killed", &["", "-wal", "-shm"][..]), ("moved", &["", "-wal"][..])] {
         for suffix in suffixes {
             let original = path(&format!("running.sqlite{suffix}"));
             fs::copy(original, path(&format!("{copy}.sqlite{suffix}"))).unwrap();
         }
     }
-    // A -wal with nothing in it that counts.
+    // With a -wal file that holds no valid frame.
     fs::copy(path("wal.sqlite"), path("junk.sqlite")).unwrap();
     fs::write(path("junk.sqlite-wal"), [7; 100]).unwrap();
     #[cfg(unix)]
     std::os::unix::fs::symlink(path("running.sqlite"), path("link.sqlite")).unwrap();
     fs::write(path("page.sqlite"), "<!DOCTYPE html>").unwrap();
 
-    // All but one file, in which those who read the running program's database mark how far.
+    // All files except the -shm file of the running program, in which readers set their marks.
     let contents = || {
         let mut contents = contents(folder.path());
         contents.remove(&path("running.sqlite-shm")).unwrap();
         contents
     };
     let before = contents();
-    for (name, says) in [
+    for (name, expected) in [
         ("tables.sqlite", "it holds `_config`, `people`"),
         ("wal.sqlite", "it holds `_config`, `people`"),
         ("same-name.sqlite", "it holds `_config`, `_tables`"),
@@ -193,7 +193,7 @@ async fn foreign_database_is_refused_and_left_unchanged() {
     ] {
         let refused = LocalTable::open(path(name)).await.unwrap_err();
         assert!(matches!(refused, LocalError::Open { .. }), "{name}: {refused}");
-        assert!(refused.to_string().contains(says), "{name}: {refused}");
+        assert!(refused.to_string().contains(expected), "{name}: {refused}");
         assert_eq!(contents(), before, "{name} was touched");
     }
     drop(running);
@@ -235,7 +235,7 @@ async fn files_of_a_new_table_are_private_to_their_user() {
     }
     drop(table);
 
-    // Who gave others access has it left.
+    // The mode of an existing file stays.
     fs::write(folder.path().join("shared"), "").unwrap();
     let shared = fs::Permissions::from_mode(0o640);
     fs::set_permissions(folder.path().join("shared"), shared).unwrap();
@@ -243,7 +243,8 @@ async fn files_of_a_new_table_are_private_to_their_user() {
     assert_eq!(mode("shared"), 0o640);
 }
 
-/// How many transactions a `-wal` holds: each ends with a frame that says how long the file is now.
+/// The number of transactions in a `-wal` file. The last frame of each holds the new length of the
+/// database.
 fn transactions(wal: &Path) -> usize {
     const HEADER: usize = 32;
     const FRAME_HEADER: usize = 24;
@@ -276,7 +277,7 @@ fn hash(name: &str) -> KeySchemaElement {
     key.key_type(KeyType::Hash).build().unwrap()
 }
 
-/// A table with an index, whose batches the engine writes by itself.
+/// Creates a table with an index. Its batches go to the engine's own `BatchWriteItem`.
 async fn create_indexed(client: &Client, name: &str) {
     let all = Projection::builder().projection_type(ProjectionType::All).build();
     let index = GlobalSecondaryIndex::builder().index_name("index").key_schema(hash("other"));
@@ -291,7 +292,7 @@ async fn create_indexed(client: &Client, name: &str) {
         .unwrap();
 }
 
-/// What a table answers to a batch, and what it holds then.
+/// Writes a batch, and returns the result and the items of the table after it.
 async fn write(
     client: &Client,
     table: &str,
@@ -359,20 +360,20 @@ async fn import_and_engine_write_a_batch_alike() {
     ];
     let mut before = BTreeMap::new();
     for (case, batch) in stored {
-        let alike = write(client, "events", batch.clone()).await;
-        assert_eq!(alike, write(client, "indexed", batch).await, "{case}");
-        assert_eq!(alike.0, Ok(()), "{case}");
-        before = alike.1;
+        let written = write(client, "events", batch.clone()).await;
+        assert_eq!(written, write(client, "indexed", batch).await, "{case}");
+        assert_eq!(written.0, Ok(()), "{case}");
+        before = written.1;
     }
     for (case, batch) in refused {
         let (answer, after) = write(client, "events", batch.clone()).await;
         let (other, _) = write(client, "indexed", batch).await;
-        let echoes = |answer: &Result<(), (Option<String>, Option<String>)>| {
-            // The engine repeats the request, in which the table has another name.
+        let error = |answer: &Result<(), (Option<String>, Option<String>)>| {
+            // The engine's message repeats the request with the name of its table.
             let (code, message) = answer.clone().expect_err(case);
             (code.unwrap(), message.unwrap().replace("indexed", "events"))
         };
-        assert_eq!(echoes(&answer), echoes(&other), "{case}");
+        assert_eq!(error(&answer), error(&other), "{case}");
         assert_eq!(after, before, "{case}");
     }
 }
@@ -402,7 +403,7 @@ async fn limited_table_refuses_writes_beyond_its_capacity() {
     let unprocessed = written.unprocessed_items.unwrap().remove("events").unwrap();
     assert_eq!(unprocessed, [put(event("b", "{}")), delete("c")]);
 
-    // The large item has used up what the table gives in fifty seconds.
+    // The large item has used up the units of fifty seconds.
     let refused = client.batch_write_item().request_items("events", unprocessed).send().await;
     let refused = refused.unwrap_err().into_service_error();
     let BatchWriteItemError::ProvisionedThroughputExceededException(refused) = refused else {
@@ -470,7 +471,7 @@ async fn batch_reaches_the_table_stream_and_obeys_its_key() {
     assert_eq!(refused.message(), Some("The provided key element does not match the schema"));
 }
 
-/// Batches that are written at a time, and how many are acknowledged before the kill.
+/// Batches written concurrently, and batches acknowledged before the kill.
 const WRITERS: usize = 4;
 const BATCHES_BEFORE_THE_KILL: usize = 100;
 
@@ -487,20 +488,19 @@ async fn acknowledged_batches_survive_a_kill_whole() {
     let mut first_line = String::new();
     BufReader::new(server.stdout.take().unwrap()).read_line(&mut first_line).unwrap();
     let url = first_line.trim().rsplit_once(' ').unwrap().1;
-    // Its configuration is that of any local table's client, but for the address.
-    let any = LocalTable::in_memory().await.unwrap();
-    let config = any.client().config().to_builder().endpoint_url(url);
+    // The client of another local table has the right configuration except for the address.
+    let other = LocalTable::in_memory().await.unwrap();
+    let config = other.client().config().to_builder().endpoint_url(url);
     let config = config.retry_config(aws_config::retry::RetryConfig::disabled()).build();
     let client = Client::from_conf(config);
 
-    let (acknowledged, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let (acknowledged, mut acknowledgements) = tokio::sync::mpsc::unbounded_channel();
     let writers = (0..WRITERS).map(|writer| {
         let (client, acknowledged) = (client.clone(), acknowledged.clone());
         async move {
             for number in 0.. {
                 let batch = format!("{writer}-{number:06}");
-                let writes =
-                    (0..25).map(|event_| put(event(&format!("{batch}-{event_:02}"), "{}")));
+                let writes = (0..25).map(|index| put(event(&format!("{batch}-{index:02}"), "{}")));
                 let call = client.batch_write_item().request_items("events", writes.collect());
                 if call.send().await.is_err() {
                     break;
@@ -512,7 +512,7 @@ async fn acknowledged_batches_survive_a_kill_whole() {
     let writers = tokio::spawn(join_all(writers.collect::<Vec<_>>()));
     drop(acknowledged);
     let mut batches = Vec::new();
-    while let Some(batch) = heard.recv().await {
+    while let Some(batch) = acknowledgements.recv().await {
         batches.push(batch);
         if batches.len() == BATCHES_BEFORE_THE_KILL {
             server.kill().unwrap();
@@ -522,7 +522,7 @@ async fn acknowledged_batches_survive_a_kill_whole() {
     assert!(!server.wait().unwrap().success());
 
     assert!(batches.len() >= BATCHES_BEFORE_THE_KILL);
-    // Once more without the index of the -wal, as after a copy of the two files that hold the data.
+    // Also check a copy without the index (-shm) of the -wal file.
     for suffix in ["", "-wal"] {
         let file = |name: &str| folder.path().join(format!("{name}.sqlite{suffix}"));
         fs::copy(file("events"), file("copy")).unwrap();

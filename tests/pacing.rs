@@ -1,5 +1,5 @@
-//! Stores before tables with limits, on virtual time: how much of the capacity they use, how much is refused,
-//! and how long events wait. A seed decides each run.
+//! Stores that write to tables with limits, on a paused clock: how much of the capacity they use, how
+//! much is refused, and how long events wait. A seed makes each run deterministic.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -21,7 +21,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const LATENCY: Duration = Duration::from_millis(5);
 const SEED: u64 = 20_130_927;
 
-/// A table of so many units a second, on partitions of 1,000, that keeps unused units for a second.
+/// A table with this many units a second, on partitions of 1,000, that keeps unused units for a second.
 fn capacity(units: u32) -> WriteCapacity {
     WriteCapacity::provisioned(units).burst(SECOND).saved(SECOND).latency(LATENCY)
 }
@@ -38,7 +38,7 @@ fn body(bytes: usize) -> String {
     format!("\"{}\"", "x".repeat(bytes - 2))
 }
 
-/// Puts events of these sizes in turn, as fast as they are let in, until it is aborted.
+/// Puts events of these sizes in turn, as fast as they are accepted, until it is aborted.
 fn overload(store: &EventStore, body_bytes: &[usize]) -> JoinHandle<()> {
     let store = store.clone();
     let bodies: Vec<String> = body_bytes.iter().map(|&bytes| body(bytes)).collect();
@@ -51,14 +51,14 @@ fn overload(store: &EventStore, body_bytes: &[usize]) -> JoinHandle<()> {
     })
 }
 
-/// Accepted and refused units of these seconds.
+/// The sums of accepted and refused units of these seconds.
 fn sum(seconds: &[Throughput]) -> (f64, f64) {
     let accepted: u64 = seconds.iter().map(|second| second.accepted_units).sum();
     let refused: u64 = seconds.iter().map(|second| second.refused_units).sum();
     (accepted as f64, refused as f64)
 }
 
-/// Overloads a table for so many seconds, and says what it took in each.
+/// Overloads a table for this many seconds, and returns its throughput in each.
 async fn overloaded(
     capacity: WriteCapacity,
     body_bytes: &[usize],
@@ -72,7 +72,8 @@ async fn overloaded(
     table.throughput()[..seconds as usize].to_vec()
 }
 
-/// Of the time after the third second: which share of the capacity was used, and of the units sent refused.
+/// The share of the capacity that was used, and the share of the sent units that was refused, both after
+/// the third second.
 fn use_of(throughput: &[Throughput], units: u32) -> (f64, f64) {
     let steady = &throughput[3..];
     let (accepted, refused) = sum(steady);
@@ -104,7 +105,7 @@ async fn large_and_mixed_events_use_the_whole_capacity() {
     }
 }
 
-/// Seconds after the change, in the 20th second, until the table is used as far as it goes for two seconds.
+/// Seconds from the change in second 20 until the table is used to 95 % for two seconds, with few refusals.
 fn settled_after(throughput: &[Throughput], units: u32) -> Option<usize> {
     let is_used = |second: &Throughput| second.accepted_units as f64 >= 0.95 * f64::from(units);
     let is_calm = |second: &Throughput| second.refused_units as f64 <= 0.05 * f64::from(units);
@@ -145,7 +146,7 @@ async fn busy_partition_slows_none_of_the_others() {
         let (accepted, refused) = sum(&throughput[20..]);
         let used = accepted / available;
         assert!(used >= 0.9, "{used} of {partitions} partitions, one of which gives {left}");
-        // Events of the busy partition are tried now and then.
+        // Events of the busy partition are retried from time to time.
         let refused = refused / (accepted + refused);
         assert!(refused <= 0.3, "{refused}");
     }
@@ -178,7 +179,7 @@ async fn events_of_a_busy_partition_are_stored_later() {
     assert_eq!(report.failed, 0);
 }
 
-/// Waiting times of so many puts, one each so often, from put to answer; shortest first.
+/// The times from put to answer of `puts` events, one put each `every`, in ascending order.
 async fn waits(store: &EventStore, puts: u32, every: Duration) -> Vec<Duration> {
     let mut answers = Vec::new();
     for _ in 0..puts {
@@ -219,7 +220,7 @@ async fn events_wait_about_equally_long_under_overload() {
             clock::now() - put_at
         }));
     }
-    // Those at the beginning met an empty buffer, and the table's reserve.
+    // The first events found an empty buffer and the table's saved units.
     let waits: Vec<Duration> = join_all(answers).await.into_iter().map(Result::unwrap).collect();
     let mut steady = waits[20_000..].to_vec();
     steady.sort();
@@ -230,7 +231,7 @@ async fn events_wait_about_equally_long_under_overload() {
 #[tokio::test(start_paused = true)]
 async fn backlog_of_a_slow_table_is_stored_without_loss() {
     let table = FakeTable::with_capacity(WriteCapacity::provisioned(50).latency(LATENCY));
-    // Those that are let in before the first refusal take 200 s.
+    // Storing the events accepted before the first refusal takes 200 s.
     let builder = table.store_builder().event_deadline(SECOND * 300);
     let store = start_with(builder, SEED).await;
     for _ in 0..15_000 {
@@ -246,20 +247,20 @@ async fn events_that_would_expire_are_not_accepted() {
     let store = start_with(table.store_builder().max_buffered_events(500), SEED).await;
     let producer = overload(&store, &[200]);
     clock::wait(SECOND * 120).await;
-    // 50 units/s in half a minute are 1,500, more than the buffer's bound.
+    // In half a minute the table takes 1,500 units, more than the buffer holds.
     assert_eq!((store.stats().pending, store.stats().failed), (500, 0));
     producer.abort();
 
     let builder = table.store_builder().event_deadline(SECOND * 8);
-    let hurried = start_with(builder, SEED + 1).await;
-    let producer = overload(&hurried, &[200]);
+    let store = start_with(builder, SEED + 1).await;
+    let producer = overload(&store, &[200]);
     clock::wait(SECOND * 120).await;
-    assert!(hurried.stats().pending <= 250, "{:?}", hurried.stats());
-    let failed = hurried.stats().failed;
-    let refused = hurried.try_put(&1).unwrap_err();
+    assert!(store.stats().pending <= 250, "{:?}", store.stats());
+    let failed = store.stats().failed;
+    let refused = store.try_put(&1).unwrap_err();
     assert!(matches!(refused, PutError::Throttled { .. }), "{refused}");
     clock::wait(SECOND * 120).await;
-    assert_eq!(hurried.stats().failed, failed, "an event expired while it waited");
+    assert_eq!(store.stats().failed, failed, "an event expired while it waited");
     producer.abort();
 }
 
@@ -285,8 +286,8 @@ async fn budget_is_kept_to_one_percent_over_ten_seconds() {
         clock::wait(SECOND * 31).await;
         producer.abort();
         let throughput = table.throughput();
-        for ten in throughput[..31].windows(10) {
-            let (accepted, _) = sum(ten);
+        for ten_seconds in throughput[..31].windows(10) {
+            let (accepted, _) = sum(ten_seconds);
             let share = accepted / (10.0 * f64::from(budget));
             assert!((0.99..=1.011).contains(&share), "{share} of {budget}");
         }
@@ -318,8 +319,8 @@ fn jain(shares: &[f64]) -> f64 {
     sum * sum / (shares.len() as f64 * squares)
 }
 
-/// Starts so many stores on one table, the last one `late`, and says what each stores in so many seconds after
-/// `from`.
+/// Starts `stores` stores on one table, the last one after `late`. Waits for `from`, and returns how many
+/// events each store writes in the `seconds` that follow.
 async fn shares(
     capacity: WriteCapacity,
     stores: u64,
@@ -363,6 +364,6 @@ async fn many_stores_share_a_table_equally() {
 #[tokio::test(start_paused = true)]
 async fn new_store_has_its_share_after_half_a_minute() {
     let shares = shares(capacity(4_000), 10, SECOND * 30, SECOND * 30, 30).await;
-    let newcomer = shares[9] / (shares.iter().sum::<f64>() / 10.0);
-    assert!((0.6..1.6).contains(&newcomer), "{shares:?}");
+    let new_share = shares[9] / (shares.iter().sum::<f64>() / 10.0);
+    assert!((0.6..1.6).contains(&new_share), "{shares:?}");
 }

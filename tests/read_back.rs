@@ -1,5 +1,5 @@
-//! Events in doubt are read back before they are answered: what the answers say then, and what they
-//! tell of the way there. On virtual time.
+//! The read-back of events that may be stored: what it proves, how long it takes, and the history of
+//! attempts in answers. On a paused clock.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod support;
@@ -20,7 +20,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
 const EVENT_DEADLINE: Duration = Duration::from_secs(10);
 
-/// A store that gives up soon, so that its virtual time is easy to follow.
+/// A store with short timeouts.
 fn store_at(table: &FakeTable) -> EventStoreBuilder {
     watchdog::start();
     table.store_builder().attempt_timeout(ATTEMPT_TIMEOUT).event_deadline(EVENT_DEADLINE)
@@ -30,7 +30,7 @@ async fn answer_of_one(store: EventStoreBuilder) -> Result<Stored, WriteError> {
     store.start().await.unwrap().put(&1).await.unwrap().await
 }
 
-/// What a read that worked is to have told.
+/// Whether a read has shown that the event was not in the table.
 fn not_found(error: &WriteError) -> bool {
     matches!(error.read_back(), Some(ReadBack::NotFound { .. }))
 }
@@ -61,7 +61,7 @@ async fn event_not_found_after_its_calls_ended_is_not_stored() {
 async fn event_not_found_before_its_calls_ended_stays_maybe_stored() {
     for lost in [Reply::server_error(), Reply::Hang] {
         let table = FakeTable::scripted([lost]);
-        // A call that is over does not unsay that the one before may not be.
+        // The end of the second call does not show that the first one has ended.
         table.reply_from_now_on(Reply::LoseAnswer);
         let error = answer_of_one(store_at(&table).max_attempts(2)).await.unwrap_err();
         assert_eq!(error.certainty(), Certainty::MaybeStored);
@@ -123,7 +123,7 @@ async fn events_that_fail_together_are_read_together() {
     assert_eq!(keys, [25]);
 }
 
-// Reads that fail.
+// Failing reads.
 
 #[tokio::test(start_paused = true)]
 async fn transient_read_failure_is_retried() {
@@ -160,7 +160,7 @@ async fn denied_read_names_the_permission_to_grant() {
     let error = answer_of_one(store_at(&table).max_attempts(2)).await.unwrap_err();
     assert_eq!(error.certainty(), Certainty::MaybeStored);
     assert!(error.to_string().contains("grant dynamodb:BatchGetItem"), "{error}");
-    // Asking again would not help.
+    // A retry would be denied as well.
     assert_eq!(table.reads().len(), 1);
 }
 
@@ -170,7 +170,7 @@ async fn read_that_names_other_keys_is_rejected() {
     table.script_reads([ReadReply::NameStranger]);
     let error = answer_of_one(store_at(&table).max_attempts(1)).await.unwrap_err();
     assert_eq!(error.certainty(), Certainty::NotStored);
-    assert_eq!(table.reads().len(), 2, "the first read told nothing");
+    assert_eq!(table.reads().len(), 2, "the invalid read was not repeated once");
 
     table.reply_to_reads_from_now_on(ReadReply::NameStranger);
     let error = answer_of_one(store_at(&table).max_attempts(1)).await.unwrap_err();
@@ -206,7 +206,7 @@ async fn disabled_read_back_reads_nothing() {
     assert!(error.read_back().is_none() && table.reads().is_empty());
 }
 
-/// Knows how to write and not how to read.
+/// A writer without `read_batch`.
 struct WriteOnly(FakeTable);
 
 impl BatchWriter for WriteOnly {
@@ -227,14 +227,14 @@ async fn writer_without_reads_leaves_event_maybe_stored() {
     assert!(error.to_string().contains("does not read"), "{error}");
 }
 
-// The time that it takes.
+// The time of a read-back.
 
 #[tokio::test(start_paused = true)]
 async fn silent_service_settles_tickets_within_deadline_and_one_timeout() {
     let table = FakeTable::always(Reply::Hang);
     table.reply_to_reads_from_now_on(ReadReply::Hang);
     let store = store_at(&table).start().await.unwrap();
-    // Attempts of 4 s each: wherever in one the deadline comes, there is time to have read.
+    // Each attempt takes 4 s, so the deadline comes at different moments of an attempt.
     for _ in 0..8 {
         let start = clock::now();
         let error = store.put(&1).await.unwrap().await.unwrap_err();
@@ -307,7 +307,7 @@ async fn immediate_close_ends_the_reads_of_a_patient_one() {
         async move { store.close(SECOND * 8).await.unwrap() }
     });
     clock::wait(SECOND * 9).await;
-    assert_eq!(table.reads().len(), 1, "close is reading");
+    assert_eq!(table.reads().len(), 1, "close has not begun to read");
     let start = clock::now();
     store.close(Duration::ZERO).await.unwrap();
     assert!(clock::now() - start <= SECOND / 100);
@@ -319,7 +319,7 @@ async fn immediate_close_ends_the_reads_of_a_patient_one() {
     );
 }
 
-// Events that are put again.
+// Events put again.
 
 #[tokio::test(start_paused = true)]
 async fn event_put_again_is_never_called_not_stored() {
@@ -327,19 +327,19 @@ async fn event_put_again_is_never_called_not_stored() {
     let error = answer_of_one(store_at(&table).max_attempts(1)).await.unwrap_err();
     let event = error.event().unwrap().clone();
 
-    // Refused, and not there yet.
+    // Throttled, while the first call has not been applied yet.
     table.reply_from_now_on(Reply::throttle());
     let store = store_at(&table).max_attempts(1).start().await.unwrap();
     let again = store.put_event(event.clone()).await.unwrap().await.unwrap_err();
     assert_eq!(again.certainty(), Certainty::MaybeStored);
     assert!(not_found(&again), "{again:?}");
 
-    // Refused, and there by now.
+    // Throttled, after the first call was applied.
     clock::wait(SECOND * 3).await;
     let again = store.put_event(event.clone()).await.unwrap().await.unwrap();
     assert_eq!(again.proof, Proof::ReadBack);
 
-    // Never sent, nor read.
+    // Neither sent nor read.
     let ticket = store.put_event(event).await.unwrap();
     store.close(Duration::ZERO).await.unwrap();
     let again = ticket.await.unwrap_err();
@@ -381,7 +381,7 @@ async fn event_put_again_keeps_the_certainty_it_came_with() {
     assert_eq!((error.certainty(), error.attempts()), (Certainty::NotStored, 0));
 }
 
-// What an answer tells of its attempts.
+// The history of attempts.
 
 #[tokio::test(start_paused = true)]
 async fn event_stored_at_the_first_attempt_has_no_history() {
@@ -398,15 +398,15 @@ async fn retried_event_lists_time_and_failure_of_each_attempt() {
         Reply::Store.after(SECOND * 3),
     ]);
     let stored = answer_of_one(store_at(&table).linger(Duration::ZERO)).await.unwrap();
-    let told: Vec<_> = stored
+    let attempts: Vec<_> = stored
         .history()
         .iter()
         .map(|attempt| (attempt.took(), attempt.failure().map(BatchError::class)))
         .collect();
-    let (throttled, handed_back) = (FailureClass::Throttled, FailureClass::Unprocessed);
+    let (throttled, unprocessed) = (FailureClass::Throttled, FailureClass::Unprocessed);
     assert_eq!(
-        told,
-        [(SECOND, Some(throttled)), (SECOND * 2, Some(handed_back)), (SECOND * 3, None)]
+        attempts,
+        [(SECOND, Some(throttled)), (SECOND * 2, Some(unprocessed)), (SECOND * 3, None)]
     );
     let began: Vec<Duration> = stored.history().iter().map(|attempt| attempt.began()).collect();
     let calls: Vec<Duration> = table.calls().iter().map(|call| call.at).collect();
@@ -428,7 +428,7 @@ async fn event_dropped_by_close_names_the_last_real_cause() {
     assert!(last.contains("the deadline of close came before the answer"), "{last}");
 }
 
-// What is left behind.
+// The lines of a close report.
 
 #[tokio::test(start_paused = true)]
 async fn close_report_lines_put_the_same_events_again() {
@@ -443,19 +443,19 @@ async fn close_report_lines_put_the_same_events_again() {
     let lines: Vec<&str> = std::str::from_utf8(&written).unwrap().lines().collect();
     assert_eq!(lines.len(), 2);
     for (line, error) in lines.iter().zip(&report.not_stored) {
-        let told: serde_json::Value = serde_json::from_str(line).unwrap();
-        assert_eq!(told["certainty"], "not stored");
-        assert_eq!(told["given_up"], "close_deadline");
-        assert_eq!(told["attempts"], error.attempts());
-        assert_eq!(told["last_cause"]["class"], "throttled");
-        assert_eq!(told["last_cause"]["code"], "FakeException");
-        assert_eq!(told["history"].as_array().unwrap().len(), error.history().len());
-        assert_eq!(told["reason"], error.to_string());
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["certainty"], "not stored");
+        assert_eq!(line["given_up"], "close_deadline");
+        assert_eq!(line["attempts"], error.attempts());
+        assert_eq!(line["last_cause"]["class"], "throttled");
+        assert_eq!(line["last_cause"]["code"], "FakeException");
+        assert_eq!(line["history"].as_array().unwrap().len(), error.history().len());
+        assert_eq!(line["reason"], error.to_string());
     }
 
     table.reply_from_now_on(Reply::Store);
     let store = store_at(&table).start().await.unwrap();
-    // Twice, as a shell user might.
+    // Each line is put twice, as a shell user might do.
     for line in lines.iter().chain(&lines) {
         let event: Event = serde_json::from_str(line).unwrap();
         let stored = store.put_event(event.clone()).await.unwrap().await.unwrap();

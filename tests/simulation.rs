@@ -1,9 +1,9 @@
-//! The whole store on virtual time, before a table that fails at random: one seed decides everything,
-//! the settings, what is put, flushed, dropped and closed, and every answer of the table. Whatever
-//! happens, the promises hold.
+//! Simulations of the whole store on a paused clock, with a table that fails at random. One seed
+//! determines the settings, every put, flush, drop and close, and every reply of the table. The promises
+//! of the store must hold for each seed.
 //!
-//! Seeds 0 to 499 by default; `SIMULATION_SEEDS` says how many, `SIMULATION_SEED` names the only one. A
-//! seed that fails is printed with the command that runs it again.
+//! The seeds are 0 to 499 by default; `SIMULATION_SEEDS` sets their number, and `SIMULATION_SEED` runs
+//! one seed alone. A failing seed is printed with the command that runs it again.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -36,16 +36,16 @@ use support::{clock, watchdog};
 
 const SEEDS: u64 = 500;
 
-/// The runtime's timer is good to a millisecond, and several waits add up.
+/// The runtime's timer has a resolution of a millisecond, and several waits add up.
 const SLACK: Duration = Duration::from_millis(6);
 
-/// The table applies a call without an answer so much later at most.
+/// The longest time after which the table applies a call that it does not answer.
 const LATEST_WRITE: Duration = Duration::from_secs(11);
 
-/// So long after the last refusal the buffer has all its room again.
+/// The time after the last refusal in which the buffer regains its full size.
 const UNLIMITED_AGAIN: Duration = Duration::from_secs(61);
 
-/// What one simulation goes by.
+/// The settings of one simulation.
 #[derive(Debug, Clone)]
 struct Plan {
     max_batch_events: usize,
@@ -68,8 +68,8 @@ struct Plan {
 impl Plan {
     fn draw(random: &mut StdRng) -> Self {
         let event_deadline = milliseconds(random, 500..8_000);
-        let badness = [0.0, 0.3, 1.0, 3.0][random.random_range(0..4)];
-        let bad_day = FaultRates::default();
+        let severity = [0.0, 0.3, 1.0, 3.0][random.random_range(0..4)];
+        let rates = FaultRates::default();
         Self {
             max_batch_events: random.random_range(1..=25),
             max_buffered_events: random.random_range(1..200),
@@ -86,15 +86,15 @@ impl Plan {
                 ceiling: milliseconds(random, 60..1_000),
             },
             rates: FaultRates {
-                throttled: bad_day.throttled * badness,
-                unprocessed: bad_day.unprocessed * badness,
-                failed_before: bad_day.failed_before * badness,
-                failed_after: bad_day.failed_after * badness,
-                answer_lost: bad_day.answer_lost * badness,
-                hanging_before: bad_day.hanging_before * badness,
-                hanging_after: bad_day.hanging_after * badness,
-                read_failed: bad_day.read_failed * badness,
-                ..bad_day
+                throttled: rates.throttled * severity,
+                unprocessed: rates.unprocessed * severity,
+                failed_before: rates.failed_before * severity,
+                failed_after: rates.failed_after * severity,
+                answer_lost: rates.answer_lost * severity,
+                hanging_before: rates.hanging_before * severity,
+                hanging_after: rates.hanging_after * severity,
+                read_failed: rates.read_failed * severity,
+                ..rates
             },
             poison: random.random_bool(0.3),
             capacity: random.random_bool(0.4).then(|| draw_capacity(random)),
@@ -105,7 +105,8 @@ impl Plan {
     }
 }
 
-/// A table's limit, from far too little to enough, which changes once, and one of whose partitions is busy for a while.
+/// A table's capacity, from far too little to plenty. It changes once, and one partition is busy for some
+/// time.
 fn draw_capacity(random: &mut StdRng) -> WriteCapacity {
     let busy_from = milliseconds(random, 0..5_000);
     WriteCapacity::provisioned(random.random_range(1..3_000))
@@ -125,7 +126,7 @@ fn milliseconds(random: &mut StdRng, range: Range<u64>) -> Duration {
     Duration::from_millis(random.random_range(range))
 }
 
-/// The body of an event that the table calls invalid.
+/// The body of an event that the table refuses as invalid.
 const POISON: &str = "\"poison\"";
 
 /// An accepted event as the caller knows it.
@@ -134,17 +135,17 @@ struct Put {
     key: String,
     body: String,
     accepted_at: tokio::time::Instant,
-    /// `None` once it was dropped or has answered.
+    /// `None` after it was dropped or settled.
     ticket: Option<PutTicket>,
-    /// Put under the key of an event that was given up.
-    again: bool,
+    /// Whether it was put under the key of an event that had failed.
+    is_repeated: bool,
     answer: Option<Result<Stored, WriteError>>,
 }
 
 impl Put {
-    /// Takes the answer if there is one.
-    fn look(&mut self) {
-        // Unconstrained, or tokio would let a task see no more than 128 answers at one go.
+    /// Takes the answer if the ticket is settled.
+    fn poll(&mut self) {
+        // Unconstrained, because otherwise tokio's budget ends after 128 answers in one poll of the task.
         let answer = self.ticket.as_mut().and_then(|ticket| unconstrained(ticket).now_or_never());
         if let Some(answer) = answer {
             self.ticket = None;
@@ -153,14 +154,14 @@ impl Put {
     }
 
     fn is_settled(&mut self) -> bool {
-        self.look();
+        self.poll();
         self.ticket.is_none()
     }
 }
 
 type Puts = Arc<Mutex<Vec<Put>>>;
 
-/// Everything that a caller sees of one run.
+/// The state of the caller in one simulation.
 struct Run {
     plan: Plan,
     random: StdRng,
@@ -187,15 +188,15 @@ impl Run {
             15 | 16 => self.flush(store),
             17 | 18 => self.put_again(&store).await,
             19 => {
-                // A put that is dropped after its first poll. With room it is accepted at once, and
-                // then it is a put like any other.
+                // A put that is dropped after its first poll. If the buffer is not full it is accepted
+                // in that poll, and then it is a put like any other.
                 if let Some(Ok(ticket)) = store.put_json("0").now_or_never() {
                     self.accepted(ticket, "0".to_owned(), false);
                 }
             }
             20 => {
                 if let Some(put) = self.puts.lock().unwrap().last_mut() {
-                    put.look();
+                    put.poll();
                     put.ticket = None;
                 }
             }
@@ -204,7 +205,9 @@ impl Run {
             _ => self.close(store),
         }
         let stats = self.handles.last().map(EventStore::stats);
-        assert!(stats.is_none_or(|s| s.accepted == s.stored + s.failed + s.pending));
+        assert!(
+            stats.is_none_or(|stats| stats.accepted == stats.stored + stats.failed + stats.pending)
+        );
     }
 
     async fn put(&mut self, store: &EventStore) {
@@ -221,16 +224,16 @@ impl Run {
         }
     }
 
-    /// Puts an event again that was given up, under the key it had.
+    /// Puts a failed event again, under the same key.
     async fn put_again(&mut self, store: &EventStore) {
-        let given_up: Option<Event> = {
+        let failed: Option<Event> = {
             let mut puts = self.puts.lock().unwrap();
-            puts.iter_mut().for_each(Put::look);
+            puts.iter_mut().for_each(Put::poll);
             let events = puts.iter().filter_map(|put| put.answer.as_ref()?.as_ref().err()?.event());
             let events: Vec<&Event> = events.filter(|event| event.body() != POISON).collect();
             (!events.is_empty()).then(|| events[self.random.random_range(0..events.len())].clone())
         };
-        let Some(event) = given_up else { return };
+        let Some(event) = failed else { return };
         match store.put_event(event.clone()).await {
             Ok(ticket) => self.accepted(ticket, event.body().into_owned(), true),
             Err(refused) => self.refused(&refused),
@@ -242,9 +245,9 @@ impl Run {
         assert!(self.closed, "a put was refused as closed before close");
     }
 
-    fn accepted(&self, ticket: PutTicket, body: String, again: bool) {
+    fn accepted(&self, ticket: PutTicket, body: String, is_repeated: bool) {
         let (key, accepted_at) = (ticket.key().to_string(), clock::now());
-        let put = Put { key, body, accepted_at, ticket: Some(ticket), again, answer: None };
+        let put = Put { key, body, accepted_at, ticket: Some(ticket), is_repeated, answer: None };
         self.puts.lock().unwrap().push(put);
     }
 
@@ -252,7 +255,7 @@ impl Run {
         let (puts, plan) = (Arc::clone(&self.puts), self.plan.clone());
         let was_closed = self.closed;
         self.background.push(tokio::spawn(async move {
-            // The call is here: what was put between the spawn and this is before it as well.
+            // The flush is called here, so it also covers puts since the spawn.
             let (before, start) = (puts.lock().unwrap().len(), clock::now());
             let Ok(report) = store.flush().await else {
                 assert!(was_closed, "a flush was refused before close");
@@ -261,7 +264,7 @@ impl Run {
             let mut puts = puts.lock().unwrap();
             let unsettled =
                 puts[..before].iter_mut().filter_map(|put| (!put.is_settled()).then_some(()));
-            assert_eq!(unsettled.count(), 0, "a flush came back early");
+            assert_eq!(unsettled.count(), 0, "a flush returned early");
             assert!(report.stored + report.failed <= before as u64);
             let took = clock::now() - start;
             let at_most = plan.event_deadline + plan.attempt_timeout + SLACK;
@@ -283,14 +286,14 @@ impl Run {
             };
             assert!(took <= plan.close_deadline + reading + SLACK, "close took {took:?}");
             let mut puts = puts.lock().unwrap();
-            assert!(puts.iter_mut().all(Put::is_settled), "close came back early");
+            assert!(puts.iter_mut().all(Put::is_settled), "close returned early");
             assert_eq!(report.stored + report.failed, puts.len() as u64);
             assert!(report.not_stored.len() as u64 + report.not_listed <= report.failed);
         }));
     }
 }
 
-/// Runs the simulation of one seed, and says in words all that happened.
+/// Runs the simulation of one seed, and returns a transcript of it.
 async fn simulate(seed: u64) -> String {
     let mut random = StdRng::seed_from_u64(seed);
     let plan = Plan::draw(&mut random);
@@ -318,7 +321,7 @@ async fn simulate(seed: u64) -> String {
         .start()
         .await
         .unwrap();
-    let watched = store.clone();
+    let observer = store.clone();
     let puts = Puts::default();
     let mut run = Run {
         plan: plan.clone(),
@@ -338,37 +341,38 @@ async fn simulate(seed: u64) -> String {
         task.await.expect("a promise was broken");
     }
 
-    // Every ticket answers within its deadline and one attempt time-out.
+    // Every ticket settles within the event deadline and one attempt timeout.
     let last = puts.lock().unwrap().last().map_or_else(clock::now, |put| put.accepted_at);
     let answered_by = last + plan.event_deadline + plan.attempt_timeout + SLACK;
     if let Some(left) = answered_by.checked_duration_since(clock::now()) {
         clock::wait(left).await;
     }
-    assert!(puts.lock().unwrap().iter_mut().all(Put::is_settled), "a ticket without an answer");
-    // No call that lost its answer can be applied any more.
+    assert!(puts.lock().unwrap().iter_mut().all(Put::is_settled), "a ticket is not settled");
+    // After this time no unanswered call can be applied any more.
     clock::wait(LATEST_WRITE).await;
-    let told = judge(&plan, &table, &watched, &mut puts.lock().unwrap());
+    let transcript = compare(&plan, &table, &observer, &mut puts.lock().unwrap());
 
     // A table that has refused nothing for a minute counts as unlimited again.
     clock::wait(UNLIMITED_AGAIN).await;
-    // All room is back: as many events as at the start fit at once.
+    // All permits are released: the buffer accepts as many events as at the start.
     if !closed {
-        let room = plan.max_buffered_events;
-        let taken = (0..room).filter(|_| watched.try_put(&0).is_ok()).count();
+        let capacity = plan.max_buffered_events;
+        let accepted = (0..capacity).filter(|_| observer.try_put(&0).is_ok()).count();
         if plan.max_write_units_per_second.is_some() {
-            // A budget lets in what leaves in time, and a few batches at least.
-            assert!((room.min(4 * plan.max_batch_events)..=room).contains(&taken), "{taken}");
+            // With a budget the store accepts what it can send in time, and at least a few batches.
+            let at_least = capacity.min(4 * plan.max_batch_events);
+            assert!((at_least..=capacity).contains(&accepted), "{accepted}");
         } else {
-            assert_eq!(taken, room);
+            assert_eq!(accepted, capacity);
         }
-        let full = watched.try_put(&0);
+        let full = observer.try_put(&0);
         assert!(matches!(full, Err(PutError::Full { .. } | PutError::Throttled { .. })));
     }
-    told
+    transcript
 }
 
-/// Compares what the tickets said with what the table holds, and says both in words.
-fn judge(plan: &Plan, table: &FakeTable, store: &EventStore, puts: &mut [Put]) -> String {
+/// Compares the answers of the tickets with the table, and returns a transcript of both.
+fn compare(plan: &Plan, table: &FakeTable, store: &EventStore, puts: &mut [Put]) -> String {
     assert_eq!(table.violations(), Vec::<String>::new());
     for call in table.calls().iter().chain(&table.reads()) {
         assert!(call.in_flight <= plan.max_batches_in_flight, "too many calls at a time");
@@ -378,36 +382,39 @@ fn judge(plan: &Plan, table: &FakeTable, store: &EventStore, puts: &mut [Put]) -
     for put in puts.iter() {
         *times_put.entry(&put.key).or_default() += 1;
     }
-    let mut told = String::new();
-    for Put { key, body, again, answer, .. } in puts.iter() {
+    let mut transcript = String::new();
+    for Put { key, body, is_repeated, answer, .. } in puts.iter() {
         match answer {
             Some(Ok(stored)) => {
                 assert_eq!(stored.key.as_str(), key);
-                assert_eq!(rows.get(key), Some(body), "{key} is called stored");
-                writeln!(told, "{key} {:?} {}", stored.proof, stored.attempts).unwrap();
+                assert_eq!(rows.get(key), Some(body), "the row of {key}, which is called stored");
+                writeln!(transcript, "{key} {:?} {}", stored.proof, stored.attempts).unwrap();
             }
             Some(Err(error)) => {
                 assert_eq!(error.key().as_str(), key);
-                // Put again under its key it may be there for another ticket's sake.
+                // If the event was put more than once, another put may have stored it.
                 if error.certainty() == Certainty::NotStored && times_put[key.as_str()] == 1 {
-                    assert_eq!(rows.get(key), None, "{key} is called not stored: {error}");
+                    assert_eq!(rows.get(key), None, "the row of an event with the error {error}");
                 }
                 let is_certain = error.certainty() == Certainty::NotStored;
-                assert!(!(is_certain && *again), "what an earlier put did is not known: {error}");
-                // To find the poisonous one among 25 takes five calls beyond the first.
+                assert!(
+                    !(is_certain && *is_repeated),
+                    "an earlier put may have stored the event: {error}"
+                );
+                // To find one invalid event among 25 takes five calls after the first.
                 assert!(error.attempts() <= plan.max_attempts + 5, "{error}");
-                writeln!(told, "{error}").unwrap();
+                writeln!(transcript, "{error}").unwrap();
             }
-            None => writeln!(told, "{key} unheard").unwrap(),
+            None => writeln!(transcript, "{key} without a ticket").unwrap(),
         }
     }
     assert!(rows.keys().all(|key| times_put.contains_key(key.as_str())));
     let stats = store.stats();
     assert_eq!((stats.accepted, stats.pending), (puts.len() as u64, 0));
     for call in table.calls() {
-        writeln!(told, "{:?} {:?}", call.at, call.keys).unwrap();
+        writeln!(transcript, "{:?} {:?}", call.at, call.keys).unwrap();
     }
-    told
+    transcript
 }
 
 fn run_seed(seed: u64) -> String {
@@ -419,10 +426,10 @@ fn run_seed(seed: u64) -> String {
     runtime.block_on(simulate(seed))
 }
 
-/// A number out of the environment.
+/// A number in an environment variable.
 fn number(variable: &str) -> Option<u64> {
     let text = env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable} is to be a number, not `{text}`")))
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable} must be a number, and is `{text}`")))
 }
 
 #[test]
@@ -443,7 +450,7 @@ fn every_seed_settles_each_event_in_time_and_truthfully() {
                     }
                     if catch_unwind(AssertUnwindSafe(|| run_seed(seed))).is_err() {
                         eprintln!(
-                            "seed {seed} fails; again with: SIMULATION_SEED={seed} cargo test \
+                            "seed {seed} fails; run it again: SIMULATION_SEED={seed} cargo test \
                              --all-features --test simulation"
                         );
                         failed.lock().unwrap().push(seed);
@@ -458,11 +465,11 @@ fn every_seed_settles_each_event_in_time_and_truthfully() {
 #[test]
 fn same_seed_gives_the_same_run() {
     watchdog::start();
-    let mut told_bytes = 0;
+    let mut transcript_bytes = 0;
     for seed in 0..20 {
-        let told = run_seed(seed);
-        assert_eq!(told, run_seed(seed), "seed {seed}");
-        told_bytes += told.len();
+        let transcript = run_seed(seed);
+        assert_eq!(transcript, run_seed(seed), "seed {seed}");
+        transcript_bytes += transcript.len();
     }
-    assert!(told_bytes > 100_000, "hardly anything happened");
+    assert!(transcript_bytes > 100_000, "the simulations did too little");
 }

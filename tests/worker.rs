@@ -1,5 +1,5 @@
-//! The store's worker, on virtual time and with a fake writer: what it sends, when, and what it
-//! says.
+//! The worker of the store, on a paused clock and with a fake writer: what it sends and when, and how
+//! it settles tickets.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod support;
@@ -25,13 +25,13 @@ use tokio::time::{Instant, timeout};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A backoff without luck: each wait is this long.
+/// A backoff without randomness: each wait is this long.
 fn constant_backoff(milliseconds: u64) -> Backoff {
     let wait = Duration::from_millis(milliseconds);
     Backoff { floor: wait, base: wait, ceiling: wait }
 }
 
-/// A passing failure that stored nothing.
+/// A transient failure that stored nothing.
 fn not_applied() -> Reply {
     Reply::Fail(FailureClass::Transient, Certainty::NotStored)
 }
@@ -50,7 +50,7 @@ async fn failure(ticket: PutTicket) -> WriteError {
     ticket.await.unwrap_err()
 }
 
-/// Milliseconds of virtual time that `future` takes.
+/// Awaits `future`, and returns its output and the milliseconds it took on the paused clock.
 async fn took<T>(future: impl Future<Output = T>) -> (T, u128) {
     let start = clock::now();
     let output = future.await;
@@ -91,7 +91,7 @@ async fn batches_under_load_are_full_and_fill_the_limit() {
     assert!(answers.iter().all(Result::is_ok));
     assert_eq!(writer.sizes(), [25; 40]);
     assert_eq!(writer.calls().iter().map(|call| call.in_flight).max(), Some(4));
-    // 40 batches, 4 at a time, 10 ms each.
+    // 40 batches of 10 ms each, 4 in flight at a time.
     assert_eq!(milliseconds, 100);
     assert!((store.stats().fill_ratio - 1.0).abs() < f64::EPSILON);
     assert_eq!(writer.violations(), Vec::<String>::new());
@@ -178,7 +178,7 @@ async fn retries_back_off_exponentially() {
     for (attempt, pair) in (1_u32..).zip(calls.windows(2)) {
         let wait = pair[1].at - pair[0].at;
         let longest = SECOND.min(base * 2_u32.pow(attempt - 1));
-        // The timer is good to a millisecond.
+        // The timer has a resolution of a millisecond.
         let longest = longest + Duration::from_millis(1);
         assert!(floor <= wait && wait <= longest, "wait {attempt} is {wait:?} of {longest:?}");
     }
@@ -267,22 +267,22 @@ async fn failure_that_a_retry_would_repeat_settles_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn poison_event_is_found_and_its_neighbours_are_stored() {
-    for culprit in 0..25 {
+    for invalid in 0..25 {
         let writer = FakeTable::new();
         let store = writer.store_builder().start().await.unwrap();
-        writer.poison(format!("{{\"number\":{culprit}}}"));
+        writer.poison(format!("{{\"number\":{invalid}}}"));
         let tickets = put_many(&store, 25).await;
         for (place, answer) in join_all(tickets).await.into_iter().enumerate() {
-            if place == culprit {
+            if place == invalid {
                 let error = answer.unwrap_err();
                 assert_eq!(error.reason(), FailureReason::NotRetryable);
                 assert_eq!(error.certainty(), Certainty::NotStored);
-                assert_eq!(error.event().unwrap().body(), format!("{{\"number\":{culprit}}}"));
+                assert_eq!(error.event().unwrap().body(), format!("{{\"number\":{invalid}}}"));
             } else {
                 assert!(answer.is_ok(), "event {place}: {answer:?}");
             }
         }
-        // The whole, and two halves for each of the five steps that part 25.
+        // The whole batch, and two halves in each of the five steps that split 25 events.
         assert!(writer.calls().len() <= 11, "{} calls", writer.calls().len());
     }
 }
@@ -291,8 +291,8 @@ async fn poison_event_is_found_and_its_neighbours_are_stored() {
 async fn several_poison_events_cost_a_few_calls_each() {
     let writer = FakeTable::new();
     let store = writer.store_builder().start().await.unwrap();
-    for culprit in [3, 11, 12, 24, 30] {
-        writer.poison(format!("{{\"number\":{culprit}}}"));
+    for invalid in [3, 11, 12, 24, 30] {
+        writer.poison(format!("{{\"number\":{invalid}}}"));
     }
     let tickets = put_many(&store, 50).await;
     let answers = join_all(tickets).await;
@@ -319,7 +319,7 @@ async fn fatal_error_fails_every_waiting_ticket_at_once() {
         assert_eq!(error.last_cause().unwrap().class(), FailureClass::Fatal);
         assert_eq!(error.certainty(), Certainty::NotStored);
     }
-    // It is for the next event to find out whether that has changed.
+    // A later event is tried again.
     assert!(store.put(&1).await.unwrap().await.is_ok());
 }
 
@@ -443,9 +443,9 @@ async fn earliest_close_deadline_counts() {
 async fn failure_without_a_ticket_is_in_the_close_report() {
     let writer = FakeTable::always(Reply::Fail(FailureClass::Fatal, Certainty::NotStored));
     let store = writer.store_builder().max_buffered_events(30).start().await.unwrap();
-    let heard = store.put(&"heard").await.unwrap();
-    drop(store.put(&"unheard").await.unwrap());
-    assert!(heard.await.is_err());
+    let awaited = store.put(&"awaited").await.unwrap();
+    drop(store.put(&"dropped").await.unwrap());
+    assert!(awaited.await.is_err());
     for number in 0..30 {
         drop(store.put(&number).await.unwrap());
     }
@@ -455,7 +455,7 @@ async fn failure_without_a_ticket_is_in_the_close_report() {
     assert_eq!(report.failed, 32);
     assert_eq!(report.not_stored.len(), 30);
     assert_eq!(report.not_listed, 1);
-    assert_eq!(report.not_stored[0].event().unwrap().body(), r#""unheard""#);
+    assert_eq!(report.not_stored[0].event().unwrap().body(), r#""dropped""#);
 }
 
 #[tokio::test(start_paused = true)]
@@ -502,8 +502,8 @@ async fn full_buffer_refuses_try_put_and_makes_put_wait() {
     assert!(matches!(refused, PutError::Full { .. }), "{refused}");
     assert_eq!(store.stats().accepted, 2);
 
-    // The waiting put sends the others at once, but for the moment in which another could have come:
-    // nobody sits out a linger of half a minute.
+    // The waiting put makes the store flush the buffered events after a millisecond, instead of after
+    // their linger of half a minute.
     let (third, milliseconds) = took(store.put(&3)).await;
     assert_eq!(milliseconds, 11);
     assert!(join_all(tickets).await.iter().all(Result::is_ok));
@@ -528,8 +528,8 @@ async fn buffer_is_bounded_by_bytes() {
 async fn small_events_count_with_the_memory_they_take() {
     let writer = FakeTable::always(Reply::Hang);
     let store = writer.store_builder().max_buffered_bytes(409_600).start().await.unwrap();
-    let taken = (0..10_000).take_while(|number| store.try_put(number).is_ok()).count();
-    assert!((900..1_300).contains(&taken), "{taken} events of some 350 bytes");
+    let accepted = (0..10_000).take_while(|number| store.try_put(number).is_ok()).count();
+    assert!((900..1_300).contains(&accepted), "{accepted} events of some 350 bytes");
 }
 
 #[tokio::test(start_paused = true)]
@@ -563,14 +563,14 @@ async fn settled_event_releases_exactly_its_bytes() {
         let event = Event::new(short_key, "[\"put before\"]").unwrap();
         let _stored = store.put_event(event).await.unwrap();
         store.flush().await.unwrap();
-        // This one takes all room there is, and leaves none.
+        // This event takes all bytes of the buffer.
         let large = store.try_put(&larger_than_the_buffer()).unwrap();
         assert!(matches!(store.try_put(&1), Err(PutError::Full { .. })), "round {round}");
         large.await.unwrap();
     }
 }
 
-/// Each quote of it takes four bytes in a request.
+/// A text in which each quote takes four bytes in a request.
 fn larger_than_the_buffer() -> String {
     "\"".repeat(200_000)
 }
@@ -606,7 +606,7 @@ async fn invalid_input_is_refused_and_takes_no_permits() {
     assert_eq!(store.stats().accepted, 0);
     assert!(store.try_put(&1).is_ok());
 
-    // Nor does it wait for room.
+    // Such input is refused without waiting for permits.
     let refused = store.put(&too_large).now_or_never();
     assert!(matches!(refused, Some(Err(PutError::TooLarge(_)))));
     let text = format!("\"{too_large}\"");
@@ -708,7 +708,7 @@ fn put_from_threads(store: &EventStore) -> Vec<std::thread::JoinHandle<Vec<PutTi
     (0..6).map(|_| std::thread::spawn(put_until_refused(store.clone()))).collect()
 }
 
-/// How often to try what goes wrong once in a few thousand times on a bad day.
+/// Repetitions of a race that fails at most once in some thousand tries.
 const RACES: usize = 300;
 
 #[test]
@@ -722,7 +722,7 @@ fn runtime_shutdown_during_puts_settles_every_ticket() {
         runtime.shutdown_background();
         for thread in threads {
             for ticket in thread.join().unwrap() {
-                // Blocks until there is an answer; the watchdog sees to it that it is not for ever.
+                // Blocks until the ticket settles. The watchdog ends a test that blocks for ever.
                 let _ = futures::executor::block_on(ticket);
             }
         }
@@ -830,7 +830,7 @@ async fn full_buffer_is_sent_at_once_beside_a_hanging_call() {
     let store = builder.attempt_timeout(SECOND * 100).event_deadline(SECOND * 60);
     let store = store.read_back(false).start().await.unwrap();
     let (tickets, took) = took(put_many(&store, 40)).await;
-    // 25 hang, five wait for company; the next put has no room until those five are stored.
+    // A call with 25 events hangs and five events linger. The next put waits until these five are stored.
     assert!(took < 10, "{took} ms, of a linger of 20 s");
     assert_eq!(writer.sizes(), [25, 5, 5]);
     drop(tickets);
@@ -890,12 +890,12 @@ async fn puts_polled_together_take_keys_in_call_order() {
     assert!(keys.is_sorted());
 }
 
-/// Panics where a ticket's answer is announced.
-struct Startled;
+/// Panics when the task that polls a ticket is woken.
+struct PanickingWaker;
 
-impl ArcWake for Startled {
+impl ArcWake for PanickingWaker {
     fn wake_by_ref(_: &Arc<Self>) {
-        panic!("as the test wants it");
+        panic!("the waker panics, as the test expects");
     }
 }
 
@@ -904,36 +904,36 @@ async fn panicking_waker_takes_no_answer_from_the_others() {
     let table = FakeTable::new();
     let store = table.store_builder().start().await.unwrap();
     let mut tickets = put_many(&store, 3).await;
-    let mut startled = tickets.remove(0);
-    let waker = waker(Arc::new(Startled));
-    assert!(startled.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
+    let mut polled = tickets.remove(0);
+    let waker = waker(Arc::new(PanickingWaker));
+    assert!(polled.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
     for ticket in tickets {
         assert_eq!(ticket.await.unwrap().proof, Proof::Acknowledged);
     }
-    assert!(startled.await.is_ok());
+    assert!(polled.await.is_ok());
     let stats = store.stats();
     assert_eq!((stats.stored, stats.failed, stats.pending), (3, 0, 0));
     assert_eq!(table.rows().len(), 3);
 }
 
-// Refused as every event would be.
+// Refusals of every event.
 
 fn refused() -> Reply {
     Reply::Fail(FailureClass::Refused, Certainty::NotStored)
 }
 
-/// A table whose calls fail by their number and by the time since its start.
+/// A table whose calls fail depending on their number and on the table's age.
 #[derive(Clone)]
-struct Moody {
+struct FailingTable {
     table: FakeTable,
     start: Instant,
     calls: Arc<AtomicUsize>,
-    failing: fn(usize, Duration) -> Option<FailureClass>,
+    failure: fn(usize, Duration) -> Option<FailureClass>,
 }
 
-impl Moody {
-    fn new(failing: fn(usize, Duration) -> Option<FailureClass>) -> Self {
-        Self { table: FakeTable::new(), start: clock::now(), calls: Arc::default(), failing }
+impl FailingTable {
+    fn new(failure: fn(usize, Duration) -> Option<FailureClass>) -> Self {
+        Self { table: FakeTable::new(), start: clock::now(), calls: Arc::default(), failure }
     }
 
     async fn store(&self) -> EventStore {
@@ -941,7 +941,7 @@ impl Moody {
     }
 }
 
-impl BatchWriter for Moody {
+impl BatchWriter for FailingTable {
     fn write_batch<'a>(
         &'a self,
         events: &'a [Event],
@@ -949,7 +949,7 @@ impl BatchWriter for Moody {
         async move {
             let number = self.calls.fetch_add(1, Ordering::Relaxed);
             wait_milliseconds(5).await;
-            if let Some(class) = (self.failing)(number, clock::now() - self.start) {
+            if let Some(class) = (self.failure)(number, clock::now() - self.start) {
                 let failure = BatchError::new(class, Certainty::NotStored, "as scripted");
                 return Err(failure.with_code("ScriptedException"));
             }
@@ -959,18 +959,18 @@ impl BatchWriter for Moody {
     }
 }
 
-/// Of the servers nine in ten do not know the caller yet. They learn it in three seconds.
+/// For three seconds nine in ten servers do not know the caller yet.
 #[tokio::test(start_paused = true)]
 async fn new_role_refused_by_some_servers_loses_no_event() {
-    let role = Moody::new(|number, age| {
+    let role = FailingTable::new(|number, age| {
         (age < SECOND * 3 && number % 10 != 9).then_some(FailureClass::Refused)
     });
     let store = role.store().await;
     let answers = join_all(put_many(&store, 5_000).await).await;
     let lost = answers.iter().filter(|answer| answer.is_err()).count();
     assert_eq!((lost, role.table.rows().len()), (0, 5_000));
-    assert!(clock::now() >= role.start + SECOND * 3, "no call was refused for long");
-    // 200 of them store the events.
+    assert!(clock::now() >= role.start + SECOND * 3, "the refusals ended too early");
+    // 200 of the calls store the events.
     let calls = role.calls.load(Ordering::Relaxed);
     assert!(calls < 1_500, "{calls} calls");
 }
@@ -1008,19 +1008,19 @@ async fn refused_store_sends_one_call_at_a_time() {
     let took = clock::now() - began;
     assert!((SECOND * 5..SECOND * 7).contains(&took), "{took:?}");
     let first = Duration::from_millis(20);
-    let asking: Vec<_> = writer.calls().into_iter().filter(|call| call.at > first).collect();
-    assert!(asking.len() < 30 && asking.iter().all(|call| call.in_flight == 1), "{asking:?}");
+    let later: Vec<_> = writer.calls().into_iter().filter(|call| call.at > first).collect();
+    assert!(later.len() < 30 && later.iter().all(|call| call.in_flight == 1), "{later:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn lone_refusal_hours_after_a_final_one_fails_no_event() {
-    let writer = Moody::new(|_, age| {
+    let writer = FailingTable::new(|_, age| {
         let moment = SECOND * 7_200..SECOND * 7_200 + Duration::from_millis(20);
         (age < SECOND * 60 || moment.contains(&age)).then_some(FailureClass::Refused)
     });
     let store = writer.store().await;
     failure(put_many(&store, 1).await.remove(0)).await;
-    // Events that follow at once are told at once.
+    // An event that follows soon fails after one attempt.
     let (error, milliseconds) = took(failure(put_many(&store, 1).await.remove(0))).await;
     assert_eq!((error.attempts(), milliseconds), (1, 10));
 
@@ -1030,8 +1030,9 @@ async fn lone_refusal_hours_after_a_final_one_fails_no_event() {
     assert!(answers.iter().any(|answer| answer.as_ref().unwrap().attempts > 1));
 }
 
-/// Refused at first and after six seconds, each time for a moment. In between the calls fail with this.
-fn refused_twice(between: FailureClass) -> Moody {
+/// Refuses calls for 100 ms at the start and for 300 ms after six seconds. In between they fail with
+/// `between`.
+fn refused_twice(between: FailureClass) -> FailingTable {
     fn refused_or(between: FailureClass, age: Duration) -> Option<FailureClass> {
         match age.as_millis() {
             0..100 | 6_000..6_300 => Some(FailureClass::Refused),
@@ -1039,7 +1040,7 @@ fn refused_twice(between: FailureClass) -> Moody {
             _ => None,
         }
     }
-    Moody::new(match between {
+    FailingTable::new(match between {
         FailureClass::Throttled => |_, age| refused_or(FailureClass::Throttled, age),
         _ => |_, age| refused_or(FailureClass::Transient, age),
     })
@@ -1057,7 +1058,7 @@ async fn refusal_after_other_failures_starts_its_timeout_anew() {
 
 #[tokio::test(start_paused = true)]
 async fn throttled_call_among_refusals_restarts_their_timeout() {
-    let writer = Moody::new(|_, age| match age.as_secs() {
+    let writer = FailingTable::new(|_, age| match age.as_secs() {
         4 => Some(FailureClass::Throttled),
         0..8 => Some(FailureClass::Refused),
         _ => None,
