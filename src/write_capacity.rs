@@ -1,14 +1,14 @@
-//! How much a table takes: token buckets as DynamoDB keeps them, for tables that stand in for it.
+//! The write capacity of local and fake tables: token buckets by DynamoDB's rules.
 //!
-//! The rules, from the developer guide's pages on
+//! The rules come from the developer guide's pages on
 //! [capacity](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/provisioned-capacity-mode.html),
 //! [burst and adaptive capacity](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/burst-adaptive-capacity.html),
 //! [on-demand](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/on-demand-capacity-mode.html)
 //! and [throttling](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/throttling-diagnosing-workflow.html):
 //!
-//! - a table gains its units at a constant rate and keeps up to 300 s of what is not used;
-//! - a partition gives 1,000 write units a second, and items spread over partitions by a hash of their keys;
-//! - an item goes through while anything is left in each of its buckets, which it may take below zero;
+//! - a table gains units at a constant rate, and keeps unused units of up to 300 s;
+//! - a partition gives 1,000 write units a second, and a hash of its key assigns an item to a partition;
+//! - an item is accepted while each of its buckets holds more than zero units; it may take them below zero;
 //! - a new on-demand table takes 4,000 units a second, and later twice its previous peak.
 
 use std::collections::VecDeque;
@@ -18,25 +18,25 @@ use std::time::Duration;
 /// Write units that one partition gives a second.
 const PARTITION_UNITS: f64 = 1_000.0;
 
-/// How long a table keeps units that are not used.
+/// The longest time for which a table keeps unused units.
 const LONGEST_BURST: Duration = Duration::from_secs(300);
 
 /// Write units a second of a new on-demand table.
-const NEW_ON_DEMAND: f64 = 4_000.0;
+const NEW_ON_DEMAND_UNITS: f64 = 4_000.0;
 
-/// How long an on-demand table takes to count a new peak as its previous one.
+/// The time until a new peak of an on-demand table counts as its previous peak.
 const PEAK_PERIOD: Duration = Duration::from_secs(30 * 60);
 
-/// How much a table takes, and how fast it answers. Times count from the table's beginning.
+/// The write capacity of a table, and its latency. All times count from the start of the table.
 ///
 /// ```
 /// use std::time::Duration;
 ///
 /// use dynamodb_eventstore::WriteCapacity;
 ///
-/// // 4,000 write units a second on four partitions; a second's worth may be saved up.
+/// // 4,000 write units a second on four partitions, with unused units kept for a second.
 /// let capacity = WriteCapacity::provisioned(4_000).burst(Duration::from_secs(1));
-/// // After a minute half of it.
+/// // Half of it after a minute.
 /// let capacity = capacity.changed_to(2_000, Duration::from_secs(60));
 /// # let _ = capacity;
 /// ```
@@ -49,15 +49,15 @@ pub struct WriteCapacity {
     saved: Duration,
     changes: Vec<(Duration, f64)>,
     busy: Option<BusyPartition>,
-    most_on_demand: Option<f64>,
+    max_on_demand: Option<f64>,
     account: Option<f64>,
     latency: Duration,
     latency_at_limit: Duration,
 }
 
 impl WriteCapacity {
-    /// So many write units a second; on as many partitions as that takes, with 300 s of unused units kept for
-    /// later, and none saved up at the beginning.
+    /// A provisioned table with this many write units a second. It has as many partitions as these units
+    /// need, keeps unused units of 300 s, and starts with none.
     #[must_use]
     pub fn provisioned(write_units_per_second: u32) -> Self {
         Self {
@@ -68,43 +68,43 @@ impl WriteCapacity {
             saved: Duration::ZERO,
             changes: Vec::new(),
             busy: None,
-            most_on_demand: None,
+            max_on_demand: None,
             account: None,
             latency: Duration::ZERO,
             latency_at_limit: Duration::ZERO,
         }
     }
 
-    /// What an on-demand table takes: 4,000 write units a second, or twice the peak that it has had before. A
-    /// peak counts when half an hour has passed.
+    /// An on-demand table: 4,000 write units a second, or twice its previous peak if that is more. A new
+    /// peak counts after half an hour.
     #[must_use]
     pub fn on_demand(previous_peak: u32) -> Self {
-        let units = NEW_ON_DEMAND.max(2.0 * f64::from(previous_peak));
+        let units = NEW_ON_DEMAND_UNITS.max(2.0 * f64::from(previous_peak));
         Self { units, is_on_demand: true, ..Self::provisioned(0) }
     }
 
-    /// On so many partitions, of 1,000 units a second each. 1 or more.
+    /// Sets the number of partitions, with 1,000 units a second each. At least 1.
     #[must_use]
     pub fn partitions(mut self, partitions: usize) -> Self {
         self.partitions = Some(partitions.max(1));
         self
     }
 
-    /// Keeps units that are not used for so long, at most 300 s.
+    /// Sets how long unused units are kept, at most 300 s.
     #[must_use]
     pub fn burst(mut self, burst: Duration) -> Self {
         self.burst = burst.min(LONGEST_BURST);
         self
     }
 
-    /// Begins with the units of so long a time saved up.
+    /// Starts with the unused units of this time.
     #[must_use]
     pub fn saved(mut self, saved: Duration) -> Self {
         self.saved = saved;
         self
     }
 
-    /// Takes so many units a second from `at` on.
+    /// Changes the units a second at the time `at`.
     #[must_use]
     pub fn changed_to(mut self, write_units_per_second: u32, at: Duration) -> Self {
         self.changes.push((at, write_units_per_second.into()));
@@ -112,7 +112,7 @@ impl WriteCapacity {
         self
     }
 
-    /// One of the partitions is kept busy by others, and gives only so many units a second from `from` until
+    /// Other writers use one of the partitions: it gives only this many units a second from `from` until
     /// `until`.
     #[must_use]
     pub fn busy_partition(
@@ -126,35 +126,35 @@ impl WriteCapacity {
         self
     }
 
-    /// The ceiling that an on-demand table was given.
+    /// Sets the maximum throughput of an on-demand table.
     #[must_use]
     pub fn max_on_demand(mut self, write_units_per_second: u32) -> Self {
-        self.most_on_demand = Some(write_units_per_second.into());
+        self.max_on_demand = Some(write_units_per_second.into());
         self
     }
 
-    /// The account's quota for one table.
+    /// Sets the account's quota for one table.
     #[must_use]
     pub fn account_limit(mut self, write_units_per_second: u32) -> Self {
         self.account = Some(write_units_per_second.into());
         self
     }
 
-    /// Answers after so long.
+    /// Sets the time until an answer.
     #[must_use]
     pub fn latency(mut self, latency: Duration) -> Self {
         (self.latency, self.latency_at_limit) = (latency, latency);
         self
     }
 
-    /// Answers after so long when the table is used up, and faster the less it is.
+    /// Sets the time until an answer when the capacity is fully used. With less use it is shorter.
     #[must_use]
     pub fn latency_at_limit(mut self, latency: Duration) -> Self {
         self.latency_at_limit = latency;
         self
     }
 
-    /// How long a call to a table takes that is not used.
+    /// The latency of an idle table.
     #[cfg(feature = "local")]
     pub(crate) fn least_latency(&self) -> Duration {
         self.latency
@@ -170,14 +170,14 @@ impl WriteCapacity {
         self.changes.iter().map(|(at, _)| *at).chain(busy).filter(|at| *at > after).min()
     }
 
-    /// Units a second that the partition at this place gives.
-    fn partition_units_at(&self, place: usize, now: Duration) -> f64 {
-        let busy = self.busy.filter(|busy| place == 0 && (busy.from..busy.until).contains(&now));
+    /// Units a second of the partition with this index.
+    fn partition_units_at(&self, index: usize, now: Duration) -> f64 {
+        let busy = self.busy.filter(|busy| index == 0 && (busy.from..busy.until).contains(&now));
         busy.map_or(PARTITION_UNITS, |busy| busy.units)
     }
 }
 
-/// A partition that others use as well, for some time.
+/// A partition that other writers use for some time.
 #[derive(Debug, Clone, Copy)]
 struct BusyPartition {
     units: f64,
@@ -195,7 +195,7 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// The exception that a call gets of which all was refused, and the reason in it.
+    /// The exception of a call whose items are all refused, and the reason in it.
     pub(crate) fn exception(self) -> (&'static str, &'static str) {
         const PROVISIONED: &str = "ProvisionedThroughputExceededException";
         const THROTTLING: &str = "ThrottlingException";
@@ -208,7 +208,7 @@ impl Refusal {
     }
 }
 
-/// A table's buckets at some moment.
+/// The token buckets of a table.
 #[derive(Debug)]
 pub(crate) struct Buckets {
     capacity: WriteCapacity,
@@ -216,7 +216,7 @@ pub(crate) struct Buckets {
     table: Bucket,
     account: Bucket,
     partitions: Vec<Bucket>,
-    /// Units accepted in each second that has been, the current one last.
+    /// Units accepted in each second with a write, the latest last.
     seconds: VecDeque<(u64, f64)>,
     peak: f64,
     peak_counts_from: Duration,
@@ -228,10 +228,10 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn fill(&mut self, rate: f64, passed: Duration, burst: Duration) {
-        // Even without a burst there is the second that the units are counted in.
-        let most = rate * burst.as_secs_f64().max(1.0);
-        self.units = (self.units + rate * passed.as_secs_f64()).min(most);
+    fn fill(&mut self, rate: f64, elapsed: Duration, burst: Duration) {
+        // Without a burst the bucket still holds the units of one second.
+        let capacity = rate * burst.as_secs_f64().max(1.0);
+        self.units = (self.units + rate * elapsed.as_secs_f64()).min(capacity);
     }
 }
 
@@ -254,25 +254,25 @@ impl Buckets {
         }
     }
 
-    /// Takes an item of so many units under `key`, or says why not. `now` does not go back.
+    /// Takes the units of an item under `key`, or returns the refusal. `now` must not decrease.
     pub(crate) fn admit(&mut self, key: &str, units: u64, now: Duration) -> Result<(), Refusal> {
         self.fill(now);
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
-        let place = hasher.finish() as usize % self.partitions.len().max(1);
+        let index = hasher.finish() as usize % self.partitions.len().max(1);
         let is_on_demand = self.capacity.is_on_demand;
         if self.capacity.account.is_some() && self.account.units <= 0.0 {
             return Err(Refusal::Account);
         }
         if self.table.units <= 0.0 {
-            return Err(match (is_on_demand, self.capacity.most_on_demand) {
+            return Err(match (is_on_demand, self.capacity.max_on_demand) {
                 (false, _) => Refusal::Provisioned,
-                (true, Some(most)) if self.rate(now) >= most => Refusal::MaxOnDemand,
-                // An on-demand table has no rate of its own: what is short is in its partitions.
+                (true, Some(maximum)) if self.rate(now) >= maximum => Refusal::MaxOnDemand,
+                // Without a maximum only the partitions of an on-demand table limit its rate.
                 (true, _) => Refusal::KeyRange,
             });
         }
-        let Some(partition) = self.partitions.get_mut(place) else { return Ok(()) };
+        let Some(partition) = self.partitions.get_mut(index) else { return Ok(()) };
         if partition.units <= 0.0 {
             return Err(Refusal::KeyRange);
         }
@@ -284,7 +284,7 @@ impl Buckets {
         Ok(())
     }
 
-    /// How long a call takes that is answered about now.
+    /// The latency of a call at `now`.
     pub(crate) fn latency(&self, now: Duration) -> Duration {
         let second = now.as_secs();
         let last = second.saturating_sub(1);
@@ -300,20 +300,20 @@ impl Buckets {
         if !self.capacity.is_on_demand {
             return units;
         }
-        units.max(2.0 * self.peak).min(self.capacity.most_on_demand.unwrap_or(f64::MAX))
+        units.max(2.0 * self.peak).min(self.capacity.max_on_demand.unwrap_or(f64::MAX))
     }
 
     fn fill(&mut self, now: Duration) {
         while self.filled_at < now {
             let until = self.capacity.next_change(self.filled_at).map_or(now, |at| at.min(now));
-            let passed = until.saturating_sub(self.filled_at);
+            let elapsed = until.saturating_sub(self.filled_at);
             let burst = self.capacity.burst;
             let rate = self.rate(self.filled_at);
-            self.table.fill(rate, passed, burst);
-            self.account.fill(self.capacity.account.unwrap_or_default(), passed, Duration::ZERO);
-            for (place, partition) in self.partitions.iter_mut().enumerate() {
-                let rate = self.capacity.partition_units_at(place, self.filled_at);
-                partition.fill(rate, passed, burst);
+            self.table.fill(rate, elapsed, burst);
+            self.account.fill(self.capacity.account.unwrap_or_default(), elapsed, Duration::ZERO);
+            for (index, partition) in self.partitions.iter_mut().enumerate() {
+                let rate = self.capacity.partition_units_at(index, self.filled_at);
+                partition.fill(rate, elapsed, burst);
             }
             self.filled_at = until;
         }

@@ -1,16 +1,17 @@
-//! Which requests are let in: those of programs on this machine, and no web page's.
+//! Access control: requests of programs on this machine are accepted, those of web pages are not.
 //!
-//! A page in a browser on this machine reaches loopback as well. A script of another site sends an
-//! `Origin` with every request that could write or whose answer it could read. A page whose own name
-//! was made to resolve to 127.0.0.1 (DNS rebinding) is of the same origin and may read without one,
-//! but its requests carry that name as their `Host`. No AWS client sends either.
+//! A web page in a browser on this machine can reach loopback as well. A script of another site sends an
+//! `Origin` header with every request that could write or whose response it could read. A page whose
+//! name resolves to 127.0.0.1 (DNS rebinding) has the same origin and may read without that header, but
+//! its requests have that name in their `Host` header. An AWS client sends no `Origin`, and a loopback
+//! name as its `Host`.
 
 use std::net::IpAddr;
 
 use hyper::header::{HOST, ORIGIN};
 use hyper::{HeaderMap, Uri};
 
-/// Lets a request in, or says why not.
+/// Accepts a request. An error is the reason for its refusal.
 pub(super) fn check(uri: &Uri, headers: &HeaderMap) -> Result<(), String> {
     if let Some(origin) = headers.get(ORIGIN) {
         return Err(format!(
@@ -30,7 +31,7 @@ pub(super) fn check(uri: &Uri, headers: &HeaderMap) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether `host`, with or without a port, is a name that no other machine can be reached by.
+/// Whether `host`, with or without a port, is a name of this machine alone.
 fn is_loopback(host: &str) -> bool {
     let Ok(parsed) = host.parse::<Uri>() else {
         return false;

@@ -1,8 +1,9 @@
 //! `BatchWriteItem` in one transaction.
 //!
-//! The engine writes each item of a batch in a transaction of its own, and syncs the file for each.
-//! Its import writes many in one, all or none, but leaves some checks out. So a batch goes by the import
-//! if it passes those, and by the engine's own `BatchWriteItem` otherwise, which words the refusal.
+//! The engine's own `BatchWriteItem` writes each item in a transaction of its own, and syncs the file for
+//! each. Its import writes many items in one transaction, but omits some checks. So a batch that passes
+//! these checks here is imported. Every other batch goes to the engine's `BatchWriteItem`, which returns
+//! the proper error.
 
 use std::collections::{HashMap, HashSet};
 
@@ -21,8 +22,8 @@ use super::json::{parse, serialise};
 use super::limits::Limits;
 use crate::event::MAX_BATCH_EVENTS;
 
-/// Answers one call. What it acknowledges is on disk; what the tables have no capacity for comes back unprocessed, and
-/// is refused as a whole where it is all there is.
+/// Answers one call. Acknowledged items are on disk. Items beyond the capacity of their table are
+/// unprocessed; if that is all of them, the call fails.
 pub(super) fn batch_write_item(
     database: &Database,
     limits: Option<&Limits>,
@@ -40,14 +41,15 @@ pub(super) fn batch_write_item(
     Ok(serialise(&response)?)
 }
 
-/// Takes out of the request what there is no capacity for, by table. Fails where nothing is left.
+/// Removes the writes beyond the capacity from the request, and returns them by table. Fails if no write
+/// is left.
 fn take_throttled(
     request: &mut BatchWriteItemRequest,
     limits: &Limits,
 ) -> Result<HashMap<String, Vec<Value>>, Failure> {
     let mut throttled: HashMap<String, Vec<Value>> = HashMap::new();
     if request.request_items.values().map(Vec::len).sum::<usize>() > MAX_BATCH_EVENTS {
-        // The engine's to refuse.
+        // The engine refuses such a request.
         return Ok(throttled);
     }
     let mut last = None;
@@ -60,7 +62,7 @@ fn take_throttled(
                 WriteRequest { delete_request: Some(DeleteRequest { key }), .. } => {
                     (key, json!({ "DeleteRequest": { "Key": key } }))
                 }
-                // The engine's to refuse.
+                // The engine refuses such a write.
                 _ => return true,
             };
             let Err(refusal) = limits.admit(table, item) else { return true };
@@ -76,7 +78,7 @@ fn take_throttled(
     }
 }
 
-/// Writes all of a batch.
+/// Writes the whole batch.
 fn write(
     database: &Database,
     request: BatchWriteItemRequest,
@@ -90,15 +92,15 @@ fn write(
     }
 }
 
-/// Puts into one table that has a hash key of type String, and no index and no stream that would follow
-/// from its items.
+/// Puts into one table that has a hash key of type String, and neither an index nor a stream that a write
+/// would have to update.
 struct PlainPuts {
     table: String,
     items: Vec<Item>,
 }
 
 impl PlainPuts {
-    /// Takes a batch apart, or hands it back as it was.
+    /// Converts a batch. The inner error is the unchanged request, if it is not one of plain puts.
     fn find(
         database: &Database,
         mut request: BatchWriteItemRequest,
@@ -107,21 +109,22 @@ impl PlainPuts {
         let (Some((table, writes)), None) = (tables.next(), tables.next()) else {
             return Ok(Err(request));
         };
-        let nothing_is_asked_back = request.return_consumed_capacity.is_none()
+        let wants_no_report = request.return_consumed_capacity.is_none()
             && request.return_item_collection_metrics.is_none();
         let metadata = database.get_table_metadata(table)?;
         let key = metadata.as_ref().and_then(plain_key);
-        if !nothing_is_asked_back || !key.is_some_and(|key| are_plain(writes, &key)) {
+        if !wants_no_report || !key.is_some_and(|key| are_plain(writes, &key)) {
             return Ok(Err(request));
         }
-        let taken = request.request_items.drain().next();
-        let (table, writes) = taken.unwrap_or_default();
+        let only_table = request.request_items.drain().next();
+        let (table, writes) = only_table.unwrap_or_default();
         let puts = writes.into_iter().filter_map(|write| write.put_request);
         Ok(Ok(Self { table, items: puts.map(|put| put.item).collect() }))
     }
 }
 
-/// Name of the key of a table that has one of type String, and no index and no stream.
+/// The name of a table's key, if it is a hash key of type String alone and the table has neither an index
+/// nor a stream.
 fn plain_key(table: &TableMetadata) -> Option<String> {
     let derived = [&table.gsi_definitions, &table.lsi_definitions, &table.vector_index_definitions];
     if table.stream_enabled || derived.iter().any(|definitions| definitions.is_some()) {
@@ -140,8 +143,8 @@ fn plain_key(table: &TableMetadata) -> Option<String> {
     is_text.then(|| key.clone())
 }
 
-/// Whether these are puts of items that the import, which looks at their keys and values itself, checks
-/// as `BatchWriteItem` does: each with a name for every attribute, none too large, and no key twice.
+/// Whether the writes are puts that pass the checks which the import omits: at most 25, no attribute
+/// without a name, no item too large, and no duplicate key. The import checks keys and values itself.
 fn are_plain(writes: &[WriteRequest], key: &str) -> bool {
     let mut keys = HashSet::with_capacity(writes.len());
     (1..=MAX_BATCH_EVENTS).contains(&writes.len())

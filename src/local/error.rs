@@ -1,29 +1,29 @@
-//! Why a local table did not start, or did not stop well.
+//! The errors of a local table.
 
 use std::io;
 use std::net::SocketAddr;
 
 use crate::dynamodb::table::TableError;
 
-/// Why a local table did not start, or did not stop well.
+/// Why a local table did not start, or stopped with an error.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LocalError {
-    /// The file could not be opened as a database, or holds another program's.
+    /// The file could not be opened as a database, or belongs to another program.
     #[error("cannot open `{path}` as a local table: {cause}")]
     Open {
         /// The file, or `:memory:`.
         path: String,
-        /// What is wrong with it.
+        /// The reason.
         cause: String,
     },
 
-    /// The port could not be listened on. No file was made.
+    /// The port could not be listened on. No file was created.
     #[error("cannot listen on {address}: {cause}; name another port, or 0 for any that is free")]
     Listen {
         /// The loopback address and port.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the operating system.
         #[source]
         cause: io::Error,
     },
@@ -32,11 +32,11 @@ pub enum LocalError {
     #[error("cannot start the local table's thread: {0}")]
     Thread(#[source] io::Error),
 
-    /// The engine ended before it was asked to.
+    /// The engine ended without being stopped.
     #[error("the local table stopped: {0}")]
     Stopped(String),
 
-    /// The table in the file is not one for events.
+    /// The table in the file is not a table for events.
     #[error(transparent)]
     Table(#[from] TableError),
 }

@@ -1,4 +1,4 @@
-//! Why an operation is not answered with a result.
+//! Why an operation fails.
 
 use dynoxide::DynoxideError;
 use hyper::StatusCode;
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::write_capacity::Refusal;
 
-/// What the engine refused, or the table's limit.
+/// An error of the engine, or a write beyond the table's capacity.
 #[derive(Debug)]
 pub(super) enum Failure {
     Engine(DynoxideError),
@@ -36,7 +36,8 @@ impl Failure {
     }
 }
 
-/// The answer as the service words it. The name of the member with the reasons differs from one exception to another.
+/// The error in the format of the service. The name of the member with the reasons depends on the
+/// exception.
 fn throttled(refusal: Refusal, table: &str) -> String {
     let (code, reason) = refusal.exception();
     let member = match code {

@@ -1,4 +1,4 @@
-//! The table's file: whose it is, and who may read it.
+//! The file of a table: its owner and its permissions.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -10,8 +10,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::error::LocalError;
 
-/// Opens the engine's database: in memory, or in a file that is the engine's own, empty or not there.
-/// Nothing is written to any other file.
+/// Opens the engine's database: in memory, or in a file. The file must be missing, empty, or a database
+/// of the engine; another file is refused and not written to.
 pub(super) fn open_database(file: Option<&Path>) -> Result<Database, LocalError> {
     let Some(path) = file else {
         let refused = |cause| LocalError::Open { path: ":memory:".to_owned(), cause };
@@ -22,15 +22,15 @@ pub(super) fn open_database(file: Option<&Path>) -> Result<Database, LocalError>
     Database::new(&path).map_err(|cause| refused(cause.to_string()))
 }
 
-/// Makes the file if it is not there, and checks it if it is. Returns its absolute path, which SQLite
-/// takes for nothing but a path.
+/// Creates the file if it is missing, and checks it otherwise. Returns its absolute path, which SQLite
+/// cannot mistake for a URI or for `:memory:`.
 fn prepare(path: &Path) -> Result<String, String> {
-    let said = |error: io::Error| error.to_string();
-    if !path.try_exists().map_err(said)? {
-        create(path).map_err(said)?;
+    let message = |error: io::Error| error.to_string();
+    if !path.try_exists().map_err(message)? {
+        create(path).map_err(message)?;
     }
-    let path = path.canonicalize().map_err(said)?;
-    let metadata = path.metadata().map_err(said)?;
+    let path = path.canonicalize().map_err(message)?;
+    let metadata = path.metadata().map_err(message)?;
     if !metadata.is_file() {
         return Err("it is no regular file".to_owned());
     }
@@ -41,7 +41,7 @@ fn prepare(path: &Path) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// Makes an empty file for this user alone. SQLite gives its `-wal` and `-shm` the same mode.
+/// Creates an empty file that only this user may access. SQLite gives its `-wal` and `-shm` the same mode.
 fn create(path: &Path) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false);
@@ -50,11 +50,11 @@ fn create(path: &Path) -> io::Result<()> {
     options.open(path).map(drop)
 }
 
-/// Refuses a file that is no SQLite database, or another program's.
+/// Refuses a file that is no SQLite database, or that belongs to another program.
 fn check_owner(path: &str) -> Result<(), String> {
-    let owner = look_into(path).and_then(|database| owner(&database));
+    let owner = open_without_trace(path).and_then(|database| owner(&database));
     match owner {
-        Ok(Owner::Engine | Owner::Nobody) => Ok(()),
+        Ok(Owner::Engine | Owner::None) => Ok(()),
         Ok(Owner::Other(contents)) => Err(format!(
             "it is the SQLite database of another program ({contents}), and was left as it is; \
              name another file"
@@ -66,25 +66,25 @@ fn check_owner(path: &str) -> Result<(), String> {
     }
 }
 
-/// Opens a database for reading without leaving a trace: no lock, no `-wal`, no `-shm`, and nothing
-/// written to those that are there.
-fn look_into(path: &str) -> rusqlite::Result<Connection> {
-    let beside = |suffix: &str| fs::metadata(format!("{path}{suffix}"));
-    let how = if beside("-wal").map_or(0, |wal| wal.len()) == 0 {
-        // All there is stands in the file.
+/// Opens a database for reading without a trace: it takes no lock, creates no `-wal` and no `-shm`, and
+/// writes to no existing one.
+fn open_without_trace(path: &str) -> rusqlite::Result<Connection> {
+    let companion = |suffix: &str| fs::metadata(format!("{path}{suffix}"));
+    let parameters = if companion("-wal").map_or(0, |wal| wal.len()) == 0 {
+        // All data is in the file itself.
         "immutable=1"
-    } else if beside("-shm").is_ok() {
+    } else if companion("-shm").is_ok() {
         "mode=ro&readonly_shm=1"
     } else {
-        // Without an index of the -wal nobody has the database open. SQLite makes one in memory if
-        // it may believe that it is alone.
+        // Without a -shm file no process has the database open. In exclusive mode SQLite keeps the index
+        // of the -wal file in memory.
         "mode=ro&vfs=unix-none"
     };
     let escaped = path.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-    let database = Connection::open_with_flags(format!("file:{escaped}?{how}"), flags)?;
+    let database = Connection::open_with_flags(format!("file:{escaped}?{parameters}"), flags)?;
     database.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    if how.contains("unix-none") {
+    if parameters.contains("unix-none") {
         database.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     }
     Ok(database)
@@ -93,16 +93,17 @@ fn look_into(path: &str) -> rusqlite::Result<Connection> {
 #[derive(Debug)]
 enum Owner {
     Engine,
-    Nobody,
-    /// What it holds, in words.
+    /// The database is empty.
+    None,
+    /// Another program; describes the contents.
     Other(String),
 }
 
 fn owner(database: &Connection) -> rusqlite::Result<Owner> {
-    const ITS_TABLES: &str = "SELECT count(*) = 3 FROM pragma_table_info('_tables')
+    const HAS_ENGINE_TABLES: &str = "SELECT count(*) = 3 FROM pragma_table_info('_tables')
          WHERE name IN ('table_name', 'key_schema', 'attribute_definitions')
          AND EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = '_config')";
-    if database.query_row(ITS_TABLES, [], |row| row.get(0))? {
+    if database.query_row(HAS_ENGINE_TABLES, [], |row| row.get(0))? {
         return Ok(Owner::Engine);
     }
     let names = "SELECT name FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
@@ -114,12 +115,12 @@ fn owner(database: &Connection) -> rusqlite::Result<Owner> {
         let shown: String = others.iter().take(2).map(|name| format!(", `{name}`")).collect();
         return Ok(Owner::Other(format!("it holds `{first}`{shown}{more}")));
     }
-    // A program that has set up its file and not yet made a table.
+    // A program may have marked its file before it creates a table.
     for mark in ["application_id", "user_version"] {
         let value: i32 = database.pragma_query_value(None, mark, |row| row.get(0))?;
         if value != 0 {
             return Ok(Owner::Other(format!("its {mark} is {value}")));
         }
     }
-    Ok(Owner::Nobody)
+    Ok(Owner::None)
 }

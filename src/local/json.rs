@@ -1,4 +1,4 @@
-//! The JSON of requests and answers, with the errors that DynamoDB would give.
+//! The JSON of requests and responses, with DynamoDB's errors.
 
 use dynoxide::DynoxideError;
 use serde::Serialize;
@@ -14,11 +14,11 @@ pub(super) fn parse<Request: DeserializeOwned>(body: &str) -> dynoxide::Result<R
     serde_json::from_str(body).map_err(|error| refusal(&error))
 }
 
-/// Makes an error of a message.
-type Class = fn(String) -> DynoxideError;
+/// The constructor of an error with a message.
+type Constructor = fn(String) -> DynoxideError;
 
-/// What DynamoDB would call a request that cannot be read. Where the engine's own types refuse a
-/// value, they put the class of the error before its message.
+/// DynamoDB's error for a request that cannot be parsed. The engine's types put the class of the error
+/// before its message when they refuse a value.
 fn refusal(error: &serde_json::Error) -> DynoxideError {
     if error.classify() != Category::Data {
         return DynoxideError::SerializationException(String::new());
@@ -26,7 +26,7 @@ fn refusal(error: &serde_json::Error) -> DynoxideError {
     let whole = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
     let message = whole.strip_suffix(&place).unwrap_or(&whole);
-    let classes: [(&str, Class); 5] = [
+    let classes: [(&str, Constructor); 5] = [
         ("VALIDATION:", DynoxideError::ValidationException),
         ("VALIDATION_AS_READ:", DynoxideError::ValidationException),
         ("VALIDATION_REQUEST:", DynoxideError::EnvelopedValidation),

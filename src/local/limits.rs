@@ -1,4 +1,4 @@
-//! What the local tables have capacity for, where they are given a limit.
+//! The write capacity of local tables that have a limit.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use crate::clock::now;
 use crate::event::{KEY_ATTRIBUTE, WRITE_UNIT_BYTES};
 use crate::write_capacity::{Buckets, Refusal, WriteCapacity};
 
-/// The limit of each table, used up from the table's first write on.
+/// The limit of each table. Its time starts at the first write to the table.
 pub(super) struct Limits {
     capacity: WriteCapacity,
     tables: Mutex<HashMap<String, Table>>,
@@ -23,7 +23,7 @@ struct Table {
     buckets: Buckets,
 }
 
-/// A write of one item, as far as it says what it takes.
+/// The members of a request to write one item that determine its write units.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct ItemWrite {
@@ -39,8 +39,8 @@ impl Limits {
         Self { capacity, tables: Mutex::default() }
     }
 
-    /// Takes a write of `item` to `table`, or says why not. An item of which only the key is known counts as a
-    /// small one.
+    /// Takes the units of a write of `item` to `table`, or returns the refusal. If only the key of the item
+    /// is known, the units are those of the key.
     pub(super) fn admit(&self, table: &str, item: &Item) -> Result<(), Refusal> {
         let units = item_size(item).div_ceil(WRITE_UNIT_BYTES).max(1);
         let now = now();
@@ -51,9 +51,9 @@ impl Limits {
         buckets.admit(&partition_key(item), units as u64, now.saturating_duration_since(*since))
     }
 
-    /// Takes a request that writes one item, or refuses it.
+    /// Takes the units of a request that writes one item, or fails.
     pub(super) fn admit_request(&self, body: &str) -> Result<(), Failure> {
-        // What cannot be read is the engine's to refuse.
+        // The engine refuses a request that cannot be parsed.
         let Ok(ItemWrite { table_name: table, item, key }) = serde_json::from_str(body) else {
             return Ok(());
         };
@@ -61,7 +61,7 @@ impl Limits {
         self.admit(&table, &item).map_err(|refusal| Failure::Throttled { refusal, table })
     }
 
-    /// How long a write takes, where that was set.
+    /// How long a write takes: zero unless a latency was set.
     pub(super) fn latency(&self) -> Duration {
         let now = now();
         let latency =
@@ -75,7 +75,7 @@ impl Limits {
     }
 }
 
-/// What decides on the partition. In a table that has another key it is the whole item.
+/// The text that determines the partition: the event key, or the whole item if it has none.
 fn partition_key(item: &Item) -> String {
     let key = item.get(KEY_ATTRIBUTE).map(serde_json::to_string);
     key.unwrap_or_else(|| serde_json::to_string(item)).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! Feature `local`: a table without an account, in this process.
+//! Feature `local`: a DynamoDB table in this process, without an AWS account.
 
 mod access;
 mod batch_write;
@@ -27,26 +27,26 @@ use crate::write_capacity::WriteCapacity;
 
 pub use error::LocalError;
 
-/// Region that a local table's client names. The engine takes any.
+/// Region of a local table's client. The engine accepts any.
 const REGION: &str = "us-east-1";
 
 /// A table in this process: the [dynoxide](https://docs.rs/dynoxide-rs) engine behind HTTP on
 /// loopback, in memory or in a SQLite file.
 ///
-/// It takes any AWS client, with any credentials: [`endpoint_url`](Self::endpoint_url) says where.
-/// It never throttles and never hands an item back, unless it is given a
+/// Any AWS client can use it, with any credentials, at its [`endpoint_url`](Self::endpoint_url). It
+/// never throttles and never leaves an item unprocessed, unless it is given a
 /// [`write_capacity`](LocalTableBuilder::write_capacity).
 ///
-/// The engine runs in a thread of its own until the handle is dropped; then it finishes the requests
-/// that have begun, within five seconds, and closes the file. [`stop`](Self::stop) waits for that.
+/// The engine runs in its own thread until the handle is dropped. Then it finishes the requests that
+/// have begun, for at most five seconds, and closes the file. [`stop`](Self::stop) waits for that.
 ///
-/// Each write to a file is on disk before it is acknowledged, and a batch of events is one
-/// transaction: it is there whole or not at all. A new file is for its user alone (mode 0600), and so
-/// are the `-wal` and `-shm` beside it; one that is there keeps its mode. A file that holds another
-/// program's database is refused and left as it is. One process at a time should have a file open.
+/// A write to a file is on disk before it is acknowledged, and a batch of events is one transaction: all
+/// of it is written or nothing. A new file, its `-wal` and its `-shm` can be accessed only by their user
+/// (mode 0600); an existing file keeps its mode. A file with another program's database is refused and
+/// not changed. Only one process at a time should open a file.
 ///
-/// Every program on this machine can connect, and no web page: a request that has an `Origin` header,
-/// or a `Host` that is not 127.0.0.1, localhost or `[::1]`, is answered 403.
+/// All programs on this machine can connect, but web pages cannot: a request with an `Origin` header, or
+/// with a `Host` other than 127.0.0.1, localhost or `[::1]`, is answered with status 403.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -74,12 +74,12 @@ pub struct LocalTable {
     name: String,
     /// Dropped to stop the engine.
     running: Option<oneshot::Sender<()>>,
-    /// `None` once it has told.
+    /// `None` after the result was received.
     stopped: Option<oneshot::Receiver<Result<(), LocalError>>>,
 }
 
 impl LocalTable {
-    /// A table in memory, gone with its handle.
+    /// A table in memory. Its events are lost when the handle is dropped.
     ///
     /// # Errors
     ///
@@ -88,7 +88,7 @@ impl LocalTable {
         Self::builder().start().await
     }
 
-    /// A table in a SQLite file, which is made if it is not there.
+    /// A table in a SQLite file, which is created if it does not exist.
     ///
     /// # Errors
     ///
@@ -97,13 +97,13 @@ impl LocalTable {
         Self::builder().file(path).start().await
     }
 
-    /// Begins a table with other settings than those of [`in_memory`](Self::in_memory) and
-    /// [`open`](Self::open).
+    /// A builder for a table with more settings than [`in_memory`](Self::in_memory) and
+    /// [`open`](Self::open) have.
     pub fn builder() -> LocalTableBuilder {
         LocalTableBuilder::default()
     }
 
-    /// Where an AWS client finds the table: `http://127.0.0.1:PORT`.
+    /// The endpoint URL for AWS clients: `http://127.0.0.1:PORT`.
     #[must_use]
     pub fn endpoint_url(&self) -> String {
         format!("http://{}", self.address)
@@ -115,13 +115,13 @@ impl LocalTable {
         &self.name
     }
 
-    /// A client that talks to the table.
+    /// A client for the table.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// Begins a store that writes to the table.
+    /// A builder for a store that writes to the table.
     pub fn store_builder(&self) -> EventStoreBuilder {
         EventStore::builder().sdk_config(&self.sdk_config).table(&self.name)
     }
@@ -130,13 +130,13 @@ impl LocalTable {
     ///
     /// # Errors
     ///
-    /// [`LocalError::Stopped`]: the engine had ended before.
+    /// [`LocalError::Stopped`]: the engine had ended before, with a failure.
     pub async fn stop(mut self) -> Result<(), LocalError> {
         drop(self.running.take());
         self.wait().await
     }
 
-    /// Waits until the engine ends by itself, which only a failure makes it do.
+    /// Waits until the engine ends by itself, which happens only after a failure.
     ///
     /// # Errors
     ///
@@ -144,7 +144,7 @@ impl LocalTable {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future stops nothing but the waiting.
+    /// Dropping the future only ends the wait. The engine keeps running.
     pub async fn wait(&mut self) -> Result<(), LocalError> {
         let Some(stopped) = &mut self.stopped else {
             return Ok(());
@@ -190,23 +190,24 @@ impl LocalTableBuilder {
         self
     }
 
-    /// Takes so much and no more, like a table in AWS: of a `BatchWriteItem` call some items come back unprocessed,
-    /// or all are refused with an exception that names the limit; a `PutItem`, `UpdateItem` or `DeleteItem` is refused.
-    /// Transactions and PartiQL are not limited. Each table has a limit of its own. Default: none.
+    /// Limits the write capacity, like that of a table in AWS. Beyond it some items of a `BatchWriteItem`
+    /// call are unprocessed, or the call fails with an exception that names the limit; a `PutItem`,
+    /// `UpdateItem` or `DeleteItem` fails. Transactions and PartiQL are not limited. Each table has its
+    /// own limit. Default: none.
     pub fn write_capacity(mut self, write_capacity: WriteCapacity) -> Self {
         self.write_capacity = Some(write_capacity);
         self
     }
 
-    /// Starts the engine, and creates the table unless the file has it.
+    /// Starts the engine, and creates the table unless the file holds it.
     ///
     /// # Errors
     ///
-    /// [`LocalError`]: the file, the port or the table in the file is not fit.
+    /// [`LocalError`]: the file, the port or the table in the file cannot be used.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future stops what was started.
+    /// Dropping the future stops the engine.
     pub async fn start(self) -> Result<LocalTable, LocalError> {
         let Self { file, port, table: name, write_capacity } = self;
         let (started, address) = oneshot::channel();
@@ -215,13 +216,13 @@ impl LocalTableBuilder {
         thread::Builder::new()
             .name("local-table".to_owned())
             .spawn(move || {
-                // Whoever waited for either answer may have gone.
+                // The receiver may have been dropped.
                 let _ =
                     ended.send(server::run(file.as_deref(), port, write_capacity, started, stop));
             })
             .map_err(LocalError::Thread)?;
         let Ok(address) = address.await else {
-            // The engine did not come to say where it listens; it says why as it ends.
+            // The engine ended before it listened. Its result has the reason.
             let ended = stopped.await.unwrap_or(Ok(()));
             return Err(ended.err().unwrap_or_else(|| {
                 LocalError::Stopped("its thread panicked at the start".to_owned())

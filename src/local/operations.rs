@@ -9,10 +9,10 @@ use super::failure::Failure;
 use super::json::{parse, serialise};
 use super::limits::Limits;
 
-/// What stands before an operation's name in a request.
+/// The prefixes of an operation's name in a request.
 const SERVICES: [&str; 2] = ["DynamoDB_20120810.", "DynamoDBStreams_20120810."];
 
-/// Runs the operation that `target` names. `None`: the engine has none of that name.
+/// Runs the operation that `target` names. Returns `None` if the engine has no such operation.
 pub(super) fn run(
     database: &Database,
     limits: Option<&Limits>,
@@ -57,7 +57,7 @@ pub(super) fn run(
         "UpdateTimeToLive" => call(body, |request| database.update_time_to_live(request)),
         _ => return None,
     };
-    Some(answer.map_err(|error| as_worded_for(operation, error).into()))
+    Some(answer.map_err(|error| error_for(operation, error).into()))
 }
 
 fn call<Request: DeserializeOwned, Response: Serialize>(
@@ -67,8 +67,8 @@ fn call<Request: DeserializeOwned, Response: Serialize>(
     serialise(&run(parse(body)?)?)
 }
 
-/// The same error as DynamoDB words it for this operation.
-fn as_worded_for(operation: &str, error: DynoxideError) -> DynoxideError {
+/// The error in the form that DynamoDB uses for this operation.
+fn error_for(operation: &str, error: DynoxideError) -> DynoxideError {
     match (operation, error) {
         ("PutItem" | "UpdateItem" | "DeleteItem", DynoxideError::EnvelopedValidation(message)) => {
             DynoxideError::ValidationException(format!("1 validation error detected: {message}"))

@@ -1,4 +1,4 @@
-//! What is answered: DynamoDB's headers, and none that would let a web page read it.
+//! Responses: with DynamoDB's headers, and without those that would let a web page read them.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -6,13 +6,13 @@ use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde_json::json;
 
-/// What the service calls its JSON.
+/// The content type of the service.
 pub(super) const AMZ_JSON: HeaderValue = HeaderValue::from_static("application/x-amz-json-1.0");
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 const CRC32: HeaderName = HeaderName::from_static("x-amz-crc32");
 
-/// An answer before it has a request id.
+/// An answer that has no request id yet.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
@@ -30,7 +30,7 @@ impl Answer {
         Self { status, content_type, body: body.to_owned() }
     }
 
-    /// An error that the front gives and not the engine.
+    /// An error of the server itself, not of the engine.
     pub(super) fn error(status: StatusCode, kind: &str, message: &str) -> Self {
         Self::json(status, json!({ "__type": kind, "message": message }).to_string())
     }

@@ -1,4 +1,4 @@
-//! HTTP on loopback before the engine.
+//! The HTTP server on loopback in front of the engine.
 
 use std::convert::Infallible;
 use std::io;
@@ -35,18 +35,18 @@ use crate::clock::{KeyClock, now};
 use crate::write_capacity::WriteCapacity;
 
 /// How long a stopping server waits for requests that have begun.
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long nothing is accepted after the system refused to, for want of files for instance.
+/// The pause after a failure to accept connections, for example for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Longest request: a batch of 16 MB, and what stands around its items.
+/// The longest request: a batch of 16 MB, and the JSON around its items.
 const MAX_REQUEST_BYTES: usize = 16 * 1024 * 1024;
 
-/// The life of the server's thread. Its runtime is its own: the engine works within the requests'
-/// tasks, and would hold up whoever shared a runtime with it.
+/// Runs the server in the current thread, with its own runtime: the engine blocks the tasks of the
+/// requests, and would delay other tasks of a shared runtime.
 ///
-/// The port comes before the file, so that a port that is taken leaves no file behind.
+/// The port is bound before the file is opened, so that no file is created if the port is taken.
 pub(super) fn run(
     file: Option<&Path>,
     port: u16,
@@ -63,17 +63,17 @@ pub(super) fn run(
         let not_listening = |cause| LocalError::Listen { address, cause };
         let listener = TcpListener::bind(address).await.map_err(not_listening)?;
         let bound = listener.local_addr().map_err(not_listening)?;
-        let front = Arc::new(Front::new(open_database(file)?, capacity));
+        let service = Arc::new(Service::new(open_database(file)?, capacity));
         if started.send(bound).is_ok() {
-            serve(listener, front, stop).await;
+            serve(listener, service, stop).await;
         }
         Ok(())
     })
 }
 
-/// Answers until `stop` is sent or dropped. Then requests that have begun are waited for, but not for
-/// ever: a client may be half-way through one.
-async fn serve(listener: TcpListener, front: Arc<Front>, stop: oneshot::Receiver<()>) {
+/// Serves requests until `stop` is sent or dropped. Then it waits for the requests that have begun, with
+/// a timeout, because a client may never finish sending one.
+async fn serve(listener: TcpListener, service: Arc<Service>, stop: oneshot::Receiver<()>) {
     let connections = GracefulShutdown::new();
     let mut stop = pin!(stop);
     loop {
@@ -84,18 +84,18 @@ async fn serve(listener: TcpListener, front: Arc<Front>, stop: oneshot::Receiver
         match accepted {
             Ok((stream, _)) => {
                 let answer = {
-                    let front = Arc::clone(&front);
-                    move |request| Arc::clone(&front).answer(request)
+                    let service = Arc::clone(&service);
+                    move |request| Arc::clone(&service).answer(request)
                 };
-                // Answers are small and wait for nothing. Without it they are only slower.
+                // Responses are small, so Nagle's algorithm would only delay them.
                 let _ = stream.set_nodelay(true);
                 let connection = http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service_fn(answer));
                 let connection = connections.watch(connection);
-                // An error is a client that went away or speaks no HTTP.
+                // An error means that the client has left or does not speak HTTP.
                 tokio::spawn(async move { drop(connection.await) });
             }
-            Err(error) if is_the_clients(&error) => {}
+            Err(error) if is_caused_by_client(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "the local table cannot accept connections");
                 sleep_until(Instant::from_std(now() + ACCEPT_PAUSE)).await;
@@ -103,20 +103,20 @@ async fn serve(listener: TcpListener, front: Arc<Front>, stop: oneshot::Receiver
         }
     }
     drop(listener);
-    let patience = sleep_until(Instant::from_std(now() + STOP_PATIENCE));
+    let timeout = sleep_until(Instant::from_std(now() + STOP_TIMEOUT));
     tokio::select! {
         () = connections.shutdown() => {}
-        () = patience => {}
+        () = timeout => {}
     }
 }
 
-fn is_the_clients(error: &io::Error) -> bool {
+fn is_caused_by_client(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// What stands between the connections and the engine.
-struct Front {
+/// Answers the requests of all connections with the engine.
+struct Service {
     database: Database,
     /// `None` for tables without limits.
     limits: Option<Limits>,
@@ -124,7 +124,7 @@ struct Front {
     requests: AtomicU64,
 }
 
-impl Front {
+impl Service {
     fn new(database: Database, capacity: Option<WriteCapacity>) -> Self {
         let started = KeyClock::Wall.unix_milliseconds();
         Self { database, limits: capacity.map(Limits::new), started, requests: AtomicU64::new(0) }
@@ -136,11 +136,11 @@ impl Front {
     ) -> Result<Response<Full<Bytes>>, Infallible> {
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
         let request_id = format!("LOCAL{:015}{number:032}", self.started);
-        Ok(self.decide(request).await.into_response(&request_id))
+        Ok(self.handle(request).await.into_response(&request_id))
     }
 
-    /// Nothing of a request is read before it is let in.
-    async fn decide(&self, request: Request<Incoming>) -> Answer {
+    /// Answers a request. Its body is read only after the access check.
+    async fn handle(&self, request: Request<Incoming>) -> Answer {
         let (head, body) = request.into_parts();
         if let Err(reason) = access::check(&head.uri, &head.headers) {
             tracing::warn!(reason, "the local table refused a request");
@@ -148,7 +148,7 @@ impl Front {
         }
         match head.method {
             Method::POST => {}
-            // Who waits for a server to come up asks for this.
+            // Health checks of a starting server send this request.
             Method::GET if head.uri.path() == "/" => {
                 return Answer::text(StatusCode::OK, "healthy: dynamodb.us-east-1.amazonaws.com ");
             }

@@ -1,4 +1,4 @@
-//! A table in memory that fails as it is told.
+//! A table in memory that fails by script or at random.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,17 +23,17 @@ use crate::store::EventStore;
 use crate::store::builder::EventStoreBuilder;
 use crate::write_capacity::WriteCapacity;
 
-/// A key that no store of today makes.
-const STRANGER: &str = "20130927T005240652508858176";
+/// A key that no store under test makes.
+const UNKNOWN_KEY: &str = "20130927T005240652508858176";
 
-/// A table in memory to write to instead of DynamoDB; see [the module](crate::test_util).
+/// A table in memory that replaces DynamoDB; see [the module](crate::test_util).
 ///
-/// It refuses what the service refuses, as a whole and with a `ValidationException`: an empty batch,
-/// more than 25 events, one key twice, an item of more than 400 KiB, more than 16 MB in one call. The
-/// store never sends such a batch, so [`violations`](Self::violations) stays empty with every correct
-/// [`BatchWriter`] in between.
+/// Like the service it refuses a whole batch with a `ValidationException` if the batch is empty, has
+/// more than 25 events, a duplicate key, an item of more than 400 KiB, or more than 16 MB. The store
+/// never sends such a batch, so [`violations`](Self::violations) stays empty as long as every
+/// [`BatchWriter`] between the store and the table is correct.
 ///
-/// A clone is the same table, kept to look at. Delays need a runtime with a timer.
+/// A clone is the same table, for a test to inspect. Delays need a runtime with a timer.
 #[derive(Debug, Clone)]
 pub struct FakeTable {
     state: Arc<Mutex<State>>,
@@ -46,25 +46,25 @@ impl Default for FakeTable {
 }
 
 impl FakeTable {
-    /// A table that stores all it is given.
+    /// A table that stores all events.
     #[must_use]
     pub fn new() -> Self {
         Self::scripted([])
     }
 
-    /// A table that replies to the first calls like this, and then stores all it is given.
+    /// A table that replies to the first calls by this script, and then stores all events.
     #[must_use]
     pub fn scripted(script: impl IntoIterator<Item = Reply>) -> Self {
         Self::with(script, Then::Always(Reply::Store), Then::Always(ReadReply::Read))
     }
 
-    /// A table that replies like this to every call.
+    /// A table that gives this reply to every call.
     #[must_use]
     pub fn always(reply: Reply) -> Self {
         Self::with([], Then::Always(reply), Then::Always(ReadReply::Read))
     }
 
-    /// A table that fails at random, drawn from `seed`: the same calls get the same replies.
+    /// A table that fails at random. With the same `seed` the same calls get the same replies.
     #[must_use]
     pub fn seeded(seed: u64, rates: FaultRates) -> Self {
         let writes = Box::new(StdRng::seed_from_u64(seed));
@@ -76,8 +76,8 @@ impl FakeTable {
         )
     }
 
-    /// A table that takes so much and no more. It refuses like the service: some of a batch by handing it back,
-    /// all of it by an exception.
+    /// A table with this write capacity. Beyond it, like the service, it leaves events of a batch
+    /// unprocessed, or refuses a batch with an exception if none of its events can be stored.
     #[must_use]
     pub fn with_capacity(capacity: WriteCapacity) -> Self {
         let table = Self::new();
@@ -85,12 +85,12 @@ impl FakeTable {
         table
     }
 
-    /// Takes so much from now on and no more, beside whatever else it was told.
+    /// Sets the write capacity from now on. Scripts and other settings stay in effect.
     pub fn limit(&self, capacity: WriteCapacity) {
         self.lock().meter = Some(Meter::new(capacity, now()));
     }
 
-    /// What a table with a capacity has taken and refused, second by second.
+    /// The accepted and refused units of each second. Empty without a capacity.
     #[must_use]
     pub fn throughput(&self) -> Vec<Throughput> {
         self.lock().meter.as_ref().map(Meter::seconds).unwrap_or_default()
@@ -121,33 +121,33 @@ impl FakeTable {
         }
     }
 
-    /// Replies to the next reads like this.
+    /// Adds replies to the script of reads.
     pub fn script_reads(&self, script: impl IntoIterator<Item = ReadReply>) {
         self.lock().read_script.extend(script);
     }
 
-    /// Replies like this from now on, when the script is at its end. Reads are not concerned.
+    /// Gives this reply to every write after those of the script. Reads are not affected.
     pub fn reply_from_now_on(&self, reply: Reply) {
         self.lock().then = Then::Always(reply);
     }
 
-    /// Replies like this to reads from now on, when their script is at its end. Writes are not concerned.
+    /// Gives this reply to every read after those of the script of reads. Writes are not affected.
     pub fn reply_to_reads_from_now_on(&self, reply: ReadReply) {
         self.lock().then_read = Then::Always(reply);
     }
 
-    /// Refuses every batch that has an event of this body, as the service does with an invalid one. Such
-    /// a call takes no reply's turn.
+    /// Refuses every batch that has an event with this body, as the service refuses a batch with an
+    /// invalid item. Such a call uses no reply of the script up.
     pub fn poison(&self, body: impl Into<String>) {
         self.lock().poisonous.insert(body.into());
     }
 
-    /// A builder of a store that writes here.
+    /// A builder of a store that writes to this table.
     pub fn store_builder(&self) -> EventStoreBuilder {
         EventStore::builder().batch_writer(self.clone())
     }
 
-    /// What the table holds: key and body.
+    /// Every body in the table by key.
     #[must_use]
     pub fn rows(&self) -> BTreeMap<String, String> {
         self.lock().rows.clone()
@@ -159,12 +159,12 @@ impl FakeTable {
         self.lock().rows.get(key.as_str()).cloned()
     }
 
-    /// Puts an item into the table, or replaces the one that is there, without a call.
+    /// Adds an item to the table, or replaces it, without a call.
     pub fn insert(&self, key: &EventKey, body: impl Into<String>) {
         self.lock().rows.insert(key.to_string(), body.into());
     }
 
-    /// Every call that wrote, refused ones included.
+    /// Every write call, including refused ones.
     #[must_use]
     pub fn calls(&self) -> Vec<Call> {
         self.lock().calls.clone()
@@ -176,26 +176,26 @@ impl FakeTable {
         self.lock().calls.iter().map(|call| call.keys.len()).collect()
     }
 
-    /// Every call that read.
+    /// Every read call.
     #[must_use]
     pub fn reads(&self) -> Vec<Call> {
         self.lock().reads.clone()
     }
 
-    /// The rules of the service that calls have broken, and the keys that were overwritten with another
-    /// body, in words.
+    /// Descriptions of the rules of the service that calls have broken, and of the keys that were
+    /// overwritten with another body.
     #[must_use]
     pub fn violations(&self) -> Vec<String> {
         self.lock().violations.clone()
     }
 
-    /// The state as it is by now.
+    /// The current state, after the late batches whose time has come were applied.
     fn lock(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let by_now = now();
+        let now = now();
         state.late.sort_by_key(|(at, _)| *at);
-        let still_late = state.late.partition_point(|(at, _)| *at <= by_now);
-        for (_, events) in state.late.drain(..still_late).collect::<Vec<_>>() {
+        let due = state.late.partition_point(|(at, _)| *at <= now);
+        for (_, events) in state.late.drain(..due).collect::<Vec<_>>() {
             state.apply(&events);
         }
         state
@@ -214,12 +214,12 @@ impl FakeTable {
                     self.lock().apply(events);
                     return Ok(BatchReceipt::all_processed());
                 }
-                Ok(self.hand_back(events, &refused))
+                Ok(self.leave_unprocessed(events, &refused))
             }
-            Reply::Unprocessed(places) => Ok(self.hand_back(events, &places)),
+            Reply::Unprocessed(places) => Ok(self.leave_unprocessed(events, &places)),
             Reply::UnprocessedUnknownKey => {
                 self.lock().apply(events);
-                Ok(BatchReceipt::with_unprocessed([STRANGER]))
+                Ok(BatchReceipt::with_unprocessed([UNKNOWN_KEY]))
             }
             Reply::Fail(class, certainty) => {
                 Err(BatchError::new(class, certainty, "as scripted").with_code("FakeException"))
@@ -242,17 +242,18 @@ impl FakeTable {
                 self.lock().late.push((now() + delay, events.to_vec()));
                 std::future::pending().await
             }
-            #[expect(clippy::panic, reason = "it was asked for")]
+            #[expect(clippy::panic, reason = "the test asked for it")]
             Reply::Panic => panic!("the writer panics, as scripted"),
-            Reply::After(..) => Err(lost("taken apart above")),
+            Reply::After(..) => Err(lost("the delay was taken above")),
         }
     }
 
-    /// Applies all but the events at these places.
-    fn hand_back(&self, events: &[Event], places: &[usize]) -> BatchReceipt {
-        let back: Vec<&Event> = places.iter().filter_map(|&place| events.get(place)).collect();
-        self.lock().apply(events.iter().filter(|event| !back.contains(event)));
-        BatchReceipt::with_unprocessed(back.iter().map(|event| event.key().as_str()))
+    /// Applies all events except those at these places.
+    fn leave_unprocessed(&self, events: &[Event], places: &[usize]) -> BatchReceipt {
+        let unprocessed: Vec<&Event> =
+            places.iter().filter_map(|&place| events.get(place)).collect();
+        self.lock().apply(events.iter().filter(|event| !unprocessed.contains(event)));
+        BatchReceipt::with_unprocessed(unprocessed.iter().map(|event| event.key().as_str()))
             .with_request_id("FAKE")
     }
 
@@ -271,10 +272,10 @@ impl FakeTable {
                 return Err(fail(FailureClass::Fatal).with_code("AccessDeniedException"));
             }
             ReadReply::NameStranger => {
-                return Ok(BatchReading::nothing_found().with_item(STRANGER, None));
+                return Ok(BatchReading::nothing_found().with_item(UNKNOWN_KEY, None));
             }
             ReadReply::Hang => std::future::pending().await,
-            #[expect(clippy::panic, reason = "it was asked for")]
+            #[expect(clippy::panic, reason = "the test asked for it")]
             ReadReply::Panic => panic!("the writer panics, as scripted"),
             ReadReply::After(..) => return Err(fail(FailureClass::Transient)),
         };
@@ -297,7 +298,7 @@ impl BatchWriter for FakeTable {
         events: &'a [Event],
     ) -> BoxFuture<'a, Result<BatchReceipt, BatchError>> {
         async move {
-            let _under_way = UnderWay::new(self, |state| &mut state.writing);
+            let _in_flight = InFlightGuard::new(self, |state| &mut state.writing);
             let (reply, latency) = self.lock().begin(events)?;
             if !latency.is_zero() {
                 wait(latency).await;
@@ -312,7 +313,7 @@ impl BatchWriter for FakeTable {
         keys: &'a [EventKey],
     ) -> BoxFuture<'a, Result<BatchReading, BatchError>> {
         async move {
-            let _under_way = UnderWay::new(self, |state| &mut state.reading);
+            let _in_flight = InFlightGuard::new(self, |state| &mut state.reading);
             let reply = self.lock().begin_read(keys);
             self.read(reply, keys).await
         }
@@ -320,20 +321,20 @@ impl BatchWriter for FakeTable {
     }
 }
 
-/// One call, until it is answered or dropped.
-struct UnderWay<'a> {
+/// Counts a call as in flight until it is answered or dropped.
+struct InFlightGuard<'a> {
     table: &'a FakeTable,
     count: fn(&mut State) -> &mut usize,
 }
 
-impl<'a> UnderWay<'a> {
+impl<'a> InFlightGuard<'a> {
     fn new(table: &'a FakeTable, count: fn(&mut State) -> &mut usize) -> Self {
         *count(&mut table.lock()) += 1;
         Self { table, count }
     }
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for InFlightGuard<'_> {
     fn drop(&mut self) {
         *(self.count)(&mut self.table.lock()) -= 1;
     }

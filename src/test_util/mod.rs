@@ -1,11 +1,11 @@
-//! Feature `test-util`: a table without a service, for the tests of programs that store events.
+//! Feature `test-util`: a fake table for the tests of programs that store events.
 //!
 //! [`FakeTable`] is a [`BatchWriter`](crate::BatchWriter) that keeps its items in memory, obeys the
-//! service's rules, and fails as it is told: by a script, or at random from a seed. Behind it the store
-//! is the real one, with its retries, its deadlines and its answers. On tokio's paused clock
-//! (`#[tokio::test(start_paused = true)]`) hours of outage take no time.
+//! service's rules, and fails by a script or at random from a seed. The store that writes to it is the
+//! real one, with its retries, deadlines and answers. On tokio's paused clock
+//! (`#[tokio::test(start_paused = true)]`) an outage of hours takes no real time.
 //!
-//! How a program copes with a throttled event, and with an outage that outlasts the event's deadline:
+//! A throttled event, and an outage that lasts longer than the event deadline:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -15,14 +15,14 @@
 //! use dynamodb_eventstore::test_util::{FakeTable, Reply};
 //! use serde_json::json;
 //!
-//! // The first call hands its first event back, as the service does when it is short of capacity.
+//! // The first call leaves its first event unprocessed, as the service does when it lacks capacity.
 //! let table = FakeTable::scripted([Reply::Unprocessed(vec![0])]);
 //! let store = table.store_builder().start().await?;
 //! let stored = store.put(&json!({ "order": 7 })).await?.await?;
 //! assert_eq!(stored.attempts, 2);
 //! assert_eq!(table.body(&stored.key).as_deref(), Some(r#"{"order":7}"#));
 //!
-//! // From now on nothing answers. The ticket says so when its minute is over.
+//! // From now on the table does not answer. The ticket fails at the event deadline of a minute.
 //! table.reply_from_now_on(Reply::Hang);
 //! let error = store.put(&json!({ "order": 8 })).await?.await.unwrap_err();
 //! assert_eq!(error.certainty(), Certainty::MaybeStored);
@@ -31,7 +31,7 @@
 //! # }
 //! ```
 //!
-//! A bad day that is the same every time:
+//! Random faults that are the same in every run:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]

@@ -1,4 +1,4 @@
-//! What a fake table does with a call, told or drawn.
+//! The replies of a fake table: scripted, or drawn at random.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -9,39 +9,38 @@ use rand::{Rng, RngExt};
 
 use crate::error::{Certainty, FailureClass};
 
-/// What becomes of one batch.
+/// How a [`FakeTable`](super::FakeTable) handles one batch.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Reply {
     /// Every event is applied and acknowledged.
     Store,
-    /// The events at these places of the batch are handed back, in this order; the others are applied.
+    /// The events at these places of the batch are unprocessed, in this order; the others are applied.
     Unprocessed(Vec<usize>),
-    /// All is applied, but the answer hands back a key that was never sent.
+    /// All is applied, but the answer lists a key as unprocessed that was never sent.
     UnprocessedUnknownKey,
     /// Nothing is applied, and the call fails.
     Fail(FailureClass, Certainty),
-    /// All is applied, and the call fails as *maybe*.
+    /// All is applied, and the call fails with [`Certainty::MaybeStored`].
     StoreThenFail,
-    /// Nothing is applied; the service had begun to say that the call went well, and the rest of its
-    /// answer was lost.
+    /// Nothing is applied. The answer breaks off, so the call has ended without a result.
     LoseAnswer,
-    /// All is applied; the service had begun to say so, and the rest of its answer was lost.
+    /// All is applied. The answer breaks off, so the call has ended without a result.
     StoreThenLoseAnswer,
     /// Nothing is applied and no answer ever comes.
     Hang,
     /// All is applied and no answer ever comes.
     StoreThenHang,
-    /// No answer ever comes, and all is applied so much later: also when nobody waits for it any more.
+    /// No answer ever comes, and all is applied after this time, even if the call was dropped.
     HangThenStore(Duration),
     /// The writer panics.
     Panic,
-    /// As the other, so much later. Applied at the end of the wait.
+    /// As the inner reply, after this time. The batch is applied at the end of the wait.
     After(Duration, Box<Self>),
 }
 
 impl Reply {
-    /// The call is refused for its rate.
+    /// The call is throttled.
     #[must_use]
     pub const fn throttle() -> Self {
         Self::Fail(FailureClass::Throttled, Certainty::NotStored)
@@ -53,24 +52,24 @@ impl Reply {
         Self::Fail(FailureClass::Transient, Certainty::MaybeStored)
     }
 
-    /// The same, so much later.
+    /// The same reply after this time.
     #[must_use]
     pub fn after(self, delay: Duration) -> Self {
         Self::After(delay, Box::new(self))
     }
 }
 
-/// What becomes of one read.
+/// How a [`FakeTable`](super::FakeTable) answers one read.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum ReadReply {
-    /// Every key is looked up.
+    /// Every key is read.
     Read,
     /// The keys at these places are left unread.
     LeaveOut(Vec<usize>),
     /// The read fails.
     Fail(FailureClass),
-    /// The role may not read: `AccessDeniedException`.
+    /// The read is denied with `AccessDeniedException`.
     Deny,
     /// The answer names a key that was not asked for.
     NameStranger,
@@ -78,33 +77,33 @@ pub enum ReadReply {
     Hang,
     /// The writer panics.
     Panic,
-    /// As the other, so much later.
+    /// As the inner reply, after this time.
     After(Duration, Box<Self>),
 }
 
-/// How often a [`FakeTable`](super::FakeTable) fails at random, and how.
+/// The probabilities with which a [`FakeTable`](super::FakeTable) fails, from 0.0 (never) to 1.0 (always).
 ///
-/// Of each number, 0.0 is never and 1.0 always. They are tried from the top to the bottom; what is left
-/// is stored and acknowledged. The default is a bad day with something of each.
+/// For each call they are drawn in the order of the fields, and the first hit decides. A call without a
+/// hit is stored and acknowledged. The default has some of each fault.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FaultRates {
-    /// The whole call is refused for its rate.
+    /// The whole call is throttled.
     pub throttled: f64,
-    /// Some events of the batch, or all, are handed back.
+    /// Some or all events of the batch are unprocessed.
     pub unprocessed: f64,
     /// The call fails, and nothing of it was applied.
     pub failed_before: f64,
     /// The call fails, and all of it was applied.
     pub failed_after: f64,
-    /// The answer to a call that is over is lost, whether the call was applied or not.
+    /// The answer breaks off. The call has ended, and was applied or not.
     pub answer_lost: f64,
     /// No answer comes, and nothing is applied.
     pub hanging_before: f64,
     /// No answer comes, and all is applied: at once, or within ten seconds.
     pub hanging_after: f64,
-    /// A read fails, hangs, or leaves keys out.
+    /// A read fails, hangs, or leaves keys unread.
     pub read_failed: f64,
-    /// How long an answer takes to come.
+    /// The time until an answer.
     pub latency: Range<Duration>,
 }
 
@@ -173,7 +172,7 @@ impl FaultRates {
     }
 }
 
-/// What follows when a script is at its end.
+/// The replies after the end of a script.
 #[derive(Debug)]
 pub(super) enum Then<R> {
     Always(R),
@@ -181,7 +180,7 @@ pub(super) enum Then<R> {
 }
 
 impl<R: Clone> Then<R> {
-    /// For a call with so many events.
+    /// The reply to a call with this many events.
     pub(super) fn next(&mut self, events: usize) -> R {
         match self {
             Self::Always(reply) => reply.clone(),
@@ -190,7 +189,7 @@ impl<R: Clone> Then<R> {
     }
 }
 
-/// Some places of a batch of so many events, at least one of them, in any order.
+/// At least one place of a batch of this many events, in random order.
 fn places(random: &mut (impl Rng + ?Sized), events: usize) -> Vec<usize> {
     let mut places: Vec<usize> = (0..events).collect();
     places.shuffle(random);

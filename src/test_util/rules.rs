@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::event::{Event, MAX_BATCH_EVENTS, MAX_BATCH_WIRE_BYTES, MAX_ITEM_BYTES};
 
-/// The rule of `BatchWriteItem` that this batch breaks, if it breaks one.
+/// Describes the rule of `BatchWriteItem` that this batch breaks, if any.
 pub(super) fn violation(events: &[Event]) -> Option<String> {
     let keys: HashSet<_> = events.iter().map(Event::key).collect();
     let wire_bytes: usize = events.iter().map(Event::wire_bytes).sum();

@@ -1,4 +1,4 @@
-//! What a fake table holds, and what it was told.
+//! The state of a fake table: its rows, its scripts and its calls.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -12,15 +12,15 @@ use crate::error::{BatchError, Certainty, FailureClass};
 use crate::event::Event;
 use crate::event::key::EventKey;
 
-/// One call that the table got.
+/// One call to the table.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Call {
-    /// When it came, after the table was made, by the runtime's clock.
+    /// The time of the call since the table was created, by the runtime's clock.
     pub at: Duration,
-    /// Keys of the batch.
+    /// The keys of the batch.
     pub keys: Vec<String>,
-    /// Calls of its kind under way when it began, itself included.
+    /// Writes in flight when a write began, or reads when a read began, including this call.
     pub in_flight: usize,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct State {
     pub(super) start: Instant,
     pub(super) script: VecDeque<Reply>,
     pub(super) read_script: VecDeque<ReadReply>,
-    /// When the scripts are at their end.
+    /// The replies after the end of the scripts.
     pub(super) then: Then<Reply>,
     pub(super) then_read: Then<ReadReply>,
     /// A batch with one of these bodies is refused as a whole.
@@ -39,7 +39,7 @@ pub(super) struct State {
     pub(super) writing: usize,
     pub(super) reading: usize,
     pub(super) rows: BTreeMap<String, String>,
-    /// Batches that are to be applied when their time comes, whoever waits.
+    /// Batches to apply at these times, even if their calls were dropped.
     pub(super) late: Vec<(Instant, Vec<Event>)>,
     pub(super) violations: Vec<String>,
     /// `None` for a table without limits.
@@ -67,7 +67,7 @@ impl State {
         Ok((self.script.pop_front().unwrap_or_else(|| self.then.next(events.len())), latency))
     }
 
-    /// The places of the events that there is no capacity for.
+    /// The places of the events beyond the table's capacity.
     pub(super) fn refuse(&mut self, events: &[Event]) -> Result<Vec<usize>, BatchError> {
         self.meter.as_mut().map_or(Ok(Vec::new()), |meter| meter.refuse(events, now()))
     }

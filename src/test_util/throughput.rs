@@ -1,4 +1,4 @@
-//! What a fake table with a capacity takes, and what it took.
+//! The throughput of a fake table with a capacity.
 
 use std::time::{Duration, Instant};
 
@@ -6,19 +6,19 @@ use crate::error::{BatchError, Certainty, FailureClass, ThrottlingReason};
 use crate::event::Event;
 use crate::write_capacity::{Buckets, Refusal, WriteCapacity};
 
-/// What a table took and refused in one second.
+/// The units that a table accepted and refused in one second.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Throughput {
     /// Write units of the items that were applied.
     pub accepted_units: u64,
-    /// Write units of the items that were refused for the table's capacity.
+    /// Write units of the items that were refused for lack of capacity.
     pub refused_units: u64,
-    /// Calls of which all was refused.
+    /// Calls whose items were all refused.
     pub refused_calls: u64,
 }
 
-/// A table's capacity in use.
+/// Limits the writes of a table, and records its throughput.
 #[derive(Debug)]
 pub(super) struct Meter {
     start: Instant,
@@ -39,7 +39,7 @@ impl Meter {
         self.seconds.clone()
     }
 
-    /// The places of the events that there is no capacity for at `now`; an error where there is none for any.
+    /// The places of the events beyond the capacity at `now`. Fails if all of them are.
     pub(super) fn refuse(
         &mut self,
         events: &[Event],
