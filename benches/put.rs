@@ -1,9 +1,9 @@
-//! What an event costs before and after its call, part by part: pure functions, no runtime.
+//! The cost of an event before and after its call, part by part, in pure functions without a runtime.
 //!
 //! ```text
 //! cargo bench --all-features --bench put
 //! ```
-#![expect(clippy::unwrap_used, reason = "a benchmark that cannot run may panic")]
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot run panics")]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use dynamodb_eventstore::bench_internals::{Expiring, fill_batches, make_keys, re
 use dynamodb_eventstore::{Event, EventKey, MAX_BATCH_EVENTS};
 use serde_json::json;
 
-/// Enough for the memory of a busy store to matter, and a multiple of a batch.
+/// Enough events to exceed small caches, and a multiple of a batch.
 const EVENTS: u64 = 1_000;
 
 /// 2013-09-27T00:52:40.652Z, the time of the key in the npm module's README.
@@ -31,7 +31,7 @@ fn keys(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// From a value to an event that is ready to wait: serialised, checked, measured.
+/// From a value to an event: serialised, checked and measured.
 fn admit(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("admit");
     let key: EventKey = "20130927T005240652508858176".parse().unwrap();
@@ -82,7 +82,7 @@ fn reconcile(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Events of 200 bytes or so, with distinct keys.
+/// Events of about 200 bytes with distinct keys.
 fn events(count: u64, now: Instant) -> Vec<Expiring> {
     let body = value(4).to_string();
     (0..count)
@@ -94,7 +94,7 @@ fn events(count: u64, now: Instant) -> Vec<Expiring> {
         .collect()
 }
 
-/// A value with as many quotes in its JSON text as real ones have: about one byte in ten.
+/// A value with about one quote in ten bytes of JSON, as in real events.
 fn value(remarks: usize) -> serde_json::Value {
     json!({
         "kind": "page.visited",

@@ -1,7 +1,7 @@
-"""boto3's `batch_writer`, in several threads with a writer each, for a number of seconds.
+"""boto3's `batch_writer` for a number of seconds, in several threads with a writer each.
 
-Unprocessed items go back to the writer's buffer and are sent again by itself; throttled calls are retried
-by botocore. Everything is at its defaults, except that a call that failed after its retries is made again.
+The writer retries unprocessed items itself, and botocore retries throttled calls. All settings are
+defaults, except that a call that failed after its retries is repeated.
 """
 
 import json

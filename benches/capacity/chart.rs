@@ -1,4 +1,4 @@
-//! What a table took and refused over time, as a picture: a column for each table, a row for each client.
+//! A chart of accepted and refused units over time: a column for each table, a row for each client.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use super::report::Row;
 use super::table::Table;
 
-/// Those that have a column. The others look like the first.
+/// The tables with a column. The others look like the first.
 const SHOWN: [Table; 3] = [Table::Thousand, Table::FourThousand, Table::Changing];
 
 const PANEL: (u32, u32) = (480, 190);
@@ -18,7 +18,7 @@ const HEAD_HEIGHT: u32 = 90;
 /// Seconds of a run that are drawn.
 const SECONDS: usize = 30;
 
-/// How much of the height the capacity takes, so that what is offered beyond it can be seen.
+/// The height of a panel in units of the capacity, so that the refused units above it are visible.
 const HEADROOM: f64 = 2.5;
 
 const FONT: &str = "sans-serif";

@@ -1,4 +1,4 @@
-//! Who writes.
+//! The clients that write.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,7 +13,7 @@ use super::measure::Watch;
 use super::table::Table;
 use super::{sdk_loop, store};
 
-/// What comes before is not counted: the table's reserve is used up, and its limit found.
+/// The first seconds are not counted: in them a client uses up the saved units and finds the limit.
 const SETTLING_SECONDS: usize = 3;
 
 #[derive(Debug, Clone)]
@@ -21,11 +21,11 @@ pub(crate) enum Client {
     Store,
     SdkStandard,
     SdkAdaptive,
-    /// By this interpreter.
+    /// With this Python interpreter.
     Boto3(PathBuf),
 }
 
-/// What one client did to one table.
+/// One run of one client on one table.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) seconds: Vec<Second>,
@@ -53,7 +53,7 @@ impl Client {
         }
     }
 
-    /// Has it write as fast as the table lets it, for so long.
+    /// Writes as fast as the table accepts, for this time.
     pub(crate) fn run(&self, table: Table, duration: Duration) -> Run {
         let endpoint = Endpoint::start(table);
         let url = endpoint.url();
@@ -71,7 +71,7 @@ impl Client {
             Self::Boto3(python) => boto3(python, &url, duration, table.in_flight()),
         };
         let mut seconds = endpoint.seconds();
-        // What is left over when the time is up belongs to no whole second.
+        // Drops the last, incomplete second.
         seconds.resize(duration.as_secs() as usize, Second::default());
         Run { seconds, cpu }
     }
@@ -91,7 +91,7 @@ impl Run {
     }
 }
 
-/// What a program would load, with keys that nobody checks.
+/// The default configuration, with any credentials.
 pub(crate) async fn config(url: &str) -> SdkConfig {
     aws_config::defaults(BehaviorVersion::latest())
         .region(Region::new("us-east-1"))
@@ -105,15 +105,15 @@ fn python_with_boto3() -> Option<PathBuf> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent()?;
     let installed = ["peers/venv/bin/python3", "venv/bin/python3"].map(|path| target.join(path));
     let has_boto3 = |python: &PathBuf| {
-        let asked =
+        let status =
             Command::new(python).args(["-c", "import boto3"]).stderr(Stdio::null()).status();
-        asked.is_ok_and(|status| status.success())
+        status.is_ok_and(|status| status.success())
     };
     installed.into_iter().chain([PathBuf::from("python3")]).find(has_boto3)
 }
 
 #[derive(Deserialize)]
-struct Said {
+struct Boto3Output {
     cpu_seconds: f64,
 }
 
@@ -129,6 +129,6 @@ fn boto3(python: &Path, url: &str, duration: Duration, threads: usize) -> Durati
         .output()
         .unwrap();
     assert!(output.status.success(), "boto3 failed");
-    let said: Said = serde_json::from_slice(&output.stdout).unwrap();
-    Duration::from_secs_f64(said.cpu_seconds)
+    let output: Boto3Output = serde_json::from_slice(&output.stdout).unwrap();
+    Duration::from_secs_f64(output.cpu_seconds)
 }

@@ -1,4 +1,4 @@
-//! A table with limits, over HTTP.
+//! A table with a limited capacity, served over HTTP.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -30,7 +30,7 @@ pub(crate) struct Endpoint {
     server: Server,
 }
 
-/// What the table took and refused in one second, in write units, and the calls of which it refused all.
+/// The accepted and refused write units of one second, and the calls that were refused as a whole.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 pub(crate) struct Second {
     pub(crate) accepted: u64,
@@ -47,7 +47,7 @@ impl Endpoint {
         format!("http://{}:{}", Ipv4Addr::LOCALHOST, self.port())
     }
 
-    /// What happened so far.
+    /// The counts of each second so far.
     pub(crate) fn seconds(&self) -> Vec<Second> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port())).unwrap();
         stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
@@ -63,10 +63,10 @@ impl Endpoint {
 }
 
 /// Serves on one thread, on the last core, until the benchmark is done.
-pub(crate) fn serve(order: &str) {
+pub(crate) fn serve(role: &str) {
     end_with_parent();
     Cores::given().keep_to_last();
-    let table: Table = serde_json::from_str(order).unwrap();
+    let table: Table = serde_json::from_str(role).unwrap();
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         println!("{}", listener.local_addr().unwrap().port());
@@ -77,7 +77,7 @@ pub(crate) fn serve(order: &str) {
             let table = table.clone();
             tokio::spawn(async move {
                 let service = service_fn(move |request| answer(table.clone(), request));
-                // A client may close its connection whenever it likes.
+                // An error means that the client has closed its connection.
                 let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
             });
         }
@@ -88,7 +88,7 @@ async fn answer(
     table: FakeTable,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    let (status, said) = if request.method() == Method::GET {
+    let (status, body) = if request.method() == Method::GET {
         (200, figures(&table))
     } else {
         let body = request.into_body().collect().await.unwrap().to_bytes();
@@ -98,7 +98,7 @@ async fn answer(
         .status(status)
         .header(CONTENT_TYPE, "application/x-amz-json-1.0")
         .header("x-amzn-requestid", "REQUEST")
-        .body(Full::new(Bytes::from(said.to_string())))
+        .body(Full::new(Bytes::from(body.to_string())))
         .unwrap();
     Ok(response)
 }
@@ -114,7 +114,7 @@ fn figures(table: &FakeTable) -> Value {
     table.throughput().iter().map(second).collect()
 }
 
-/// A `BatchWriteItem` as it comes.
+/// The JSON of a `BatchWriteItem` request.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct BatchWriteItem {

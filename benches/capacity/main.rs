@@ -1,16 +1,17 @@
-//! Four clients before tables with limits, over HTTP, in real time.
+//! Four clients that write to tables with limits, over HTTP and in real time.
 //!
 //! ```text
 //! cargo bench --all-features --bench capacity -- FOLDER
 //! ```
 //!
-//! Each client writes events of 200 bytes as fast as the table lets it, for 30 seconds. The table is a process of
-//! its own with DynamoDB's token buckets: 5 ms a call, one second of unused capacity kept. It counts what it takes
-//! and refuses in each second. The figures are of what comes after the third second. What comes of it is written to
-//! `FOLDER`, or to `target/capacity`: a table, `capacity.md`, and a plot, `capacity.svg`.
+//! Each client writes events of 200 bytes as fast as the table accepts them, for 30 seconds. The table
+//! runs in its own process with DynamoDB's token buckets: a call takes 5 ms, and unused units are kept for
+//! a second. It counts the accepted and refused units of each second. The figures cover the time after the
+//! third second. The results are written to `FOLDER`, or to `target/capacity`: a table, `capacity.md`, and
+//! a chart, `capacity.svg`.
 //!
-//! Without boto3 (`pip install boto3`, for the `python3` that is found first) its rows are left out.
-#![expect(clippy::unwrap_used, reason = "a benchmark that cannot run may panic")]
+//! Without boto3 (`pip install boto3` for the first `python3` in the path) its rows are left out.
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot run panics")]
 
 mod chart;
 mod client;
@@ -19,7 +20,7 @@ mod client;
 mod cores;
 mod endpoint;
 #[path = "../support/measure.rs"]
-#[expect(dead_code, reason = "one run each, which has no spread")]
+#[expect(dead_code, reason = "a single run of each client has no spread")]
 mod measure;
 mod report;
 mod sdk_loop;
@@ -38,11 +39,11 @@ use self::table::Table;
 const RUN: Duration = Duration::from_secs(30);
 
 fn main() {
-    if let Some(order) = server::order() {
-        return endpoint::serve(&order);
+    if let Some(role) = server::role() {
+        return endpoint::serve(&role);
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    // Cargo says `--bench` when it benches; anything else wants to know no more than that it works.
+    // `cargo bench` passes `--bench`. Without it, for example in `cargo test`, a short trial is enough.
     if !arguments.iter().any(|argument| argument == "--bench") {
         for client in Client::in_rust() {
             let run = client.run(Table::Thousand, Duration::from_secs(1));

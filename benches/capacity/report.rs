@@ -1,4 +1,4 @@
-//! What the runs come to, in Markdown.
+//! The results in Markdown.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use super::client::Run;
 use super::endpoint::Second;
 use super::table::Table;
 
-/// One client before one table.
+/// The result of one client on one table.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) table: Table,

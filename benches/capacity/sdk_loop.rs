@@ -1,5 +1,5 @@
-//! A loop over the AWS SDK for Rust, as its documentation advises: several tasks, each with one call of 25 items at a
-//! time; unprocessed items are sent again after an exponential backoff, with the next items.
+//! A loop over the AWS SDK for Rust, as its documentation advises: several tasks, each with one call of 25
+//! items in flight. Unprocessed items are sent again with the next items, after an exponential backoff.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::client::config;
 use super::endpoint::TABLE;
 use super::store;
 
-/// The SDK's own: up to 1 s before the first retry, twice that before each further one, 20 s at most.
+/// The backoff of the SDK: up to 1 s before the first retry, doubled for each further one, at most 20 s.
 const BASE: Duration = Duration::from_secs(1);
 const CEILING: Duration = Duration::from_secs(20);
 
@@ -36,7 +36,7 @@ pub(crate) fn play(url: &str, duration: Duration, in_flight: usize, is_adaptive:
             let random = StdRng::seed_from_u64(task);
             senders.spawn(write(client.clone(), Arc::clone(&next_key), random));
         }
-        // They write for ever.
+        // The tasks never end by themselves.
         let ended = timeout(duration, senders.join_next()).await;
         assert!(ended.is_err(), "{ended:?}");
     });
@@ -52,15 +52,15 @@ async fn write(client: Client, next_key: Arc<AtomicUsize>, mut random: StdRng) {
             batch.push(request(next_key.fetch_add(1, Ordering::Relaxed), &body));
         }
         let call = client.batch_write_item().request_items(TABLE, batch.clone());
-        // A call that failed after all of its retries is made again: every event is to be stored.
+        // A call that failed after all of its retries is repeated, because every event must be stored.
         if let Ok(output) = call.send().await {
             let mut left = output.unprocessed_items.unwrap_or_default();
             batch = left.remove(TABLE).unwrap_or_default();
         }
         refusals = if batch.is_empty() { 0 } else { refusals + 1 };
         if refusals > 0 {
-            let most = BASE.saturating_mul(1 << (refusals - 1).min(8)).min(CEILING);
-            wait(most.mul_f64(random.random())).await;
+            let max_wait = BASE.saturating_mul(1 << (refusals - 1).min(8)).min(CEILING);
+            wait(max_wait.mul_f64(random.random())).await;
         }
     }
 }

@@ -20,14 +20,14 @@ pub(crate) fn play(url: &str, duration: Duration) {
     let run = async move {
         let store = EventStore::builder().sdk_config(&config(&url).await).table(TABLE);
         let store = store.check_table(false).start().await.unwrap();
-        let put_on = async {
+        let put_repeatedly = async {
             let body = body();
             loop {
-                // Nobody waits for its ticket: the table counts.
+                // The ticket is not needed: the table counts the events.
                 drop(store.put_json(&body).await.unwrap());
             }
         };
-        timeout(duration, put_on).await.unwrap_err();
+        timeout(duration, put_repeatedly).await.unwrap_err();
         store.close(Duration::ZERO).await.unwrap();
     };
     runtime.block_on(runtime.spawn(run)).unwrap();

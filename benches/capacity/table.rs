@@ -1,4 +1,4 @@
-//! The tables that are written to.
+//! The tables of the benchmark.
 
 use std::time::Duration;
 
@@ -45,14 +45,14 @@ impl Table {
         capacity.burst(Duration::from_secs(1)).latency(LATENCY)
     }
 
-    /// Write units that it takes in the second that begins at `second`.
+    /// Its write units in the second that begins at `second`.
     pub(crate) fn units_in(self, second: usize) -> u32 {
         let at = Duration::from_secs(second as u64);
         let changed = CHANGES.iter().rev().find(|(from, _)| self == Self::Changing && *from <= at);
         changed.map_or_else(|| self.units(), |(_, units)| *units)
     }
 
-    /// How many calls those clients have in flight that have to be told.
+    /// Calls in flight for the clients that need a setting for it.
     pub(crate) fn in_flight(self) -> usize {
         if self == Self::FortyThousand { 16 } else { 8 }
     }

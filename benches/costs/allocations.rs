@@ -1,4 +1,4 @@
-//! Allocations and wake-ups, counted.
+//! Counts allocations and wake-ups.
 
 use std::alloc::System;
 use std::fmt::Write;
@@ -25,7 +25,7 @@ pub(crate) fn report(runtime: &Runtime, stage: &Arc<Stage>) -> String {
          | way | allocations | bytes allocated | wake-ups | sleeps |\n|---|---:|---:|---:|---:|\n",
     );
     for way in WAYS {
-        // The first run opens the connections and grows what grows once.
+        // The first run opens the connections and grows the buffers.
         let _ = count(runtime, stage, way);
         let Counts { allocations, bytes, polls, parks } = count(runtime, stage, way);
         let per_event = |count: u64| count as f64 / EVENTS as f64;
@@ -50,8 +50,8 @@ struct Counts {
     parks: u64,
 }
 
-/// What the ways need for themselves before they start, such as ready batches, is counted with the rest:
-/// it is made in a run of its own beforehand, and subtracted.
+/// The preparation of a way, such as building batches, is part of its run. It is counted alone beforehand
+/// and subtracted.
 fn count(runtime: &Runtime, stage: &Arc<Stage>, way: Way) -> Counts {
     let prepared = Region::new(ALLOCATOR);
     stage.prepare(way, EVENTS);
@@ -73,9 +73,9 @@ fn count(runtime: &Runtime, stage: &Arc<Stage>, way: Way) -> Counts {
     });
     let change = region.change();
     let allocations = change.allocations + change.reallocations;
-    let of_preparation = prepared.allocations + prepared.reallocations;
+    let prepared_allocations = prepared.allocations + prepared.reallocations;
     Counts {
-        allocations: (allocations - of_preparation) as u64,
+        allocations: (allocations - prepared_allocations) as u64,
         bytes: (change.bytes_allocated - prepared.bytes_allocated) as u64,
         polls,
         parks: parks() - parks_before,

@@ -1,4 +1,4 @@
-//! How long a put takes, and how long one event by itself is under way.
+//! The time of a put, and the time from put to answer of a single event.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub(crate) fn report(runtime: &Runtime, stage: &Arc<Stage>, effort: Effort) -> S
         )
         .unwrap();
 
-        let lone = stage.store_that_lingers(Duration::ZERO).await;
+        let lone = stage.store_with_linger(Duration::ZERO).await;
         let mut items = Vec::new();
         let mut events = Vec::new();
         let mut ratios = Vec::new();
@@ -50,7 +50,7 @@ pub(crate) fn report(runtime: &Runtime, stage: &Arc<Stage>, effort: Effort) -> S
     })
 }
 
-/// Nanoseconds that each put takes, when so many are put before their answers are awaited.
+/// The nanoseconds of each put, with `in_a_row` puts before their answers are awaited.
 async fn puts(stage: &Stage, in_a_row: usize) -> Spread {
     let mut nanoseconds = Vec::with_capacity(PUTS);
     let mut values = stage.values().iter().cycle();
@@ -69,7 +69,7 @@ async fn puts(stage: &Stage, in_a_row: usize) -> Spread {
     Spread::of(nanoseconds)
 }
 
-/// Microseconds from put to answer, one event after the other.
+/// The microseconds from put to answer, one event after the other.
 async fn lone_events(stage: &Stage, store: &EventStore) -> Vec<f64> {
     let mut microseconds = Vec::with_capacity(LONE_EVENTS);
     for value in stage.values().iter().take(LONE_EVENTS) {
@@ -80,7 +80,7 @@ async fn lone_events(stage: &Stage, store: &EventStore) -> Vec<f64> {
     microseconds
 }
 
-/// Microseconds that a `PutItem` takes, one after the other.
+/// The microseconds of a `PutItem` call, one after the other.
 async fn lone_items(stage: &Stage) -> Vec<f64> {
     let mut microseconds = Vec::with_capacity(LONE_EVENTS);
     for _ in 0..LONE_EVENTS {

@@ -1,13 +1,13 @@
-//! What an event costs beside its time on the processor: memory, allocations, wake-ups and waiting. And
-//! whether that stays so, for many events and for many producers.
+//! The costs of an event besides CPU time: memory, allocations, wake-ups and latency; and how costs scale
+//! with many events and many producers.
 //!
 //! ```text
 //! cargo bench --all-features --bench costs
 //! cargo bench --all-features --bench costs -- latency producers    # or allocations, events, memory
 //! ```
 //!
-//! Against the endpoint of the throughput benchmark, which takes everything and does nothing.
-#![expect(clippy::unwrap_used, reason = "a benchmark that cannot run may panic")]
+//! All use the endpoint of the throughput benchmark, which acknowledges everything and stores nothing.
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot run panics")]
 
 mod allocations;
 #[path = "../support/cores.rs"]
@@ -35,7 +35,7 @@ use self::cores::Cores;
 use self::endpoint::Endpoint;
 use self::ways::{Stage, Transport};
 
-/// How much of everything: as much as the figures need, or as little as shows that all of it works.
+/// The amount of work: enough for the figures, or just enough to show that the benchmark works.
 #[derive(Debug, Clone, Copy)]
 struct Effort {
     rounds: usize,
@@ -49,9 +49,9 @@ impl Effort {
 }
 
 fn main() {
-    match server::order().as_deref() {
+    match server::role().as_deref() {
         None => {}
-        Some(order) if order.starts_with(memory::ORDER) => return memory::fill(order),
+        Some(role) if role.starts_with(memory::ROLE) => return memory::fill(role),
         Some(_) => return endpoint::serve(),
     }
     let arguments: Vec<String> = std::env::args().collect();
@@ -62,7 +62,7 @@ fn main() {
     cores.keep_off_last();
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let stage = stage(&runtime, &endpoint);
-    // By their names in arguments; all, if none is named.
+    // The arguments name the parts to run. Without a name all of them run.
     let names: Vec<&String> =
         arguments.iter().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let wants = |name: &str| names.is_empty() || names.iter().any(|given| *given == name);
@@ -84,7 +84,7 @@ fn main() {
     }
 }
 
-/// With events of 200 bytes.
+/// A stage with events of 200 bytes.
 fn stage(runtime: &Runtime, endpoint: &Endpoint) -> Arc<Stage> {
     Arc::new(runtime.block_on(Stage::new(endpoint, Transport::Http, 200)))
 }

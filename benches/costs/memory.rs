@@ -1,4 +1,4 @@
-//! How much memory a full buffer takes while the service does not answer.
+//! The memory of a full buffer while the service does not answer.
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, TcpListener};
@@ -13,8 +13,8 @@ use super::Effort;
 use super::server::{Server, end_with_parent};
 use super::value::Value;
 
-/// How the order begins to fill a buffer.
-pub(crate) const ORDER: &str = "memory";
+/// The first word of the role of a process that fills a buffer.
+pub(crate) const ROLE: &str = "memory";
 
 const BODY_BYTES: [usize; 3] = [200, 1_000, 6_700];
 
@@ -35,7 +35,7 @@ pub(crate) fn report(effort: Effort) -> String {
         buffered >> 20,
     );
     for body_bytes in BODY_BYTES {
-        let filled = Server::start(&format!("{ORDER} {body_bytes} {buffered}"));
+        let filled = Server::start(&format!("{ROLE} {body_bytes} {buffered}"));
         let Filled { events, before, resident } = serde_json::from_str(&filled.greeting).unwrap();
         let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         writeln!(
@@ -50,10 +50,10 @@ pub(crate) fn report(effort: Effort) -> String {
     table
 }
 
-/// Does what the order says, in a process that has done nothing else.
-pub(crate) fn fill(order: &str) {
+/// Fills a buffer as the role says, in a process that has done nothing else.
+pub(crate) fn fill(role: &str) {
     end_with_parent();
-    let mut numbers = order.split(' ').skip(1).map(|number| number.parse::<usize>().unwrap());
+    let mut numbers = role.split(' ').skip(1).map(|number| number.parse::<usize>().unwrap());
     let (body_bytes, buffered) = (numbers.next().unwrap(), numbers.next().unwrap());
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let filled = runtime.block_on(Box::pin(fill_up(body_bytes, buffered)));
@@ -61,7 +61,7 @@ pub(crate) fn fill(order: &str) {
 }
 
 async fn fill_up(body_bytes: usize, buffered: usize) -> Filled {
-    // Connections are made and wait to be accepted, which nobody does.
+    // Connections are established, but never accepted.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let store = EventStore::builder()
         .region("us-east-1")
@@ -77,14 +77,14 @@ async fn fill_up(body_bytes: usize, buffered: usize) -> Filled {
     let value = Value::new(0, body_bytes);
     let before = resident();
     let mut tickets = Vec::new();
-    // A put that waits for so long waits for room.
+    // A put that takes this long waits for permits, so the buffer is full.
     while let Ok(ticket) = timeout(Duration::from_millis(500), store.put(&value)).await {
         tickets.push(ticket.unwrap());
     }
     Filled { events: tickets.len(), before, resident: resident() }
 }
 
-/// Bytes of this process that are in memory, as Linux tells; elsewhere 0.
+/// Resident bytes of this process, as Linux reports them; 0 on other systems.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let value = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -1,4 +1,4 @@
-//! Whether an event costs the same among many, and whether many producers get in each other's way.
+//! The cost of an event by the number of events and by the number of producers.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use super::ways::{Stage, Way};
 const EVENTS: usize = 100_000;
 const PRODUCERS: [usize; 4] = [1, 2, 4, 8];
 
-/// More than this are put only once.
-const FEW: usize = 100_000;
+/// More events than this are put in one round only.
+const MAX_EVENTS_FOR_ROUNDS: usize = 100_000;
 
 /// From a thousand events to ten million.
 pub(crate) fn over_events(runtime: &Runtime, stage: &Arc<Stage>, effort: Effort) -> String {
@@ -24,7 +24,7 @@ pub(crate) fn over_events(runtime: &Runtime, stage: &Arc<Stage>, effort: Effort)
     runtime.block_on(stage.run(Way::Store, 1_000));
     let sizes = std::iter::successors(Some(1_000), |events| Some(events * 10));
     for events in sizes.take_while(|events| *events <= effort.most_events) {
-        let rounds = if events <= FEW { effort.rounds } else { 1 };
+        let rounds = if events <= MAX_EVENTS_FOR_ROUNDS { effort.rounds } else { 1 };
         let samples: Vec<Sample> =
             (0..rounds).map(|_| runtime.block_on(stage.run(Way::Store, events))).collect();
         writeln!(table, "| {events} | {} |", figures(&samples)).unwrap();
@@ -32,7 +32,7 @@ pub(crate) fn over_events(runtime: &Runtime, stage: &Arc<Stage>, effort: Effort)
     table
 }
 
-/// As many tasks as are to put, on two worker threads.
+/// One task for each producer, on two worker threads.
 pub(crate) fn over_producers(endpoint: &Endpoint, effort: Effort) -> String {
     let events = EVENTS.min(effort.most_events);
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

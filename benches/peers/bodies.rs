@@ -1,4 +1,4 @@
-//! The JSON texts that every peer puts, over and over.
+//! The JSON texts that every peer puts repeatedly.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::value::Value;
 const BODIES: usize = 1_000;
 const BODY_BYTES: usize = 200;
 
-/// Writes them to a file, one a line.
+/// Writes the texts to a file, one a line.
 pub(crate) fn write(file: &Path) {
     let lines = (0..BODIES).map(|number| {
         let value = Value::new(number, BODY_BYTES);

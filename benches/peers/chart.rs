@@ -1,4 +1,4 @@
-//! The same as a picture.
+//! The results as a chart.
 
 use std::path::Path;
 
@@ -40,14 +40,14 @@ pub(crate) fn draw(rows: &[Row], file: &Path) {
     root.present().unwrap();
 }
 
-/// Bars for one of the figures, the first row on top. The names are written where there is room for
-/// them on the left.
+/// Bars for one of the figures, the first row on top. Names are written only if the panel has space for
+/// them on its left.
 fn panel(area: &Area<'_>, left: u32, axis: &str, rows: &[Row], figure: impl Fn(&Row) -> f64) {
     let (least, most) = rows
         .iter()
         .map(&figure)
         .fold((f64::MAX, f64::MIN), |(least, most), next| (least.min(next), most.max(next)));
-    // A whole decade to begin with, so that no bar is without length, and room for the last number.
+    // The axis begins at a whole decade below the least bar, and leaves space for the longest bar's number.
     let range = 10_f64.powf((least / 1.5).log10().floor())..most * 6.0;
     let mut chart = ChartBuilder::on(area)
         .margin_right(20)
@@ -90,7 +90,7 @@ fn style(size: u32, colour: RGBColor, across: HPos) -> TextStyle<'static> {
     (FONT, size).into_font().color(&colour).pos(Pos::new(across, VPos::Center))
 }
 
-/// Three digits at least.
+/// A number with at least three digits.
 fn shown(number: f64) -> String {
     match number {
         0.0..10.0 => format!("{number:.2}"),
@@ -99,7 +99,7 @@ fn shown(number: f64) -> String {
     }
 }
 
-/// With a comma before every third digit from the end.
+/// A number with commas between groups of three digits.
 fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut grouped = String::new();

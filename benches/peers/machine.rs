@@ -1,4 +1,4 @@
-//! What it was measured on.
+//! The machine of the measurement.
 
 use std::fmt;
 use std::fs;
@@ -22,8 +22,8 @@ impl Machine {
         Self {
             processor: processor().unwrap_or_else(unknown),
             cores: available_parallelism().unwrap().get(),
-            kernel: said_by("uname", "-sr").unwrap_or_else(unknown),
-            compiler: said_by("rustc", "--version").unwrap_or_else(unknown),
+            kernel: output_of("uname", "-sr").unwrap_or_else(unknown),
+            compiler: output_of("rustc", "--version").unwrap_or_else(unknown),
             day: today(),
         }
     }
@@ -38,14 +38,14 @@ fn today() -> String {
     DateTime::<Utc>::from(SystemTime::now()).format("%Y-%m-%d").to_string()
 }
 
-/// As Linux tells it.
+/// The processor's name, as Linux reports it.
 fn processor() -> Option<String> {
     let text = fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
-fn said_by(program: &str, argument: &str) -> Option<String> {
+fn output_of(program: &str, argument: &str) -> Option<String> {
     let output = Command::new(program).arg(argument).output().ok()?;
     Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
 }

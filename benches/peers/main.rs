@@ -5,17 +5,17 @@
 //! cargo bench --all-features --bench peers -- FOLDER
 //! ```
 //!
-//! Every peer is a process of its own, is set up as its documentation advises, and writes the same
-//! JSON texts to the same endpoint on loopback, one peer after the other, round by round. Each watches
-//! itself after a warm-up of half as many events, and prints one line of JSON. What comes of it is written
-//! to `FOLDER`, or to `target/peers`: a table, `peers.md`, and a chart, `peers.svg`.
+//! Every peer runs in its own process, is set up as its documentation advises, and writes the same JSON
+//! texts to the same endpoint on loopback. The peers take turns in rounds. Each measures itself after a
+//! warm-up of half as many events, and prints one line of JSON. The results are written to `FOLDER`, or to
+//! `target/peers`: a table, `peers.md`, and a chart, `peers.svg`.
 //!
-//! The endpoint answers as cheaply as it can. It shows what a client costs and says nothing about
-//! DynamoDB, where a call takes milliseconds. It has the last core; peers run wherever the kernel puts
-//! them, with as many threads as they start by themselves.
+//! The endpoint answers as cheaply as possible. It shows the cost of a client, and says nothing about
+//! DynamoDB, where a call takes milliseconds. It runs on the last core; the kernel places the peers, which
+//! use their default number of threads.
 //!
-//! A peer whose tools are not there is left out.
-#![expect(clippy::unwrap_used, reason = "a benchmark that cannot run may panic")]
+//! A peer whose tools are not installed is left out.
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot run panics")]
 
 mod bodies;
 mod chart;
@@ -23,11 +23,11 @@ mod chart;
 #[expect(dead_code, reason = "peers may run on every core")]
 mod cores;
 #[path = "../support/endpoint.rs"]
-#[expect(dead_code, reason = "not every peer can be told to trust the endpoint's certificate")]
+#[expect(dead_code, reason = "not every peer can trust the endpoint's certificate")]
 mod endpoint;
 mod machine;
 #[path = "../support/measure.rs"]
-#[expect(dead_code, reason = "peers in other languages have no sample, only a line")]
+#[expect(dead_code, reason = "peers in other languages print a line and have no sample")]
 mod measure;
 mod outcome;
 mod peer;
@@ -49,7 +49,7 @@ use self::report::Report;
 const ROUNDS: usize = 9;
 
 fn main() {
-    if server::order().is_some() {
+    if server::role().is_some() {
         return endpoint::serve();
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -60,7 +60,7 @@ fn main() {
     }
     let endpoint = Endpoint::start();
     let stage = Stage::new(endpoint.url());
-    // Cargo says `--bench` when it benches; anything else wants to know no more than that it works.
+    // `cargo bench` passes `--bench`. Without it, for example in `cargo test`, a short trial is enough.
     if !arguments.iter().any(|argument| argument == "--bench") {
         for peer in Peer::in_rust() {
             peer.run(&stage, 500);
@@ -88,7 +88,7 @@ fn run(peers: &[Peer], stage: &Stage, round: usize) -> Vec<Outcome> {
     peers.iter().map(run).collect()
 }
 
-/// What this program does when it is itself one of the peers.
+/// Runs this program as one of the peers.
 fn play(role: &str, url: &str, file: &Path, events: usize) {
     let bodies = bodies::read(file);
     let outcome = match role {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::measure::Sample;
 
-/// What one run of a peer came to.
+/// The result of one run of a peer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     events: usize,

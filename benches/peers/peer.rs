@@ -1,4 +1,4 @@
-//! Who takes part, and how each is started.
+//! The peers, and how each is started.
 
 use std::ffi::OsString;
 use std::fs;
@@ -8,13 +8,13 @@ use std::process::{Command, Stdio};
 use super::outcome::Outcome;
 use super::{bodies, sdk, store};
 
-/// Tells this program that it is a peer itself, and which.
+/// The argument that runs this program as a peer. The name of the peer follows it.
 pub(crate) const ROLE: &str = "--peer";
 
 /// What all peers share.
 #[derive(Debug)]
 pub(crate) struct Stage {
-    /// Where `run` installs, and where everything else is written unless it is told otherwise.
+    /// Where `run` installs the tools, and the default folder of the results.
     pub(crate) folder: PathBuf,
     url: String,
     bodies: PathBuf,
@@ -34,16 +34,16 @@ impl Stage {
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) name: &'static str,
-    /// How many make a run of a second or so.
+    /// The events of a run of about a second.
     pub(crate) events: usize,
     program: PathBuf,
     arguments: Vec<OsString>,
-    /// What `run` installs for it.
+    /// The path that `run` installs for it.
     needs: Option<PathBuf>,
 }
 
 impl Peer {
-    /// All peers whose tools are there; the last is the one that the others are compared with.
+    /// All peers whose tools are installed. The last one is the reference for the others.
     pub(crate) fn all(stage: &Stage) -> Vec<Self> {
         let modules = stage.folder.join("node/node_modules");
         let python = stage.folder.join("venv/bin/python3");
@@ -78,10 +78,10 @@ impl Peer {
                 needs: Some(go),
             },
         ];
-        others.into_iter().filter(Self::is_there).chain(Self::in_rust()).collect()
+        others.into_iter().filter(Self::is_installed).chain(Self::in_rust()).collect()
     }
 
-    /// Those that need nothing but this program.
+    /// The peers that are part of this program.
     pub(crate) fn in_rust() -> [Self; 2] {
         let this = |name, role: &str, events| Self {
             name,
@@ -96,18 +96,18 @@ impl Peer {
         ]
     }
 
-    fn is_there(&self) -> bool {
-        let is_there = self.needs.as_ref().is_none_or(|path| path.exists());
-        if !is_there {
+    fn is_installed(&self) -> bool {
+        let is_installed = self.needs.as_ref().is_none_or(|path| path.exists());
+        if !is_installed {
             eprintln!(
-                "{} is left out, as its tools are not there: benches/peers/run installs them",
+                "{} is left out, because its tools are not installed: run benches/peers/run",
                 self.name
             );
         }
-        is_there
+        is_installed
     }
 
-    /// Lets it write as many events, in a process of its own.
+    /// Writes this many events in a new process.
     pub(crate) fn run(&self, stage: &Stage, events: usize) -> Outcome {
         let mut command = Command::new(&self.program);
         let output = command
@@ -118,9 +118,9 @@ impl Peer {
             .env("AWS_ACCESS_KEY_ID", "test")
             .env("AWS_SECRET_ACCESS_KEY", "test")
             .env_remove("AWS_PROFILE")
-            // Some of the clients would otherwise reach even loopback through it.
+            // Without it some clients would use a proxy even for loopback.
             .env("NO_PROXY", "127.0.0.1")
-            // Node and the SDK for it remark on each other's age at every start.
+            // Otherwise Node prints deprecation warnings at every start.
             .env("NODE_NO_WARNINGS", "1")
             .stdin(Stdio::null())
             .stderr(Stdio::inherit())
@@ -133,12 +133,12 @@ impl Peer {
     }
 }
 
-/// A file of another language.
+/// A source file in another language.
 fn source(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers").join(path)
 }
 
-/// Node looks for modules beside the script, so that the script has to be where they are installed.
+/// Copies a script to the folder of the installed modules, because Node looks for them beside the script.
 fn node_script(stage: &Stage, name: &str) -> PathBuf {
     let folder = stage.folder.join("node");
     fs::create_dir_all(&folder).unwrap();

@@ -1,4 +1,4 @@
-//! What all rounds say, as a table.
+//! The results of all rounds as a table.
 
 use std::fmt;
 
@@ -14,21 +14,21 @@ pub(crate) struct Report {
     machine: Machine,
 }
 
-/// One peer.
+/// The results of one peer.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     versions: String,
     pub(crate) events_per_second: f64,
     pub(crate) cpu_microseconds: f64,
-    /// How many times as many events the store writes in the same time.
-    slower: f64,
-    /// How many times the store's CPU time an event takes.
-    dearer: f64,
+    /// The store's events per second as a multiple of the peer's.
+    store_speed_ratio: f64,
+    /// The peer's CPU time per event as a multiple of the store's.
+    peer_cost_ratio: f64,
 }
 
 impl Report {
-    /// A ratio is the median of the rounds' ratios: what disturbs a round disturbs all of its peers.
+    /// A ratio is the median of the rounds' ratios, because a disturbance affects all peers of a round.
     pub(crate) fn new(peers: &[Peer], rounds: &[Vec<Outcome>]) -> Self {
         let row = |(place, peer): (usize, &Peer)| {
             let median = |of: &dyn Fn(&Outcome, &Outcome) -> f64| {
@@ -41,8 +41,10 @@ impl Report {
                 versions: versions(first),
                 events_per_second: median(&|peer, _| peer.events_per_second()),
                 cpu_microseconds: median(&|peer, _| peer.cpu_microseconds_per_event()),
-                slower: median(&|peer, ours| ours.events_per_second() / peer.events_per_second()),
-                dearer: median(&|peer, ours| {
+                store_speed_ratio: median(&|peer, ours| {
+                    ours.events_per_second() / peer.events_per_second()
+                }),
+                peer_cost_ratio: median(&|peer, ours| {
                     peer.cpu_microseconds_per_event() / ours.cpu_microseconds_per_event()
                 }),
             }
@@ -85,8 +87,8 @@ impl fmt::Display for Report {
                 row.versions,
                 row.events_per_second,
                 row.cpu_microseconds,
-                row.slower,
-                row.dearer
+                row.store_speed_ratio,
+                row.peer_cost_ratio
             )?;
         }
         writeln!(

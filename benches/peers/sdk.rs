@@ -1,8 +1,7 @@
-//! The AWS SDK for Rust by itself, with full batches.
+//! The AWS SDK for Rust alone, with full batches.
 //!
-//! One client for all tasks, from the configuration that the SDK loads by default, its retries
-//! included, on the runtime that tokio starts by default. Items are made within the time that is
-//! measured.
+//! All tasks share one client with the SDK's default configuration, including its retries, on tokio's
+//! default runtime. Building the items is part of the measured time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,7 +20,7 @@ use super::outcome::Outcome;
 pub(crate) const ROLE: &str = "sdk";
 pub(crate) const TABLE: &str = "events";
 
-/// The store's default, and what every peer has that can have more than one.
+/// The store's default. Every peer that can have several calls in flight has as many.
 const IN_FLIGHT: usize = 8;
 
 pub(crate) fn play(url: &str, bodies: Arc<[String]>, events: usize) -> Outcome {
@@ -37,7 +36,7 @@ pub(crate) fn play(url: &str, bodies: Arc<[String]>, events: usize) -> Outcome {
     Outcome::new(sample, events, [("aws-sdk-dynamodb", aws_sdk_dynamodb::meta::PKG_VERSION)])
 }
 
-/// What a program starts with that says no more than where.
+/// The default configuration with this endpoint.
 pub(crate) async fn config(url: &str) -> SdkConfig {
     aws_config::defaults(BehaviorVersion::latest())
         .region(Region::new("us-east-1"))
@@ -53,7 +52,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// Writes as many events, and says how many were answered.
+    /// Writes this many events, and returns how many were acknowledged.
     async fn write(self: Arc<Self>, events: usize) -> usize {
         let begun = Arc::new(AtomicUsize::new(0));
         let mut senders = JoinSet::new();

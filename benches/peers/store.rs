@@ -1,7 +1,7 @@
-//! The store of this crate, with its default settings, on the runtime that tokio starts by default.
+//! The store of this crate with its default settings, on tokio's default runtime.
 //!
-//! One task puts and awaits the oldest ticket whenever it holds `WINDOW` of them, so that every ticket
-//! is awaited. It puts JSON texts, and the store checks that they are; the bare SDKs take any text.
+//! One task puts events, and awaits the oldest ticket whenever it holds `WINDOW` tickets, so that every
+//! ticket is awaited. It puts JSON texts, which the store validates; the SDKs accept any text.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use super::sdk::{TABLE, config};
 
 pub(crate) const ROLE: &str = "store";
 
-/// Many more than are under way at a time, and far fewer than the store has room for.
+/// Many more events than are in flight at a time, and far fewer than the buffer holds.
 const WINDOW: usize = 2_000;
 
 pub(crate) fn play(url: &str, bodies: Arc<[String]>, events: usize) -> Outcome {
     let runtime = Runtime::new().unwrap();
     let url = url.to_owned();
-    // In a task, as in a program: the thread that blocks is no worker.
+    // Runs in a task, as in a program: the thread in `block_on` is not a worker thread.
     let run = async move {
         let store = EventStore::builder().sdk_config(&config(&url).await).table(TABLE);
         let store = store.check_table(false).start().await.unwrap();

@@ -1,5 +1,5 @@
-//! The endpoint: a process of its own, so that its memory is not counted. Of each event it keeps the
-//! key and a hash of the body; and the body itself while somebody may want to read it back.
+//! The endpoint. It runs in its own process, so that its memory is not measured. For each event it
+//! keeps the key and a hash of the body, and the body itself while it may be read back.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -24,9 +24,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::ledger::Key;
+use super::answers::Key;
+use super::faults::{Replies, Reply, Stalls};
 use super::load::hash;
-use super::misbehaviour::{Fate, Fates, Stalls};
 use super::server::{Server, end_with_parent};
 
 pub(crate) const TABLE: &str = "events";
@@ -60,19 +60,19 @@ impl Endpoint {
     }
 }
 
-/// Misbehaves by this seed until the soak is over.
+/// Serves with faults drawn from this seed, until the parent process ends.
 pub(crate) fn serve(seed: u64) {
     end_with_parent();
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         println!("{}", listener.local_addr().unwrap().port());
-        let (silence, silent) = watch::channel(false);
-        tokio::spawn(stall(silence, Stalls::new(seed)));
+        let (set_silent, silent) = watch::channel(false);
+        tokio::spawn(stall(set_silent, Stalls::new(seed)));
         let table = Arc::new(Mutex::new(Table::new(seed)));
         loop {
             let (stream, _) = listener.accept().await.unwrap();
             stream.set_nodelay(true).unwrap();
-            // What this side closes it closes with a reset.
+            // A connection that the endpoint closes is reset.
             stream.set_zero_linger().unwrap();
             let (table, silent) = (Arc::clone(&table), silent.clone());
             let service = service_fn(move |request| {
@@ -84,18 +84,18 @@ pub(crate) fn serve(seed: u64) {
     });
 }
 
-async fn stall(silence: watch::Sender<bool>, stalls: Stalls) {
-    for (calm, silent) in stalls {
-        wait(calm).await;
-        eprintln!("the endpoint says nothing for {silent:?}");
-        silence.send_replace(true);
+async fn stall(set_silent: watch::Sender<bool>, stalls: Stalls) {
+    for (answering, silent) in stalls {
+        wait(answering).await;
+        eprintln!("the endpoint does not answer for {silent:?}");
+        set_silent.send_replace(true);
         wait(silent).await;
         eprintln!("the endpoint answers again");
-        silence.send_replace(false);
+        set_silent.send_replace(false);
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "an endpoint that is to be slow")]
+#[expect(clippy::disallowed_methods, reason = "the endpoint delays its answers")]
 async fn wait(duration: Duration) {
     tokio::time::sleep(duration).await;
 }
@@ -112,24 +112,24 @@ async fn answer(
         silent.wait_for(|silent| !silent).await.map_err(io::Error::other)?;
     }
     let body = request.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
-    let (fate, answer) = {
+    let (reply, answer) = {
         let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
-        let fate = if writes { table.fates.draw() } else { Fate::Answer };
+        let reply = if writes { table.replies.draw() } else { Reply::Answer };
         let answer = match operation.as_str() {
-            "BatchWriteItem" => table.write(&body, fate),
+            "BatchWriteItem" => table.write(&body, reply),
             "DescribeTable" => Answer::ok(&described()),
             "BatchGetItem" => table.read(&body),
             "Scan" => table.page(&body),
             _ => Answer::invalid("no such operation"),
         };
-        (fate, answer)
+        (reply, answer)
     };
     drop(body);
-    match fate {
-        Fate::Hang { .. } => return pending().await,
-        Fate::Reset { .. } => return Err(io::Error::other("reset, as drawn")),
-        Fate::AnswerLate(by) => wait(by).await,
-        Fate::Answer | Fate::Throttle | Fate::Unprocessed(_) | Fate::Error { .. } => {}
+    match reply {
+        Reply::Hang { .. } => return pending().await,
+        Reply::Reset { .. } => return Err(io::Error::other("reset, as drawn")),
+        Reply::AnswerLate(by) => wait(by).await,
+        Reply::Answer | Reply::Throttle | Reply::Unprocessed(_) | Reply::Error { .. } => {}
     }
     let response = Response::builder()
         .status(answer.status)
@@ -153,7 +153,7 @@ impl Answer {
         Self { status, body: json!({ "__type": kind, "message": message }).to_string() }
     }
 
-    /// The store gives such events up, and the run fails.
+    /// The store fails such events, and so the run fails.
     fn invalid(why: &str) -> Self {
         eprintln!("the endpoint refuses a request: {why}");
         Self::error(400, "ValidationException", why)
@@ -163,39 +163,39 @@ impl Answer {
 struct Table {
     rows: BTreeMap<Key, u64>,
     /// Bodies that were applied by a call without an acknowledgement.
-    in_doubt: HashMap<Key, String>,
-    fates: Fates,
+    unconfirmed: HashMap<Key, String>,
+    replies: Replies,
 }
 
 impl Table {
     fn new(seed: u64) -> Self {
-        Self { rows: BTreeMap::new(), in_doubt: HashMap::new(), fates: Fates::new(seed) }
+        Self { rows: BTreeMap::new(), unconfirmed: HashMap::new(), replies: Replies::new(seed) }
     }
 
-    fn write(&mut self, body: &[u8], fate: Fate) -> Answer {
+    fn write(&mut self, body: &[u8], reply: Reply) -> Answer {
         let puts = match parse(body) {
             Ok(puts) => puts,
             Err(why) => return Answer::invalid(&why),
         };
-        match fate {
-            Fate::Throttle => {
+        match reply {
+            Reply::Throttle => {
                 return Answer::error(400, "ProvisionedThroughputExceededException", "As drawn.");
             }
-            Fate::Unprocessed(probability) => {
-                let (back, applied): (Vec<_>, Vec<_>) =
-                    puts.into_iter().partition(|_| self.fates.hands_back(probability));
+            Reply::Unprocessed(probability) => {
+                let (unprocessed, applied): (Vec<_>, Vec<_>) =
+                    puts.into_iter().partition(|_| self.replies.is_unprocessed(probability));
                 self.apply(&applied, true);
-                return Answer::ok(&json!({ "UnprocessedItems": { TABLE: back } }));
+                return Answer::ok(&json!({ "UnprocessedItems": { TABLE: unprocessed } }));
             }
-            Fate::Error { applied } | Fate::Hang { applied } | Fate::Reset { applied } => {
+            Reply::Error { applied } | Reply::Hang { applied } | Reply::Reset { applied } => {
                 if applied {
                     self.apply(&puts, false);
                 }
                 return Answer::error(500, "InternalServerError", "As drawn.");
             }
-            Fate::Answer | Fate::AnswerLate(_) => {}
+            Reply::Answer | Reply::AnswerLate(_) => {}
         }
-        self.apply(&puts, matches!(fate, Fate::Answer));
+        self.apply(&puts, matches!(reply, Reply::Answer));
         Answer::ok(&json!({ "UnprocessedItems": {} }))
     }
 
@@ -204,15 +204,15 @@ impl Table {
             let key = item.key.text.as_bytes().try_into().unwrap();
             self.rows.insert(key, hash(&item.body.text));
             if is_acknowledged {
-                self.in_doubt.remove(&key);
+                self.unconfirmed.remove(&key);
             } else {
-                self.in_doubt.insert(key, item.body.text.clone().into_owned());
+                self.unconfirmed.insert(key, item.body.text.clone().into_owned());
             }
         }
     }
 
-    /// The bodies under these keys. A key whose body is not kept any more is handed back: an
-    /// acknowledgement of it is on its way, or was too slow.
+    /// The bodies under these keys. A key whose body is no longer kept is left unprocessed: its
+    /// acknowledgement is in flight, or came too late.
     fn read(&self, body: &[u8]) -> Answer {
         let asked: Value = serde_json::from_slice(body).unwrap();
         let asked = asked.pointer("/RequestItems/events/Keys").and_then(Value::as_array).unwrap();
@@ -220,7 +220,7 @@ impl Table {
         for asked in asked {
             let key = asked.pointer("/key/S").and_then(Value::as_str).unwrap();
             let key: Key = key.as_bytes().try_into().unwrap();
-            match (self.in_doubt.get(&key), self.rows.contains_key(&key)) {
+            match (self.unconfirmed.get(&key), self.rows.contains_key(&key)) {
                 (Some(body), _) => {
                     found.push(json!({ "key": asked["key"], "body": { "S": body } }))
                 }
@@ -290,7 +290,7 @@ struct Text<'a> {
     text: Cow<'a, str>,
 }
 
-/// The puts of a request, or the rule that it breaks.
+/// The puts of a request. An error names the broken rule.
 fn parse(body: &[u8]) -> Result<Vec<WriteRequest<'_>>, String> {
     if body.len() > MAX_REQUEST_BYTES {
         return Err(format!("{} bytes", body.len()));
@@ -304,7 +304,7 @@ fn parse(body: &[u8]) -> Result<Vec<WriteRequest<'_>>, String> {
     let keys: HashSet<&[u8]> =
         puts.iter().map(|request| request.put.item.key.text.as_bytes()).collect();
     if keys.len() < puts.len() || keys.iter().any(|key| key.len() != size_of::<Key>()) {
-        return Err("a key twice, or none".to_owned());
+        return Err("a duplicate or malformed key".to_owned());
     }
     Ok(puts)
 }

@@ -1,4 +1,4 @@
-//! Those who put, and the one who listens.
+//! The producers, and the task that awaits their tickets.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::pin::pin;
@@ -12,30 +12,31 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::ledger::{Ledger, Tally};
+use super::answers::{AnswerLog, Tally};
 
-/// Bodies are from some 100 bytes to nearly the largest, as many from 100 to 1,000 as from 10,000 to
-/// 100,000. Some calls of them do not fit into the buffers of two sockets.
+/// Bodies have from about 100 bytes to nearly the maximum. Their lengths are distributed
+/// logarithmically: as many have 100 to 1,000 bytes as 10,000 to 100,000. Some calls exceed the buffers
+/// of two sockets.
 const SMALLEST_TEXT: f64 = 60.0;
 const LARGEST_TEXT: f64 = 400_000.0;
 
-/// An accepted event: what is to be known of its body, and its ticket.
+/// An accepted event: the hash of its body, and its ticket.
 pub(crate) type Accepted = (u64, PutTicket);
 
-/// What a body is compared by, also in another process of this program.
+/// The hash by which bodies are compared. It is the same in the endpoint's process.
 pub(crate) fn hash(body: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(body.as_bytes());
     hasher.finish()
 }
 
-/// Text of which every part can be part of a JSON string.
+/// Text that needs no escaping in JSON.
 pub(crate) fn random_text(seed: u64) -> String {
     let mut random = StdRng::seed_from_u64(seed);
     (0..2 * LARGEST_TEXT as usize).map(|_| char::from(random.random_range(b'a'..=b'z'))).collect()
 }
 
-/// Puts events until the time is up, and says how many were accepted.
+/// Puts events until `end`, and returns how many were accepted.
 pub(crate) async fn produce(
     store: EventStore,
     tickets: mpsc::UnboundedSender<Accepted>,
@@ -44,7 +45,7 @@ pub(crate) async fn produce(
     end: Instant,
 ) -> u64 {
     let mut random = StdRng::seed_from_u64(seed);
-    let mut over = pin!(sleep_until(end));
+    let mut ended = pin!(sleep_until(end));
     let mut accepted = 0;
     loop {
         let length = SMALLEST_TEXT * (LARGEST_TEXT / SMALLEST_TEXT).powf(random.random::<f64>());
@@ -53,8 +54,8 @@ pub(crate) async fn produce(
         let body = format!(r#"{{"producer":{seed},"number":{accepted},"text":"{part}"}}"#);
         tokio::select! {
             biased;
-            () = &mut over => return accepted,
-            // To be dropped while it waits for room is to put nothing.
+            () = &mut ended => return accepted,
+            // A put that is dropped while it waits for permits puts nothing.
             ticket = store.put_json(&body) => {
                 tickets.send((hash(&body), ticket.unwrap())).unwrap();
                 accepted += 1;
@@ -63,12 +64,12 @@ pub(crate) async fn produce(
     }
 }
 
-/// Waits for every ticket and writes down what it says.
-pub(crate) async fn listen(
+/// Awaits every ticket and records its answer.
+pub(crate) async fn record_answers(
     mut tickets: mpsc::UnboundedReceiver<Accepted>,
-    mut ledger: Ledger,
+    mut answers: AnswerLog,
     tally: Arc<Tally>,
-) -> Ledger {
+) -> AnswerLog {
     let mut waiting = FuturesUnordered::new();
     loop {
         tokio::select! {
@@ -77,9 +78,9 @@ pub(crate) async fn listen(
                 (key, hash, ticket.await)
             }),
             Some((key, hash, answer)) = waiting.next() => {
-                ledger.note(&key, hash, tally.count(&answer));
+                answers.note(&key, hash, tally.count(&answer));
             }
-            else => return ledger,
+            else => return answers,
         }
     }
 }

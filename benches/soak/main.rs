@@ -1,30 +1,28 @@
-//! Minutes of bad days: the whole store under full load, against an endpoint that misbehaves at
-//! random and at times says nothing at all.
+//! A soak test: the whole store under full load for minutes, against an endpoint that fails at random
+//! and sometimes stops answering.
 //!
 //! ```text
 //! cargo bench --bench soak -- 5 1234    # minutes (2), and the seed of an earlier run
 //! ```
 //!
-//! Producers put as fast as room allows, others wait for the tickets. Every five seconds a line says
-//! how it stands; at the end it is checked that
+//! Producers put as fast as the buffer accepts, and another task awaits the tickets. A line every five
+//! seconds shows the counters. At the end the program checks that
 //!
-//! - every accepted event was answered, `accepted = stored + failed`, and none was refused as
-//!   invalid;
-//! - the endpoint has every event that is called stored, as it was put, none that is called not
+//! - every accepted event was settled, `accepted = stored + failed`, and none was refused as invalid;
+//! - the endpoint has every event that is called stored, with its body, no event that is called not
 //!   stored, and nothing else;
 //! - memory was flat and within its bound.
 //!
 //! It ends with status 1 if one of these does not hold.
 //!
-//! It stands among the benches, as it needs the process to itself, minutes of time, and at best the
-//! optimised build. An example it is not: what a user would learn from it is how to be a bad server.
-#![expect(clippy::unwrap_used, reason = "a program that only checks may panic")]
+//! It is a bench, because it needs its own process, minutes of time, and preferably an optimised build.
+#![expect(clippy::unwrap_used, reason = "a check that cannot run panics")]
 
+mod answers;
 mod endpoint;
-mod ledger;
+mod faults;
 mod load;
 mod memory;
-mod misbehaviour;
 #[path = "../support/server.rs"]
 mod server;
 
@@ -38,32 +36,33 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use self::answers::{AnswerLog, Tally};
 use self::endpoint::Endpoint;
-use self::ledger::{Ledger, Tally};
 use self::memory::{Memory, mebibytes};
 
 const MAX_BUFFERED_BYTES: usize = 64 * 1024 * 1024;
 
-/// For one call. An endpoint that hangs keeps its place among those in flight for so long.
+/// The timeout of one call. A hanging call stays in flight for this time.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// For one event: shorter than the longer ones of the endpoint's stalls, so that some events fail.
+/// The deadline of one event. It is shorter than the longest stalls of the endpoint, so that some events
+/// fail.
 const EVENT_DEADLINE: Duration = Duration::from_secs(20);
 
 const PRODUCERS: u64 = 4;
 
-/// After the last put: an event's deadline, its last attempt, and time to spare.
+/// The deadline of close: the event deadline, the last attempt, and a margin.
 const TIME_TO_CLOSE: Duration = Duration::from_secs(60);
 
 const SAMPLES_PER_LINE: u32 = 20;
 const SAMPLE_EVERY: Duration = Duration::from_millis(250);
 
 fn main() -> ExitCode {
-    if let Some(seed) = server::order() {
+    if let Some(seed) = server::role() {
         endpoint::serve(seed.parse().unwrap());
         return ExitCode::SUCCESS;
     }
-    // Cargo says `--bench`, which says nothing here.
+    // `cargo bench` passes `--bench`, which has no meaning here.
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
     let minutes: f64 = arguments.next().map_or(2.0, |minutes| minutes.parse().unwrap());
     let seed = arguments.next().map_or_else(drawn_seed, |seed| seed.parse().unwrap());
@@ -76,11 +75,11 @@ fn main() -> ExitCode {
 }
 
 fn drawn_seed() -> u64 {
-    // Short enough to be typed.
+    // A `u32` is short enough to type.
     StdRng::try_from_rng(&mut SysRng).unwrap().random::<u32>().into()
 }
 
-/// Whether all held.
+/// Runs the test, and returns whether all checks hold.
 async fn soak(time: Duration, seed: u64) -> bool {
     let endpoint = Endpoint::start(seed);
     let store = EventStore::builder()
@@ -95,10 +94,10 @@ async fn soak(time: Duration, seed: u64) -> bool {
         .await
         .unwrap();
 
-    let (tickets, to_listener) = mpsc::unbounded_channel();
+    let (tickets, received) = mpsc::unbounded_channel();
     let tally = Arc::new(Tally::default());
-    let ledger = Ledger::create().unwrap();
-    let listener = tokio::spawn(load::listen(to_listener, ledger, Arc::clone(&tally)));
+    let answers = AnswerLog::create().unwrap();
+    let recorder = tokio::spawn(load::record_answers(received, answers, Arc::clone(&tally)));
     let text: Arc<str> = load::random_text(seed).into();
     let mut memory = Memory::before_the_first_put();
     println!("{} MiB resident before the first put", mebibytes(memory.baseline()));
@@ -132,24 +131,24 @@ async fn soak(time: Duration, seed: u64) -> bool {
         accepted += producer.await.unwrap();
     }
     let report = store.close(TIME_TO_CLOSE).await.unwrap();
-    // The store has answered every ticket by now; what remains is to write the last of them down.
-    let ledger = timeout(ATTEMPT_TIMEOUT, listener).await.map(Result::unwrap);
+    // All tickets are settled. Only the last answers are still to be recorded.
+    let answers = timeout(ATTEMPT_TIMEOUT, recorder).await.map(Result::unwrap);
     print_line(sampling.tick().await - start, &store.stats(), &tally, &memory);
-    // Before the comparison, which takes memory of its own.
-    let of_memory = memory.verdict(MAX_BUFFERED_BYTES);
+    // Measured before the comparison, which needs memory itself.
+    let memory_checks = memory.checks(MAX_BUFFERED_BYTES);
 
     let mut checks = Checks { all_hold: true };
-    checks.of_counts(accepted, &store.stats(), &report, &tally);
-    match ledger {
-        Ok(ledger) => {
-            let differences = ledger.compare(&endpoint.client(), endpoint::TABLE).await;
-            let what = "the endpoint has what the tickets say";
-            checks.note(what, differences.is_empty(), &differences.join(","));
+    checks.check_counts(accepted, &store.stats(), &report, &tally);
+    match answers {
+        Ok(answers) => {
+            let differences = answers.compare(&endpoint.client(), endpoint::TABLE).await;
+            let name = "the endpoint has what the tickets say";
+            checks.add(name, differences.is_empty(), &differences.join(","));
         }
-        Err(_) => checks.note("every ticket is answered", false, ""),
+        Err(_) => checks.add("every ticket is answered", false, ""),
     }
-    for (what, holds, figures) in of_memory {
-        checks.note(what, holds, &figures);
+    for (name, holds, figures) in memory_checks {
+        checks.add(name, holds, &figures);
     }
     checks.all_hold
 }
@@ -172,26 +171,26 @@ struct Checks {
 }
 
 impl Checks {
-    fn note(&mut self, what: &str, holds: bool, figures: &str) {
+    fn add(&mut self, name: &str, holds: bool, figures: &str) {
         let verdict = if holds { "holds" } else { "DOES NOT HOLD" };
-        println!("{verdict}: {what}{figures}");
+        println!("{verdict}: {name}{figures}");
         self.all_hold &= holds;
     }
 
-    fn of_counts(&mut self, accepted: u64, stats: &Stats, report: &CloseReport, tally: &Tally) {
+    fn check_counts(&mut self, accepted: u64, stats: &Stats, report: &CloseReport, tally: &Tally) {
         let Stats { stored, failed, pending, .. } = *stats;
-        self.note(
+        self.add(
             "accepted = stored + failed, and nothing is pending",
             accepted == stats.accepted && accepted == stored + failed && pending == 0,
             &format!(": {accepted} = {stored} + {failed}"),
         );
-        self.note(
+        self.add(
             "every ticket is answered, as the store and its report count",
             (tally.stored(), tally.failed()) == (stored, failed)
                 && (report.stored, report.failed) == (stored, failed),
             "",
         );
-        self.note("something was stored", stored > 0, "");
-        self.note("nothing was refused as invalid", tally.refused() == 0, "");
+        self.add("something was stored", stored > 0, "");
+        self.add("nothing was refused as invalid", tally.refused() == 0, "");
     }
 }

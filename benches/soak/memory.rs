@@ -1,19 +1,18 @@
-//! How much of this process is in memory, as Linux tells; elsewhere nothing is known, and nothing of
-//! it checked.
+//! The resident memory of this process, as Linux reports it. On other systems it is 0, and nothing is
+//! checked.
 
 use std::fs;
 
-/// Beyond one and a half times the buffer. It is for
+/// The memory allowed beyond one and a half times the buffer. It covers
 ///
-/// - the program itself, 20 MiB before the first put in a build for tests, 11 in an optimised one;
-/// - the one call that passes the mark of what may be under way, up to 16 MB: the others, a quarter of
-///   the buffer, are in the half;
-/// - what the allocator keeps between events of very different sizes, and those that failed: room is
-///   given back when the ticket is answered, and the answer holds the event until the listener has
-///   seen it.
+/// - the program itself: 20 MiB before the first put in a debug build, 11 in an optimised one;
+/// - the one call that exceeds the limit of bytes in flight, up to 16 MB. The other calls in flight, a
+///   quarter of the buffer, are part of the half;
+/// - the fragmentation of the allocator with events of very different sizes, and failed events: permits
+///   are released when a ticket settles, but the answer keeps the event until it is recorded.
 const CONSTANT: u64 = 64 * 1024 * 1024;
 
-/// What was measured, in bytes.
+/// The samples, in bytes.
 #[derive(Debug)]
 pub(crate) struct Memory {
     baseline: u64,
@@ -33,18 +32,18 @@ impl Memory {
         self.samples.push(resident("VmRSS"));
     }
 
-    /// At the last sample.
+    /// The last sample.
     pub(crate) fn now(&self) -> u64 {
         self.samples.last().copied().unwrap_or(self.baseline)
     }
 
-    /// Since the process began, as the kernel noted it, so also between samples.
+    /// The peak since the start of the process, as the kernel recorded it, also between samples.
     pub(crate) fn peak(&self) -> u64 {
         resident("VmHWM")
     }
 
-    /// What was to hold, whether it does, and the figures.
-    pub(crate) fn verdict(&self, max_buffered_bytes: usize) -> [(&'static str, bool, String); 2] {
+    /// Each check with its result and its figures.
+    pub(crate) fn checks(&self, max_buffered_bytes: usize) -> [(&'static str, bool, String); 2] {
         let third = self.samples.len() / 3;
         let mut thirds = self.samples.rchunks(third.max(1)).map(median);
         let (last, middle) = (thirds.next().unwrap_or(0), thirds.next().unwrap_or(0));
@@ -74,7 +73,7 @@ fn median(samples: &[u64]) -> u64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or(0)
 }
 
-/// A line of the process's status, which is in units of 1,024 bytes.
+/// A line of the process's status, in bytes. The kernel reports it in units of 1,024 bytes.
 fn resident(name: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));

@@ -1,12 +1,11 @@
-//! Which core runs what.
+//! Assigns processes to cores.
 //!
-//! The endpoint stands for another machine, so it gets a core of its own, the last one. Left to
-//! themselves the two processes share a core at some times and not at others, and a `PutItem` that
-//! waits for its answer takes twice as long when the answer has to wake another core: the figures of
-//! two runs could not be compared. Where this is not Linux, or there is but one core, nothing is
-//! done.
+//! The endpoint represents another machine, so it gets a core of its own, the last one. Otherwise the two
+//! processes would sometimes share a core, and a `PutItem` takes twice as long when its answer has to
+//! wake another core, so that the figures of two runs could not be compared. On other systems than Linux,
+//! or with only one core, nothing is assigned.
 
-/// The cores that this process was given.
+/// The cores that this process may use.
 #[derive(Debug)]
 pub(crate) struct Cores {
     all: Vec<usize>,
@@ -17,7 +16,7 @@ impl Cores {
         Self { all: given() }
     }
 
-    /// Moves the endpoint to its core.
+    /// Moves this thread to the endpoint's core.
     pub(crate) fn keep_to_last(&self) {
         if let [_, .., last] = self.all.as_slice() {
             keep_to(&[*last]);
@@ -33,7 +32,7 @@ impl Cores {
         }
     }
 
-    /// Lets this thread, and those that it starts from now on, run wherever there is time.
+    /// Lets this thread, and those that it starts later, run on every core.
     pub(crate) fn keep_to_none(&self) {
         if !self.all.is_empty() {
             keep_to(&self.all);

@@ -1,4 +1,4 @@
-//! What stands in for DynamoDB where costs are measured.
+//! The endpoint that replaces DynamoDB where costs are measured.
 
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
@@ -37,7 +37,7 @@ pub(crate) struct Endpoint {
 struct Address {
     http: u16,
     https: u16,
-    /// The one that `https` shows, in PEM.
+    /// The certificate of `https`, in PEM.
     certificate: String,
 }
 
@@ -55,7 +55,7 @@ impl Endpoint {
         format!("https://{}:{}", Ipv4Addr::LOCALHOST, self.address.https)
     }
 
-    /// The SDK's own HTTP client, except that it trusts the endpoint's certificate and no other.
+    /// The SDK's own HTTP client, which trusts only the endpoint's certificate.
     pub(crate) fn http_client(&self) -> SharedHttpClient {
         let certificate = self.address.certificate.as_bytes();
         let trusted = TrustStore::empty().with_pem_certificate(certificate);
@@ -102,10 +102,10 @@ async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>) {
         let acceptor = acceptor.clone();
         tokio::spawn(async move {
             match acceptor {
-                None => converse(stream).await,
+                None => serve_connection(stream).await,
                 Some(acceptor) => {
                     if let Ok(stream) = acceptor.accept(stream).await {
-                        converse(stream).await;
+                        serve_connection(stream).await;
                     }
                 }
             }
@@ -114,12 +114,12 @@ async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>) {
 }
 
 /// Answers requests until the client closes the connection.
-async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin) {
+async fn serve_connection(stream: impl AsyncRead + AsyncWrite + Unpin) {
     let service = service_fn(answer);
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
-/// Takes everything, as cheaply as can be: nothing of the request is looked at but its operation.
+/// Acknowledges everything as cheaply as possible: only the operation of the request is read.
 async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let is_batch = request
         .headers()
@@ -127,14 +127,14 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
         .is_some_and(|target| target == "DynamoDB_20120810.BatchWriteItem");
     let mut body = request.into_body();
     while let Some(Ok(_)) = body.frame().await {}
-    // The checksums are those of DynamoDB: some clients look, and one of them takes a missing one amiss.
-    let (said, checksum) =
+    // The checksums are those of DynamoDB. Some clients verify them, and one fails if they are missing.
+    let (body, checksum) =
         if is_batch { (r#"{"UnprocessedItems":{}}"#, "4185382651") } else { ("{}", "2745614147") };
     let response = Response::builder()
         .header(CONTENT_TYPE, "application/x-amz-json-1.0")
         .header("x-amzn-requestid", "REQUEST")
         .header("x-amz-crc32", checksum)
-        .body(Full::new(Bytes::from_static(said.as_bytes())))
+        .body(Full::new(Bytes::from_static(body.as_bytes())))
         .unwrap();
     Ok(response)
 }

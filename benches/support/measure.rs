@@ -1,18 +1,18 @@
-//! What one run took, and what many runs say.
+//! The wall and CPU time of runs, and their distribution.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Runs from its start until it is stopped.
+/// A stopwatch for wall and CPU time.
 #[derive(Debug)]
 pub(crate) struct Watch {
     wall: Instant,
     cpu: Duration,
 }
 
-/// What writing a number of events took.
+/// The time that writing a number of events took.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sample {
     pub(crate) wall: Duration,
@@ -41,14 +41,14 @@ impl Sample {
     }
 }
 
-/// What this process, all of its threads and the kernel on their behalf, has computed so far. To the
-/// nanosecond, unlike `/proc/self/stat`, which counts in hundredths of a second.
+/// The user and system time of all threads of this process so far. It has a resolution of a nanosecond,
+/// unlike `/proc/self/stat`, which counts in hundredths of a second.
 fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec.try_into().unwrap(), time.tv_nsec.try_into().unwrap())
 }
 
-/// The middle of some numbers, and the quarters around it.
+/// The median and the quartiles of some numbers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Spread {
     pub(crate) lower: f64,

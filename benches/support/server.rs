@@ -1,26 +1,26 @@
-//! A server in a process of its own, so that neither its work nor its memory is counted as ours. It is
-//! this program once more, told by a variable to serve.
+//! A server in its own process, so that neither its CPU time nor its memory is measured. It is this
+//! program with an environment variable that makes it serve.
 
 use std::io::{self, BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-/// Set in the process that is to serve, to what it has to know.
+/// The variable that makes a process serve. Its value is the server's role.
 const ROLE: &str = "EVENTSTORE_BENCH_SERVER";
 
-/// The running server. It ends when this is dropped, and at the latest with this process, which holds
-/// the other end of its standard input.
+/// The running server. It ends when this is dropped, and at the latest with this process, because then
+/// its standard input closes.
 #[derive(Debug)]
 pub(crate) struct Server {
     process: Child,
-    /// The first line that the server has printed: where it listens.
+    /// The first line that the server has printed, for example its port.
     pub(crate) greeting: String,
 }
 
 impl Server {
-    /// Starts this program as a server that is told `order`, and waits for its greeting.
-    pub(crate) fn start(order: &str) -> Self {
+    /// Starts this program as a server with this role, and waits for its greeting.
+    pub(crate) fn start(role: &str) -> Self {
         let mut process = Command::new(std::env::current_exe().unwrap())
-            .env(ROLE, order)
+            .env(ROLE, role)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -34,18 +34,18 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Either fails only where the process has ended by itself.
+        // Either call fails only if the process has already ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// What this process is to serve, if it is to serve at all.
-pub(crate) fn order() -> Option<String> {
+/// The role of this process, if it is a server.
+pub(crate) fn role() -> Option<String> {
     std::env::var(ROLE).ok()
 }
 
-/// Ends this process when the one that has started it is done, or is no more.
+/// Ends this process when its parent process has ended.
 pub(crate) fn end_with_parent() {
     std::thread::spawn(|| {
         let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());

@@ -1,12 +1,12 @@
-//! What is put.
+//! The values that are put.
 
 use serde::Serialize;
 
-/// How much JSON text one remark takes, quotes and comma included.
+/// The bytes of one remark in JSON, including its quotes and comma.
 const REMARK_BYTES: usize = 25;
 
-/// Something like a line of an application's log. One byte in ten is a quote, which has to be
-/// escaped on the wire; in the real events of `examples/data` it is one in seven to fourteen.
+/// A value like a line of an application's log. One byte in ten is a quote, which is escaped in the
+/// encoded body; in the real events of `examples/data` it is one in seven to fourteen.
 #[derive(Debug, Serialize)]
 pub(crate) struct Value {
     number: u64,

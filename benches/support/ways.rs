@@ -25,13 +25,13 @@ use super::value::Value;
 
 const TABLE: &str = "events";
 
-/// Calls at the same time, for the SDK by itself: the store's default.
+/// Calls in flight with the SDK alone. It is the store's default.
 const IN_FLIGHT: usize = 8;
 
-/// Tickets that are held before the oldest is waited for, by all producers together.
-const UNHEARD: usize = 1_000;
+/// Tickets that all producers together hold before they await the oldest.
+const MAX_HELD_TICKETS: usize = 1_000;
 
-/// How many values are put, over and over.
+/// The number of values, which are put repeatedly.
 const VALUES: usize = 1_000;
 
 /// How the endpoint is reached.
@@ -53,22 +53,22 @@ impl Transport {
 /// A way of writing events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// The SDK's `PutItem`, the next one when the last one is answered.
+    /// The SDK's `PutItem`, one call after the other.
     PutItem,
-    /// The SDK's `PutItem`, as many at a time as the store has batches.
+    /// The SDK's `PutItem`, with as many calls in flight as the store has batches.
     PutItemInFlight,
-    /// The SDK's `BatchWriteItem` with full batches that lie ready.
+    /// The SDK's `BatchWriteItem` with full batches that were built before.
     ReadyBatches,
-    /// The SDK's `BatchWriteItem` with full batches that are yet to be made of values, as the store
-    /// has to.
+    /// The SDK's `BatchWriteItem` with full batches that are built from values, as in the store.
     BuiltBatches,
-    /// The store's own transport with bodies that lie ready: signed, sent, and the answer read.
+    /// The store's direct transport with bodies that were built before: it signs and sends them, and
+    /// reads the responses.
     Transport,
-    /// The store with its default settings, from a value to an answered ticket.
+    /// The store with its default settings, from a value to a settled ticket.
     Store,
-    /// The same, with a client of the SDK that is handed in.
+    /// The same with an SDK client.
     StoreWithClient,
-    /// The store over a writer that does nothing: what the store itself costs.
+    /// The store with a writer that does nothing: the cost of the store itself.
     StoreAlone,
 }
 
@@ -97,8 +97,8 @@ impl Way {
         }
     }
 
-    /// How many events make up one run, at full length: a tenth of a second's work or so, and for
-    /// the store as many as its buffer takes.
+    /// The events of one full run: about a tenth of a second of work, and for the store as many as its
+    /// buffer holds.
     pub(crate) fn events(self) -> usize {
         match self {
             Self::PutItem => 1_000,
@@ -108,8 +108,8 @@ impl Way {
     }
 }
 
-/// Everything that is made once and used for every run: values of one size, a client, three stores,
-/// and the connections that they hold open.
+/// The objects that all runs share: values of one size, a client, three stores, and their open
+/// connections.
 pub(crate) struct Stage {
     values: Arc<[Value]>,
     config: SdkConfig,
@@ -141,7 +141,7 @@ impl Stage {
         let store_with_client =
             EventStore::builder().client(&client).table(TABLE).check_table(false);
         let store_with_client = store_with_client.start().await.unwrap();
-        let store_alone = EventStore::builder().batch_writer(Nothing).start().await.unwrap();
+        let store_alone = EventStore::builder().batch_writer(NoopWriter).start().await.unwrap();
         Self {
             values: (0..VALUES).map(|number| Value::new(number, body_bytes)).collect(),
             config,
@@ -154,7 +154,7 @@ impl Stage {
         }
     }
 
-    /// Writes events in one way, and says what that took.
+    /// Writes events in one way, and measures it.
     pub(crate) async fn run(&self, way: Way, events: usize) -> Sample {
         match way {
             Way::PutItem => self.put_items(1, events).await,
@@ -177,7 +177,7 @@ impl Stage {
                 watch.stop(events)
             }
             Way::Store | Way::StoreWithClient | Way::StoreAlone => {
-                self.put(way, events, UNHEARD).await
+                self.put(way, events, MAX_HELD_TICKETS).await
             }
         }
     }
@@ -187,7 +187,7 @@ impl Stage {
         self.store.stats()
     }
 
-    /// The items lie ready before the watch starts, and are sent without a copy.
+    /// The items are built before the watch starts, and are sent without a copy.
     async fn put_items(&self, in_flight: usize, events: usize) -> Sample {
         let client = self.client.clone();
         let send = move |item| {
@@ -234,13 +234,13 @@ impl Stage {
         &self.store
     }
 
-    /// A store to the same endpoint with this linger.
-    pub(crate) async fn store_that_lingers(&self, linger: Duration) -> EventStore {
+    /// A store for the same endpoint with this linger.
+    pub(crate) async fn store_with_linger(&self, linger: Duration) -> EventStore {
         let store = EventStore::builder().sdk_config(&self.config).table(TABLE);
         store.check_table(false).linger(linger).start().await.unwrap()
     }
 
-    /// Makes what a run makes before its watch starts, and drops it.
+    /// Builds what a run builds before its watch starts, and drops it.
     pub(crate) fn prepare(&self, way: Way, events: usize) {
         match way {
             Way::PutItem | Way::PutItemInFlight => {
@@ -256,13 +256,13 @@ impl Stage {
         &self.values
     }
 
-    /// One `PutItem`, answered.
+    /// One `PutItem` call.
     pub(crate) async fn put_item(&self) {
         let item = self.items().next();
         self.client.put_item().table_name(TABLE).set_item(item).send().await.unwrap();
     }
 
-    /// Has so many tasks put so many events in all.
+    /// Puts `events` events from `producers` tasks.
     pub(crate) async fn put_from(
         self: &Arc<Self>,
         way: Way,
@@ -273,9 +273,9 @@ impl Stage {
         let mut tasks = JoinSet::new();
         for _ in 0..producers {
             let stage = Arc::clone(self);
-            tasks.spawn(
-                async move { stage.put(way, events / producers, UNHEARD / producers).await },
-            );
+            tasks.spawn(async move {
+                stage.put(way, events / producers, MAX_HELD_TICKETS / producers).await
+            });
         }
         while let Some(done) = tasks.join_next().await {
             done.unwrap();
@@ -283,16 +283,16 @@ impl Stage {
         watch.stop(events)
     }
 
-    async fn put(&self, way: Way, events: usize, unheard: usize) -> Sample {
+    async fn put(&self, way: Way, events: usize, max_held: usize) -> Sample {
         let store = match way {
             Way::StoreWithClient => &self.store_with_client,
             Way::StoreAlone => &self.store_alone,
             _ => &self.store,
         };
-        let mut tickets: VecDeque<PutTicket> = VecDeque::with_capacity(unheard);
+        let mut tickets: VecDeque<PutTicket> = VecDeque::with_capacity(max_held);
         let watch = Watch::start();
         for value in self.values.iter().cycle().take(events) {
-            if tickets.len() == unheard
+            if tickets.len() == max_held
                 && let Some(oldest) = tickets.pop_front()
             {
                 oldest.await.unwrap();
@@ -305,7 +305,7 @@ impl Stage {
         watch.stop(events)
     }
 
-    /// Full batches of items, each made when it is asked for.
+    /// Full batches of items, each built on demand.
     fn batches(&self, events: usize) -> impl Iterator<Item = Vec<WriteRequest>> + Send + use<> {
         let mut requests = self.items().map(write_request);
         (0..events / MAX_BATCH_EVENTS)
@@ -315,7 +315,7 @@ impl Stage {
     /// The bodies of requests for full batches.
     fn bodies(&self, events: usize) -> impl Iterator<Item = Bytes> + Send + use<> {
         let values = Arc::clone(&self.values);
-        let mut numbered = values_for_ever(values).zip(1_u64..);
+        let mut numbered = repeated_values(values).zip(1_u64..);
         (0..events / MAX_BATCH_EVENTS).map(move |_| {
             let batch: Vec<Event> = numbered
                 .by_ref()
@@ -329,10 +329,10 @@ impl Stage {
         })
     }
 
-    /// Items as the store would write them, each with a key of its own.
+    /// Items as the store writes them, with distinct keys.
     fn items(&self) -> impl Iterator<Item = Item> + Send + use<> {
         let (values, next_key) = (Arc::clone(&self.values), Arc::clone(&self.next_key));
-        values_for_ever(values).map(move |body| {
+        repeated_values(values).map(move |body| {
             let key = next_key.fetch_add(1, Ordering::Relaxed);
             let key = AttributeValue::S(format!("20130927T005240652{key:09}"));
             HashMap::from([
@@ -343,8 +343,8 @@ impl Stage {
     }
 }
 
-/// The values' JSON texts, over and over.
-fn values_for_ever(values: Arc<[Value]>) -> impl Iterator<Item = String> + Send {
+/// The JSON texts of the values, repeated without end.
+fn repeated_values(values: Arc<[Value]>) -> impl Iterator<Item = String> + Send {
     (0..).map_while(move |number| {
         let value = values.get(number % values.len())?;
         Some(serde_json::to_string(value).unwrap())
@@ -358,8 +358,8 @@ fn write_request(item: Item) -> WriteRequest {
     WriteRequest::builder().put_request(put).build()
 }
 
-/// Sends every piece of `work`, `in_flight` at a time: as many tasks, which fetch their next piece
-/// when they are done with one, so that none is spawned for it.
+/// Sends every piece of `work` with `in_flight` tasks. Each task takes the next piece after one is sent,
+/// so that no task is spawned per piece.
 async fn send_all<W, S, F>(in_flight: usize, work: W, send: S)
 where
     W: Iterator<Item: Send> + Send + 'static,
@@ -385,10 +385,10 @@ where
     }
 }
 
-/// A writer that takes every batch at once.
-struct Nothing;
+/// A writer that acknowledges every batch at once.
+struct NoopWriter;
 
-impl BatchWriter for Nothing {
+impl BatchWriter for NoopWriter {
     fn write_batch<'a>(
         &'a self,
         _events: &'a [Event],

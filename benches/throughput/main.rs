@@ -1,25 +1,22 @@
-//! How many events a second reach an endpoint, and what each of them costs: the store, beside the
-//! AWS SDK by itself.
+//! Throughput and CPU time per event: the store, and the AWS SDK without it.
 //!
 //! ```text
 //! cargo bench --all-features --bench throughput
 //! ```
 //!
-//! Everything in one run, against one server on loopback that answers as cheaply as it can. Such a
-//! server shows what the client costs; it says nothing about DynamoDB, where a call takes
-//! milliseconds and the calls in flight decide.
+//! All measurements use one server on loopback that answers as cheaply as possible. It shows the cost
+//! of the client. It says nothing about DynamoDB, where a call takes milliseconds and the number of
+//! calls in flight decides.
 //!
-//! Two ways of looking at it. Criterion measures each way of writing by itself, for the figures
-//! that are compared from one commit to the next; a further argument, such as a filter, is for
-//! criterion, and then it is all that runs. Otherwise all ways then take turns, round by round, and
-//! the table at the end gives medians over the rounds: a machine that is busy for a while is busy
-//! for all, so the ratios hold where the figures themselves do not.
+//! First criterion measures each way of writing alone, for comparisons between commits. Further
+//! arguments, such as a filter, are passed to criterion, and then nothing else runs. Otherwise all ways
+//! then take turns in rounds, and the table at the end has medians over the rounds: a busy machine slows
+//! all ways of a round, so that their ratios stay valid even where the figures do not.
 //!
-//! All ways share the runtime, the client's configuration (the SDK's defaults, its retries among them)
-//! and the number of calls in flight. The process that is measured runs on one thread,
-//! where its CPU time is free of what threads do to each other; the same on two worker threads comes
-//! second.
-#![expect(clippy::unwrap_used, reason = "a benchmark that cannot run may panic")]
+//! All ways share the runtime, the client's configuration (the SDK's defaults, including its retries)
+//! and the number of calls in flight. The measured process runs on one thread, so that its CPU time is
+//! free of contention between threads. Settings with two worker threads follow.
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot run panics")]
 
 #[path = "../support/cores.rs"]
 mod cores;
@@ -50,7 +47,7 @@ use self::ways::{Stage, Transport, Way};
 
 const ROUNDS: usize = 15;
 
-/// The threads of the process that is measured.
+/// The threads of the measured process.
 #[derive(Debug, Clone, Copy)]
 enum Flavour {
     OneThread,
@@ -104,20 +101,20 @@ impl Setting {
 }
 
 fn main() {
-    if server::order().is_some() {
+    if server::role().is_some() {
         return endpoint::serve();
     }
     let arguments: Vec<String> = std::env::args().collect();
     let has = |argument: &str| arguments.iter().any(|given| given == argument);
     let endpoint = Endpoint::start();
-    // Cargo says `--bench` when it benches; anything else wants to know no more than that it works.
+    // `cargo bench` passes `--bench`. Without it, for example in `cargo test`, a short trial is enough.
     if !has("--bench") || has("--test") {
         return try_each_way(&endpoint);
     }
     let cores = Cores::given();
     cores.keep_off_last();
     measure_with_criterion(&endpoint);
-    // Further arguments are criterion's: a filter, a baseline, a profiler's minute.
+    // Further arguments are for criterion: a filter, a baseline, or a time to profile.
     if arguments.iter().skip(1).any(|argument| argument != "--bench") {
         return;
     }
@@ -179,7 +176,7 @@ fn measure_in_turns(endpoint: &Endpoint, setting: Setting, table: &mut Table) {
     table.add(&setting.name(), &rounds, &stage.stats());
 }
 
-/// Runs in a task, as a program would: the thread that blocks is no worker.
+/// Runs in a task, as in a program: the thread in `block_on` is not a worker thread.
 fn run(runtime: &Runtime, stage: &Arc<Stage>, way: Way, events: usize) -> Sample {
     let stage = Arc::clone(stage);
     runtime.block_on(runtime.spawn(async move { stage.run(way, events).await })).unwrap()

@@ -1,4 +1,4 @@
-//! What is printed in the end.
+//! The table of results.
 
 use std::fmt::{self, Write};
 
@@ -7,7 +7,7 @@ use dynamodb_eventstore::Stats;
 use super::measure::{Sample, Spread};
 use super::ways::Way;
 
-/// One row per way of writing, and a few words on the store.
+/// One row for each way of writing, and remarks on the store.
 #[derive(Debug)]
 pub(crate) struct Table {
     rows: String,
@@ -19,8 +19,8 @@ impl Table {
         Self { rows: String::new(), remarks: String::new() }
     }
 
-    /// Adds what the rounds of one runtime and one size of event came to. A ratio is the median of
-    /// the rounds' ratios, not a ratio of medians: what disturbs a round disturbs both of its sides.
+    /// Adds the results of one setting. A ratio is the median of the rounds' ratios, not a ratio of
+    /// medians, because a disturbance affects both sides of a round.
     pub(crate) fn add(
         &mut self,
         setting: &str,

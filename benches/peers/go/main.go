@@ -1,8 +1,8 @@
 // The AWS SDK for Go, version 2, with full batches.
 //
-// One client for all goroutines, from the configuration that the SDK loads by default: its HTTP client
-// keeps ten connections to a host alive, and it retries as it does for everybody. GOMAXPROCS is what
-// Go makes of the machine. The items are made within the time that is measured.
+// All goroutines share one client with the SDK's default configuration: its HTTP client keeps ten
+// connections to a host alive, and it retries. GOMAXPROCS has its default. The items are built within the
+// measured time.
 package main
 
 import (
@@ -43,7 +43,7 @@ func main() {
 	check(err)
 	text, err := os.ReadFile(file)
 	check(err)
-	settings, err := config.LoadDefaultConfig(context.Background(), config.WithRegion("us-east-1"))
+// Writes this many events, and returns how many were acknowledged.
 	check(err)
 	endpoint := dynamodb.WithEndpointResolver(dynamodb.EndpointResolverFromURL(url))
 	peer := &peer{

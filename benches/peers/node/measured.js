@@ -1,10 +1,10 @@
-// What the two peers in Node share: their arguments, their watch and their one line.
+// Shared by the two peers in Node: their arguments, their stopwatch and their line of results.
 "use strict";
 
 const assert = require("node:assert");
 const { readFileSync } = require("node:fs");
 
-// As many calls at the same time as every peer has that can have more than one.
+// Calls in flight, the same for every peer that can have several.
 exports.IN_FLIGHT = 8;
 exports.TABLE = "events";
 exports.REGION = "us-east-1";
@@ -15,8 +15,8 @@ exports.url = url;
 exports.bodies = readFileSync(file, "utf8").trimEnd().split("\n");
 
 /**
- * Calls `write`, which is given how many events to write and resolves to how many were answered, and
- * prints what that took. The first call opens the connections and lets the engine compile what is hot.
+ * Measures `write`, which writes a number of events and resolves to how many were acknowledged, and prints
+ * the results. A first call opens the connections and lets the engine compile hot code.
  */
 exports.measure = async function measure(write, versions) {
   await write(events / 2);

@@ -1,12 +1,12 @@
-// The npm module that this crate carries on.
+// The npm module that this crate continues.
 //
-// It sends one event a call, whatever its caller does; what the caller can do is to have several calls
-// under way. It comes with the aws-sdk of its day, 1.6.0, and takes another through its option `AWS`;
-// the endpoint and the agent are set on that SDK's own configuration, as the SDK documents it. The
-// agent keeps connections alive: Node's own has done so since version 19 only.
+// It always sends one event a call, but its caller can have several calls in flight. It depends on
+// aws-sdk 1.6.0 and accepts another version through its option `AWS`. The endpoint and the agent are set
+// in the configuration of that SDK, as the SDK documents it. The agent keeps connections alive, which
+// Node's default agent does only since version 19.
 //
-// The events are objects, as the module wants them, and it makes its keys and the JSON texts by
-// itself, within the time that is measured.
+// The events are objects, as the module requires. It makes the keys and the JSON texts within the
+// measured time.
 "use strict";
 
 const assert = require("node:assert");
@@ -24,7 +24,7 @@ const store = new DynamoDbEventStore({
   dynamoDbTable: TABLE,
 });
 
-// The module looks at errors alone: what came back unprocessed has to be seen beneath it.
+// The module checks only errors, so unprocessed items are checked here.
 AWS.events.on("success", (response) => {
   assert.deepStrictEqual(response.data.UnprocessedItems, {});
 });

@@ -1,8 +1,8 @@
 // The AWS SDK for JavaScript, version 3, with full batches.
 //
-// One client for all calls, with its own defaults: it keeps connections alive, up to 50 of them, and
-// retries as it does for everybody. The items are made within the time that is measured, in the
-// form that goes over the wire, which is cheaper than the document client's.
+// All calls share one client with default settings: it keeps up to 50 connections alive, and retries. The
+// items are built within the measured time, in the form of the request, which is cheaper than the document
+// client's.
 import assert from "node:assert";
 import { createRequire } from "node:module";
 import { BatchWriteItemCommand, DynamoDBClient } from "@aws-sdk/client-dynamodb";

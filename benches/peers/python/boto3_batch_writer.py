@@ -1,8 +1,8 @@
 """boto3's `batch_writer`, as its documentation shows it.
 
-It gathers 25 items and sends them when it has them, one call at a time; what comes back unprocessed
-it sends again by itself. Session, connections and retries are boto3's defaults. The items are dicts of
-plain values, made within the time that is measured, as boto3 turns them into the wire's form there.
+It collects 25 items and sends them, one call at a time, and retries unprocessed items itself. Session,
+connections and retries are boto3's defaults. The items are dicts of plain values, which are built and
+serialised within the measured time.
 """
 
 import json
@@ -25,7 +25,7 @@ calls = 0
 
 
 def check(parsed, **_):
-    """The writer would send what is left again, and nobody would see the further call."""
+    """Fails on unprocessed items, which the writer would retry in an unnoticed further call."""
     global calls
     calls += 1
     if parsed["UnprocessedItems"]:

@@ -1,4 +1,4 @@
-//! What the tickets said: in a file, so that it does not take part in what is measured.
+//! The answers of the tickets. They are kept in a file, so that they take no measured memory.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -14,10 +14,10 @@ const KEY_BYTES: usize = 27;
 
 pub(crate) type Key = [u8; KEY_BYTES];
 
-/// An event takes so much of the file: its key, its body's hash and its verdict.
+/// The bytes of one event in the file: its key, the hash of its body and its verdict.
 const RECORD_BYTES: usize = KEY_BYTES + 8 + 1;
 
-/// What a ticket said of its event.
+/// The answer of a ticket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Stored,
@@ -25,7 +25,7 @@ pub(crate) enum Verdict {
     MaybeStored,
 }
 
-/// How many tickets said what.
+/// Counts the answers of the tickets.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     stored: AtomicU64,
@@ -60,7 +60,7 @@ impl Tally {
         self.maybe_stored.load(Ordering::Relaxed)
     }
 
-    /// Those that the endpoint called invalid: it does so where a request breaks a rule.
+    /// Events that failed as not retryable: the endpoint refuses requests that break a rule.
     pub(crate) fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
@@ -68,10 +68,10 @@ impl Tally {
 
 /// The file.
 #[derive(Debug)]
-pub(crate) struct Ledger(BufWriter<File>);
+pub(crate) struct AnswerLog(BufWriter<File>);
 
-impl Ledger {
-    /// A file that nobody else sees, and that ends with this process.
+impl AnswerLog {
+    /// A file without a name, which is deleted with this process.
     pub(crate) fn create() -> io::Result<Self> {
         tempfile::tempfile().map(BufWriter::new).map(Self)
     }
@@ -82,10 +82,10 @@ impl Ledger {
         self.0.write_all(&[verdict as u8]).unwrap();
     }
 
-    /// All that the table holds beside all that the tickets said. Says what does not fit.
+    /// Compares the table with the answers of all tickets, and describes the differences.
     pub(crate) async fn compare(self, client: &Client, table: &str) -> Vec<String> {
         let mut differences = Differences::default();
-        let mut said = self.read(&mut differences);
+        let mut verdicts = self.read(&mut differences);
         let scan = client.scan().table_name(table).consistent_read(true);
         let mut rows = scan.into_paginator().items().send();
         while let Some(row) = rows.next().await {
@@ -93,15 +93,16 @@ impl Ledger {
             let text = |attribute| row.get(attribute).unwrap().as_s().unwrap().as_str();
             let key: Key = text(KEY_ATTRIBUTE).as_bytes().try_into().unwrap();
             let found: u64 = text(BODY_ATTRIBUTE).parse().unwrap();
-            match said.remove(&key) {
-                None => differences.strangers += 1,
+            match verdicts.remove(&key) {
+                None => differences.unknown_keys += 1,
                 Some((hash, _)) if hash != found => differences.other_bodies += 1,
-                Some((_, Verdict::NotStored)) => differences.there += 1,
+                Some((_, Verdict::NotStored)) => differences.unexpected += 1,
                 Some((_, Verdict::Stored | Verdict::MaybeStored)) => {}
             }
         }
-        differences.missing = said.values().filter(|(_, said)| *said == Verdict::Stored).count();
-        differences.in_words()
+        differences.missing =
+            verdicts.values().filter(|(_, verdict)| *verdict == Verdict::Stored).count();
+        differences.describe()
     }
 
     fn read(self, differences: &mut Differences) -> HashMap<Key, (u64, Verdict)> {
@@ -109,7 +110,7 @@ impl Ledger {
         let records = file.stream_position().unwrap() / RECORD_BYTES as u64;
         file.rewind().unwrap();
         let mut file = BufReader::new(file);
-        let mut said = HashMap::new();
+        let mut verdicts = HashMap::new();
         for _ in 0..records {
             let (mut key, mut hash, mut verdict) = ([0; KEY_BYTES], [0; 8], [0]);
             file.read_exact(&mut key).unwrap();
@@ -118,32 +119,32 @@ impl Ledger {
             let all = [Verdict::Stored, Verdict::NotStored, Verdict::MaybeStored];
             let [verdict] = verdict;
             let verdict = all.into_iter().find(|other| *other as u8 == verdict).unwrap();
-            let before = said.insert(key, (u64::from_le_bytes(hash), verdict));
-            differences.twice += usize::from(before.is_some());
+            let before = verdicts.insert(key, (u64::from_le_bytes(hash), verdict));
+            differences.duplicate_keys += usize::from(before.is_some());
         }
-        said
+        verdicts
     }
 }
 
-/// How many events are not as they should be.
+/// Counts the differences between the answers and the table.
 #[derive(Debug, Default)]
 struct Differences {
-    twice: usize,
-    strangers: usize,
+    duplicate_keys: usize,
+    unknown_keys: usize,
     other_bodies: usize,
-    there: usize,
+    unexpected: usize,
     missing: usize,
 }
 
 impl Differences {
-    fn in_words(&self) -> Vec<String> {
-        let Self { twice, strangers, other_bodies, there, missing } = self;
+    fn describe(&self) -> Vec<String> {
+        let Self { duplicate_keys, unknown_keys, other_bodies, unexpected, missing } = self;
         [
-            (twice, "keys were given to two events"),
-            (strangers, "were put by nobody"),
-            (other_bodies, "have another body"),
-            (there, "are called not stored, and are there"),
-            (missing, "are called stored, and are not there"),
+            (duplicate_keys, "keys were given to two events"),
+            (unknown_keys, "rows were not put"),
+            (other_bodies, "rows have another body"),
+            (unexpected, "events are called not stored, and are in the table"),
+            (missing, "events are called stored, and are not in the table"),
         ]
         .into_iter()
         .filter(|(count, _)| **count > 0)
