@@ -1,6 +1,5 @@
 //! The memory that a thousand renewals of credentials leave behind. It is a test binary of its own,
 //! because it counts the allocations of the whole process.
-#![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
 
 mod support;
 
