@@ -267,7 +267,7 @@ fn modules_of_one_folder_do_not_import_each_other_in_a_circle() {
             // Of each module of the folder: those of the folder that it, or what is in it, uses.
             let mut siblings: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
             let place = |module: &'_ Vec<String>| {
-                (module.len() > folder.len() && module.starts_with(folder)).then(|| folder.len())
+                (module.len() > folder.len() && module.starts_with(folder)).then_some(folder.len())
             };
             for (module, used) in &imports {
                 let Some(at) = place(module) else { continue };

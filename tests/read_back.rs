@@ -167,12 +167,12 @@ async fn denied_read_names_the_permission_to_grant() {
 #[tokio::test(start_paused = true)]
 async fn read_that_names_other_keys_is_rejected() {
     let table = FakeTable::always(Reply::LoseAnswer);
-    table.script_reads([ReadReply::NameStranger]);
+    table.script_reads([ReadReply::NameUnknownKey]);
     let error = answer_of_one(store_at(&table).max_attempts(1)).await.unwrap_err();
     assert_eq!(error.certainty(), Certainty::NotStored);
     assert_eq!(table.reads().len(), 2, "the invalid read was not repeated once");
 
-    table.reply_to_reads_from_now_on(ReadReply::NameStranger);
+    table.reply_to_reads_from_now_on(ReadReply::NameUnknownKey);
     let error = answer_of_one(store_at(&table).max_attempts(1)).await.unwrap_err();
     assert_eq!(error.certainty(), Certainty::MaybeStored);
     assert!(matches!(error.read_back(), Some(ReadBack::Failed(_))), "{error:?}");

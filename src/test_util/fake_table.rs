@@ -271,7 +271,7 @@ impl FakeTable {
             ReadReply::Deny => {
                 return Err(fail(FailureClass::Fatal).with_code("AccessDeniedException"));
             }
-            ReadReply::NameStranger => {
+            ReadReply::NameUnknownKey => {
                 return Ok(BatchReading::nothing_found().with_item(UNKNOWN_KEY, None));
             }
             ReadReply::Hang => std::future::pending().await,

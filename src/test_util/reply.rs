@@ -72,7 +72,7 @@ pub enum ReadReply {
     /// The read is denied with `AccessDeniedException`.
     Deny,
     /// The answer names a key that was not asked for.
-    NameStranger,
+    NameUnknownKey,
     /// No answer ever comes.
     Hang,
     /// The writer panics.
