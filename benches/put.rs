@@ -5,13 +5,27 @@
 //! ```
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run panics")]
 
+#[path = "../src/flow_control.rs"]
+#[expect(dead_code, reason = "a put that waits is not measured")]
+mod flow_control;
+
+/// What the measured file is built on.
+mod sync {
+    pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use std::sync::{Mutex, MutexGuard, PoisonError};
+}
+
 use std::hint::black_box;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use dynamodb_eventstore::bench_internals::{Expiring, fill_batches, make_keys, reconcile_batch};
 use dynamodb_eventstore::{Event, EventKey, MAX_BATCH_EVENTS};
 use serde_json::json;
+use tokio::sync::Semaphore;
+
+use self::flow_control::FlowControl;
 
 /// Enough events to exceed small caches, and a multiple of a batch.
 const EVENTS: u64 = 1_000;
@@ -28,6 +42,76 @@ fn keys(criterion: &mut Criterion) {
     group.bench_function("each in its own millisecond", |bencher| {
         bencher.iter(|| make_keys((0..EVENTS).map(|later| black_box(NOW) + later)).unwrap());
     });
+    group.finish();
+}
+
+/// Bytes of memory that an event of 200 bytes takes in the buffer.
+const EVENT_BYTES: u32 = 570;
+
+/// Permits for events and for bytes: acquired one by one and released by the batch.
+trait Permits: Sync {
+    fn acquire(&self);
+    fn release(&self, events: usize);
+}
+
+impl Permits for FlowControl {
+    fn acquire(&self) {
+        self.try_acquire(EVENT_BYTES).unwrap().forget();
+    }
+
+    fn release(&self, events: usize) {
+        self.release(events as u64, events as u64 * u64::from(EVENT_BYTES));
+    }
+}
+
+/// What it takes with tokio's semaphore, which counts one thing.
+struct TwoSemaphores {
+    events: Semaphore,
+    bytes: Semaphore,
+}
+
+impl Permits for TwoSemaphores {
+    fn acquire(&self) {
+        self.events.try_acquire().unwrap().forget();
+        self.bytes.try_acquire_many(EVENT_BYTES).unwrap().forget();
+    }
+
+    fn release(&self, events: usize) {
+        self.events.add_permits(events);
+        self.bytes.add_permits(events * EVENT_BYTES as usize);
+    }
+}
+
+/// Permits for so many events, in batches, on each of so many threads at once.
+fn use_permits(permits: &impl Permits, batches: u64, threads: usize) -> Duration {
+    let start = now();
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                for _ in 0..batches {
+                    (0..MAX_BATCH_EVENTS).for_each(|_| permits.acquire());
+                    permits.release(MAX_BATCH_EVENTS);
+                }
+            });
+        }
+    });
+    now() - start
+}
+
+fn permits(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("permits of 25 events");
+    for threads in [1, 2] {
+        let (events, bytes) = (10_000, 64 * 1024 * 1024);
+        let flow_control = FlowControl::new(events, bytes);
+        group.bench_function(format!("FlowControl, {threads} threads"), |bencher| {
+            bencher.iter_custom(|batches| use_permits(&flow_control, batches, threads));
+        });
+        let semaphores =
+            TwoSemaphores { events: Semaphore::new(events), bytes: Semaphore::new(bytes) };
+        group.bench_function(format!("two semaphores, {threads} threads"), |bencher| {
+            bencher.iter_custom(|batches| use_permits(&semaphores, batches, threads));
+        });
+    }
     group.finish();
 }
 
@@ -110,5 +194,5 @@ fn now() -> Instant {
     Instant::now()
 }
 
-criterion_group!(benches, keys, admit, batches, reconcile);
+criterion_group!(benches, permits, keys, admit, batches, reconcile);
 criterion_main!(benches);
