@@ -10,8 +10,10 @@ mod support;
 
 use std::time::Duration;
 
-use dynamodb_eventstore::test_util::{FakeTable, Throughput};
-use dynamodb_eventstore::{EventStore, EventStoreBuilder, PutError, WriteCapacity};
+use dynamodb_eventstore::test_util::{FakeTable, Reply, Throughput};
+use dynamodb_eventstore::{
+    Certainty, EventStore, EventStoreBuilder, FailureClass, PutError, WriteCapacity,
+};
 use futures::future::join_all;
 use tokio::task::JoinHandle;
 
@@ -78,6 +80,22 @@ fn use_of(throughput: &[Throughput], units: u32) -> (f64, f64) {
     let steady = &throughput[3..];
     let (accepted, refused) = sum(steady);
     (accepted / (f64::from(units) * steady.len() as f64), refused / (accepted + refused))
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_that_outlived_an_outage_are_paced_like_others() {
+    let table = FakeTable::with_capacity(capacity(1_000));
+    table.reply_from_now_on(Reply::Fail(FailureClass::Transient, Certainty::NotStored));
+    let store = start(&table, SEED).await;
+    let producer = overload(&store, &[200]);
+    // Long enough for several failed attempts of every event in the full buffer.
+    clock::wait(SECOND * 10).await;
+    table.reply_from_now_on(Reply::Store);
+    clock::wait(SECOND * 9).await;
+    producer.abort();
+    let (accepted, refused) = sum(&table.throughput()[13..19]);
+    let (used, refused) = (accepted / 6_000.0, refused / (accepted + refused));
+    assert!(used >= 0.95 && refused <= 0.03, "{used} used, {refused} refused");
 }
 
 #[tokio::test(start_paused = true)]

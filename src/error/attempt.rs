@@ -83,6 +83,8 @@ pub(crate) struct History {
     pub(crate) attempts: Vec<Attempt>,
     /// Number of attempts that failed as [`FailureClass::Refused`].
     pub(crate) refusals: u32,
+    /// Number of attempts for which the table had no capacity.
+    pub(crate) throttled: u32,
     /// Never decreases: only an acknowledged attempt or a read settles it.
     pub(crate) uncertainty: Uncertainty,
     pub(crate) last_cause: Option<Arc<BatchError>>,
@@ -103,6 +105,7 @@ impl History {
         self.attempts.push(Attempt { began, took, failure: failure.map(Arc::clone) });
         if let Some(failure) = failure {
             self.refusals += u32::from(failure.class() == FailureClass::Refused);
+            self.throttled += u32::from(failure.class().is_throttled());
             self.uncertainty = self.uncertainty.max(Uncertainty::after(failure));
         }
     }

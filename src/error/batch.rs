@@ -85,6 +85,11 @@ pub enum FailureClass {
 }
 
 impl FailureClass {
+    /// Whether the table had no capacity for the event.
+    pub(crate) const fn is_throttled(self) -> bool {
+        matches!(self, Self::Throttled | Self::Unprocessed)
+    }
+
     /// Whether the store may send an event again after a failure of this class.
     ///
     /// `false` for [`Poison`](Self::Poison): only a batch of several events is sent again, in halves.

@@ -158,6 +158,11 @@ impl PendingEvent {
         self.history.as_ref().map_or(0, |history| history.refusals)
     }
 
+    /// For how many of the attempts the table had no capacity.
+    pub(crate) fn throttled(&self) -> u32 {
+        self.history.as_ref().map_or(0, |history| history.throttled)
+    }
+
     /// Whether the event may be stored without an acknowledgement, or still may be.
     pub(crate) fn uncertainty(&self) -> Uncertainty {
         if self.in_flight_since.is_some() {

@@ -12,7 +12,7 @@ use super::retry_queue::RetryQueue;
 /// - A fresh event waits at most `linger` for other events to share its call.
 /// - A retry waits until its backoff ends, and then goes before the fresh events, which fill the rest of its batch. A
 ///   retry that is not ready delays no other event.
-/// - A repeated event is one that was throttled again after its first attempt. It goes before retries, as far as the
+/// - A repeated event is one that was throttled more than once. It goes before retries, as far as the
 ///   [pace](super::pace) permits.
 /// - The events of a batch that failed because of one invalid event go in batches of their own, so that the invalid one
 ///   is found.

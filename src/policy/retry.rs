@@ -74,16 +74,25 @@ pub(crate) enum Decision {
     Fail(FailureReason),
 }
 
+/// How many attempts of an event have failed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attempts {
+    pub(crate) all: u32,
+    /// With [`FailureClass::Refused`].
+    pub(crate) refused: u32,
+    /// For want of the table's capacity.
+    pub(crate) throttled: u32,
+}
+
 impl RetryPolicy {
-    /// Decides for an event that was accepted `elapsed` ago and has failed `attempts` times, the last
-    /// time with a failure of `class`. `jitter` is a random number from 0 to 1.
+    /// Decides for an event that was accepted `elapsed` ago and whose last attempt failed with `class`. `jitter` is a
+    /// random number from 0 to 1.
     ///
-    /// Refused attempts are counted apart from all others. `attempts` counts those of the kind of `class`: the refused
-    /// ones for [`FailureClass::Refused`], the others for any other class. `max_attempts` does not limit refusals, as a
-    /// refusal says nothing about the event and comes within milliseconds.
+    /// The delay grows with the attempts of the same kind: refused, throttled, or all but the refused ones.
+    /// `max_attempts` does not limit refusals, as a refusal says nothing about the event and comes within milliseconds.
     pub(crate) fn decide(
         &self,
-        attempts: u32,
+        attempts: Attempts,
         elapsed: Duration,
         class: FailureClass,
         jitter: f64,
@@ -91,14 +100,14 @@ impl RetryPolicy {
         if !class.is_retryable() {
             return Decision::Fail(FailureReason::NotRetryable);
         }
-        if class != FailureClass::Refused && attempts >= self.max_attempts {
+        let counted = attempts.all.saturating_sub(attempts.refused);
+        if class != FailureClass::Refused && counted >= self.max_attempts {
             return Decision::Fail(FailureReason::Attempts);
         }
         let delay = match class {
-            FailureClass::Throttled | FailureClass::Unprocessed => {
-                throttled_delay(attempts, jitter)
-            }
-            _ => self.backoff.delay(attempts, jitter),
+            FailureClass::Refused => self.backoff.delay(attempts.refused, jitter),
+            _ if class.is_throttled() => throttled_delay(attempts.throttled, jitter),
+            _ => self.backoff.delay(counted, jitter),
         };
         // An attempt that cannot begin before the deadline fails the event now.
         if elapsed.saturating_add(delay) >= self.event_deadline {
@@ -116,13 +125,13 @@ const THROTTLED_BACKOFF: Backoff = Backoff {
     ceiling: Duration::from_secs(1),
 };
 
-/// The delay of an event whose last attempt was throttled. After the first attempt there is none, as throttling slows
+/// The delay of an event that was throttled so many times, the last attempt included. After the first time there is none, as throttling slows
 /// the pace of all calls already.
-fn throttled_delay(attempts: u32, jitter: f64) -> Duration {
-    if attempts <= 1 {
+fn throttled_delay(throttled: u32, jitter: f64) -> Duration {
+    if throttled <= 1 {
         return Duration::ZERO;
     }
-    THROTTLED_BACKOFF.delay(attempts - 1, jitter)
+    THROTTLED_BACKOFF.delay(throttled - 1, jitter)
 }
 
 #[cfg(test)]
@@ -130,6 +139,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Attempts that failed in none of the ways that are counted apart.
+    const fn failed(attempts: u32) -> Attempts {
+        Attempts { all: attempts, refused: 0, throttled: 0 }
+    }
 
     const fn milliseconds(milliseconds: u64) -> Duration {
         Duration::from_millis(milliseconds)
@@ -159,15 +173,16 @@ mod tests {
     #[test]
     fn attempt_due_at_the_deadline_fails_the_event() {
         let decide =
-            |elapsed| POLICY.decide(1, milliseconds(elapsed), FailureClass::Transient, 1.0);
+            |elapsed| POLICY.decide(failed(1), milliseconds(elapsed), FailureClass::Transient, 1.0);
         assert_eq!(decide(59_949), Decision::After(milliseconds(50)));
         assert_eq!(decide(59_950), Decision::Fail(FailureReason::Deadline));
     }
 
     #[test]
     fn event_fails_after_max_attempts() {
-        let decide =
-            |attempts| POLICY.decide(attempts, Duration::ZERO, FailureClass::Transient, 0.0);
+        let decide = |attempts| {
+            POLICY.decide(failed(attempts), Duration::ZERO, FailureClass::Transient, 0.0)
+        };
         assert_eq!(decide(9), Decision::After(milliseconds(25)));
         assert_eq!(decide(10), Decision::Fail(FailureReason::Attempts));
     }
@@ -175,6 +190,7 @@ mod tests {
     #[test]
     fn only_the_deadline_limits_refusals() {
         let decide = |attempts, elapsed| {
+            let attempts = Attempts { refused: attempts, ..failed(attempts) };
             POLICY.decide(attempts, milliseconds(elapsed), FailureClass::Refused, 1.0)
         };
         assert_eq!(decide(1, 0), Decision::After(milliseconds(50)));
@@ -183,9 +199,12 @@ mod tests {
     }
 
     #[test]
-    fn throttled_event_is_delayed_from_the_second_attempt_on() {
-        let decide =
-            |attempts| POLICY.decide(attempts, Duration::ZERO, FailureClass::Throttled, 1.0);
+    fn throttled_event_is_delayed_from_the_second_time_on() {
+        // However often it failed otherwise before.
+        let decide = |throttled| {
+            let attempts = Attempts { throttled, all: 9, refused: 0 };
+            POLICY.decide(attempts, Duration::ZERO, FailureClass::Throttled, 1.0)
+        };
         let waits = [0, 10, 20, 40, 80, 160, 320, 640, 1_000];
         for (attempts, wait) in (1..).zip(waits) {
             assert_eq!(decide(attempts), Decision::After(milliseconds(wait)), "{attempts}");
@@ -195,7 +214,7 @@ mod tests {
     #[test]
     fn failure_that_is_not_retryable_fails_at_once() {
         for class in [FailureClass::Poison, FailureClass::Fatal, FailureClass::Panicked] {
-            let decision = POLICY.decide(1, Duration::ZERO, class, 0.0);
+            let decision = POLICY.decide(failed(1), Duration::ZERO, class, 0.0);
             assert_eq!(decision, Decision::Fail(FailureReason::NotRetryable));
         }
     }

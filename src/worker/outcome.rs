@@ -16,7 +16,7 @@ use crate::policy::Waiting;
 use crate::policy::reconcile::reconcile;
 use crate::policy::refusal::Refusal;
 use crate::policy::resolve::Resolution;
-use crate::policy::retry::Decision;
+use crate::policy::retry::{Attempts, Decision};
 
 /// The error code for a table that does not exist.
 const NO_SUCH_TABLE: &str = "ResourceNotFoundException";
@@ -88,7 +88,7 @@ impl Worker {
     /// Queues events again after a failed attempt, or fails them, as the retry policy decides.
     fn retry_or_fail(&mut self, mut batch: Vec<PendingEvent>, cause: BatchError, now: Instant) {
         let class = cause.class();
-        let is_throttled = matches!(class, FailureClass::Throttled | FailureClass::Unprocessed);
+        let is_throttled = class.is_throttled();
         if is_throttled {
             tracing::debug!(events = batch.len(), ?class, error = %cause, "attempt throttled");
         } else {
@@ -105,9 +105,7 @@ impl Worker {
         // One jitter for all: events that failed together can share a batch again.
         let jitter = self.jitter.random::<f64>();
         for event in batch {
-            let (refusals, elapsed) = (event.refusals(), event.elapsed(now));
-            let attempts = event.attempts() - refusals;
-            match self.retry.decide(attempts, elapsed, class, jitter) {
+            match self.retry.decide(attempts(&event), event.elapsed(now), class, jitter) {
                 Decision::After(Duration::ZERO) if is_throttled => {
                     let accepted_at = event.accepted_at();
                     self.buffer.requeue_in_order(event, accepted_at);
@@ -151,8 +149,8 @@ impl Worker {
                     self.buffer.requeue_in_order(event, accepted_at);
                 }
                 Refusal::OfOneCall => {
-                    let (refusals, elapsed) = (event.refusals(), event.elapsed(now));
-                    match self.retry.decide(refusals, elapsed, FailureClass::Refused, jitter) {
+                    let (attempts, elapsed) = (attempts(&event), event.elapsed(now));
+                    match self.retry.decide(attempts, elapsed, FailureClass::Refused, jitter) {
                         Decision::After(delay) => self.buffer.requeue(event, now + delay),
                         Decision::Fail(reason) => self.fail_event(event, reason, now),
                     }
@@ -260,4 +258,8 @@ impl Worker {
             self.settle_read_back(outcome, now);
         }
     }
+}
+
+fn attempts(event: &PendingEvent) -> Attempts {
+    Attempts { all: event.attempts(), refused: event.refusals(), throttled: event.throttled() }
 }

@@ -36,12 +36,15 @@ impl Call {
     }
 }
 
-/// Write units of a batch in flight, by how often its events have been sent, this call included.
+/// Write units of a batch, by how often its events have been throttled before this call. Attempts that failed in another
+/// way say nothing of the table's capacity.
 #[derive(Debug, Clone, Copy, Default)]
 struct SentUnits {
+    /// Never throttled.
     first: u64,
+    /// Throttled once.
     second: u64,
-    /// Sent for the third time or more.
+    /// Throttled more than once.
     repeated: u64,
 }
 
@@ -50,9 +53,9 @@ impl SentUnits {
         let mut sent = Self::default();
         for event in events {
             let units = event.event().write_units();
-            match event.attempts() {
-                0 | 1 => sent.first += units,
-                2 => sent.second += units,
+            match event.throttled() {
+                0 => sent.first += units,
+                1 => sent.second += units,
                 _ => sent.repeated += units,
             }
         }
@@ -122,10 +125,10 @@ impl Worker {
         }
     }
 
-    /// Charges a batch to the pace. To be called before the call is counted among the attempts of its events.
+    /// Charges a batch to the pace.
     pub(super) fn charge_pace(&mut self, batch: &[PendingEvent]) {
         let units = |event: &PendingEvent| event.event().write_units();
-        let is_repeated = |event: &&PendingEvent| event.attempts() >= 2;
+        let is_repeated = |event: &&PendingEvent| event.throttled() >= 2;
         let all = batch.iter().map(units).sum();
         let repeated = batch.iter().filter(is_repeated).map(units).sum();
         self.pace.charge(all, repeated, batch.len());

@@ -20,7 +20,7 @@
 //!    they are noise. [`recent`] finds out whether a single busy partition throttles. A throttled answer also needs a
 //!    [minimum](MIN_SAMPLE) of recent units to count, and a [higher share](SEVERAL_PARTITIONS) if its throttling may be
 //!    that of one partition alone.
-//! 5. Repeated events, those that were throttled again after their first attempt, say more about their partition than
+//! 5. Repeated events, those that were throttled more than once, say more about their partition than
 //!    about the table. What is throttled of them counts neither as noise nor as the table's limit, and they get a share
 //!    of the pace of their own: [`repeated`].
 //! 6. The limit is dropped after [`FORGET_AFTER`] without a throttled answer and without a batch that the pace delayed.
@@ -75,11 +75,11 @@ const ROUNDING: f64 = 1e-6;
 pub(crate) struct Observation {
     /// When the call began.
     pub(crate) began: Instant,
-    /// Units of events that were sent for the first time.
+    /// Units of events that were never throttled before this call.
     pub(crate) first: Units,
-    /// Units of events that were sent for the second time.
+    /// Units of events that were throttled once before.
     pub(crate) second: Units,
-    /// Units of events that were sent for the third time or more.
+    /// Units of events that were throttled more than once before.
     pub(crate) repeated: Units,
     /// Whether the throttling may be that of one partition alone.
     pub(crate) is_of_one_partition: bool,

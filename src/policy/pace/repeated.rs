@@ -1,4 +1,4 @@
-//! The share of the [pace](super) for repeated events: those that were throttled again after their first attempt.
+//! The share of the [pace](super) for repeated events: those that were throttled more than once.
 //!
 //! Where the whole table is at its limit, repeated events are like any other. Where one partition accepts less than the
 //! others, the repeated events are its events. Sent without limit they would fill every batch, and be throttled again.
