@@ -1,6 +1,6 @@
-//! A store's flow control and counters, which its handles, its worker and its pending events share.
+//! A store's flow control, counters and deadline, which its handles, its worker and its pending events share.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::flow_control::FlowControl;
 use crate::stats::Counters;
@@ -12,6 +12,8 @@ pub(crate) struct Accounting {
     pub(crate) counters: Counters,
     /// The limit of the buffer in bytes: no permit takes more.
     max_event_bytes: u32,
+    /// How long after its acceptance an event fails.
+    pub(crate) event_deadline: Duration,
     /// When the store was started.
     pub(crate) started_at: Instant,
 }
@@ -20,11 +22,18 @@ impl Accounting {
     pub(crate) fn new(
         max_buffered_events: usize,
         max_buffered_bytes: usize,
+        event_deadline: Duration,
         started_at: Instant,
     ) -> Self {
         let flow_control = FlowControl::new(max_buffered_events, max_buffered_bytes);
         let max_event_bytes = u32::try_from(max_buffered_bytes).unwrap_or(u32::MAX);
-        Self { flow_control, counters: Counters::default(), max_event_bytes, started_at }
+        Self {
+            flow_control,
+            counters: Counters::default(),
+            max_event_bytes,
+            event_deadline,
+            started_at,
+        }
     }
 
     /// Bytes of the permit for an event of so many bytes of memory. An event that is larger than the buffer's limit

@@ -299,12 +299,9 @@ pub(crate) struct Permit<'a> {
 }
 
 impl Permit<'_> {
-    /// Forgets the permit without releasing it, and returns its bytes. The caller then has to
-    /// [`release`](FlowControl::release) it.
-    pub(crate) fn forget(self) -> u32 {
-        let bytes = self.bytes;
+    /// Forgets the permit without releasing it. The caller then has to [`release`](FlowControl::release) it.
+    pub(crate) fn forget(self) {
         std::mem::forget(self);
-        bytes
     }
 }
 

@@ -112,6 +112,7 @@ mod flow_control;
     allow(rustdoc::broken_intra_doc_links, reason = "it names items of all features")
 )]
 pub mod guide;
+mod key_source;
 #[cfg(feature = "local")]
 mod local;
 mod pending;

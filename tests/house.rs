@@ -103,7 +103,7 @@ fn the_worker_does_not_know_the_sdk_and_the_edge_does_not_know_tickets() {
 }
 
 /// The modules at the top of `src`, in the order in which an event passes them, and those that each may use.
-const MODULES: [(&str, &[&str]); 17] = [
+const MODULES: [(&str, &[&str]); 18] = [
     ("clock", &[]),
     ("sync", &[]),
     ("write_capacity", &[]),
@@ -111,6 +111,7 @@ const MODULES: [(&str, &[&str]); 17] = [
     ("error", &["event"]),
     ("report", &["error"]),
     ("stats", &["error"]),
+    ("key_source", &["clock", "event"]),
     ("flow_control", &["sync"]),
     ("accounting", &["flow_control", "stats"]),
     ("policy", &["error", "event", "report"]),
@@ -139,6 +140,7 @@ const MODULES: [(&str, &[&str]); 17] = [
             "error",
             "event",
             "flow_control",
+            "key_source",
             "pending",
             "policy",
             "report",

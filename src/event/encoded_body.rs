@@ -30,8 +30,8 @@ impl From<EventTooLarge> for EncodeError {
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct EncodedBody {
     encoded: Arc<str>,
-    /// Length of the text before escaping.
-    text_bytes: usize,
+    /// Length of the text before escaping. Texts of over 4 GiB count as 4 GiB, and no item may be as large.
+    text_bytes: u32,
 }
 
 /// Approximate memory of a buffered event besides its encoded body: key, ticket and the worker's
@@ -51,8 +51,7 @@ impl EncodedBody {
         let buffer = String::from_utf8(buffer)
             .map_err(|error| EncodeError::NotSerializable(serde_json::Error::custom(error)))?;
         let text_bytes = buffer.len() - added_bytes;
-        let body = check_body(text_bytes)
-            .map(|()| Self { encoded: Arc::from(buffer.as_str()), text_bytes });
+        let body = check_body(text_bytes).map(|()| Self::new(&buffer, text_bytes));
         return_buffer(buffer);
         Ok(body?)
     }
@@ -61,14 +60,21 @@ impl EncodedBody {
     pub(crate) fn from_text(text: &str) -> Self {
         let mut buffer = take_buffer();
         push_escaped(&mut buffer, text);
-        let body = Self { encoded: Arc::from(buffer.as_str()), text_bytes: text.len() };
+        let body = Self::new(&buffer, text.len());
         return_buffer(buffer);
         body
     }
 
+    fn new(encoded: &str, text_bytes: usize) -> Self {
+        Self {
+            encoded: Arc::from(encoded),
+            text_bytes: u32::try_from(text_bytes).unwrap_or(u32::MAX),
+        }
+    }
+
     /// Length of the text before escaping.
     pub(super) fn text_bytes(&self) -> usize {
-        self.text_bytes
+        self.text_bytes as usize
     }
 
     /// Bytes of memory that an event with this body takes until it is settled.
@@ -78,7 +84,7 @@ impl EncodedBody {
 
     /// The text before escaping.
     pub(super) fn text(&self) -> Cow<'_, str> {
-        if self.encoded.len() == self.text_bytes {
+        if self.encoded.len() == self.text_bytes() {
             return Cow::Borrowed(&self.encoded);
         }
         // Unescaping what this module escaped does not fail. If it did, the encoded form would still

@@ -23,8 +23,8 @@ use ticket::Answer;
 
 /// An accepted event whose ticket is not answered.
 ///
-/// [`settle_stored`](Self::settle_stored) and [`settle_failed`](Self::settle_failed) consume it, release its permit and
-/// answer the ticket. An event that is dropped before that does the same by itself: it answers that the worker is lost.
+/// [`settle_acknowledged`](Self::settle_acknowledged), [`settle_found`](Self::settle_found) and
+/// [`settle_failed`](Self::settle_failed) consume it, release its permit and answer the ticket. An event that is dropped before that does the same by itself: it answers that the worker is lost.
 /// So no answer and no permit can be forgotten, or be given twice.
 ///
 /// Until the worker [admits](Self::admit) it, an event has no reference to anything shared. Threads that put at the
@@ -34,10 +34,10 @@ pub(crate) struct PendingEvent {
     event: Event,
     /// Whether an earlier put may have stored the event, or still may.
     uncertainty_before: Uncertainty,
+    /// Whether a call with the event is in flight.
+    is_in_flight: bool,
     /// Calls that carried the event, the one in flight included.
     attempts: u32,
-    /// Bytes of its permit.
-    permit_bytes: u32,
     /// Whether its permit is to be released, and the event to be counted as settled.
     holds_permit: bool,
     /// Whether it is counted as stored, and only its ticket is to be answered.
@@ -45,16 +45,30 @@ pub(crate) struct PendingEvent {
     /// `None` until the worker has admitted the event.
     accounting: Option<Arc<Accounting>>,
     accepted_at: Instant,
-    expires_at: Instant,
     epoch: Epoch,
-    /// When the call in flight began; `None` while there is none.
-    in_flight_since: Option<Instant>,
     /// `None` until an attempt fails, so that an event that is stored at the first attempt costs no allocation.
-    history: Option<Box<History>>,
-    /// Only of a failed event that is read back before its ticket is answered.
-    read_back: Option<Box<PendingReadBack>>,
+    failures: Option<Box<Failures>>,
     /// `None` after the answer.
     reply: Option<oneshot::Sender<Answer>>,
+}
+
+/// The compiler copies up to 128 bytes in place, and calls `memmove` for more. Every event is copied from the put to the
+/// channel, the buffer, the batch and the call.
+const _: () = assert!(size_of::<PendingEvent>() <= 128);
+
+/// What is known of an event that was not stored at the first attempt.
+#[derive(Debug, Default)]
+struct Failures {
+    history: History,
+    /// Only of a failed event that is read back before its ticket is answered.
+    read_back: Option<PendingReadBack>,
+}
+
+/// When a call began and ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CallTimes {
+    pub(crate) began: Instant,
+    pub(crate) ended: Instant,
 }
 
 /// The read-back of a failed event that may be stored.
@@ -62,6 +76,8 @@ pub(crate) struct PendingEvent {
 struct PendingReadBack {
     /// Why the event failed.
     reason: FailureReason,
+    /// When the ticket is answered at the latest.
+    answer_by: Instant,
     reads: u32,
     /// Why the last read decided nothing.
     failure: Option<Arc<BatchError>>,
@@ -85,7 +101,11 @@ impl Waiting for PendingEvent {
     }
 
     fn expires_at(&self) -> Instant {
-        self.expires_at
+        match (self.read_back(), &self.accounting) {
+            (Some(read_back), _) => read_back.answer_by,
+            (None, Some(accounting)) => self.accepted_at + accounting.event_deadline,
+            (None, None) => self.accepted_at,
+        }
     }
 }
 
@@ -98,25 +118,22 @@ impl PendingEvent {
         permit: Permit<'_>,
         accounting: &Accounting,
     ) -> (Self, PutTicket) {
-        let permit_bytes = permit.forget();
+        permit.forget();
         accounting.counters.accept();
         let (reply, answer) = oneshot::channel();
         let ticket = PutTicket { key: *event.key(), answer };
         let pending = Self {
             event,
             uncertainty_before,
+            is_in_flight: false,
             attempts: 0,
-            permit_bytes,
             holds_permit: true,
             is_stored: false,
             accounting: None,
-            // Placeholders until the worker admits the event. Reading the clock in each put would cost too much.
+            // A placeholder until the worker admits the event. Reading the clock in each put would cost too much.
             accepted_at: accounting.started_at,
-            expires_at: accounting.started_at,
             epoch: Epoch::default(),
-            in_flight_since: None,
-            history: None,
-            read_back: None,
+            failures: None,
             reply: Some(reply),
         };
         (pending, ticket)
@@ -125,22 +142,15 @@ impl PendingEvent {
     /// Takes the acceptance back, for an event that could not be sent to the worker and whose ticket nobody has.
     pub(crate) fn undo_accept(mut self, accounting: &Accounting) {
         accounting.counters.undo_accept();
-        let usage = self.take_usage();
+        let usage = self.take_usage(accounting);
         accounting.flow_control.release(usage.events, usage.bytes);
     }
 
-    /// Marks the event as received by the worker. Its time counts from `now`, and it fails at `expires_at`.
-    pub(crate) fn admit(
-        &mut self,
-        accounting: &Arc<Accounting>,
-        epoch: Epoch,
-        now: Instant,
-        expires_at: Instant,
-    ) {
+    /// Marks the event as received by the worker. Its deadline counts from `now`.
+    pub(crate) fn admit(&mut self, accounting: &Arc<Accounting>, epoch: Epoch, now: Instant) {
         self.accounting = Some(Arc::clone(accounting));
         self.epoch = epoch;
         self.accepted_at = now;
-        self.expires_at = expires_at;
     }
 
     /// The epoch, which decides which flushes wait for the event.
@@ -155,26 +165,21 @@ impl PendingEvent {
 
     /// How many of the attempts failed with [`FailureClass::Refused`](crate::FailureClass::Refused).
     pub(crate) fn refusals(&self) -> u32 {
-        self.history.as_ref().map_or(0, |history| history.refusals)
+        self.history().map_or(0, |history| history.refusals)
     }
 
     /// For how many of the attempts the table had no capacity.
     pub(crate) fn throttled(&self) -> u32 {
-        self.history.as_ref().map_or(0, |history| history.throttled)
+        self.history().map_or(0, |history| history.throttled)
     }
 
     /// Whether the event may be stored without an acknowledgement, or still may be.
     pub(crate) fn uncertainty(&self) -> Uncertainty {
-        if self.in_flight_since.is_some() {
+        if self.is_in_flight {
             return Uncertainty::Open;
         }
-        let since = self.history.as_ref().map_or(Uncertainty::None, |history| history.uncertainty);
+        let since = self.history().map_or(Uncertainty::None, |history| history.uncertainty);
         since.max(self.uncertainty_before)
-    }
-
-    /// When the call in flight began; `None` while there is none.
-    pub(crate) fn in_flight_since(&self) -> Option<Instant> {
-        self.in_flight_since
     }
 
     /// The time since the worker admitted the event.
@@ -182,94 +187,111 @@ impl PendingEvent {
         now.saturating_duration_since(self.accepted_at)
     }
 
-    /// Bytes of its permit.
-    pub(crate) fn permit_bytes(&self) -> u32 {
-        self.permit_bytes
-    }
-
     /// Begins an attempt.
-    pub(crate) fn begin_attempt(&mut self, now: Instant) {
+    pub(crate) fn begin_attempt(&mut self) {
         self.attempts = self.attempts.saturating_add(1);
-        self.in_flight_since = Some(now);
+        self.is_in_flight = true;
     }
 
     /// Ends the attempt in flight with a failure, which becomes the event's last cause.
-    pub(crate) fn fail_attempt(&mut self, cause: &Arc<BatchError>, now: Instant) {
-        self.end_attempt(Some(cause), now);
+    pub(crate) fn fail_attempt(&mut self, cause: &Arc<BatchError>, call: CallTimes) {
+        self.end_attempt(Some(cause), call);
         self.set_cause(cause);
     }
 
     /// Ends the attempt in flight, whose call was cancelled. That becomes the event's last cause only if it has none.
-    pub(crate) fn drop_attempt(&mut self, cause: &Arc<BatchError>, now: Instant) {
-        self.end_attempt(Some(cause), now);
-        self.history.get_or_insert_default().last_cause.get_or_insert_with(|| Arc::clone(cause));
+    pub(crate) fn drop_attempt(&mut self, cause: &Arc<BatchError>, call: CallTimes) {
+        self.end_attempt(Some(cause), call);
+        let history = &mut self.failures.get_or_insert_default().history;
+        history.last_cause.get_or_insert_with(|| Arc::clone(cause));
     }
 
     /// Sets the last cause without an attempt. The certainty stays as it is.
     pub(crate) fn set_cause(&mut self, cause: &Arc<BatchError>) {
-        self.history.get_or_insert_default().last_cause = Some(Arc::clone(cause));
+        self.failures.get_or_insert_default().history.last_cause = Some(Arc::clone(cause));
     }
 
-    fn end_attempt(&mut self, failure: Option<&Arc<BatchError>>, now: Instant) {
-        let Some(since) = self.in_flight_since.take() else { return };
-        let began = self.elapsed(since);
-        self.history.get_or_insert_default().add(began, now.duration_since(since), failure);
+    fn end_attempt(&mut self, failure: Option<&Arc<BatchError>>, call: CallTimes) {
+        if !std::mem::take(&mut self.is_in_flight) {
+            return;
+        }
+        let began = self.elapsed(call.began);
+        let took = call.ended.saturating_duration_since(call.began);
+        self.failures.get_or_insert_default().history.add(began, took, failure);
     }
 
     /// Begins the read-back of an event that failed for `reason`. Its ticket is answered at `answer_by` at the latest.
     pub(crate) fn begin_read_back(&mut self, reason: FailureReason, answer_by: Instant) {
-        self.expires_at = answer_by;
-        self.read_back = Some(Box::new(PendingReadBack { reason, reads: 0, failure: None }));
+        let read_back = PendingReadBack { reason, answer_by, reads: 0, failure: None };
+        self.failures.get_or_insert_default().read_back = Some(read_back);
     }
 
     /// Counts a read.
     pub(crate) fn begin_read(&mut self) {
-        if let Some(read_back) = &mut self.read_back {
+        if let Some(read_back) = self.read_back_mut() {
             read_back.reads += 1;
         }
     }
 
     /// How many reads have been made for the event.
     pub(crate) fn reads(&self) -> u32 {
-        self.read_back.as_ref().map_or(0, |read_back| read_back.reads)
+        self.read_back().map_or(0, |read_back| read_back.reads)
     }
 
     /// Sets why the last read decided nothing.
     pub(crate) fn fail_read(&mut self, failure: &Arc<BatchError>) {
-        if let Some(read_back) = &mut self.read_back {
+        if let Some(read_back) = self.read_back_mut() {
             read_back.failure = Some(Arc::clone(failure));
         }
     }
 
     /// The result of a read-back in which no read has decided the event.
     pub(crate) fn unread(&self) -> ReadBack {
-        let failure = self.read_back.as_ref().and_then(|read_back| read_back.failure.as_ref());
+        let failure = self.read_back().and_then(|read_back| read_back.failure.as_ref());
         failure.map_or(ReadBack::NoTime, |failure| ReadBack::Failed(Arc::clone(failure)))
     }
 
     /// Why the event failed; `None` for an event that is not read back.
     pub(crate) fn read_back_reason(&self) -> Option<FailureReason> {
-        self.read_back.as_ref().map(|read_back| read_back.reason)
+        self.read_back().map(|read_back| read_back.reason)
+    }
+
+    fn history(&self) -> Option<&History> {
+        self.failures.as_ref().map(|failures| &failures.history)
+    }
+
+    fn read_back(&self) -> Option<&PendingReadBack> {
+        self.failures.as_ref()?.read_back.as_ref()
+    }
+
+    fn read_back_mut(&mut self) -> Option<&mut PendingReadBack> {
+        self.failures.as_mut()?.read_back.as_mut()
     }
 
     /// Counts a whole batch as stored and releases its permits, in one step. The caller then settles each event with
-    /// [`settle_stored`](Self::settle_stored).
+    /// [`settle_acknowledged`](Self::settle_acknowledged).
     pub(crate) fn release_stored(batch: &mut [Self], accounting: &Accounting) {
         let mut usage = Usage::default();
         for pending in batch {
             pending.is_stored = true;
-            usage += pending.take_usage();
+            usage += pending.take_usage(accounting);
         }
         accounting.settle(usage, true);
     }
 
-    /// Settles the event as stored.
-    pub(crate) fn settle_stored(mut self, proof: Proof, now: Instant) {
-        if self.history.is_some() {
-            self.end_attempt(None, now);
+    /// Settles the event as stored, by the attempt in flight.
+    pub(crate) fn settle_acknowledged(mut self, call: CallTimes) {
+        if self.failures.is_some() {
+            self.end_attempt(None, call);
         }
         self.release(true);
-        self.answer_stored(proof);
+        self.answer_stored(Proof::Acknowledged);
+    }
+
+    /// Settles the event as stored, by a read.
+    pub(crate) fn settle_found(mut self) {
+        self.release(true);
+        self.answer_stored(Proof::ReadBack);
     }
 
     /// Settles the event as failed. `read_back` is the result of its read-back, if there was one; without it the
@@ -292,7 +314,8 @@ impl PendingEvent {
     }
 
     fn answer_stored(&mut self, proof: Proof) {
-        let history = self.history.take().map(|history| history.attempts).unwrap_or_default();
+        let history = self.failures.take().map(|failures| failures.history.attempts);
+        let history = history.unwrap_or_default();
         let stored = Stored { key: *self.event.key(), attempts: self.attempts, proof, history };
         tracing::debug!(key = %stored.key, attempts = stored.attempts, ?proof, "ok");
         if let Some(reply) = self.reply.take() {
@@ -312,7 +335,7 @@ impl PendingEvent {
             None => (self.certainty(), None),
         };
         let History { attempts, last_cause, .. } =
-            self.history.take().map(|history| *history).unwrap_or_default();
+            self.failures.take().map(|failures| failures.history).unwrap_or_default();
         let error = WriteError::from(Failure {
             key: *self.event.key(),
             event: Some(self.event.clone()),
@@ -339,20 +362,21 @@ impl PendingEvent {
 
     /// Releases the permit and counts the event as settled, unless that is already done.
     fn release(&mut self, stored: bool) {
-        let usage = self.take_usage();
-        if usage.events > 0
-            && let Some(accounting) = &self.accounting
-        {
+        let Some(accounting) = self.accounting.take() else { return };
+        let usage = self.take_usage(&accounting);
+        if usage.events > 0 {
             accounting.settle(usage, stored);
         }
+        self.accounting = Some(accounting);
     }
 
     /// What the event uses of the buffer, for the caller to release. Nothing after the first call.
-    fn take_usage(&mut self) -> Usage {
+    fn take_usage(&mut self, accounting: &Accounting) -> Usage {
         if !std::mem::take(&mut self.holds_permit) {
             return Usage::default();
         }
-        Usage { events: 1, bytes: self.permit_bytes.into() }
+        let bytes = accounting.permit_bytes(self.event.buffered_bytes());
+        Usage { events: 1, bytes: bytes.into() }
     }
 }
 

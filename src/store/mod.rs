@@ -5,7 +5,7 @@ pub(crate) mod config;
 mod put_again;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -20,9 +20,10 @@ use crate::dynamodb::BatchWriter;
 use crate::error::Uncertainty;
 use crate::error::{CloseError, FlushError, PutError, WorkerLost};
 use crate::event::encoded_body::EncodedBody;
-use crate::event::key::{KeyGenerator, WriterId};
+use crate::event::key::WriterId;
 use crate::event::{Event, check_body};
 use crate::flow_control::{AcquireError, Permit};
+use crate::key_source::KeySource;
 use crate::pending::{PendingEvent, PutTicket};
 use crate::report::{CloseReport, FlushReport};
 use crate::stats::Stats;
@@ -70,8 +71,7 @@ struct Shared {
     close_deadlines: watch::Sender<Option<CloseDeadlines>>,
     exit: watch::Receiver<Option<WorkerExit>>,
     accounting: Arc<Accounting>,
-    keys: Mutex<KeyGenerator>,
-    key_clock: KeyClock,
+    keys: KeySource,
     config: Config,
 }
 
@@ -93,15 +93,19 @@ impl EventStore {
         let (commands, commands_receiver) = mpsc::unbounded_channel();
         let (close_deadlines, close_deadlines_receiver) = watch::channel(None);
         let (exit, exit_receiver) = watch::channel(None);
-        let accounting =
-            Accounting::new(config.max_buffered_events, config.max_buffered_bytes, now());
-        let accounting = Arc::new(accounting);
+        let accounting = Arc::new(Accounting::new(
+            config.max_buffered_events,
+            config.max_buffered_bytes,
+            config.event_deadline,
+            now(),
+        ));
         let channels = WorkerChannels {
             commands: commands_receiver,
             close_deadlines: close_deadlines_receiver,
             exit,
             accounting: Arc::clone(&accounting),
         };
+        let key_clock = config.seed.map_or(KeyClock::Wall, |_| KeyClock::Runtime(now()));
         runtime.spawn(Worker::new(channels, writer, &config.worker_settings(), jitter).run());
         Self {
             shared: Arc::new(Shared {
@@ -109,8 +113,7 @@ impl EventStore {
                 close_deadlines,
                 exit: exit_receiver,
                 accounting,
-                keys: Mutex::new(KeyGenerator::new(writer_id)),
-                key_clock: config.seed.map_or(KeyClock::Wall, |_| KeyClock::Runtime(now())),
+                keys: KeySource::new(writer_id, key_clock),
                 config,
             }),
         }
@@ -328,11 +331,7 @@ impl EventStore {
 
     /// Makes an event with the next key, and sends it to the worker.
     fn accept(&self, body: EncodedBody, permit: Permit<'_>) -> Result<PutTicket, PutError> {
-        let key = {
-            // A panic cannot leave the generator inconsistent, so a poisoned lock does not matter.
-            let mut keys = self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner);
-            keys.next(self.shared.key_clock.unix_milliseconds()).ok_or(PutError::NoKeyLeft)?
-        };
+        let key = self.shared.keys.next().ok_or(PutError::NoKeyLeft)?;
         self.send(Event::with_body(key, body)?, Uncertainty::None, permit)
     }
 

@@ -75,8 +75,7 @@ impl Drop for CommandReceiver {
             match self.receiver.try_recv() {
                 // An admitted event answers its ticket when dropped.
                 Ok(Command::Put(mut event)) => {
-                    let now = now();
-                    event.admit(&self.accounting, Epoch::default(), now, now);
+                    event.admit(&self.accounting, Epoch::default(), now());
                 }
                 Ok(Command::Flush(reply)) => drop(reply),
                 Err(TryRecvError::Disconnected) => break,

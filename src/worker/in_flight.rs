@@ -1,7 +1,7 @@
 //! The calls in flight, each in a task of its own. The worker has one set for its writes and one for its reads.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::timeout;
@@ -10,7 +10,7 @@ use crate::error::{BatchError, Certainty, FailureClass};
 
 /// How a call ended: with the answer `A` of the [`BatchWriter`](crate::BatchWriter), or with its error, a timeout or a
 /// panic.
-pub(super) type Completed<A> = Result<A, BatchError>;
+pub(super) type CallResult<A> = Result<A, BatchError>;
 
 /// Calls in flight, each for a batch of `T` and with an answer `A`.
 ///
@@ -20,15 +20,23 @@ pub(super) struct InFlight<T, A> {
     max_calls: usize,
     /// While so many bytes or more are in flight, no further call begins: each call has its request in memory.
     bytes_threshold: usize,
-    tasks: JoinSet<Completed<A>>,
+    tasks: JoinSet<CallResult<A>>,
     /// In the order in which they began. They are few enough to be searched one by one.
     calls: Vec<InFlightCall<T>>,
 }
 
 struct InFlightCall<T> {
     task: Id,
+    began: Instant,
     bytes: usize,
     batch: Vec<T>,
+}
+
+/// A call that has completed.
+pub(super) struct CompletedCall<T, A> {
+    pub(super) began: Instant,
+    pub(super) batch: Vec<T>,
+    pub(super) result: CallResult<A>,
 }
 
 impl<T, A: Send + 'static> InFlight<T, A> {
@@ -51,24 +59,25 @@ impl<T, A: Send + 'static> InFlight<T, A> {
         self.calls.len()
     }
 
-    /// The batches in flight, in the order of their calls.
-    pub(super) fn batches(&self) -> impl Iterator<Item = &[T]> {
-        self.calls.iter().map(|call| call.batch.as_slice())
+    /// Whether a call in flight began after `instant`.
+    pub(super) fn has_call_after(&self, instant: Instant) -> bool {
+        self.calls.iter().any(|call| call.began > instant)
     }
 
-    /// Starts a call for `batch`, whose request takes so many bytes. After `call_timeout` it fails.
+    /// Starts a call at `now` for `batch`, whose request takes so many bytes. After `call_timeout` it fails.
     pub(super) fn start(
         &mut self,
         batch: Vec<T>,
         bytes: usize,
+        now: Instant,
         call_timeout: Duration,
-        call: impl Future<Output = Completed<A>> + Send + 'static,
+        call: impl Future<Output = CallResult<A>> + Send + 'static,
     ) {
         let task = self.tasks.spawn(async move {
-            let completed = timeout(call_timeout, call).await;
-            completed.unwrap_or_else(|_| Err(BatchError::timed_out(call_timeout)))
+            let result = timeout(call_timeout, call).await;
+            result.unwrap_or_else(|_| Err(BatchError::timed_out(call_timeout)))
         });
-        self.calls.push(InFlightCall { task: task.id(), bytes, batch });
+        self.calls.push(InFlightCall { task: task.id(), began: now, bytes, batch });
     }
 
     /// Waits for the next call to complete; `None` when none is in flight.
@@ -76,7 +85,7 @@ impl<T, A: Send + 'static> InFlight<T, A> {
     /// # Cancel safety
     ///
     /// Dropping the future loses no call.
-    pub(super) async fn next(&mut self) -> Option<(Vec<T>, Completed<A>)> {
+    pub(super) async fn next(&mut self) -> Option<CompletedCall<T, A>> {
         loop {
             let done = self.tasks.join_next_with_id().await?;
             if let Some(completed) = self.complete(done) {
@@ -86,7 +95,7 @@ impl<T, A: Send + 'static> InFlight<T, A> {
     }
 
     /// The next call that has completed already.
-    pub(super) fn next_done(&mut self) -> Option<(Vec<T>, Completed<A>)> {
+    pub(super) fn next_done(&mut self) -> Option<CompletedCall<T, A>> {
         loop {
             let done = self.tasks.try_join_next_with_id()?;
             if let Some(completed) = self.complete(done) {
@@ -99,23 +108,26 @@ impl<T, A: Send + 'static> InFlight<T, A> {
     /// events stay here, and answer their tickets when the worker is dropped.
     fn complete(
         &mut self,
-        done: Result<(Id, Completed<A>), JoinError>,
-    ) -> Option<(Vec<T>, Completed<A>)> {
-        let (task, completed) = match done {
+        done: Result<(Id, CallResult<A>), JoinError>,
+    ) -> Option<CompletedCall<T, A>> {
+        let (task, result) = match done {
             Ok(done) => done,
             Err(error) if error.is_cancelled() => return None,
             Err(error) => (error.id(), Err(panicked())),
         };
-        let index = self.calls.iter().position(|call| call.task == task);
-        let batch = index.map(|index| self.calls.remove(index).batch);
-        Some((batch.unwrap_or_default(), completed))
+        let index = self.calls.iter().position(|call| call.task == task)?;
+        let InFlightCall { began, batch, .. } = self.calls.remove(index);
+        Some(CompletedCall { began, batch, result })
     }
 
-    /// Cancels every call, and returns their events in the order of their calls.
-    pub(super) fn abort(&mut self) -> impl Iterator<Item = T> + use<T, A> {
+    /// Cancels every call, and returns their events and when their calls began, in the order of the calls.
+    pub(super) fn abort(&mut self) -> impl Iterator<Item = (Instant, T)> + use<T, A> {
         self.tasks.abort_all();
         self.tasks.detach_all();
-        std::mem::take(&mut self.calls).into_iter().flat_map(|call| call.batch)
+        let calls = std::mem::take(&mut self.calls);
+        calls
+            .into_iter()
+            .flat_map(|call| call.batch.into_iter().map(move |event| (call.began, event)))
     }
 }
 

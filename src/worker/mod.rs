@@ -29,7 +29,7 @@ use crate::policy::pace::Pace;
 use crate::policy::refusal::Refusals;
 use crate::policy::retry::RetryPolicy;
 use channel::{CommandReceiver, ExitGuard};
-use in_flight::{Completed, InFlight};
+use in_flight::{CompletedCall, InFlight};
 use read_back::ReadBacks;
 use settle::Settlement;
 
@@ -105,8 +105,8 @@ pub(crate) struct Worker {
 
 /// Why the loop woke up.
 enum Wake {
-    Attempt(Vec<PendingEvent>, Completed<BatchReceipt>),
-    Read(Vec<PendingEvent>, Completed<BatchReading>),
+    Attempt(CompletedCall<PendingEvent, BatchReceipt>),
+    Read(CompletedCall<PendingEvent, BatchReading>),
     Close(Result<(), watch::error::RecvError>),
     Commands(usize),
     WaiterAdded,
@@ -206,8 +206,8 @@ impl Worker {
             // with the clock, whatever woke it.
             let wake = tokio::select! {
                 biased;
-                Some((batch, completed)) = self.in_flight.next() => Wake::Attempt(batch, completed),
-                Some((batch, completed)) = self.read_backs.reads.next() => Wake::Read(batch, completed),
+                Some(call) = self.in_flight.next() => Wake::Attempt(call),
+                Some(call) = self.read_backs.reads.next() => Wake::Read(call),
                 changed = self.close_deadlines.changed(), if self.has_handles => Wake::Close(changed),
                 count = self.commands.receiver.recv_many(&mut commands, MAX_COMMANDS),
                     if self.is_channel_open => Wake::Commands(count),
@@ -216,8 +216,8 @@ impl Worker {
             };
             let now = clock::now();
             match wake {
-                Wake::Attempt(batch, completed) => self.conclude(batch, completed, now),
-                Wake::Read(batch, completed) => self.conclude_read(batch, completed, now),
+                Wake::Attempt(call) => self.conclude(call, now),
+                Wake::Read(call) => self.conclude_read(call, now),
                 Wake::Close(changed) => self.close(changed.is_ok()),
                 Wake::Commands(count) => {
                     self.is_channel_open = count > 0;
@@ -274,8 +274,7 @@ impl Worker {
         for command in commands {
             match command {
                 Command::Put(mut event) => {
-                    let expires_at = now + self.retry.event_deadline;
-                    self.settlement.admit(&mut event, now, expires_at);
+                    self.settlement.admit(&mut event, now);
                     self.buffer.push(event);
                 }
                 Command::Flush(reply) => {
@@ -317,9 +316,7 @@ impl Worker {
         };
         // While every call is refused, one call in flight is enough to find out whether that is still so. Calls that
         // began before the refusal do not count, as they may hang.
-        let began =
-            |batch: &[PendingEvent]| batch.first().and_then(|event| event.in_flight_since());
-        !self.in_flight.batches().any(|batch| began(batch).is_some_and(|began| began > since))
+        !self.in_flight.has_call_after(since)
     }
 
     /// Sets since when the buffer is full: puts wait for permits while unsent events wait for their linger to end.
@@ -347,7 +344,7 @@ impl Worker {
         let events: Vec<Event> = batch
             .iter_mut()
             .map(|event| {
-                event.begin_attempt(now);
+                event.begin_attempt();
                 event.event().clone()
             })
             .collect();
@@ -355,7 +352,7 @@ impl Worker {
         let writer = Arc::clone(&self.writer);
         // The writer is expected to return within `timeout`; a writer that does not is stopped soon after.
         let task_timeout = timeout + TIMEOUT_TOLERANCE;
-        self.in_flight.start(batch, bytes, task_timeout, async move {
+        self.in_flight.start(batch, bytes, now, task_timeout, async move {
             writer.write_batch_within(&events, timeout).await
         });
     }

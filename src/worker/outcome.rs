@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 
 use super::Worker;
-use super::in_flight::Completed;
+use super::in_flight::CompletedCall;
 use super::pacing::{Answer, Call};
 use super::read_back::ReadBackOutcome;
 use crate::dynamodb::{BatchReading, BatchReceipt};
 use crate::error::{BatchError, Certainty, FailureClass, FailureReason, Uncertainty};
-use crate::pending::{PendingEvent, Proof};
+use crate::pending::{CallTimes, PendingEvent};
 use crate::policy::Waiting;
 use crate::policy::reconcile::reconcile;
 use crate::policy::refusal::Refusal;
@@ -25,12 +25,12 @@ impl Worker {
     /// Handles a completed attempt.
     pub(super) fn conclude(
         &mut self,
-        batch: Vec<PendingEvent>,
-        completed: Completed<BatchReceipt>,
+        completed: CompletedCall<PendingEvent, BatchReceipt>,
         now: Instant,
     ) {
-        let call = Call::of(&batch);
-        match completed {
+        let CompletedCall { began, batch, result } = completed;
+        let call = Call::new(&batch, CallTimes { began, ended: now });
+        match result {
             Ok(receipt) => self.apply_receipt(batch, &receipt, call, now),
             Err(error) => {
                 let class = error.class();
@@ -48,7 +48,7 @@ impl Worker {
                     FailureClass::Refused => return self.handle_refusal(batch, error, call, now),
                     _ => {}
                 }
-                self.retry_or_fail(batch, error, now);
+                self.retry_or_fail(batch, error, call.times);
             }
         }
     }
@@ -71,22 +71,23 @@ impl Worker {
                 Certainty::MaybeStored,
                 format!("the answer lists as unprocessed {unknown_keys} keys that were not sent"),
             );
-            return self.retry_or_fail(batch, error, now);
+            return self.retry_or_fail(batch, error, call.times);
         }
         if let Some(write_units) = receipt.consumed_write_units() {
             self.exit_guard.accounting.counters.consume(write_units);
         }
         self.refusals.succeeded(now);
         self.observe_answer(call, Answer::Stored(&reconciled.stored), now);
-        self.settlement.acknowledged(reconciled.stored, now);
+        self.settlement.acknowledged(reconciled.stored, call.times);
         if !reconciled.remaining.is_empty() {
             let unprocessed = BatchError::unprocessed(receipt.request_id());
-            self.retry_or_fail(reconciled.remaining, unprocessed, now);
+            self.retry_or_fail(reconciled.remaining, unprocessed, call.times);
         }
     }
 
     /// Queues events again after a failed attempt, or fails them, as the retry policy decides.
-    fn retry_or_fail(&mut self, mut batch: Vec<PendingEvent>, cause: BatchError, now: Instant) {
+    fn retry_or_fail(&mut self, mut batch: Vec<PendingEvent>, cause: BatchError, call: CallTimes) {
+        let now = call.ended;
         let class = cause.class();
         let is_throttled = class.is_throttled();
         if is_throttled {
@@ -96,7 +97,7 @@ impl Worker {
         }
         let cause = Arc::new(cause);
         for event in &mut batch {
-            event.fail_attempt(&cause, now);
+            event.fail_attempt(&cause, call);
         }
         if class == FailureClass::Poison && batch.len() > 1 {
             // One invalid event fails its whole batch. Smaller batches find it and let the others be stored.
@@ -130,13 +131,13 @@ impl Worker {
         call: Call,
         now: Instant,
     ) {
-        let (began, jitter) = (call.began.unwrap_or(now), self.jitter.random::<f64>());
+        let (began, jitter) = (call.times.began, self.jitter.random::<f64>());
         let is_missing_table = cause.code() == Some(NO_SUCH_TABLE);
         let refusal = self.refusals.refused(began, is_missing_table, now, jitter);
         tracing::warn!(events = batch.len(), ?refusal, error = %cause, "refused");
         let cause = Arc::new(cause);
         for event in &mut batch {
-            event.fail_attempt(&cause, now);
+            event.fail_attempt(&cause, call.times);
         }
         // One jitter for all: events that failed together can share a batch again.
         let jitter = self.jitter.random::<f64>();
@@ -203,12 +204,12 @@ impl Worker {
     /// Handles a completed read.
     pub(super) fn conclude_read(
         &mut self,
-        batch: Vec<PendingEvent>,
-        completed: Completed<BatchReading>,
+        completed: CompletedCall<PendingEvent, BatchReading>,
         now: Instant,
     ) {
+        let CompletedCall { batch, result, .. } = completed;
         let jitter = self.jitter.random::<f64>();
-        for outcome in self.read_backs.conclude(batch, completed, now, jitter) {
+        for outcome in self.read_backs.conclude(batch, result, now, jitter) {
             self.settle_read_back(outcome, now);
         }
     }
@@ -216,7 +217,7 @@ impl Worker {
     fn settle_read_back(&mut self, outcome: ReadBackOutcome, now: Instant) {
         let ReadBackOutcome { event, resolution } = outcome;
         match resolution {
-            Resolution::Stored => self.settlement.stored(event, Proof::ReadBack, now),
+            Resolution::Stored => self.settlement.found(event),
             Resolution::Failed(certainty, read_back) => {
                 // Every event that is read back has a reason; the default is never used.
                 let reason = event.read_back_reason().unwrap_or(FailureReason::Deadline);
@@ -232,16 +233,16 @@ impl Worker {
     /// says so, as a put may be about to send.
     fn fail_unsettled(&mut self, now: Instant) {
         // Calls that have completed by now count with their answers.
-        while let Some((batch, completed)) = self.in_flight.next_done() {
-            self.conclude(batch, completed, now);
+        while let Some(call) = self.in_flight.next_done() {
+            self.conclude(call, now);
         }
         let dropped = Arc::new(BatchError::new(
             FailureClass::Transient,
             Certainty::MaybeStored,
             "the deadline of close came before the answer",
         ));
-        for mut event in self.in_flight.abort() {
-            event.drop_attempt(&dropped, now);
+        for (began, mut event) in self.in_flight.abort() {
+            event.drop_attempt(&dropped, CallTimes { began, ended: now });
             self.fail_event(event, FailureReason::CloseDeadline, now);
         }
         while let Some(event) = self.buffer.pop() {
@@ -251,8 +252,8 @@ impl Worker {
 
     /// Ends every read-back and answers the tickets, as the last deadline of close has passed.
     fn end_read_backs(&mut self, now: Instant) {
-        while let Some((batch, completed)) = self.read_backs.reads.next_done() {
-            self.conclude_read(batch, completed, now);
+        while let Some(call) = self.read_backs.reads.next_done() {
+            self.conclude_read(call, now);
         }
         for outcome in self.read_backs.abort() {
             self.settle_read_back(outcome, now);

@@ -8,7 +8,7 @@ use tracing::field::display;
 
 use super::Worker;
 use crate::error::{BatchError, ThrottlingLimit, ThrottlingReason};
-use crate::pending::PendingEvent;
+use crate::pending::{CallTimes, PendingEvent};
 use crate::policy::Waiting;
 use crate::policy::buffer::MaxUnits;
 use crate::policy::pace::{Allowance, Change, Observation, Units};
@@ -24,15 +24,14 @@ const EVENTS_OF_SEVERAL_PARTITIONS: usize = 8;
 /// What a completed call carried.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Call {
-    pub(super) began: Option<Instant>,
+    pub(super) times: CallTimes,
     events: usize,
     units: SentUnits,
 }
 
 impl Call {
-    pub(super) fn of(batch: &[PendingEvent]) -> Self {
-        let began = batch.first().and_then(|event| event.in_flight_since());
-        Self { began, events: batch.len(), units: SentUnits::of(batch) }
+    pub(super) fn new(batch: &[PendingEvent], times: CallTimes) -> Self {
+        Self { times, events: batch.len(), units: SentUnits::of(batch) }
     }
 }
 
@@ -155,7 +154,7 @@ impl Worker {
         self.concurrency.observe(stored_events, is_saturated, now);
         let units = |sent: u64, accepted: u64| Units { accepted, throttled: sent - accepted };
         let observation = Observation {
-            began: call.began.unwrap_or(now),
+            began: call.times.began,
             first: units(call.units.first, stored.first),
             second: units(call.units.second, stored.second),
             repeated: units(call.units.repeated, stored.repeated),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::in_flight::{Completed, InFlight};
+use super::in_flight::{CallResult, InFlight};
 use crate::dynamodb::{BatchReading, BatchWriter};
 use crate::error::{BatchError, Certainty, FailureClass};
 use crate::event::Event;
@@ -85,7 +85,7 @@ impl ReadBacks {
             let timeout = self.read_timeout.min(answer_by.saturating_duration_since(now));
             batch.iter_mut().for_each(PendingEvent::begin_read);
             let writer = Arc::clone(&self.writer);
-            self.reads.start(batch, 0, timeout, async move { writer.read_batch(&keys).await });
+            self.reads.start(batch, 0, now, timeout, async move { writer.read_batch(&keys).await });
         }
     }
 
@@ -99,11 +99,11 @@ impl ReadBacks {
     pub(super) fn conclude(
         &mut self,
         batch: Vec<PendingEvent>,
-        completed: Completed<BatchReading>,
+        result: CallResult<BatchReading>,
         now: Instant,
         jitter: f64,
     ) -> Vec<ReadBackOutcome> {
-        match completed.and_then(|reading| check_keys(reading, &batch)) {
+        match result.and_then(|reading| check_keys(reading, &batch)) {
             Ok(reading) => self.apply(batch, &reading, now, jitter),
             Err(failure) => {
                 tracing::warn!(events = batch.len(), class = ?failure.class(), error = %failure, "read-back failed");
@@ -130,7 +130,7 @@ impl ReadBacks {
 
     /// Cancels the reads in flight, and returns all events as unread.
     pub(super) fn abort(&mut self) -> Vec<ReadBackOutcome> {
-        let in_flight = self.reads.abort();
+        let in_flight = self.reads.abort().map(|(_, event)| event);
         let waiting = std::iter::from_fn(|| self.waiting.pop());
         in_flight.chain(waiting).map(ReadBackOutcome::unread).collect()
     }
@@ -192,7 +192,7 @@ fn found(event: &Event, reading: &BatchReading) -> Found {
 }
 
 /// Fails a reading that names keys of another request.
-fn check_keys(reading: BatchReading, batch: &[PendingEvent]) -> Completed<BatchReading> {
+fn check_keys(reading: BatchReading, batch: &[PendingEvent]) -> CallResult<BatchReading> {
     if reading.is_about(&keys(batch)) {
         Ok(reading)
     } else {

@@ -7,7 +7,8 @@ use tokio::sync::oneshot;
 
 use crate::accounting::Accounting;
 use crate::error::{Certainty, FailureReason, ReadBack};
-use crate::pending::{PendingEvent, Proof, SettledError};
+use crate::pending::{CallTimes, PendingEvent, SettledError};
+use crate::policy::Waiting;
 use crate::policy::barrier::Barrier;
 use crate::report::{CloseReport, FlushReport};
 
@@ -39,23 +40,25 @@ impl Settlement {
         }
     }
 
-    /// Admits an accepted event, which fails at `expires_at`.
-    pub(super) fn admit(&mut self, event: &mut PendingEvent, now: Instant, expires_at: Instant) {
-        event.admit(&self.accounting, self.barrier.accept(), now, expires_at);
+    /// Admits an accepted event.
+    pub(super) fn admit(&mut self, event: &mut PendingEvent, now: Instant) {
+        event.admit(&self.accounting, self.barrier.accept(), now);
     }
 
     /// Settles the events of an acknowledged call.
-    pub(super) fn acknowledged(&mut self, mut batch: Vec<PendingEvent>, now: Instant) {
+    pub(super) fn acknowledged(&mut self, mut batch: Vec<PendingEvent>, call: CallTimes) {
         PendingEvent::release_stored(&mut batch, &self.accounting);
         for event in batch {
-            self.stored(event, Proof::Acknowledged, now);
+            let epoch = event.epoch();
+            event.settle_acknowledged(call);
+            self.barrier.settle(epoch, true);
         }
     }
 
-    /// Settles an event that is stored.
-    pub(super) fn stored(&mut self, event: PendingEvent, proof: Proof, now: Instant) {
+    /// Settles an event that a read has found.
+    pub(super) fn found(&mut self, event: PendingEvent) {
         let epoch = event.epoch();
-        event.settle_stored(proof, now);
+        event.settle_found();
         self.barrier.settle(epoch, true);
     }
 
@@ -71,7 +74,7 @@ impl Settlement {
         now: Instant,
         is_closing: bool,
     ) {
-        let (epoch, bytes) = (event.epoch(), event.permit_bytes() as usize);
+        let (epoch, bytes) = (event.epoch(), event.event().buffered_bytes() as usize);
         let SettledError { error, was_received } = event.settle_failed(reason, read_back, now);
         self.barrier.settle(epoch, false);
         if is_closing {
