@@ -1,11 +1,13 @@
 //! `dynamodb-eventstore`: stores newline-delimited JSON in a DynamoDB table, from a shell.
 //!
 //! `put` and `resume` share one way of a line: `arguments` → `run` → `input` → `producer` → the
-//! store → `collector` → `report`. `stop` ends it early, and `output` prints.
+//! store → `collector` → `report`. `stop` ends it early, and `output` prints. `bench` has a store and
+//! a recorder of its own.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod arguments;
+mod bench;
 mod collector;
 mod create_table;
 mod input;
@@ -65,6 +67,7 @@ enum Command {
     Put(put::Arguments),
     Resume(resume::Arguments),
     CreateTable(create_table::Arguments),
+    Bench(bench::Arguments),
     Local(local::Arguments),
 }
 
@@ -79,6 +82,7 @@ async fn main() -> ExitCode {
         Command::Put(put) => Box::pin(put::run(put, &command_line, is_verbose)).await,
         Command::Resume(resume) => Box::pin(resume::run(resume, &command_line, is_verbose)).await,
         Command::CreateTable(create_table) => create_table::run(create_table).await,
+        Command::Bench(bench) => Box::pin(bench::run(bench)).await,
         Command::Local(local) => local::run(local).await,
     };
     result.unwrap_or_else(|error| {

@@ -14,14 +14,25 @@ pub(crate) const DEFAULT_FILE: &str = "events.sqlite";
 /// A table to write to, and what keeps it alive.
 #[derive(Debug)]
 pub(crate) enum Target {
-    Aws { sdk_config: Box<SdkConfig>, table: String },
-    Local { table: LocalTable, file: PathBuf },
+    Aws {
+        sdk_config: Box<SdkConfig>,
+        table: String,
+    },
+    /// The file is `None` for a table in memory.
+    Local {
+        table: LocalTable,
+        file: Option<PathBuf>,
+    },
 }
 
 impl Target {
     pub(crate) async fn open_local(file: &Path) -> Result<Self, Box<dyn Error>> {
         let table = LocalTable::open(file).await?;
-        Ok(Self::Local { table, file: file.to_owned() })
+        Ok(Self::Local { table, file: Some(file.to_owned()) })
+    }
+
+    pub(crate) async fn open_in_memory() -> Result<Self, Box<dyn Error>> {
+        Ok(Self::Local { table: LocalTable::in_memory().await?, file: None })
     }
 
     pub(crate) fn store_builder(&self) -> EventStoreBuilder {
@@ -35,9 +46,20 @@ impl Target {
 
     /// A client of the table that reads events outside of a store.
     pub(crate) fn batch_writer(&self) -> SdkBatchWriter {
+        SdkBatchWriter::new(&self.client(), self.table_name())
+    }
+
+    pub(crate) fn client(&self) -> Client {
         match self {
-            Self::Aws { sdk_config, table } => SdkBatchWriter::new(&Client::new(sdk_config), table),
-            Self::Local { table, .. } => SdkBatchWriter::new(table.client(), table.name()),
+            Self::Aws { sdk_config, .. } => Client::new(sdk_config),
+            Self::Local { table, .. } => table.client().clone(),
+        }
+    }
+
+    pub(crate) fn table_name(&self) -> &str {
+        match self {
+            Self::Aws { table, .. } => table,
+            Self::Local { table, .. } => table.name(),
         }
     }
 
@@ -53,7 +75,10 @@ impl fmt::Display for Target {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Aws { table, .. } => write!(formatter, "table `{table}`"),
-            Self::Local { file, .. } => write!(formatter, "the local table in {}", file.display()),
+            Self::Local { file: Some(file), .. } => {
+                write!(formatter, "the local table in {}", file.display())
+            }
+            Self::Local { file: None, .. } => formatter.write_str("a local table in memory"),
         }
     }
 }

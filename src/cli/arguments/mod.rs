@@ -11,4 +11,4 @@ mod store_options;
 pub(crate) use aws::AwsOptions;
 pub(crate) use command_line::{CommandLine, quoted};
 pub(crate) use mode::Mode;
-pub(crate) use store_options::StoreOptions;
+pub(crate) use store_options::{StoreOptions, describe};

@@ -185,7 +185,7 @@ impl StoreOptions {
 }
 
 /// A setting that is out of range, by the name of its option.
-fn describe(error: &ConfigError) -> String {
+pub(crate) fn describe(error: &ConfigError) -> String {
     let option = match error.field {
         "attempt_timeout" => "--attempt-timeout",
         "linger" => "--linger",
