@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::flow_control::FlowControl;
+#[cfg(feature = "journal")]
+use crate::journal::ActiveJournal;
 use crate::stats::Counters;
 
 /// Every accepted event is counted here until it is settled.
@@ -16,6 +18,8 @@ pub(crate) struct Accounting {
     pub(crate) event_deadline: Duration,
     /// When the store was started.
     pub(crate) started_at: Instant,
+    #[cfg(feature = "journal")]
+    pub(crate) journal: Option<ActiveJournal>,
 }
 
 impl Accounting {
@@ -33,6 +37,8 @@ impl Accounting {
             max_event_bytes,
             event_deadline,
             started_at,
+            #[cfg(feature = "journal")]
+            journal: None,
         }
     }
 

@@ -17,6 +17,13 @@ impl KeySource {
         Self { generator: Mutex::new(KeyGenerator::new(writer_id)), clock }
     }
 
+    /// Makes all later keys greater than `key`.
+    #[cfg(feature = "journal")]
+    pub(crate) fn start_after(&self, key: &EventKey) {
+        let mut generator = self.generator.lock().unwrap_or_else(PoisonError::into_inner);
+        generator.start_after(key);
+    }
+
     /// The next key. `None` when no key is left: at the end of the year 9999.
     pub(crate) fn next(&self) -> Option<EventKey> {
         // A panic cannot leave the generator inconsistent, so a poisoned lock does not matter.

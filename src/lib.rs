@@ -112,6 +112,8 @@ mod flow_control;
     allow(rustdoc::broken_intra_doc_links, reason = "it names items of all features")
 )]
 pub mod guide;
+#[cfg(feature = "journal")]
+mod journal;
 mod key_source;
 #[cfg(feature = "local")]
 mod local;
@@ -130,6 +132,8 @@ mod write_capacity;
 pub use dynamodb::table::{Capacity, Table, TableError};
 pub use dynamodb::target::Transport;
 pub use dynamodb::{BatchReading, BatchReceipt, BatchWriter, SdkBatchWriter};
+#[cfg(feature = "journal")]
+pub use error::JournalError;
 pub use error::{
     Attempt, BatchError, Certainty, CloseError, ConfigError, FailureClass, FailureReason,
     FlushError, PutError, ReadBack, ThrottlingLimit, ThrottlingReason, WorkerLost, WriteError,
@@ -139,6 +143,8 @@ pub use event::{
     BODY_ATTRIBUTE, Event, EventTooLarge, KEY_ATTRIBUTE, MAX_BATCH_EVENTS, MAX_BATCH_WIRE_BYTES,
     MAX_BODY_BYTES, MAX_ITEM_BYTES,
 };
+#[cfg(feature = "journal")]
+pub use journal::{Damage, Journal, JournalOptions, RecoveryReport, SyncPolicy};
 #[cfg(feature = "local")]
 pub use local::{LocalError, LocalTable, LocalTableBuilder};
 pub use pending::{Proof, PutTicket, Stored};
@@ -147,6 +153,8 @@ pub use report::{CloseReport, FlushReport};
 pub use stats::{Stats, ThrottledBatches};
 pub use store::EventStore;
 pub use store::builder::{EventStoreBuilder, StartError};
+#[cfg(feature = "journal")]
+pub use store::replay::ReplayReport;
 #[cfg(any(feature = "local", feature = "test-util"))]
 pub use write_capacity::WriteCapacity;
 

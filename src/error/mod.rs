@@ -4,6 +4,8 @@
 mod attempt;
 mod batch;
 mod config;
+#[cfg(feature = "journal")]
+mod journal;
 mod throttling;
 mod write;
 
@@ -13,6 +15,8 @@ pub use attempt::Attempt;
 pub(crate) use attempt::{History, Uncertainty};
 pub use batch::{BatchError, Certainty, FailureClass};
 pub use config::ConfigError;
+#[cfg(feature = "journal")]
+pub use journal::JournalError;
 pub use throttling::{ThrottlingLimit, ThrottlingReason};
 pub(crate) use write::Failure;
 pub use write::{FailureReason, ReadBack, WriteError};
@@ -65,6 +69,11 @@ pub enum PutError {
         /// Events that are accepted and not settled.
         buffered_events: u64,
     },
+
+    /// The journal cannot take the event.
+    #[cfg(feature = "journal")]
+    #[error("the event is not accepted: {0}")]
+    Journal(#[from] JournalError),
 
     /// The store was closed.
     #[error("the event store is closed")]

@@ -124,6 +124,9 @@ pub(crate) struct Failure {
     pub(crate) last_cause: Option<Arc<BatchError>>,
     pub(crate) history: Vec<Attempt>,
     pub(crate) read_back: Option<ReadBack>,
+    /// Whether the journal keeps the event.
+    #[cfg(feature = "journal")]
+    pub(crate) is_journalled: bool,
 }
 
 impl From<Failure> for WriteError {
@@ -145,6 +148,8 @@ impl WriteError {
             last_cause: None,
             history: Vec::new(),
             read_back: None,
+            #[cfg(feature = "journal")]
+            is_journalled: false,
         })
     }
 
@@ -205,6 +210,16 @@ impl WriteError {
     pub fn read_back(&self) -> Option<&ReadBack> {
         self.0.read_back.as_ref()
     }
+
+    /// Whether the journal keeps the event: the next process that opens it puts the event again, under the same key.
+    ///
+    /// `false` without a journal, for an event that the service calls invalid, and for one that the journal could not
+    /// take. Events that the service calls invalid are in the file `failed.ndjson` in the journal's directory.
+    #[cfg(feature = "journal")]
+    #[must_use]
+    pub fn is_journalled(&self) -> bool {
+        self.0.is_journalled
+    }
 }
 
 impl fmt::Display for WriteError {
@@ -228,10 +243,16 @@ impl fmt::Display for WriteError {
         if let Some(cause) = last_cause {
             write!(formatter, "; last cause: {cause}")?;
         }
-        match read_back {
-            Some(read_back) => write!(formatter, "; {read_back}"),
-            None => Ok(()),
+        if let Some(read_back) = read_back {
+            write!(formatter, "; {read_back}")?;
         }
+        #[cfg(feature = "journal")]
+        if self.0.is_journalled {
+            formatter.write_str(
+                "; the journal keeps it, and it is put again when the journal is opened next",
+            )?;
+        }
+        Ok(())
     }
 }
 

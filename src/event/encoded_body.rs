@@ -65,6 +65,14 @@ impl EncodedBody {
         body
     }
 
+    /// The body with this encoded form; `None` if it is not one.
+    #[cfg(feature = "journal")]
+    pub(crate) fn from_encoded(encoded: &str) -> Option<Self> {
+        let text_bytes =
+            if encoded.contains('\\') { unescape(encoded).ok()?.len() } else { encoded.len() };
+        Some(Self::new(encoded, text_bytes))
+    }
+
     fn new(encoded: &str, text_bytes: usize) -> Self {
         Self {
             encoded: Arc::from(encoded),
@@ -90,6 +98,12 @@ impl EncodedBody {
         // Unescaping what this module escaped does not fail. If it did, the encoded form would still
         // hold the whole event.
         unescape(&self.encoded).map_or(Cow::Borrowed(&self.encoded), Cow::Owned)
+    }
+
+    /// Bytes of the encoded form.
+    #[cfg(feature = "journal")]
+    pub(crate) fn encoded_bytes(&self) -> usize {
+        self.encoded.len()
     }
 
     /// The text as it is written inside a JSON string.

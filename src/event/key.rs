@@ -242,6 +242,16 @@ impl KeyGenerator {
         Self { millisecond: None, next_sequence: 0, text }
     }
 
+    /// Makes all later keys greater than `key`: their time is later, as `key` may be of another writer.
+    #[cfg(feature = "journal")]
+    pub(crate) fn start_after(&mut self, key: &EventKey) {
+        let after = u64::try_from(key.timestamp().timestamp_millis()).unwrap_or_default() + 1;
+        if self.millisecond.is_none_or(|current| current < after) {
+            // Without a valid time there is no key after it either.
+            let _ = self.start_millisecond(after);
+        }
+    }
+
     /// The next key, at `now` milliseconds after the Unix epoch. `None` when no key is left: at the end of
     /// the year 9999.
     pub(crate) fn next(&mut self, now: u64) -> Option<EventKey> {

@@ -111,6 +111,11 @@ impl Event {
         self.body.text_bytes()
     }
 
+    /// The body in its encoded form.
+    pub(crate) fn encoded(&self) -> &EncodedBody {
+        &self.body
+    }
+
     /// The JSON text, escaped as in a request.
     pub(crate) fn encoded_body(&self) -> &str {
         self.body.encoded()

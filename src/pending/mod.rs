@@ -3,6 +3,8 @@
 
 mod ticket;
 
+#[cfg(feature = "journal")]
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +13,8 @@ use tokio::sync::oneshot;
 pub use ticket::{Proof, PutTicket, Stored};
 
 use crate::accounting::{Accounting, Usage};
+#[cfg(feature = "journal")]
+use crate::error::FailureClass;
 use crate::error::{
     BatchError, Certainty, Failure, FailureReason, History, ReadBack, Uncertainty, WorkerLost,
     WriteError,
@@ -46,6 +50,9 @@ pub(crate) struct PendingEvent {
     accounting: Option<Arc<Accounting>>,
     accepted_at: Instant,
     epoch: Epoch,
+    /// The event's number in the journal, if the store has one.
+    #[cfg(feature = "journal")]
+    journal_sequence: Option<NonZeroU64>,
     /// `None` until an attempt fails, so that an event that is stored at the first attempt costs no allocation.
     failures: Option<Box<Failures>>,
     /// `None` after the answer.
@@ -121,7 +128,12 @@ impl PendingEvent {
         permit.forget();
         accounting.counters.accept();
         let (reply, answer) = oneshot::channel();
-        let ticket = PutTicket { key: *event.key(), answer };
+        let ticket = PutTicket {
+            key: *event.key(),
+            answer,
+            #[cfg(feature = "journal")]
+            position: None,
+        };
         let pending = Self {
             event,
             uncertainty_before,
@@ -133,10 +145,18 @@ impl PendingEvent {
             // A placeholder until the worker admits the event. Reading the clock in each put would cost too much.
             accepted_at: accounting.started_at,
             epoch: Epoch::default(),
+            #[cfg(feature = "journal")]
+            journal_sequence: None,
             failures: None,
             reply: Some(reply),
         };
         (pending, ticket)
+    }
+
+    /// Sets the event's number in the journal.
+    #[cfg(feature = "journal")]
+    pub(crate) fn set_journal_sequence(&mut self, sequence: NonZeroU64) {
+        self.journal_sequence = Some(sequence);
     }
 
     /// Takes the acceptance back, for an event that could not be sent to the worker and whose ticket nobody has.
@@ -144,6 +164,10 @@ impl PendingEvent {
         accounting.counters.undo_accept();
         let usage = self.take_usage(accounting);
         accounting.flow_control.release(usage.events, usage.bytes);
+        #[cfg(feature = "journal")]
+        if let (Some(sequence), Some(journal)) = (self.journal_sequence, &accounting.journal) {
+            journal.settle(sequence, None);
+        }
     }
 
     /// Marks the event as received by the worker. Its deadline counts from `now`.
@@ -318,6 +342,8 @@ impl PendingEvent {
         let history = history.unwrap_or_default();
         let stored = Stored { key: *self.event.key(), attempts: self.attempts, proof, history };
         tracing::debug!(key = %stored.key, attempts = stored.attempts, ?proof, "ok");
+        #[cfg(feature = "journal")]
+        self.settle_in_journal(None);
         if let Some(reply) = self.reply.take() {
             // Fails if the caller has dropped the ticket.
             let _ = reply.send(Ok(stored));
@@ -336,6 +362,8 @@ impl PendingEvent {
         };
         let History { attempts, last_cause, .. } =
             self.failures.take().map(|failures| failures.history).unwrap_or_default();
+        #[cfg(feature = "journal")]
+        let is_journalled = self.stays_in_journal(reason, last_cause.as_deref());
         let error = WriteError::from(Failure {
             key: *self.event.key(),
             event: Some(self.event.clone()),
@@ -346,7 +374,13 @@ impl PendingEvent {
             last_cause,
             history: attempts,
             read_back,
+            #[cfg(feature = "journal")]
+            is_journalled,
         });
+        #[cfg(feature = "journal")]
+        if !is_journalled {
+            self.settle_in_journal(Some(&error));
+        }
         tracing::error!(
             key = %error.key(),
             attempts = error.attempts(),
@@ -358,6 +392,31 @@ impl PendingEvent {
         let was_received =
             self.reply.take().is_some_and(|reply| reply.send(Err(error.clone())).is_ok());
         SettledError { error, was_received }
+    }
+
+    /// Whether the next process that opens the journal puts the event again. It does not put events that the service
+    /// calls invalid.
+    #[cfg(feature = "journal")]
+    fn stays_in_journal(&self, reason: FailureReason, cause: Option<&BatchError>) -> bool {
+        let is_invalid = reason == FailureReason::NotRetryable
+            && cause.is_some_and(|cause| cause.class() == FailureClass::Poison);
+        let journal = self.accounting.as_ref().and_then(|accounting| accounting.journal.as_ref());
+        let sequence = self.journal_sequence;
+        !is_invalid
+            && journal.zip(sequence).is_some_and(|(journal, sequence)| journal.keeps(sequence))
+    }
+
+    /// Settles the event in the journal. `error` is set for an event that failed for good.
+    #[cfg(feature = "journal")]
+    fn settle_in_journal(&self, error: Option<&WriteError>) {
+        let journal = self.accounting.as_ref().and_then(|accounting| accounting.journal.as_ref());
+        if let (Some(journal), Some(sequence)) = (journal, self.journal_sequence) {
+            let line = error.and_then(|error| serde_json::to_vec(error).ok()).map(|mut line| {
+                line.push(b'\n');
+                line
+            });
+            journal.settle(sequence, line);
+        }
     }
 
     /// Releases the permit and counts the event as settled, unless that is already done.

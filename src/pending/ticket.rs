@@ -6,8 +6,12 @@ use std::task::{Context, Poll};
 
 use tokio::sync::oneshot;
 
+#[cfg(feature = "journal")]
+use crate::error::JournalError;
 use crate::error::{Attempt, WriteError};
 use crate::event::key::EventKey;
+#[cfg(feature = "journal")]
+use crate::journal::Position;
 
 /// The output of a ticket.
 pub(super) type Answer = Result<Stored, WriteError>;
@@ -70,6 +74,9 @@ pub enum Proof {
 pub struct PutTicket {
     pub(super) key: EventKey,
     pub(super) answer: oneshot::Receiver<Answer>,
+    /// The event's place in the journal, if the store has one.
+    #[cfg(feature = "journal")]
+    pub(super) position: Option<Position>,
 }
 
 impl PutTicket {
@@ -77,6 +84,34 @@ impl PutTicket {
     #[must_use]
     pub fn key(&self) -> &EventKey {
         &self.key
+    }
+
+    /// Sets the event's place in the journal.
+    #[cfg(feature = "journal")]
+    pub(crate) fn set_position(&mut self, position: Position) {
+        self.position = Some(position);
+    }
+
+    /// Waits until the event is in the journal.
+    ///
+    /// `Ok` means that the event survives the death of the process and, unless the journal's policy is
+    /// [`SyncPolicy::Os`](crate::SyncPolicy::Os), a power cut: if it is not stored by then, the next process that opens
+    /// the journal puts it again under the same key. It does not mean that the event is in the table.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Missing`] if the store has no journal, [`JournalError::Io`] if the event could not be written or
+    /// synced. The event is accepted all the same, and the ticket will be answered.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    #[cfg(feature = "journal")]
+    pub async fn journalled(&self) -> Result<(), JournalError> {
+        match &self.position {
+            Some(position) => position.durable().await,
+            None => Err(JournalError::Missing),
+        }
     }
 }
 

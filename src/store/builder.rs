@@ -17,6 +17,10 @@ use crate::dynamodb::BatchWriter;
 use crate::dynamodb::table::{Table, TableError};
 use crate::dynamodb::target::{TargetSettings, Transport};
 use crate::error::ConfigError;
+#[cfg(feature = "journal")]
+use crate::error::JournalError;
+#[cfg(feature = "journal")]
+use crate::journal::Journal;
 use crate::policy::retry::Backoff;
 use crate::store::EventStore;
 
@@ -37,6 +41,11 @@ pub enum StartError {
     /// The table is missing or has another key schema, or the check of it failed.
     #[error(transparent)]
     Table(#[from] TableError),
+
+    /// The journal's thread cannot be started.
+    #[cfg(feature = "journal")]
+    #[error(transparent)]
+    Journal(#[from] JournalError),
 }
 
 /// The provider name of static credentials, which the SDK shows in its logs.
@@ -61,6 +70,8 @@ pub struct EventStoreBuilder {
     config: Config,
     target: TargetSettings,
     skip_table_check: bool,
+    #[cfg(feature = "journal")]
+    journal: Option<Journal>,
 }
 
 /// # Target: where and how the store writes
@@ -303,6 +314,16 @@ impl EventStoreBuilder {
         self
     }
 
+    /// Keeps accepted events in this journal until they are settled, so that they survive the process. None by default.
+    ///
+    /// The store also puts the events again that an earlier process left in it; see
+    /// [`replayed`](EventStore::replayed).
+    #[cfg(feature = "journal")]
+    pub fn journal(mut self, journal: Journal) -> Self {
+        self.journal = Some(journal);
+        self
+    }
+
     /// The five digits that keep this store's keys apart from those of other writers to the table, 0 to 99,999.
     /// Default: random; [`WriterId`](crate::WriterId) has the odds of a collision.
     pub fn writer_id(mut self, writer_id: u32) -> Self {
@@ -372,7 +393,17 @@ impl EventStoreBuilder {
         let writer_id = config.writer_id(random.next_u64());
         // Panics here and not in the worker, if the runtime has no timer.
         drop(sleep_until(Instant::from_std(now())));
-        Ok(EventStore::spawn(&runtime, writer, config, writer_id, random))
+        #[cfg(feature = "journal")]
+        let journal = self.journal.map(Journal::start).transpose()?;
+        Ok(EventStore::spawn(
+            &runtime,
+            writer,
+            config,
+            writer_id,
+            random,
+            #[cfg(feature = "journal")]
+            journal,
+        ))
     }
 }
 

@@ -3,8 +3,14 @@
 pub(crate) mod builder;
 pub(crate) mod config;
 mod put_again;
+#[cfg(feature = "journal")]
+pub(crate) mod replay;
 
 use std::fmt;
+#[cfg(not(feature = "journal"))]
+use std::marker::PhantomData;
+#[cfg(feature = "journal")]
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,13 +29,25 @@ use crate::event::encoded_body::EncodedBody;
 use crate::event::key::WriterId;
 use crate::event::{Event, check_body};
 use crate::flow_control::{AcquireError, Permit};
+#[cfg(feature = "journal")]
+use crate::journal::{ActiveJournal, Reservation, Unsettled};
 use crate::key_source::KeySource;
 use crate::pending::{PendingEvent, PutTicket};
 use crate::report::{CloseReport, FlushReport};
 use crate::stats::Stats;
 use crate::store::builder::EventStoreBuilder;
 use crate::store::config::Config;
+#[cfg(feature = "journal")]
+use crate::store::replay::{Replay, ReplayReport};
 use crate::worker::{CloseDeadlines, Command, Worker, WorkerChannels, WorkerExit};
+
+/// Room for an event in the journal, if there is one.
+#[cfg(feature = "journal")]
+pub(crate) type Room<'a> = Option<Reservation<'a>>;
+
+/// Without the feature `journal` there is none.
+#[cfg(not(feature = "journal"))]
+pub(crate) type Room<'a> = PhantomData<&'a ()>;
 
 /// Stores events in a DynamoDB table, and answers for each whether it is stored.
 ///
@@ -73,6 +91,9 @@ struct Shared {
     accounting: Arc<Accounting>,
     keys: KeySource,
     config: Config,
+    /// What became of the events that an earlier process left, once that is known. `None` without a journal.
+    #[cfg(feature = "journal")]
+    replayed: Option<watch::Receiver<Option<ReplayReport>>>,
 }
 
 impl EventStore {
@@ -88,17 +109,25 @@ impl EventStore {
         config: Config,
         writer_id: WriterId,
         jitter: StdRng,
+        #[cfg(feature = "journal")] journal: Option<(ActiveJournal, Unsettled)>,
     ) -> Self {
         // The channel needs no limit of its own, as each event in it holds a permit of flow control.
         let (commands, commands_receiver) = mpsc::unbounded_channel();
         let (close_deadlines, close_deadlines_receiver) = watch::channel(None);
         let (exit, exit_receiver) = watch::channel(None);
-        let accounting = Arc::new(Accounting::new(
+        #[cfg_attr(not(feature = "journal"), expect(unused_mut, reason = "the journal is set"))]
+        let mut accounting = Accounting::new(
             config.max_buffered_events,
             config.max_buffered_bytes,
             config.event_deadline,
             now(),
-        ));
+        );
+        #[cfg(feature = "journal")]
+        let unsettled = journal.map(|(journal, unsettled)| {
+            accounting.journal = Some(journal);
+            unsettled
+        });
+        let accounting = Arc::new(accounting);
         let channels = WorkerChannels {
             commands: commands_receiver,
             close_deadlines: close_deadlines_receiver,
@@ -106,8 +135,12 @@ impl EventStore {
             accounting: Arc::clone(&accounting),
         };
         let key_clock = config.seed.map_or(KeyClock::Wall, |_| KeyClock::Runtime(now()));
+        #[cfg(feature = "journal")]
+        let (replay_report, replayed) = watch::channel(None);
+        #[cfg(feature = "journal")]
+        let replay_writer = Arc::clone(&writer);
         runtime.spawn(Worker::new(channels, writer, &config.worker_settings(), jitter).run());
-        Self {
+        let store = Self {
             shared: Arc::new(Shared {
                 commands,
                 close_deadlines,
@@ -115,8 +148,19 @@ impl EventStore {
                 accounting,
                 keys: KeySource::new(writer_id, key_clock),
                 config,
+                #[cfg(feature = "journal")]
+                replayed: unsettled.is_some().then_some(replayed),
             }),
+        };
+        #[cfg(feature = "journal")]
+        if let Some(unsettled) = unsettled {
+            if let Some(last_key) = &unsettled.last_key {
+                store.shared.keys.start_after(last_key);
+            }
+            let replay = Replay::new(&store.shared, replay_writer, unsettled, replay_report);
+            runtime.spawn(replay.run());
         }
+        store
     }
 
     /// Puts an event: serialises it to JSON, waits while the buffer is full, and sends the event to the worker.
@@ -215,7 +259,8 @@ impl EventStore {
         let bytes = accounting.permit_bytes(body.buffered_bytes());
         let permit =
             accounting.flow_control.try_acquire(bytes).map_err(|error| self.put_error(error))?;
-        self.accept(body, permit)
+        let room = self.try_reserve(&body)?;
+        self.accept(body, permit, room)
     }
 
     /// Waits until every event accepted before the call is settled, retries included, and returns how many were stored
@@ -302,11 +347,30 @@ impl EventStore {
             set.replace(earliest) != Some(earliest)
         });
         let mut exit = self.shared.exit.clone();
-        match exit.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(WorkerExit::Closed(report))) => Ok(CloseReport::clone(report)),
-            Ok(Some(WorkerExit::Lost(lost))) => Err(CloseError::from(*lost)),
+        let exit = exit.wait_for(Option::is_some).await.map(|exit| exit.clone());
+        #[cfg(feature = "journal")]
+        if let Some(journal) = &self.shared.accounting.journal {
+            journal.close().await;
+        }
+        match exit {
+            Ok(Some(WorkerExit::Closed(report))) => Ok(CloseReport::clone(&report)),
+            Ok(Some(WorkerExit::Lost(lost))) => Err(CloseError::from(lost)),
             Ok(None) | Err(_) => Err(CloseError::from(WorkerLost::Stopped)),
         }
+    }
+
+    /// Waits until the events that an earlier process left in the journal are put again and answered, and returns what
+    /// became of them. `None` without a journal.
+    ///
+    /// New events can be put meanwhile. After [`close`](Self::close) the rest stays in the journal.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future only stops the wait.
+    #[cfg(feature = "journal")]
+    pub async fn replayed(&self) -> Option<ReplayReport> {
+        let mut replayed = self.shared.replayed.clone()?;
+        replayed.wait_for(Option::is_some).await.ok().and_then(|report| *report)
     }
 
     /// The store's counters at this moment.
@@ -319,7 +383,33 @@ impl EventStore {
 
     async fn put_body(&self, body: EncodedBody) -> Result<PutTicket, PutError> {
         let permit = self.acquire(body.buffered_bytes()).await?;
-        self.accept(body, permit)
+        let room = self.reserve(&body).await?;
+        self.accept(body, permit, room)
+    }
+
+    /// Waits for room for an event in the journal, if there is one.
+    #[cfg(feature = "journal")]
+    pub(crate) async fn reserve(&self, body: &EncodedBody) -> Result<Room<'_>, PutError> {
+        match &self.shared.accounting.journal {
+            Some(journal) => Ok(Some(Box::pin(journal.reserve(body.encoded_bytes())).await?)),
+            None => Ok(None),
+        }
+    }
+
+    #[cfg(feature = "journal")]
+    fn try_reserve(&self, body: &EncodedBody) -> Result<Room<'_>, PutError> {
+        let journal = self.shared.accounting.journal.as_ref();
+        Ok(journal.map(|journal| journal.try_reserve(body.encoded_bytes())).transpose()?)
+    }
+
+    #[cfg(not(feature = "journal"))]
+    pub(crate) async fn reserve(&self, _: &EncodedBody) -> Result<Room<'_>, PutError> {
+        Ok(PhantomData)
+    }
+
+    #[cfg(not(feature = "journal"))]
+    fn try_reserve(&self, _: &EncodedBody) -> Result<Room<'_>, PutError> {
+        Ok(PhantomData)
     }
 
     /// Waits for a permit for an event of so many bytes of memory.
@@ -330,9 +420,14 @@ impl EventStore {
     }
 
     /// Makes an event with the next key, and sends it to the worker.
-    fn accept(&self, body: EncodedBody, permit: Permit<'_>) -> Result<PutTicket, PutError> {
+    fn accept(
+        &self,
+        body: EncodedBody,
+        permit: Permit<'_>,
+        room: Room<'_>,
+    ) -> Result<PutTicket, PutError> {
         let key = self.shared.keys.next().ok_or(PutError::NoKeyLeft)?;
-        self.send(Event::with_body(key, body)?, Uncertainty::None, permit)
+        self.send(Event::with_body(key, body)?, Uncertainty::None, permit, room)
     }
 
     /// Accepts an event, and sends it to the worker.
@@ -341,12 +436,50 @@ impl EventStore {
         event: Event,
         uncertainty_before: Uncertainty,
         permit: Permit<'_>,
+        room: Room<'_>,
     ) -> Result<PutTicket, PutError> {
         tracing::trace!(key = %event.key(), body = &*event.body(), "put");
         let accounting = &self.shared.accounting;
-        let (pending, ticket) = PendingEvent::new(event, uncertainty_before, permit, accounting);
+        #[cfg(feature = "journal")]
+        let position = accounting
+            .journal
+            .as_ref()
+            .zip(room)
+            .map(|(journal, room)| journal.append(&event, room));
+        #[cfg(not(feature = "journal"))]
+        let PhantomData = room;
+        #[cfg_attr(
+            not(feature = "journal"),
+            expect(unused_mut, reason = "the journal changes them")
+        )]
+        let (mut pending, mut ticket) =
+            PendingEvent::new(event, uncertainty_before, permit, accounting);
+        #[cfg(feature = "journal")]
+        if let Some(position) = position {
+            pending.set_journal_sequence(position.sequence());
+            ticket.set_position(position);
+        }
+        self.send_to_worker(pending).map(|()| ticket)
+    }
+
+    /// Accepts an event again that the journal has already.
+    #[cfg(feature = "journal")]
+    fn send_from_journal(
+        &self,
+        event: Event,
+        sequence: NonZeroU64,
+        permit: Permit<'_>,
+    ) -> Result<PutTicket, PutError> {
+        let accounting = &self.shared.accounting;
+        let (mut pending, ticket) = PendingEvent::new(event, Uncertainty::Open, permit, accounting);
+        pending.set_journal_sequence(sequence);
+        self.send_to_worker(pending).map(|()| ticket)
+    }
+
+    fn send_to_worker(&self, pending: PendingEvent) -> Result<(), PutError> {
+        let accounting = &self.shared.accounting;
         match self.shared.commands.send(Command::Put(pending)) {
-            Ok(()) => Ok(ticket),
+            Ok(()) => Ok(()),
             Err(mpsc::error::SendError(command)) => {
                 if let Command::Put(pending) = command {
                     pending.undo_accept(accounting);

@@ -75,6 +75,7 @@ impl EventStore {
             Certainty::NotStored => Uncertainty::None,
             Certainty::MaybeStored => Uncertainty::Open,
         };
-        self.send(event, uncertainty_before, permit)
+        let room = self.reserve(event.encoded()).await?;
+        self.send(event, uncertainty_before, permit, room)
     }
 }

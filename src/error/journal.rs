@@ -1,0 +1,75 @@
+//! [`JournalError`]: why a journal cannot be opened, written or trusted.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::ConfigError;
+
+/// Why a journal cannot be opened or written, or did not take an event.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum JournalError {
+    /// Another process, or another store of this one, has opened the journal.
+    #[error(
+        "the journal {} is in use{}: give each process a directory of its own",
+        directory.display(),
+        owner.map(|owner| format!(" by process {owner}")).unwrap_or_default()
+    )]
+    InUse {
+        /// Directory of the journal.
+        directory: PathBuf,
+        /// The process that has it open, if that is known.
+        owner: Option<u32>,
+    },
+
+    /// A file of the directory is not a segment that this version can read.
+    #[error("{} is not a journal segment of format version 1: {reason}", file.display())]
+    Format {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+
+    /// An operation on a file failed.
+    #[error("the journal cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: Arc<io::Error>,
+    },
+
+    /// A setting is out of range.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+
+    /// The files have reached the limit of [`max_bytes`](crate::JournalOptions::max_bytes).
+    #[error(
+        "the journal has reached its limit of {max_bytes} bytes: events leave it when they are \
+         stored; raise max_bytes, or find out why the table takes no more"
+    )]
+    Full {
+        /// The limit.
+        max_bytes: u64,
+    },
+
+    /// The store has no journal.
+    #[error("the store has no journal: set one with EventStoreBuilder::journal")]
+    Missing,
+
+    /// The journal's thread has ended, because the store is closed.
+    #[error("the journal is closed")]
+    Closed,
+}
+
+impl JournalError {
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { action, path, source: Arc::new(source) }
+    }
+}

@@ -1,0 +1,389 @@
+//! The journal: accepted events on disk, until they are settled.
+//!
+//! ```text
+//! put ──▶ Queue ──▶ Writer, on a thread of its own ──▶ segment files
+//!           ▲            │ one write and one sync for all events that wait
+//! settle ───┘            └── removes a segment when all of its events are settled
+//!
+//! open: segment files ──▶ recovery ──▶ unsettled events ──▶ Replay (in the store) reads them back, and puts the rest
+//! ```
+//!
+//! [`record`] has the format. Whole records or none: each has a checksum, a torn end is cut off, damaged bytes in the
+//! middle are kept aside. An event that the journal has and the table may not is in the segments until a record of its
+//! settling, or the removal of its segment. Both may be lost: the event is then read back, and found.
+
+mod queue;
+mod record;
+mod recovery;
+#[cfg(test)]
+mod simulation;
+mod storage;
+mod writer;
+
+use std::fmt;
+use std::io;
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) use queue::Reservation;
+use queue::{Queue, record_bytes};
+use record::{Parsed, Record, parse};
+pub(crate) use recovery::Location;
+use recovery::Recovered;
+pub use recovery::{Damage, RecoveryReport};
+use storage::{Directory, Storage};
+use writer::Writer;
+
+use crate::error::{ConfigError, JournalError};
+use crate::event::Event;
+use crate::event::encoded_body::EncodedBody;
+use crate::event::key::EventKey;
+
+const DEFAULT_MAX_BYTES: u64 = 4 * 1024 * 1024 * 1024;
+const DEFAULT_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+const DEFAULT_SYNC_INTERVAL: Duration = Duration::from_millis(10);
+
+/// When the journal's files are synced: written to the disk itself, so that a power cut does not lose them.
+///
+/// The death of the process alone loses nothing that was written, under any policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SyncPolicy {
+    /// At once. One sync serves all events that wait for it.
+    Always,
+    /// At most once in this time, 1 ms to 60 s, for all events that have arrived in it.
+    Every(Duration),
+    /// When the operating system sees fit. [`journalled`](crate::PutTicket::journalled) then only means *written*.
+    Os,
+}
+
+/// The settings of a journal; see [`Journal::options`].
+#[derive(Debug, Clone)]
+pub struct JournalOptions {
+    sync: SyncPolicy,
+    max_bytes: u64,
+    segment_bytes: u64,
+}
+
+impl JournalOptions {
+    /// When the files are synced. The default is [`SyncPolicy::Every`] 10 ms.
+    #[must_use]
+    pub fn sync(self, sync: SyncPolicy) -> Self {
+        Self { sync, ..self }
+    }
+
+    /// The limit of all segment files in bytes: 1 MiB or more, 4 GiB by default. A put waits while the journal is full.
+    #[must_use]
+    pub fn max_bytes(self, max_bytes: u64) -> Self {
+        Self { max_bytes, ..self }
+    }
+
+    /// Bytes after which a new segment file begins: 64 KiB to 1 GiB, 64 MiB by default. A segment is removed when all of
+    /// its events are settled.
+    #[must_use]
+    pub fn segment_bytes(self, segment_bytes: u64) -> Self {
+        Self { segment_bytes, ..self }
+    }
+
+    /// Opens the journal in this directory. See [`Journal::open`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Journal::open`], and [`JournalError::Config`] for a setting out of range.
+    pub async fn open(self, directory: impl Into<PathBuf>) -> Result<Journal, JournalError> {
+        self.validate()?;
+        let directory = directory.into();
+        let opened = tokio::task::spawn_blocking(move || {
+            let storage = Directory::open(&directory)?;
+            Journal::recover(self, directory, Arc::new(storage))
+        });
+        // The task is not cancelled, and a panic in it goes on here.
+        opened.await.unwrap_or_else(|error| match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(JournalError::Closed),
+        })
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        let interval = match self.sync {
+            SyncPolicy::Every(interval) => interval,
+            SyncPolicy::Always | SyncPolicy::Os => DEFAULT_SYNC_INTERVAL,
+        };
+        let limits = [
+            (
+                "sync",
+                format!("Every({interval:?})"),
+                (Duration::from_millis(1)..=Duration::from_secs(60)).contains(&interval),
+                "be every 1 ms to 60 s",
+            ),
+            (
+                "max_bytes",
+                self.max_bytes.to_string(),
+                self.max_bytes >= 1024 * 1024,
+                "be 1 MiB or more",
+            ),
+            (
+                "segment_bytes",
+                self.segment_bytes.to_string(),
+                (64 * 1024..=1024 * 1024 * 1024).contains(&self.segment_bytes),
+                "be 64 KiB to 1 GiB",
+            ),
+        ];
+        for (field, value, is_valid, limit) in limits {
+            if !is_valid {
+                return Err(ConfigError::new(field, value, limit));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A directory that keeps accepted events until they are settled, so that they survive their process.
+///
+/// Pass it to [`EventStoreBuilder::journal`](crate::EventStoreBuilder::journal). Every event that is put is then also
+/// written to the directory, and [`PutTicket::journalled`](crate::PutTicket::journalled) says when it is there. The
+/// ticket itself still means *in the table*.
+///
+/// The next process that opens the directory puts the events again that are not known to be stored, under their old
+/// keys. It reads each one first. So an event is stored once, however often processes end in between.
+///
+/// One process at a time can have a directory open. The files can be read by their user only.
+///
+/// ```
+/// # #[cfg(feature = "local")]
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+///
+/// use dynamodb_eventstore::{Journal, LocalTable};
+///
+/// let directory = std::env::temp_dir().join(format!("journal-{}", std::process::id()));
+/// let table = LocalTable::in_memory().await?;
+/// let journal = Journal::open(&directory).await?;
+/// let store = table.store_builder().journal(journal).start().await?;
+///
+/// let ticket = store.put(&serde_json::json!({ "foo": "bar" })).await?;
+/// ticket.journalled().await?; // on disk: it will be stored, even if this process ends now
+/// ticket.await?; // in the table
+///
+/// store.close(Duration::from_secs(20)).await?;
+/// # std::fs::remove_dir_all(directory)?;
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "local"))]
+/// # fn main() {}
+/// ```
+pub struct Journal {
+    options: JournalOptions,
+    directory: PathBuf,
+    storage: Arc<dyn Storage>,
+    recovered: Recovered,
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Journal")
+            .field("directory", &self.directory)
+            .field("report", &self.recovered.report)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Journal {
+    /// Opens the journal in this directory with the default settings. The directory is created if there is none.
+    ///
+    /// `Ok` means that the directory is locked and that its records are read. Its events are put again by the store
+    /// that gets the journal.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::InUse`] if another process has it open, [`JournalError::Format`] if a file is not of this
+    /// version, [`JournalError::Io`] if a file cannot be read or written.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing in the directory, except that torn ends may be cut off.
+    pub async fn open(directory: impl Into<PathBuf>) -> Result<Self, JournalError> {
+        Self::options().open(directory).await
+    }
+
+    /// The settings, to be changed and then [opened](JournalOptions::open).
+    #[must_use]
+    pub fn options() -> JournalOptions {
+        JournalOptions {
+            sync: SyncPolicy::Every(DEFAULT_SYNC_INTERVAL),
+            max_bytes: DEFAULT_MAX_BYTES,
+            segment_bytes: DEFAULT_SEGMENT_BYTES,
+        }
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// What opening the journal found.
+    #[must_use]
+    pub fn report(&self) -> &RecoveryReport {
+        &self.recovered.report
+    }
+
+    /// The events that are not known to be stored, in the order in which they were put. Each is read from the disk when
+    /// it is asked for.
+    ///
+    /// # Errors
+    ///
+    /// An item is [`JournalError::Io`] if its record cannot be read.
+    pub fn unsettled(&self) -> impl Iterator<Item = Result<Event, JournalError>> {
+        let read = |location| read_event(&*self.storage, location);
+        self.recovered.unsettled.iter().map(read)
+    }
+
+    fn recover(
+        options: JournalOptions,
+        directory: PathBuf,
+        storage: Arc<dyn Storage>,
+    ) -> Result<Self, JournalError> {
+        let recovered = recovery::recover(&*storage)?;
+        let report = &recovered.report;
+        for damage in report.torn.iter().chain(&report.damaged) {
+            tracing::warn!(
+                file = %damage.file.display(),
+                offset = damage.offset,
+                bytes = damage.bytes,
+                "the journal has bytes that are no record"
+            );
+        }
+        Ok(Self { options, directory, storage, recovered })
+    }
+
+    /// Starts the journal's thread. Returns what the store and the replay need.
+    pub(crate) fn start(self) -> Result<(ActiveJournal, Unsettled), JournalError> {
+        let Self { options, directory, storage, recovered } = self;
+        let JournalOptions { sync, max_bytes, segment_bytes } = options;
+        let total_bytes = recovered.segments.iter().map(|segment| segment.bytes).sum();
+        let queue = Arc::new(Queue::new(recovered.last_sequence, total_bytes, max_bytes));
+        let writer = Writer::new(
+            Arc::clone(&queue),
+            Arc::clone(&storage),
+            sync,
+            segment_bytes,
+            recovered.segments,
+        );
+        std::thread::Builder::new()
+            .name("eventstore-journal".to_owned())
+            .spawn(move || writer.run())
+            .map_err(JournalError::io("start the thread of", &directory))?;
+        let unsettled =
+            Unsettled { storage, locations: recovered.unsettled, last_key: recovered.last_key };
+        Ok((ActiveJournal { queue }, unsettled))
+    }
+}
+
+/// The events that an earlier process left.
+pub(crate) struct Unsettled {
+    storage: Arc<dyn Storage>,
+    pub(crate) locations: Vec<Location>,
+    /// The greatest key in the journal. New keys have to be greater.
+    pub(crate) last_key: Option<EventKey>,
+}
+
+impl Unsettled {
+    /// What reads the events, from any thread.
+    pub(crate) fn reader(&self) -> impl Fn(Location) -> Result<Event, JournalError> + Send + use<> {
+        let storage = Arc::clone(&self.storage);
+        move |location| read_event(&*storage, &location)
+    }
+}
+
+fn read_event(storage: &dyn Storage, location: &Location) -> Result<Event, JournalError> {
+    let path = storage.path(location.segment);
+    let content = storage
+        .read_at(location.segment, location.offset, location.bytes as usize)
+        .map_err(JournalError::io("read an event of", &path))?;
+    let changed = || {
+        let changed = io::Error::new(io::ErrorKind::InvalidData, "the record has changed");
+        JournalError::io("read an event of", &path)(changed)
+    };
+    let Parsed::Record { record: Record::Event { key, encoded_body, .. }, .. } = parse(&content)
+    else {
+        return Err(changed());
+    };
+    let body = EncodedBody::from_encoded(encoded_body).ok_or_else(changed)?;
+    Event::with_body(key, body).map_err(|_| changed())
+}
+
+/// A journal that a store writes to. Dropping it ends its thread, once everything is written.
+#[derive(Debug)]
+pub(crate) struct ActiveJournal {
+    queue: Arc<Queue>,
+}
+
+/// The place of one event in the journal, for its ticket.
+#[derive(Debug)]
+pub(crate) struct Position {
+    queue: Arc<Queue>,
+    sequence: NonZeroU64,
+}
+
+impl Position {
+    pub(crate) fn sequence(&self) -> NonZeroU64 {
+        self.sequence
+    }
+
+    /// Waits until the event is durable. Cancel safe.
+    pub(crate) async fn durable(&self) -> Result<(), JournalError> {
+        self.queue.durable(self.sequence).await
+    }
+}
+
+impl ActiveJournal {
+    /// Waits for room for an event with a body of so many encoded bytes. Cancel safe.
+    pub(crate) async fn reserve(
+        &self,
+        encoded_bytes: usize,
+    ) -> Result<Reservation<'_>, JournalError> {
+        self.queue.reserve(record::bytes_with_longest_key(encoded_bytes)).await
+    }
+
+    /// Reserves room without waiting.
+    pub(crate) fn try_reserve(
+        &self,
+        encoded_bytes: usize,
+    ) -> Result<Reservation<'_>, JournalError> {
+        self.queue.try_reserve(record::bytes_with_longest_key(encoded_bytes))
+    }
+
+    /// Appends an event, for which there is room.
+    pub(crate) fn append(&self, event: &Event, mut reservation: Reservation<'_>) -> Position {
+        reservation.shrink_to(record_bytes(event));
+        let sequence = self.queue.append(event, reservation);
+        Position { queue: Arc::clone(&self.queue), sequence }
+    }
+
+    /// Counts an event as settled. An event that failed for good has a line, which is kept in a file.
+    pub(crate) fn settle(&self, sequence: NonZeroU64, failed_line: Option<Vec<u8>>) {
+        self.queue.settle(sequence, failed_line);
+    }
+
+    /// Whether the event is durable, or will be once the store is closed.
+    pub(crate) fn keeps(&self, sequence: NonZeroU64) -> bool {
+        self.queue.keeps(sequence)
+    }
+
+    /// Ends the thread once it has written everything, and waits for that.
+    pub(crate) async fn close(&self) {
+        self.queue.close();
+        self.queue.wait_closed().await;
+    }
+}
+
+impl Drop for ActiveJournal {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}

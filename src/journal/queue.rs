@@ -1,0 +1,340 @@
+//! [`Queue`]: what puts and the worker send to the journal's thread, and what the thread answers.
+
+use std::num::NonZeroU64;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, watch};
+
+use super::record::{event_bytes, push_event};
+use crate::clock::now;
+use crate::error::JournalError;
+use crate::event::Event;
+
+/// While so many bytes wait to be written or synced, puts wait: the disk is slower than they are.
+const MAX_UNWRITTEN_BYTES: u64 = 16 * 1024 * 1024;
+
+/// How long after a failed write the next event is let through, to find out whether there is room again.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long settled events wait for others to share their record.
+const SETTLED_DELAY: Duration = Duration::from_millis(100);
+
+/// Shared by the store's handles, its worker and the journal's thread.
+#[derive(Debug)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    /// Wakes the thread.
+    work: Condvar,
+    /// Wakes the puts that wait for room.
+    room: Notify,
+    progress: watch::Sender<Progress>,
+    max_bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    batch: Batch,
+    next_sequence: u64,
+    /// Bytes of all segments, and of everything that is reserved or not written yet.
+    total_bytes: u64,
+    /// Bytes that are reserved, or not durable yet.
+    unwritten_bytes: u64,
+    /// Why the last write failed, and when.
+    failing: Option<(JournalError, Instant)>,
+    /// Why the journal takes no more events, ever.
+    failed: Option<JournalError>,
+    is_closing: bool,
+}
+
+/// What the thread writes in one round.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// Records of events.
+    pub(super) records: Vec<u8>,
+    /// The sequence numbers of the first and the last event in it.
+    pub(super) sequences: Option<(u64, u64)>,
+    /// Events in it.
+    pub(super) events: u64,
+    /// Sequence numbers of events that are settled.
+    pub(super) settled: Vec<u64>,
+    /// Events that failed for good: a line of JSON for each.
+    pub(super) failed_lines: Vec<u8>,
+}
+
+/// Up to which event the journal is durable.
+#[derive(Debug, Clone, Default)]
+struct Progress {
+    /// Every event up to this number is durable, except the lost ones.
+    durable: u64,
+    /// Ranges of events that were not written, in ascending order.
+    lost: Vec<(u64, u64, JournalError)>,
+    is_closed: bool,
+}
+
+impl Progress {
+    fn lost(&self, sequence: u64) -> Option<&JournalError> {
+        let index = self.lost.partition_point(|(_, last, _)| *last < sequence);
+        let (first, _, error) = self.lost.get(index)?;
+        (*first <= sequence).then_some(error)
+    }
+}
+
+/// Room for the record of one event. Dropping it gives the room back.
+#[derive(Debug)]
+pub(crate) struct Reservation<'a> {
+    queue: &'a Queue,
+    bytes: u64,
+}
+
+impl Queue {
+    pub(super) fn new(last_sequence: u64, total_bytes: u64, max_bytes: u64) -> Self {
+        let state = State { next_sequence: last_sequence + 1, total_bytes, ..State::default() };
+        Self {
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            room: Notify::new(),
+            progress: watch::Sender::new(Progress {
+                durable: last_sequence,
+                ..Progress::default()
+            }),
+            max_bytes,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code that holds the lock can panic between two changes that belong together.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reserves room for an event without waiting.
+    pub(super) fn try_reserve(&self, event_bytes: usize) -> Result<Reservation<'_>, JournalError> {
+        let bytes = event_bytes as u64;
+        let mut state = self.state();
+        if let Some(error) = &state.failed {
+            return Err(error.clone());
+        }
+        if let Some((error, at)) = &mut state.failing {
+            let now = now();
+            if now < *at + PROBE_INTERVAL {
+                return Err(error.clone());
+            }
+            *at = now;
+        }
+        if state.total_bytes + bytes > self.max_bytes
+            || state.unwritten_bytes >= MAX_UNWRITTEN_BYTES
+        {
+            return Err(JournalError::Full { max_bytes: self.max_bytes });
+        }
+        state.total_bytes += bytes;
+        state.unwritten_bytes += bytes;
+        Ok(Reservation { queue: self, bytes })
+    }
+
+    /// Waits for room for an event. Cancel safe.
+    pub(super) async fn reserve(
+        &self,
+        event_bytes: usize,
+    ) -> Result<Reservation<'_>, JournalError> {
+        loop {
+            let room = self.room.notified();
+            match self.try_reserve(event_bytes) {
+                Err(JournalError::Full { .. }) => room.await,
+                decided => return decided,
+            }
+        }
+    }
+
+    /// Appends the record of an event, for which there is room. Returns its sequence number.
+    pub(super) fn append(&self, event: &Event, reservation: Reservation<'_>) -> NonZeroU64 {
+        // From here on the thread gives the room back.
+        std::mem::forget(reservation);
+        let mut state = self.state();
+        let sequence = state.next_sequence;
+        state.next_sequence += 1;
+        push_event(&mut state.batch.records, sequence, event.key(), event.encoded_body());
+        state.batch.events += 1;
+        let first = state.batch.sequences.map_or(sequence, |(first, _)| first);
+        let is_first = state.batch.sequences.replace((first, sequence)).is_none();
+        drop(state);
+        if is_first {
+            self.work.notify_one();
+        }
+        NonZeroU64::new(sequence).unwrap_or(NonZeroU64::MIN)
+    }
+
+    /// Counts an event as settled. `failed_line` is set for an event that failed for good.
+    pub(super) fn settle(&self, sequence: NonZeroU64, failed_line: Option<Vec<u8>>) {
+        let mut state = self.state();
+        state.batch.settled.push(sequence.get());
+        state.batch.failed_lines.extend(failed_line.into_iter().flatten());
+        let is_first = state.batch.settled.len() == 1;
+        drop(state);
+        if is_first {
+            self.work.notify_one();
+        }
+    }
+
+    /// Waits until the event is durable. Cancel safe.
+    pub(super) async fn durable(&self, sequence: NonZeroU64) -> Result<(), JournalError> {
+        let sequence = sequence.get();
+        let mut progress = self.progress.subscribe();
+        let decided = |progress: &Progress| progress.durable >= sequence || progress.is_closed;
+        let progress = progress.wait_for(decided).await.map_err(|_| JournalError::Closed)?;
+        match progress.lost(sequence) {
+            Some(error) => Err(error.clone()),
+            None if progress.durable >= sequence => Ok(()),
+            None => Err(JournalError::Closed),
+        }
+    }
+
+    /// Whether the event is durable, or will be.
+    pub(super) fn keeps(&self, sequence: NonZeroU64) -> bool {
+        let progress = self.progress.borrow();
+        let is_durable = progress.durable >= sequence.get();
+        progress.lost(sequence.get()).is_none() && (is_durable || self.state().failed.is_none())
+    }
+
+    /// Whether the event was not written, so that no segment counts it.
+    pub(super) fn is_lost(&self, sequence: u64) -> bool {
+        self.progress.borrow().lost(sequence).is_some()
+    }
+
+    /// Waits for work, on the journal's thread. The first event is taken at `not_before` or later, so that others share
+    /// its write. `None` once the journal is closed and everything is taken.
+    pub(super) fn take(&self, not_before: Instant) -> Option<Batch> {
+        let mut state = self.state();
+        loop {
+            let now = now();
+            let has_events = state.batch.events > 0;
+            let has_settled = !state.batch.settled.is_empty();
+            let due = match (has_events, has_settled) {
+                (true, _) => Some(not_before),
+                (false, true) => Some(not_before.max(now) + SETTLED_DELAY),
+                (false, false) => None,
+            };
+            match due {
+                _ if state.is_closing && (has_events || has_settled) => break,
+                None if state.is_closing => return None,
+                Some(due) if due <= now => break,
+                Some(due) => {
+                    let waited = self.work.wait_timeout(state, due - now);
+                    let (after, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+                    state = after;
+                    if timeout.timed_out() && !state.batch.settled.is_empty() {
+                        break;
+                    }
+                }
+                None => state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+        Some(std::mem::take(&mut state.batch))
+    }
+
+    /// Everything that is waiting, without a wait.
+    #[cfg(test)]
+    pub(super) fn take_now(&self) -> Batch {
+        std::mem::take(&mut self.state().batch)
+    }
+
+    #[cfg(test)]
+    pub(super) fn total_bytes(&self) -> u64 {
+        self.state().total_bytes
+    }
+
+    /// Whether [`durable`](Self::durable) returned `Ok` for this event, or would now.
+    #[cfg(test)]
+    pub(super) fn is_durable(&self, sequence: NonZeroU64) -> bool {
+        let progress = self.progress.borrow();
+        progress.durable >= sequence.get() && progress.lost(sequence.get()).is_none()
+    }
+
+    /// The batch is durable, with so many bytes of other records.
+    pub(super) fn succeeded(&self, batch: &Batch, other_bytes: u64) {
+        let mut state = self.state();
+        state.failing = None;
+        state.unwritten_bytes -= batch.records.len() as u64;
+        state.total_bytes += other_bytes;
+        drop(state);
+        if let Some((_, last)) = batch.sequences {
+            self.progress.send_modify(|progress| progress.durable = last);
+        }
+        self.room.notify_waiters();
+    }
+
+    /// Segments of so many bytes were removed.
+    pub(super) fn removed(&self, bytes: u64) {
+        let mut state = self.state();
+        state.total_bytes = state.total_bytes.saturating_sub(bytes);
+        drop(state);
+        self.room.notify_waiters();
+    }
+
+    /// The events of the batch are not in the journal. A `is_final` error is that of every later event, too.
+    pub(super) fn failed(&self, batch: &Batch, error: &JournalError, is_final: bool) {
+        let mut state = self.state();
+        state.failing = Some((error.clone(), now()));
+        if is_final {
+            state.failed = Some(error.clone());
+        }
+        state.unwritten_bytes -= batch.records.len() as u64;
+        state.total_bytes -= batch.records.len() as u64;
+        drop(state);
+        if let Some((first, last)) = batch.sequences {
+            self.progress.send_modify(|progress| {
+                progress.lost.push((first, last, error.clone()));
+                progress.durable = last;
+            });
+        }
+        // Whoever waits for room gets the error.
+        self.room.notify_waiters();
+    }
+
+    /// Ends the thread once it has written everything.
+    pub(super) fn close(&self) {
+        self.state().is_closing = true;
+        self.work.notify_one();
+    }
+
+    /// The thread has ended.
+    pub(super) fn closed(&self) {
+        self.state().failed.get_or_insert(JournalError::Closed);
+        self.progress.send_modify(|progress| progress.is_closed = true);
+        self.room.notify_waiters();
+    }
+
+    /// Waits until the thread has ended.
+    pub(super) async fn wait_closed(&self) {
+        let mut progress = self.progress.subscribe();
+        // The sender is in this queue, so it is not dropped.
+        let _ = progress.wait_for(|progress| progress.is_closed).await;
+    }
+}
+
+impl Reservation<'_> {
+    /// Gives back what is not needed.
+    pub(super) fn shrink_to(&mut self, event_bytes: usize) {
+        let surplus = self.bytes.saturating_sub(event_bytes as u64);
+        if surplus > 0 {
+            let mut state = self.queue.state();
+            state.total_bytes -= surplus;
+            state.unwritten_bytes -= surplus;
+            self.bytes -= surplus;
+        }
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        let mut state = self.queue.state();
+        state.total_bytes -= self.bytes;
+        state.unwritten_bytes -= self.bytes;
+        drop(state);
+        self.queue.room.notify_waiters();
+    }
+}
+
+/// Bytes of an event's record.
+pub(super) fn record_bytes(event: &Event) -> usize {
+    event_bytes(event.key(), event.encoded_body())
+}

@@ -1,0 +1,328 @@
+//! The journal on a simulated disk that fails and loses power, from a seed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::queue::{Queue, record_bytes};
+use super::recovery::recover;
+use super::storage::{SegmentFile, Storage};
+use super::writer::Writer;
+use super::{SyncPolicy, read_event};
+use crate::event::Event;
+use crate::event::key::{EventKey, KeyGenerator, WriterId};
+
+/// A file: what a power cut leaves, and what was written since.
+#[derive(Debug, Clone, Default)]
+struct SimulatedFile {
+    synced: Vec<u8>,
+    content: Vec<u8>,
+    /// Whether the directory entry survives a power cut.
+    is_entry_synced: bool,
+}
+
+#[derive(Debug)]
+struct Disk {
+    files: BTreeMap<u64, SimulatedFile>,
+    random: StdRng,
+    /// Probability that an operation fails.
+    fault_rate: f64,
+    /// Once the sync of a file has failed, the system has dropped what was not written: a later sync succeeds without it.
+    failed_lines: Vec<u8>,
+    kept_aside: usize,
+}
+
+#[derive(Debug, Clone)]
+struct SimulatedDisk(Arc<Mutex<Disk>>);
+
+#[derive(Debug)]
+struct OpenFile {
+    disk: SimulatedDisk,
+    segment: u64,
+}
+
+fn no_space() -> io::Error {
+    io::Error::from(io::ErrorKind::StorageFull)
+}
+
+impl SimulatedDisk {
+    fn new(seed: u64, fault_rate: f64) -> Self {
+        Self(Arc::new(Mutex::new(Disk {
+            files: BTreeMap::new(),
+            random: StdRng::seed_from_u64(seed),
+            fault_rate,
+            failed_lines: Vec::new(),
+            kept_aside: 0,
+        })))
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut Disk) -> T) -> T {
+        f(&mut self.0.lock().unwrap())
+    }
+
+    fn set_fault_rate(&self, fault_rate: f64) {
+        self.with(|disk| disk.fault_rate = fault_rate);
+    }
+
+    /// The power fails: what was not synced survives in part, with torn sectors.
+    fn lose_power(&self) {
+        self.with(|disk| {
+            let Disk { files, random, .. } = disk;
+            files.retain(|_, file| file.is_entry_synced || random.random_bool(0.5));
+            for file in files.values_mut() {
+                let mut survived = file.content.clone();
+                let unsynced = file.synced.len()..survived.len();
+                if random.random_bool(0.5) {
+                    let length = random.random_range(unsynced.start..=unsynced.end);
+                    survived.truncate(length);
+                }
+                // Sectors of 64 bytes, so that small records are torn, too.
+                for sector in (unsynced.start..survived.len()).step_by(64) {
+                    if random.random_bool(0.2) {
+                        let end = (sector + 64).min(survived.len());
+                        survived[sector..end].fill(0);
+                    }
+                }
+                file.content.clone_from(&survived);
+                file.synced = survived;
+                file.is_entry_synced = true;
+            }
+        });
+    }
+
+    /// The process dies: the system writes what it was given.
+    fn lose_process(&self) {
+        self.with(|disk| {
+            for file in disk.files.values_mut() {
+                file.synced.clone_from(&file.content);
+                file.is_entry_synced = true;
+            }
+        });
+    }
+}
+
+impl Disk {
+    fn fails(&mut self) -> bool {
+        self.random.random_bool(self.fault_rate)
+    }
+}
+
+impl Storage for SimulatedDisk {
+    fn segments(&self) -> io::Result<Vec<u64>> {
+        Ok(self.with(|disk| disk.files.keys().copied().collect()))
+    }
+
+    fn create(&self, segment: u64) -> io::Result<Box<dyn SegmentFile>> {
+        self.with(|disk| {
+            if disk.fails() {
+                return Err(no_space());
+            }
+            let is_new = disk.files.insert(segment, SimulatedFile::default()).is_none();
+            assert!(is_new, "segment {segment} is created twice");
+            Ok(())
+        })?;
+        Ok(Box::new(OpenFile { disk: self.clone(), segment }))
+    }
+
+    fn read(&self, segment: u64) -> io::Result<Vec<u8>> {
+        Ok(self.with(|disk| disk.files[&segment].content.clone()))
+    }
+
+    fn read_at(&self, segment: u64, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
+        let offset = offset as usize;
+        Ok(self.with(|disk| disk.files[&segment].content[offset..offset + bytes].to_vec()))
+    }
+
+    fn truncate(&self, segment: u64, bytes: u64) -> io::Result<()> {
+        self.with(|disk| {
+            let file = disk.files.get_mut(&segment).unwrap();
+            file.content.truncate(bytes as usize);
+            file.synced.clone_from(&file.content);
+        });
+        Ok(())
+    }
+
+    fn remove(&self, segment: u64) -> io::Result<()> {
+        self.with(|disk| disk.files.remove(&segment));
+        Ok(())
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        self.with(|disk| {
+            if disk.fails() {
+                return Err(io::Error::other("the directory cannot be synced"));
+            }
+            disk.files.values_mut().for_each(|file| file.is_entry_synced = true);
+            Ok(())
+        })
+    }
+
+    fn keep_aside(&self, _: u64, _: u64, _: &[u8]) -> io::Result<()> {
+        self.with(|disk| disk.kept_aside += 1);
+        Ok(())
+    }
+
+    fn append_failed(&self, lines: &[u8]) -> io::Result<()> {
+        self.with(|disk| {
+            if disk.fails() {
+                return Err(no_space());
+            }
+            disk.failed_lines.extend_from_slice(lines);
+            Ok(())
+        })
+    }
+
+    fn path(&self, segment: u64) -> PathBuf {
+        PathBuf::from(segment.to_string())
+    }
+}
+
+impl SegmentFile for OpenFile {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.disk.with(|disk| {
+            let written =
+                if disk.fails() { disk.random.random_range(0..=bytes.len()) } else { bytes.len() };
+            let file = disk.files.get_mut(&self.segment).unwrap();
+            file.content.extend_from_slice(&bytes[..written]);
+            if written < bytes.len() { Err(no_space()) } else { Ok(()) }
+        })
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.disk.with(|disk| {
+            let fails = disk.fails();
+            let file = disk.files.get_mut(&self.segment).unwrap();
+            if fails {
+                return Err(io::Error::other("a sector cannot be written"));
+            }
+            file.synced.clone_from(&file.content);
+            Ok(())
+        })
+    }
+
+    fn truncate(&mut self, bytes: u64) -> io::Result<()> {
+        self.disk.with(|disk| {
+            if disk.fails() {
+                return Err(io::Error::other("the file cannot be cut off"));
+            }
+            let file = disk.files.get_mut(&self.segment).unwrap();
+            file.content.truncate(bytes as usize);
+            file.synced.truncate(bytes as usize);
+            Ok(())
+        })
+    }
+}
+
+/// What one run of processes over one disk promised.
+#[derive(Debug, Default)]
+struct Promises {
+    /// Durable and not settled: the next process must find them.
+    owed: BTreeMap<EventKey, String>,
+    /// Everything that was ever put.
+    put: BTreeMap<EventKey, String>,
+}
+
+/// Runs processes one after another over one disk, each of which ends in the middle of its work.
+fn run(seed: u64) {
+    let mut random = StdRng::seed_from_u64(seed);
+    let disk = SimulatedDisk::new(random.random(), 0.0);
+    let mut promises = Promises::default();
+    let mut keys = KeyGenerator::new(WriterId::new(7).unwrap());
+    for process in 0..4 {
+        let recovered = recover(&disk).unwrap();
+        let mut found = BTreeMap::new();
+        for location in &recovered.unsettled {
+            let event = read_event(&disk, location).unwrap();
+            let sequence = location.sequence().unwrap();
+            found.insert(*event.key(), (event.body().into_owned(), sequence));
+        }
+        for (key, body) in &promises.owed {
+            let in_journal = found.get(key).map(|(body, _)| body);
+            assert_eq!(in_journal, Some(body), "seed {seed}, process {process}: {key} is lost");
+        }
+        for (key, (body, _)) in &found {
+            assert_eq!(promises.put.get(key), Some(body), "seed {seed}: {key} was never put");
+        }
+        let sequences: BTreeSet<NonZeroU64> =
+            found.values().map(|(_, sequence)| *sequence).collect();
+        assert_eq!(sequences.len(), found.len(), "seed {seed}: two events have one number");
+
+        // Small, so that segments are often full.
+        let segment_bytes = random.random_range(200..2_000);
+        let total_bytes = recovered.segments.iter().map(|segment| segment.bytes).sum();
+        let queue = Arc::new(Queue::new(recovered.last_sequence, total_bytes, u64::MAX));
+        let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+        let mut writer = Writer::new(
+            Arc::clone(&queue),
+            storage,
+            SyncPolicy::Always,
+            segment_bytes,
+            recovered.segments,
+        );
+        disk.set_fault_rate(if random.random_bool(0.5) { 0.05 } else { 0.0 });
+        let mut unsettled: Vec<(EventKey, NonZeroU64)> =
+            found.iter().map(|(key, (_, sequence))| (*key, *sequence)).collect();
+        for _ in 0..random.random_range(1..30) {
+            for _ in 0..random.random_range(0..5) {
+                let key = keys.next(1_700_000_000_000).unwrap();
+                let body = format!("{{\"n\":\"{}\"}}", "x".repeat(random.random_range(0..200)));
+                let event = Event::new(key, &body).unwrap();
+                let Ok(room) = queue.try_reserve(record_bytes(&event)) else { continue };
+                let sequence = queue.append(&event, room);
+                promises.put.insert(key, body);
+                unsettled.push((key, sequence));
+            }
+            while !unsettled.is_empty() && random.random_bool(0.5) {
+                let index = random.random_range(0..unsettled.len());
+                let (key, sequence) = unsettled.swap_remove(index);
+                promises.owed.remove(&key);
+                queue.settle(sequence, None);
+            }
+            writer.write(queue.take_now());
+            for (key, sequence) in &unsettled {
+                if queue.is_durable(*sequence) {
+                    promises.owed.insert(*key, promises.put[key].clone());
+                }
+            }
+        }
+        disk.set_fault_rate(0.0);
+        if random.random_bool(0.5) { disk.lose_power() } else { disk.lose_process() }
+    }
+}
+
+#[test]
+fn durable_events_survive_every_end_of_a_process() {
+    let seeds = std::env::var("JOURNAL_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
+    for seed in 0..seeds.unwrap_or(2_000) {
+        run(seed);
+    }
+}
+
+#[test]
+fn settled_events_leave_no_segment() {
+    let disk = SimulatedDisk::new(1, 0.0);
+    let queue = Arc::new(Queue::new(0, 0, u64::MAX));
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    let mut writer = Writer::new(Arc::clone(&queue), storage, SyncPolicy::Always, 500, Vec::new());
+    let mut keys = KeyGenerator::new(WriterId::new(7).unwrap());
+    let mut sequences = Vec::new();
+    for _ in 0..100 {
+        let event = Event::new(keys.next(0).unwrap(), "{}").unwrap();
+        let room = queue.try_reserve(record_bytes(&event)).unwrap();
+        sequences.push(queue.append(&event, room));
+        writer.write(queue.take_now());
+    }
+    assert!(disk.segments().unwrap().len() > 5);
+    for sequence in sequences {
+        queue.settle(sequence, None);
+    }
+    queue.close();
+    writer.run();
+    assert_eq!(disk.segments().unwrap(), Vec::<u64>::new());
+    assert_eq!(queue.total_bytes(), 0);
+}

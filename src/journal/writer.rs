@@ -1,0 +1,235 @@
+//! [`Writer`]: writes the batches of the queue to segments, on the journal's thread.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::SyncPolicy;
+use super::queue::{Batch, Queue};
+use super::record::{HEADER_BYTES, header, push_settled};
+use super::recovery::OldSegment;
+use super::storage::{SegmentFile, Storage};
+use crate::clock::now;
+use crate::error::JournalError;
+
+/// How long events wait for others to share their write where nothing is synced.
+const UNSYNCED_INTERVAL: Duration = Duration::from_millis(1);
+
+/// The state of the journal's thread.
+pub(super) struct Writer {
+    queue: Arc<Queue>,
+    storage: Arc<dyn Storage>,
+    sync: SyncPolicy,
+    segment_bytes: u64,
+    /// Every segment, the oldest first. The last one is written if `file` is set.
+    segments: VecDeque<Segment>,
+    file: Option<Box<dyn SegmentFile>>,
+    next_number: u64,
+    /// Reused for the records of settled events.
+    settled_records: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Segment {
+    number: u64,
+    bytes: u64,
+    /// The sequence number of its first event, or of one before it.
+    first_sequence: u64,
+    /// Its events that are not settled.
+    unsettled: u64,
+}
+
+/// A write that failed.
+struct WriteFailure {
+    error: JournalError,
+    /// Whether nothing that was written since the last sync can be believed.
+    is_final: bool,
+}
+
+impl Writer {
+    /// `old` are the segments of earlier processes.
+    pub(super) fn new(
+        queue: Arc<Queue>,
+        storage: Arc<dyn Storage>,
+        sync: SyncPolicy,
+        segment_bytes: u64,
+        old: Vec<OldSegment>,
+    ) -> Self {
+        let segments: VecDeque<Segment> = old
+            .into_iter()
+            .map(|OldSegment { number, bytes, first_sequence, unsettled }| Segment {
+                number,
+                bytes,
+                first_sequence,
+                unsettled,
+            })
+            .collect();
+        let next_number = segments.back().map_or(1, |segment| segment.number + 1);
+        Self {
+            queue,
+            storage,
+            sync,
+            segment_bytes,
+            segments,
+            file: None,
+            next_number,
+            settled_records: Vec::new(),
+        }
+    }
+
+    /// Writes until the queue is closed.
+    pub(super) fn run(mut self) {
+        self.remove_settled();
+        let mut not_before = now();
+        while let Some(batch) = self.queue.take(not_before) {
+            let began = now();
+            self.write(batch);
+            not_before = self.next_round(began);
+        }
+        self.file = None;
+        self.remove_settled();
+        self.queue.closed();
+    }
+
+    /// When the next batch is written at the earliest.
+    fn next_round(&self, began: Instant) -> Instant {
+        match self.sync {
+            SyncPolicy::Always => began,
+            SyncPolicy::Every(interval) => began + interval,
+            SyncPolicy::Os => began + UNSYNCED_INTERVAL,
+        }
+    }
+
+    /// Writes a batch, and answers for it.
+    pub(super) fn write(&mut self, batch: Batch) {
+        // First, so that a failed event is never in neither place.
+        let kept = self.keep_failed(&batch);
+        let settled = if kept { batch.settled.as_slice() } else { &[] };
+        match self.append(&batch, settled) {
+            Ok(other_bytes) => self.queue.succeeded(&batch, other_bytes),
+            Err(WriteFailure { error, is_final }) => {
+                if batch.events > 0 || is_final {
+                    tracing::error!(events = batch.events, %error, "events are not in the journal");
+                }
+                self.queue.failed(&batch, &error, is_final);
+            }
+        }
+        // Settled events count as such even if no record says so: the next process reads them back.
+        self.settle(settled);
+        self.remove_settled();
+    }
+
+    /// Appends the lines of failed events to their file. Without them the events stay unsettled.
+    fn keep_failed(&self, batch: &Batch) -> bool {
+        if batch.failed_lines.is_empty() {
+            return true;
+        }
+        match self.storage.append_failed(&batch.failed_lines) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(%error, "failed events stay in the journal, as their file cannot be written");
+                false
+            }
+        }
+    }
+
+    /// Appends the records of a batch, and syncs them. Returns the bytes of the records that are not of events.
+    fn append(&mut self, batch: &Batch, settled: &[u64]) -> Result<u64, WriteFailure> {
+        self.settled_records.clear();
+        push_settled(&mut self.settled_records, settled);
+        let mut other_bytes = self.settled_records.len() as u64;
+        if batch.events > 0 {
+            other_bytes += self.open_segment(batch)?;
+        }
+        let Some(mut file) = self.file.take() else {
+            // Nothing was written by this process yet, and only settled events are to be recorded.
+            return Ok(0);
+        };
+        let Some(segment) = self.segments.back_mut() else { return Ok(0) };
+        let path = self.storage.path(segment.number);
+        let written = file.append(&batch.records).and_then(|()| file.append(&self.settled_records));
+        if let Err(error) = written {
+            let error = JournalError::io("write", &path)(error);
+            // If the torn records cannot be removed, the next batch begins another segment. Recovery skips them.
+            if file.truncate(segment.bytes).is_ok() {
+                self.file = Some(file);
+            }
+            return Err(WriteFailure { error, is_final: false });
+        }
+        segment.bytes += (self.settled_records.len() + batch.records.len()) as u64;
+        segment.unsettled += batch.events;
+        if self.sync != SyncPolicy::Os
+            && batch.events > 0
+            && let Err(error) = file.sync()
+        {
+            // Linux drops the pages that it could not write, and a second sync succeeds without them.
+            let error = JournalError::io("sync", &path)(error);
+            return Err(WriteFailure { error, is_final: true });
+        }
+        self.file = Some(file);
+        Ok(other_bytes)
+    }
+
+    /// Makes sure that there is a segment with room for a batch. Returns the bytes of its header if it is new.
+    fn open_segment(&mut self, batch: &Batch) -> Result<u64, WriteFailure> {
+        let is_full =
+            self.segments.back().is_some_and(|segment| segment.bytes >= self.segment_bytes);
+        if self.file.is_some() && !is_full {
+            return Ok(0);
+        }
+        let number = self.next_number;
+        let path = self.storage.path(number);
+        let create = || -> io::Result<Box<dyn SegmentFile>> {
+            let mut file = self.storage.create(number)?;
+            file.append(&header(number))?;
+            self.storage.sync_directory()?;
+            Ok(file)
+        };
+        // Also after a failure, which may have left a file with this number.
+        self.next_number += 1;
+        let file = create().map_err(|error| WriteFailure {
+            error: JournalError::io("create", &path)(error),
+            is_final: false,
+        })?;
+        self.file = Some(file);
+        self.segments.push_back(Segment {
+            number,
+            bytes: HEADER_BYTES as u64,
+            first_sequence: batch.sequences.map_or(0, |(first, _)| first),
+            unsettled: 0,
+        });
+        Ok(HEADER_BYTES as u64)
+    }
+
+    /// Counts settled events.
+    fn settle(&mut self, settled: &[u64]) {
+        for &sequence in settled {
+            if self.queue.is_lost(sequence) {
+                continue;
+            }
+            let after = self.segments.partition_point(|segment| segment.first_sequence <= sequence);
+            if let Some(segment) =
+                after.checked_sub(1).and_then(|index| self.segments.get_mut(index))
+            {
+                segment.unsettled = segment.unsettled.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Removes the oldest segments, as far as they have no unsettled events.
+    fn remove_settled(&mut self) {
+        // In order: the records of settled events in a segment are about this and older segments.
+        let kept = usize::from(self.file.is_some());
+        while self.segments.len() > kept
+            && let Some(oldest) = self.segments.front().filter(|segment| segment.unsettled == 0)
+        {
+            if let Err(error) = self.storage.remove(oldest.number) {
+                // The next process finds its events settled, and removes it.
+                tracing::warn!(%error, segment = oldest.number, "a journal segment cannot be removed");
+            }
+            self.queue.removed(oldest.bytes);
+            self.segments.pop_front();
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! [`Replay`]: puts the events again that an earlier process left in the journal.
+
+use std::num::NonZeroU64;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::{EventStore, Shared};
+use crate::dynamodb::{BatchReading, BatchWriter};
+use crate::error::WriteError;
+use crate::event::key::EventKey;
+use crate::event::{Event, MAX_BATCH_EVENTS};
+use crate::journal::{Location, Unsettled};
+use crate::pending::{Proof, PutTicket, Stored};
+
+/// Replayed events that are in the buffer at the same time. The rest of the buffer is for new events.
+const MAX_REPLAYED_EVENTS: usize = 1_000;
+
+/// What became of the events that an earlier process left in the journal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct ReplayReport {
+    /// Events that the table had already.
+    pub found: u64,
+    /// Events that were put again, and stored.
+    pub stored: u64,
+    /// Events that failed for good, as their tickets would: they are in `failed.ndjson` in the journal's directory.
+    pub failed: u64,
+    /// Events that are still in the journal, for the next process: those not stored by the deadlines of event and
+    /// close, and those whose records could not be read.
+    pub left: u64,
+}
+
+/// Puts the events again that an earlier process left.
+pub(super) struct Replay {
+    shared: Weak<Shared>,
+    writer: Arc<dyn BatchWriter>,
+    read_timeout: Duration,
+    unsettled: Unsettled,
+    report: watch::Sender<Option<ReplayReport>>,
+}
+
+impl Replay {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        writer: Arc<dyn BatchWriter>,
+        unsettled: Unsettled,
+        report: watch::Sender<Option<ReplayReport>>,
+    ) -> Self {
+        let read_timeout = shared.config.attempt_timeout;
+        Self { shared: Arc::downgrade(shared), writer, read_timeout, unsettled, report }
+    }
+
+    /// Reads the events back in their order, and puts those that the table does not have.
+    ///
+    /// A read that fails decides nothing: the event is put again, which changes nothing if it is stored.
+    pub(super) async fn run(mut self) {
+        let mut report = ReplayReport::default();
+        let mut tickets = FuturesUnordered::new();
+        let locations = std::mem::take(&mut self.unsettled.locations);
+        for chunk in locations.chunks(MAX_BATCH_EVENTS) {
+            let events = self.read(chunk).await;
+            report.left += (chunk.len() - events.len()) as u64;
+            let keys: Vec<EventKey> = events.iter().map(|(_, event)| *event.key()).collect();
+            let reading = timeout(self.read_timeout, self.writer.read_batch(&keys)).await;
+            let reading =
+                reading.ok().and_then(Result::ok).filter(|reading| reading.is_about(&keys));
+            for (sequence, event) in events {
+                if reading.as_ref().is_some_and(|reading| has(reading, &event)) {
+                    report.found += 1;
+                    self.settle(sequence);
+                    continue;
+                }
+                while tickets.len() >= MAX_REPLAYED_EVENTS
+                    && let Some(answer) = tickets.next().await
+                {
+                    report.count(&answer);
+                }
+                match self.put(sequence, event).await {
+                    Some(ticket) => tickets.push(ticket),
+                    None => report.left += 1,
+                }
+            }
+        }
+        while let Some(answer) = tickets.next().await {
+            report.count(&answer);
+        }
+        tracing::info!(?report, "the events of the journal are put again");
+        self.report.send_replace(Some(report));
+    }
+
+    /// Reads events from the disk. An event that cannot be read stays in the journal.
+    async fn read(&self, locations: &[Location]) -> Vec<(NonZeroU64, Event)> {
+        let (read, locations) = (self.unsettled.reader(), locations.to_vec());
+        let read_all = move || {
+            let read_one = |location: Location| Some((location.sequence()?, read(location)));
+            locations.into_iter().filter_map(read_one).collect::<Vec<_>>()
+        };
+        let events = tokio::task::spawn_blocking(read_all).await.unwrap_or_default();
+        let events = events.into_iter().filter_map(|(sequence, event)| match event {
+            Ok(event) => Some((sequence, event)),
+            Err(error) => {
+                tracing::error!(%error, "an event of the journal cannot be read");
+                None
+            }
+        });
+        events.collect()
+    }
+
+    /// Puts an event under its old key. `None` once the store is closed.
+    async fn put(&self, sequence: NonZeroU64, event: Event) -> Option<PutTicket> {
+        // Not a handle: a store whose last handle is dropped ends, and leaves the rest to the next process.
+        let accounting = Arc::clone(&self.shared.upgrade()?.accounting);
+        let bytes = accounting.permit_bytes(event.buffered_bytes());
+        let permit = accounting.flow_control.acquire(bytes).await.ok()?;
+        let store = EventStore { shared: self.shared.upgrade()? };
+        store.send_from_journal(event, sequence, permit).ok()
+    }
+
+    fn settle(&self, sequence: NonZeroU64) {
+        if let Some(shared) = self.shared.upgrade()
+            && let Some(journal) = &shared.accounting.journal
+        {
+            journal.settle(sequence, None);
+        }
+    }
+}
+
+/// Whether the table has the event, with its body.
+fn has(reading: &BatchReading, event: &Event) -> bool {
+    reading.body(event.key()).flatten().is_some_and(|body| body == event.body())
+}
+
+impl ReplayReport {
+    fn count(&mut self, answer: &Result<Stored, WriteError>) {
+        match answer {
+            Ok(Stored { proof: Proof::ReadBack, .. }) => self.found += 1,
+            Ok(_) => self.stored += 1,
+            Err(error) if error.is_journalled() => self.left += 1,
+            Err(_) => self.failed += 1,
+        }
+    }
+}
