@@ -152,9 +152,10 @@ pub use policy::retry::Backoff;
 pub use report::{CloseReport, FlushReport};
 pub use stats::{Stats, ThrottledBatches};
 pub use store::EventStore;
-pub use store::builder::{EventStoreBuilder, StartError};
+pub use store::builder::EventStoreBuilder;
 #[cfg(feature = "journal")]
 pub use store::replay::ReplayReport;
+pub use store::start_error::StartError;
 #[cfg(any(feature = "local", feature = "test-util"))]
 pub use write_capacity::WriteCapacity;
 

@@ -11,6 +11,7 @@ mod bench;
 mod collector;
 mod create_table;
 mod input;
+mod journal;
 mod local;
 mod output;
 mod producer;
@@ -68,6 +69,7 @@ enum Command {
     Resume(resume::Arguments),
     CreateTable(create_table::Arguments),
     Bench(bench::Arguments),
+    Journal(journal::Arguments),
     Local(local::Arguments),
 }
 
@@ -83,6 +85,7 @@ async fn main() -> ExitCode {
         Command::Resume(resume) => Box::pin(resume::run(resume, &command_line, is_verbose)).await,
         Command::CreateTable(create_table) => create_table::run(create_table).await,
         Command::Bench(bench) => Box::pin(bench::run(bench)).await,
+        Command::Journal(journal) => journal::run(journal).await,
         Command::Local(local) => local::run(local).await,
     };
     result.unwrap_or_else(|error| {

@@ -6,6 +6,7 @@
 //! | [`failures`] | What happens to my events when something breaks? |
 //! | [`capacity`] | What happens when the table is slower than my events come? |
 //! | [`shutdown`] | How do I end a service, or an invocation of a Lambda function, without losing an event? |
+//! | [`journal`] | How do events survive the death of their process? |
 //! | [`testing`] | How do I test a program that stores events? |
 //! | [`settings`] | What can I set, and what are the defaults? |
 //! | [`permissions`] | What must the role be allowed to do? |
@@ -26,6 +27,9 @@ pub mod capacity {}
 
 #[doc = include_str!("shutdown.md")]
 pub mod shutdown {}
+
+#[doc = include_str!("journal.md")]
+pub mod journal {}
 
 #[doc = include_str!("testing.md")]
 pub mod testing {}

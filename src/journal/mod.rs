@@ -243,6 +243,24 @@ impl Journal {
         self.recovered.unsettled.iter().map(read)
     }
 
+    /// Forgets all events that are not known to be stored. Those that are not in the table are lost.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`] if the journal's thread cannot be started.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the events may or may not be forgotten.
+    pub async fn discard(self) -> Result<(), JournalError> {
+        let (journal, unsettled) = self.start()?;
+        for sequence in unsettled.locations.iter().filter_map(Location::sequence) {
+            journal.settle(sequence, None);
+        }
+        journal.close().await;
+        Ok(())
+    }
+
     fn recover(
         options: JournalOptions,
         directory: PathBuf,

@@ -298,7 +298,7 @@ fn run(seed: u64) {
 #[test]
 fn durable_events_survive_every_end_of_a_process() {
     let seeds = std::env::var("JOURNAL_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
-    for seed in 0..seeds.unwrap_or(2_000) {
+    for seed in 0..seeds.unwrap_or(500) {
         run(seed);
     }
 }

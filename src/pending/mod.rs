@@ -1,6 +1,9 @@
 //! [`PendingEvent`]: an accepted event, from its put to the answer of its ticket. The store creates it, and the worker
 //! settles it.
 
+#[cfg(feature = "journal")]
+mod journalled;
+mod read_back;
 mod ticket;
 
 #[cfg(feature = "journal")]
@@ -13,8 +16,6 @@ use tokio::sync::oneshot;
 pub use ticket::{Proof, PutTicket, Stored};
 
 use crate::accounting::{Accounting, Usage};
-#[cfg(feature = "journal")]
-use crate::error::FailureClass;
 use crate::error::{
     BatchError, Certainty, Failure, FailureReason, History, ReadBack, Uncertainty, WorkerLost,
     WriteError,
@@ -23,6 +24,7 @@ use crate::event::Event;
 use crate::flow_control::Permit;
 use crate::policy::Waiting;
 use crate::policy::barrier::Epoch;
+use read_back::PendingReadBack;
 use ticket::Answer;
 
 /// An accepted event whose ticket is not answered.
@@ -76,18 +78,6 @@ struct Failures {
 pub(crate) struct CallTimes {
     pub(crate) began: Instant,
     pub(crate) ended: Instant,
-}
-
-/// The read-back of a failed event that may be stored.
-#[derive(Debug)]
-struct PendingReadBack {
-    /// Why the event failed.
-    reason: FailureReason,
-    /// When the ticket is answered at the latest.
-    answer_by: Instant,
-    reads: u32,
-    /// Why the last read decided nothing.
-    failure: Option<Arc<BatchError>>,
 }
 
 /// The answer of an event that failed.
@@ -151,12 +141,6 @@ impl PendingEvent {
             reply: Some(reply),
         };
         (pending, ticket)
-    }
-
-    /// Sets the event's number in the journal.
-    #[cfg(feature = "journal")]
-    pub(crate) fn set_journal_sequence(&mut self, sequence: NonZeroU64) {
-        self.journal_sequence = Some(sequence);
     }
 
     /// Takes the acceptance back, for an event that could not be sent to the worker and whose ticket nobody has.
@@ -244,52 +228,8 @@ impl PendingEvent {
         self.failures.get_or_insert_default().history.add(began, took, failure);
     }
 
-    /// Begins the read-back of an event that failed for `reason`. Its ticket is answered at `answer_by` at the latest.
-    pub(crate) fn begin_read_back(&mut self, reason: FailureReason, answer_by: Instant) {
-        let read_back = PendingReadBack { reason, answer_by, reads: 0, failure: None };
-        self.failures.get_or_insert_default().read_back = Some(read_back);
-    }
-
-    /// Counts a read.
-    pub(crate) fn begin_read(&mut self) {
-        if let Some(read_back) = self.read_back_mut() {
-            read_back.reads += 1;
-        }
-    }
-
-    /// How many reads have been made for the event.
-    pub(crate) fn reads(&self) -> u32 {
-        self.read_back().map_or(0, |read_back| read_back.reads)
-    }
-
-    /// Sets why the last read decided nothing.
-    pub(crate) fn fail_read(&mut self, failure: &Arc<BatchError>) {
-        if let Some(read_back) = self.read_back_mut() {
-            read_back.failure = Some(Arc::clone(failure));
-        }
-    }
-
-    /// The result of a read-back in which no read has decided the event.
-    pub(crate) fn unread(&self) -> ReadBack {
-        let failure = self.read_back().and_then(|read_back| read_back.failure.as_ref());
-        failure.map_or(ReadBack::NoTime, |failure| ReadBack::Failed(Arc::clone(failure)))
-    }
-
-    /// Why the event failed; `None` for an event that is not read back.
-    pub(crate) fn read_back_reason(&self) -> Option<FailureReason> {
-        self.read_back().map(|read_back| read_back.reason)
-    }
-
     fn history(&self) -> Option<&History> {
         self.failures.as_ref().map(|failures| &failures.history)
-    }
-
-    fn read_back(&self) -> Option<&PendingReadBack> {
-        self.failures.as_ref()?.read_back.as_ref()
-    }
-
-    fn read_back_mut(&mut self) -> Option<&mut PendingReadBack> {
-        self.failures.as_mut()?.read_back.as_mut()
     }
 
     /// Counts a whole batch as stored and releases its permits, in one step. The caller then settles each event with
@@ -392,31 +332,6 @@ impl PendingEvent {
         let was_received =
             self.reply.take().is_some_and(|reply| reply.send(Err(error.clone())).is_ok());
         SettledError { error, was_received }
-    }
-
-    /// Whether the next process that opens the journal puts the event again. It does not put events that the service
-    /// calls invalid.
-    #[cfg(feature = "journal")]
-    fn stays_in_journal(&self, reason: FailureReason, cause: Option<&BatchError>) -> bool {
-        let is_invalid = reason == FailureReason::NotRetryable
-            && cause.is_some_and(|cause| cause.class() == FailureClass::Poison);
-        let journal = self.accounting.as_ref().and_then(|accounting| accounting.journal.as_ref());
-        let sequence = self.journal_sequence;
-        !is_invalid
-            && journal.zip(sequence).is_some_and(|(journal, sequence)| journal.keeps(sequence))
-    }
-
-    /// Settles the event in the journal. `error` is set for an event that failed for good.
-    #[cfg(feature = "journal")]
-    fn settle_in_journal(&self, error: Option<&WriteError>) {
-        let journal = self.accounting.as_ref().and_then(|accounting| accounting.journal.as_ref());
-        if let (Some(journal), Some(sequence)) = (journal, self.journal_sequence) {
-            let line = error.and_then(|error| serde_json::to_vec(error).ok()).map(|mut line| {
-                line.push(b'\n');
-                line
-            });
-            journal.settle(sequence, line);
-        }
     }
 
     /// Releases the permit and counts the event as settled, unless that is already done.

@@ -14,39 +14,13 @@ use tokio::time::{Instant, sleep_until};
 use super::config::Config;
 use crate::clock::now;
 use crate::dynamodb::BatchWriter;
-use crate::dynamodb::table::{Table, TableError};
+use crate::dynamodb::table::Table;
 use crate::dynamodb::target::{TargetSettings, Transport};
-use crate::error::ConfigError;
-#[cfg(feature = "journal")]
-use crate::error::JournalError;
 #[cfg(feature = "journal")]
 use crate::journal::Journal;
 use crate::policy::retry::Backoff;
 use crate::store::EventStore;
-
-/// Why a store did not start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// A setting is out of range or missing, or contradicts another.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-
-    /// There is no tokio runtime for the worker to run on.
-    #[error(
-        "start() needs a tokio runtime: call it from within one, for example in #[tokio::main]"
-    )]
-    NoRuntime,
-
-    /// The table is missing or has another key schema, or the check of it failed.
-    #[error(transparent)]
-    Table(#[from] TableError),
-
-    /// The journal's thread cannot be started.
-    #[cfg(feature = "journal")]
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-}
+use crate::store::start_error::StartError;
 
 /// The provider name of static credentials, which the SDK shows in its logs.
 const PROVIDER_NAME: &str = "EventStoreBuilder";

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
-use dynamodb_eventstore::{ConfigError, EventStore, EventStoreBuilder, StartError};
+use dynamodb_eventstore::{ConfigError, EventStore, EventStoreBuilder, Journal, StartError};
 
 use super::AwsOptions;
-use crate::output::{Output, with_causes};
+use crate::output::{Output, count, with_causes};
 use crate::target::{DEFAULT_FILE, Target};
 use crate::time;
 
@@ -41,6 +41,11 @@ pub(crate) struct StoreOptions {
     /// `resume` puts its events again. It must not exist yet, or be empty.
     #[arg(long, value_name = "FILE")]
     pub(crate) failed: Option<PathBuf>,
+
+    /// Directory that keeps accepted events until they are stored, so that they survive the end of
+    /// this process. A later put with the same directory stores what is left in it.
+    #[arg(long, value_name = "DIR")]
+    journal: Option<PathBuf>,
 
     /// Print the outcome of each line to standard output, one JSON object per line with its number,
     /// key and certainty. The last object has the totals under `summary`.
@@ -105,7 +110,20 @@ impl StoreOptions {
         output: &Output,
     ) -> Result<(Target, EventStore), Box<dyn Error>> {
         let target = self.open_target(output).await?;
-        match self.store_builder(&target, writer_id).start().await {
+        let mut builder = self.store_builder(&target, writer_id);
+        if let Some(directory) = &self.journal {
+            let journal = Journal::open(directory).await?;
+            let left = journal.report().unsettled;
+            if left > 0 {
+                output.note(format_args!(
+                    "{} has {} of an earlier run, which are put again",
+                    directory.display(),
+                    count(left, "event"),
+                ));
+            }
+            builder = builder.journal(journal);
+        }
+        match builder.start().await {
             Ok(store) => Ok((target, store)),
             Err(StartError::Config(error)) => Err(describe(&error).into()),
             Err(error) => {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use dynamodb_eventstore::{EventStore, Stats};
+use dynamodb_eventstore::{EventStore, ReplayReport, Stats};
 use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 
@@ -20,7 +20,7 @@ use crate::arguments::StoreOptions;
 use crate::collector::Outcomes;
 use crate::input::Source;
 use crate::output::progress::{Measure, Progress};
-use crate::output::{Output, with_causes};
+use crate::output::{Output, count, with_causes};
 use crate::producer::{Producer, ResumeCheck};
 use crate::report::Report;
 use crate::stop::signals::Signals;
@@ -108,6 +108,19 @@ impl<'a> Run<'a> {
             biased;
             reason = stop_conditions.next() => reason,
             reason = producer.put_all(&store, &mut check) => reason,
+        };
+        let reason = match reason {
+            reason if reason.is_early() => reason,
+            reason => tokio::select! {
+                biased;
+                early = stop_conditions.next() => early,
+                replayed = store.replayed() => {
+                    if let Some(replayed) = replayed {
+                        note_replay(&output, replayed);
+                    }
+                    reason
+                }
+            },
         };
         // Whatever fails from here on, the run ends with its report.
         let mut closing = Closing {
@@ -243,5 +256,17 @@ impl<'a> Run<'a> {
             errors,
         };
         Ok(report.print(&self.output))
+    }
+}
+
+/// Says what became of the events of an earlier run.
+fn note_replay(output: &Output, replayed: ReplayReport) {
+    let ReplayReport { found, stored, failed, left, .. } = replayed;
+    if found + stored + failed + left > 0 {
+        output.note(format_args!(
+            "of an earlier run, {} stored now, {found} were in the table, {failed} failed for good, {left} are left in \
+             the journal",
+            count(stored, "event"),
+        ));
     }
 }

@@ -1,0 +1,40 @@
+//! What a [`PendingEvent`] of a store with a journal does in addition.
+
+use std::num::NonZeroU64;
+
+use super::PendingEvent;
+use crate::error::{BatchError, FailureClass, FailureReason, WriteError};
+
+impl PendingEvent {
+    /// Sets the event's number in the journal.
+    pub(crate) fn set_journal_sequence(&mut self, sequence: NonZeroU64) {
+        self.journal_sequence = Some(sequence);
+    }
+
+    /// Whether the next process that opens the journal puts the event again. It does not put events that the service
+    /// calls invalid.
+    pub(super) fn stays_in_journal(
+        &self,
+        reason: FailureReason,
+        cause: Option<&BatchError>,
+    ) -> bool {
+        let is_invalid = reason == FailureReason::NotRetryable
+            && cause.is_some_and(|cause| cause.class() == FailureClass::Poison);
+        let journal = self.accounting.as_ref().and_then(|accounting| accounting.journal.as_ref());
+        let sequence = self.journal_sequence;
+        !is_invalid
+            && journal.zip(sequence).is_some_and(|(journal, sequence)| journal.keeps(sequence))
+    }
+
+    /// Settles the event in the journal. `error` is set for an event that failed for good.
+    pub(super) fn settle_in_journal(&self, error: Option<&WriteError>) {
+        let journal = self.accounting.as_ref().and_then(|accounting| accounting.journal.as_ref());
+        if let (Some(journal), Some(sequence)) = (journal, self.journal_sequence) {
+            let line = error.and_then(|error| serde_json::to_vec(error).ok()).map(|mut line| {
+                line.push(b'\n');
+                line
+            });
+            journal.settle(sequence, line);
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The way of a put: permit, room in the journal, key, worker.
+
+#[cfg(not(feature = "journal"))]
+use std::marker::PhantomData;
+#[cfg(feature = "journal")]
+use std::num::NonZeroU64;
+
+use tokio::sync::mpsc;
+
+use super::EventStore;
+use crate::error::{PutError, Uncertainty};
+use crate::event::Event;
+use crate::event::encoded_body::EncodedBody;
+use crate::flow_control::{AcquireError, Permit};
+#[cfg(feature = "journal")]
+use crate::journal::Reservation;
+use crate::pending::{PendingEvent, PutTicket};
+use crate::worker::Command;
+
+/// Room for an event in the journal, if there is one.
+#[cfg(feature = "journal")]
+pub(super) type Room<'a> = Option<Reservation<'a>>;
+
+/// Without the feature `journal` there is none.
+#[cfg(not(feature = "journal"))]
+pub(super) type Room<'a> = PhantomData<&'a ()>;
+
+impl EventStore {
+    pub(super) async fn put_body(&self, body: EncodedBody) -> Result<PutTicket, PutError> {
+        let permit = self.acquire(body.buffered_bytes()).await?;
+        let room = self.reserve(&body).await?;
+        self.accept(body, permit, room)
+    }
+
+    /// Waits for room for an event in the journal, if there is one.
+    #[cfg(feature = "journal")]
+    pub(super) async fn reserve(&self, body: &EncodedBody) -> Result<Room<'_>, PutError> {
+        match &self.shared.accounting.journal {
+            Some(journal) => Ok(Some(Box::pin(journal.reserve(body.encoded_bytes())).await?)),
+            None => Ok(None),
+        }
+    }
+
+    #[cfg(feature = "journal")]
+    pub(super) fn try_reserve(&self, body: &EncodedBody) -> Result<Room<'_>, PutError> {
+        let journal = self.shared.accounting.journal.as_ref();
+        Ok(journal.map(|journal| journal.try_reserve(body.encoded_bytes())).transpose()?)
+    }
+
+    #[cfg(not(feature = "journal"))]
+    pub(super) async fn reserve(&self, _: &EncodedBody) -> Result<Room<'_>, PutError> {
+        Ok(PhantomData)
+    }
+
+    #[cfg(not(feature = "journal"))]
+    pub(super) fn try_reserve(&self, _: &EncodedBody) -> Result<Room<'_>, PutError> {
+        Ok(PhantomData)
+    }
+
+    /// Waits for a permit for an event of so many bytes of memory.
+    pub(super) async fn acquire(&self, buffered_bytes: u32) -> Result<Permit<'_>, PutError> {
+        let accounting = &self.shared.accounting;
+        let bytes = accounting.permit_bytes(buffered_bytes);
+        accounting.flow_control.acquire(bytes).await.map_err(|error| self.put_error(error))
+    }
+
+    /// Makes an event with the next key, and sends it to the worker.
+    pub(super) fn accept(
+        &self,
+        body: EncodedBody,
+        permit: Permit<'_>,
+        room: Room<'_>,
+    ) -> Result<PutTicket, PutError> {
+        let key = self.shared.keys.next().ok_or(PutError::NoKeyLeft)?;
+        self.send(Event::with_body(key, body)?, Uncertainty::None, permit, room)
+    }
+
+    /// Accepts an event, and sends it to the worker.
+    pub(super) fn send(
+        &self,
+        event: Event,
+        uncertainty_before: Uncertainty,
+        permit: Permit<'_>,
+        room: Room<'_>,
+    ) -> Result<PutTicket, PutError> {
+        tracing::trace!(key = %event.key(), body = &*event.body(), "put");
+        let accounting = &self.shared.accounting;
+        #[cfg(feature = "journal")]
+        let position = accounting
+            .journal
+            .as_ref()
+            .zip(room)
+            .map(|(journal, room)| journal.append(&event, room));
+        #[cfg(not(feature = "journal"))]
+        let PhantomData = room;
+        #[cfg_attr(
+            not(feature = "journal"),
+            expect(unused_mut, reason = "the journal changes them")
+        )]
+        let (mut pending, mut ticket) =
+            PendingEvent::new(event, uncertainty_before, permit, accounting);
+        #[cfg(feature = "journal")]
+        if let Some(position) = position {
+            pending.set_journal_sequence(position.sequence());
+            ticket.set_position(position);
+        }
+        self.send_to_worker(pending).map(|()| ticket)
+    }
+
+    /// Accepts an event again that the journal has already.
+    #[cfg(feature = "journal")]
+    pub(super) fn send_from_journal(
+        &self,
+        event: Event,
+        sequence: NonZeroU64,
+        permit: Permit<'_>,
+    ) -> Result<PutTicket, PutError> {
+        let accounting = &self.shared.accounting;
+        let (mut pending, ticket) = PendingEvent::new(event, Uncertainty::Open, permit, accounting);
+        pending.set_journal_sequence(sequence);
+        self.send_to_worker(pending).map(|()| ticket)
+    }
+
+    fn send_to_worker(&self, pending: PendingEvent) -> Result<(), PutError> {
+        let accounting = &self.shared.accounting;
+        match self.shared.commands.send(Command::Put(pending)) {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::SendError(command)) => {
+                if let Command::Put(pending) = command {
+                    pending.undo_accept(accounting);
+                }
+                Err(self.put_error(AcquireError::Closed))
+            }
+        }
+    }
+
+    pub(super) fn put_error(&self, error: AcquireError) -> PutError {
+        match (error, self.lost()) {
+            (AcquireError::Full, _) => self
+                .shared
+                .config
+                .full(&self.stats(), self.shared.accounting.flow_control.is_limit_reduced()),
+            (AcquireError::Closed, Some(lost)) => PutError::WorkerLost(lost),
+            (AcquireError::Closed, None) => PutError::Closed,
+        }
+    }
+}

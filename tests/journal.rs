@@ -1,0 +1,387 @@
+//! The journal: accepted events survive their process, and are put again under their keys.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use dynamodb_eventstore::test_util::{FakeTable, Reply};
+use dynamodb_eventstore::{
+    EventStore, EventStoreBuilder, Journal, JournalError, Proof, PutError, SyncPolicy,
+};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tempfile::TempDir;
+
+use support::endpoint::{Endpoint, Reply as HttpReply, Script, Selector, TABLE};
+use support::watchdog;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn folder() -> TempDir {
+    watchdog::start();
+    tempfile::tempdir().unwrap()
+}
+
+async fn start(store: EventStoreBuilder, directory: &Path) -> EventStore {
+    store.journal(Journal::open(directory).await.unwrap()).start().await.unwrap()
+}
+
+/// The files of the journal, without its lock.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| !path.ends_with("lock")).collect()
+}
+
+/// Puts events into a journal of which the table stores none.
+async fn leave_events(directory: &Path, bodies: &[&str]) -> BTreeMap<String, String> {
+    let store = start(FakeTable::always(Reply::Hang).store_builder(), directory).await;
+    let mut left = BTreeMap::new();
+    for body in bodies {
+        let ticket = store.put_json(body).await.unwrap();
+        ticket.journalled().await.unwrap();
+        left.insert(ticket.key().to_string(), (*body).to_owned());
+    }
+    let report = store.close(Duration::ZERO).await.unwrap();
+    assert!(report.not_stored.iter().all(|error| error.is_journalled()));
+    left
+}
+
+#[tokio::test]
+async fn event_that_was_not_stored_is_put_again_under_its_key() {
+    let (folder, table) = (folder(), FakeTable::new());
+    let left = leave_events(folder.path(), &[r#"{"a":"\"1\""}"#, "2", "3"]).await;
+    let journal = Journal::open(folder.path()).await.unwrap();
+    assert_eq!(journal.report().unsettled, 3);
+    let store = table.store_builder().journal(journal).start().await.unwrap();
+    let report = store.replayed().await.unwrap();
+    assert_eq!((report.found, report.stored, report.failed, report.left), (0, 3, 0, 0));
+    assert_eq!(table.rows(), left);
+    store.close(20 * SECOND).await.unwrap();
+    assert_eq!(files(folder.path()), Vec::<PathBuf>::new());
+}
+
+#[tokio::test]
+async fn event_that_was_stored_without_an_answer_is_found_and_not_written_again() {
+    let (folder, table) = (folder(), FakeTable::always(Reply::StoreThenHang));
+    let store = start(table.store_builder(), folder.path()).await;
+    let ticket = store.put(&1).await.unwrap();
+    ticket.journalled().await.unwrap();
+    // The call is on its way.
+    while table.calls().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    store.close(Duration::ZERO).await.unwrap();
+    table.reply_from_now_on(Reply::Store);
+    let store = start(table.store_builder(), folder.path()).await;
+    let report = store.replayed().await.unwrap();
+    assert_eq!((report.found, report.stored), (1, 0));
+    assert_eq!(table.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn stored_events_leave_no_file() {
+    let (folder, table) = (folder(), FakeTable::new());
+    let store = start(table.store_builder(), folder.path()).await;
+    for number in 0..1_000 {
+        drop(store.put(&number).await.unwrap());
+    }
+    assert!(store.close(20 * SECOND).await.unwrap().is_complete());
+    assert_eq!(files(folder.path()), Vec::<PathBuf>::new());
+}
+
+#[tokio::test]
+async fn replayed_events_keep_their_order_and_new_keys_come_after_them() {
+    let (folder, table) = (folder(), FakeTable::new());
+    let left = leave_events(folder.path(), &["1", "2", "3"]).await;
+    // Another writer id, smaller or greater than that of the keys in the journal.
+    for writer_id in [0, 99_999] {
+        let store = start(table.store_builder().writer_id(writer_id), folder.path()).await;
+        let ticket = store.put(&4).await.unwrap();
+        assert!(ticket.key().as_str() > left.last_key_value().unwrap().0.as_str());
+        store.replayed().await.unwrap();
+        ticket.await.unwrap();
+        store.close(SECOND).await.unwrap();
+    }
+    let bodies: Vec<String> = table.rows().into_values().collect();
+    assert_eq!(bodies, ["1", "2", "3", "4", "4"]);
+}
+
+#[tokio::test]
+async fn journal_that_is_in_use_names_its_process() {
+    let folder = folder();
+    let journal = Journal::open(folder.path()).await.unwrap();
+    let error = Journal::open(folder.path()).await.unwrap_err();
+    let JournalError::InUse { owner, .. } = &error else { panic!("{error}") };
+    assert_eq!(*owner, Some(std::process::id()));
+    assert!(error.to_string().contains(&format!("in use by process {}", std::process::id())));
+    drop(journal);
+    Journal::open(folder.path()).await.unwrap();
+}
+
+#[tokio::test]
+async fn invalid_event_is_kept_in_a_file_and_not_put_again() {
+    let (folder, table) = (folder(), FakeTable::new());
+    table.poison("\"bad\"");
+    let store = start(table.store_builder(), folder.path()).await;
+    let error = store.put("bad").await.unwrap().await.unwrap_err();
+    assert!(!error.is_journalled(), "{error}");
+    store.put("good").await.unwrap().await.unwrap();
+    store.close(SECOND).await.unwrap();
+    let failed = fs::read_to_string(folder.path().join("failed.ndjson")).unwrap();
+    let line: serde_json::Value = serde_json::from_str(failed.trim_end()).unwrap();
+    assert_eq!((&line["key"], &line["body"]), (&error.key().as_str().into(), &"\"bad\"".into()));
+    assert_eq!(Journal::open(folder.path()).await.unwrap().report().unsettled, 0);
+}
+
+#[tokio::test]
+async fn event_that_misses_its_deadline_stays_in_the_journal() {
+    let (folder, table) = (folder(), FakeTable::always(Reply::throttle()));
+    let store = table.store_builder().event_deadline(SECOND / 2).read_back(false);
+    let store = start(store, folder.path()).await;
+    let error = store.put(&1).await.unwrap().await.unwrap_err();
+    assert!(error.is_journalled());
+    assert!(error.to_string().contains("the journal keeps it"), "{error}");
+    store.close(SECOND).await.unwrap();
+    assert_eq!(Journal::open(folder.path()).await.unwrap().report().unsettled, 1);
+}
+
+#[tokio::test]
+async fn torn_end_is_cut_off_and_reported_with_its_byte() {
+    let folder = folder();
+    let left = leave_events(folder.path(), &["1", "2"]).await;
+    let segment = files(folder.path()).remove(0);
+    let length = fs::metadata(&segment).unwrap().len();
+    let mut torn = fs::read(&segment).unwrap();
+    let start_of_last = torn.len() - 10;
+    torn.extend_from_within(16..40);
+    fs::write(&segment, &torn).unwrap();
+    let journal = Journal::open(folder.path()).await.unwrap();
+    let damage = &journal.report().torn[0];
+    assert_eq!((damage.offset, damage.bytes, &damage.file), (length, 24, &segment));
+    assert_eq!(journal.unsettled().count(), left.len());
+    assert_eq!(fs::metadata(&segment).unwrap().len(), length);
+    drop(journal);
+
+    torn.truncate(start_of_last);
+    fs::write(&segment, &torn).unwrap();
+    let journal = Journal::open(folder.path()).await.unwrap();
+    assert_eq!((journal.report().unsettled, journal.report().torn.len()), (1, 1));
+}
+
+#[tokio::test]
+async fn damaged_record_is_kept_aside_and_stops_no_other() {
+    let (folder, table) = (folder(), FakeTable::new());
+    let left = leave_events(folder.path(), &["1", "2", "3"]).await;
+    let segment = files(folder.path()).remove(0);
+    let mut content = fs::read(&segment).unwrap();
+    let record = (content.len() - 16) / 3;
+    content[16 + record + record / 2] ^= 1;
+    fs::write(&segment, content).unwrap();
+    let journal = Journal::open(folder.path()).await.unwrap();
+    assert_eq!(journal.report().damaged[0].offset, 16 + record as u64);
+    assert_eq!(journal.report().damaged[0].bytes, record as u64);
+    let store = table.store_builder().journal(journal).start().await.unwrap();
+    assert_eq!(store.replayed().await.unwrap().stored, 2);
+    assert!(table.rows().iter().all(|(key, body)| left[key] == *body));
+    assert!(files(folder.path()).iter().any(|path| path.extension().unwrap() == "damaged"));
+}
+
+#[tokio::test]
+async fn file_of_another_program_is_refused_and_left_alone() {
+    let folder = folder();
+    let path = folder.path().join("0000000001.journal");
+    fs::write(&path, "a letter to somebody").unwrap();
+    let error = Journal::open(folder.path()).await.unwrap_err();
+    assert!(matches!(error, JournalError::Format { .. }), "{error}");
+    assert_eq!(fs::read_to_string(path).unwrap(), "a letter to somebody");
+}
+
+#[tokio::test]
+async fn full_journal_delays_puts_until_events_are_stored() {
+    let (folder, table) = (folder(), FakeTable::always(Reply::Hang));
+    let options = Journal::options().max_bytes(1024 * 1024).segment_bytes(64 * 1024);
+    let journal = options.open(folder.path()).await.unwrap();
+    let store = table.store_builder().attempt_timeout(SECOND).journal(journal);
+    let store = store.start().await.unwrap();
+    let body = "x".repeat(100_000);
+    let mut tickets = Vec::new();
+    let full = loop {
+        match store.try_put(&body) {
+            Ok(ticket) => tickets.push(ticket),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(full, PutError::Journal(JournalError::Full { .. })), "{full}");
+    assert_eq!(tickets.len(), 10);
+    table.reply_from_now_on(Reply::Store);
+    tickets.push(store.put(&body).await.unwrap());
+    for ticket in tickets {
+        ticket.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn store_without_a_journal_says_so() {
+    let store = FakeTable::new().store_builder().start().await.unwrap();
+    let ticket = store.put(&1).await.unwrap();
+    assert!(matches!(ticket.journalled().await, Err(JournalError::Missing)));
+}
+
+#[tokio::test]
+async fn settings_out_of_range_are_refused() {
+    let folder = folder();
+    for (options, message) in [
+        (Journal::options().sync(SyncPolicy::Every(Duration::ZERO)), "sync"),
+        (Journal::options().max_bytes(1), "max_bytes"),
+        (Journal::options().segment_bytes(1), "segment_bytes"),
+    ] {
+        let error = options.open(folder.path()).await.unwrap_err();
+        assert!(
+            matches!(error, JournalError::Config(_)) && error.to_string().contains(message),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn discarded_events_are_not_put_again() {
+    let folder = folder();
+    leave_events(folder.path(), &["1", "2"]).await;
+    Journal::open(folder.path()).await.unwrap().discard().await.unwrap();
+    assert_eq!(files(folder.path()), Vec::<PathBuf>::new());
+    assert_eq!(Journal::open(folder.path()).await.unwrap().report().unsettled, 0);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn only_its_user_may_read_a_journal() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = folder();
+    let directory = folder.path().join("journal");
+    leave_events(&directory, &["1"]).await;
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&directory), 0o700);
+    assert!(files(&directory).iter().all(|path| mode(path) == 0o600));
+}
+
+#[tokio::test]
+async fn last_handle_dropped_leaves_nothing_unwritten() {
+    let (folder, table) = (folder(), FakeTable::new());
+    let store = start(table.store_builder(), folder.path()).await;
+    let ticket = store.put(&1).await.unwrap();
+    drop(store);
+    let stored = ticket.await.unwrap();
+    assert_eq!(stored.proof, Proof::Acknowledged);
+    // The thread ends after the worker, and gives the lock back.
+    while !files(folder.path()).is_empty() || Journal::open(folder.path()).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+}
+
+// The death of the process.
+
+const ENDPOINT: &str = "JOURNAL_TEST_ENDPOINT";
+const DIRECTORY: &str = "JOURNAL_TEST_DIRECTORY";
+
+/// Not a test: the process that `killed_writers_lose_and_double_nothing` starts and kills. It puts events until it is
+/// killed, and prints the key of each that is journalled.
+#[tokio::test]
+#[ignore = "it runs until it is killed"]
+async fn process_that_is_killed() {
+    let (Ok(endpoint), Ok(directory)) = (std::env::var(ENDPOINT), std::env::var(DIRECTORY)) else {
+        return;
+    };
+    let store = EventStore::builder()
+        .table(TABLE)
+        .region("us-east-1")
+        .credentials("test", "test")
+        .endpoint_url(endpoint)
+        .attempt_timeout(SECOND);
+    let store = start(store, Path::new(&directory)).await;
+    for round in 0.. {
+        let mut tickets = Vec::new();
+        for number in 0..20 {
+            let body = format!("\"{}-{round}-{number}\"", std::process::id());
+            tickets.push((store.put_json(&body).await.unwrap(), body));
+        }
+        for (ticket, body) in tickets {
+            if ticket.journalled().await.is_ok() {
+                println!("journalled {} {body}", ticket.key());
+            }
+        }
+    }
+}
+
+fn spawn_writer(endpoint: &str, directory: &Path) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["process_that_is_killed", "--exact", "--ignored", "--nocapture"])
+        .env(ENDPOINT, endpoint)
+        .env(DIRECTORY, directory)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// How many processes are killed; `JOURNAL_KILLS` asks for more.
+fn kills() -> u32 {
+    std::env::var("JOURNAL_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(10)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_writers_lose_and_double_nothing() {
+    let folder = folder();
+    let endpoint = Endpoint::start(Script::of([])).await;
+    let mut random = StdRng::seed_from_u64(1);
+    let mut promised: BTreeMap<String, String> = BTreeMap::new();
+    for _ in 0..kills() {
+        let replies = (0..4).map(|_| match random.random_range(0..8) {
+            0 => HttpReply::Unprocessed(Selector::All),
+            1 => HttpReply::error(500, "InternalServerError").once_applied(),
+            2 => HttpReply::error(503, "ServiceUnavailable"),
+            3 => HttpReply::Hang,
+            _ => HttpReply::Ok,
+        });
+        endpoint.reply_to_next(replies.collect::<Vec<_>>());
+        let mut child = spawn_writer(&endpoint.url(), folder.path());
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let keys_before_the_end = random.random_range(0..300);
+        let killed = tokio::task::spawn_blocking(move || {
+            let mut keys = Vec::new();
+            for line in lines {
+                let line = line.unwrap();
+                let journalled =
+                    line.strip_prefix("journalled ").and_then(|rest| rest.split_once(' '));
+                keys.extend(journalled.map(|(key, body)| (key.to_owned(), body.to_owned())));
+                if keys.len() == keys_before_the_end {
+                    child.kill().unwrap();
+                }
+            }
+            // A process that never journalled enough is killed as well.
+            let _ = child.kill();
+            child.wait().unwrap();
+            keys
+        });
+        promised.extend(killed.await.unwrap());
+    }
+    endpoint.reply_from_now_on(HttpReply::Ok);
+    let store = start(endpoint.store().attempt_timeout(SECOND), folder.path()).await;
+    let report = store.replayed().await.unwrap();
+    assert_eq!((report.failed, report.left), (0, 0), "{report:?}");
+    store.close(20 * SECOND).await.unwrap();
+    let table = endpoint.table().await;
+    assert!(promised.len() > 100, "{}", promised.len());
+    for (key, body) in &promised {
+        assert_eq!(table.get(key), Some(body), "{key} was journalled, and is lost");
+    }
+    let bodies: BTreeSet<&String> = table.values().collect();
+    assert_eq!(bodies.len(), table.len(), "an event is stored twice");
+    assert_eq!(files(folder.path()), Vec::<PathBuf>::new());
+}
