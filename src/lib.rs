@@ -89,7 +89,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | none, the default | the library |
-//! | `test-util` | `test_util::FakeTable`: a table for your tests that fails as it is told |
+//! | `test-util` | `test_util::FakeTable`: a table for your tests that fails by a script or from a seed |
 //! | `local` | `LocalTable`: an embedded table, in memory or in a SQLite file |
 //! | `sso` | credentials of AWS profiles with an SSO session |
 //! | `credentials-process` | credentials of AWS profiles with a `credential_process` |

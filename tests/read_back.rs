@@ -445,7 +445,7 @@ async fn close_report_lines_put_the_same_events_again() {
     for (line, error) in lines.iter().zip(&report.not_stored) {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         assert_eq!(line["certainty"], "not stored");
-        assert_eq!(line["given_up"], "close_deadline");
+        assert_eq!(line["failure_reason"], "close_deadline");
         assert_eq!(line["attempts"], error.attempts());
         assert_eq!(line["last_cause"]["class"], "throttled");
         assert_eq!(line["last_cause"]["code"], "FakeException");

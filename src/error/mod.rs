@@ -76,7 +76,7 @@ pub enum PutError {
     Journal(#[from] JournalError),
 
     /// The store was closed.
-    #[error("the event store is closed")]
+    #[error("the event store is closed: put events before close(), or build a new store")]
     Closed,
 
     /// The store's worker has ended, so nothing can be stored any more.
@@ -84,7 +84,7 @@ pub enum PutError {
     WorkerLost(#[from] WorkerLost),
 
     /// No key is left: the wall clock is at or past the end of the year 9999.
-    #[error("no key is left: the clock is at or past the end of the year 9999")]
+    #[error("no key is left: the clock is at or past the end of the year 9999; set it")]
     NoKeyLeft,
 }
 

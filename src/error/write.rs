@@ -222,6 +222,20 @@ impl WriteError {
     }
 }
 
+impl WriteError {
+    /// What to do next, as the end of the message.
+    fn next_step(&self) -> &'static str {
+        #[cfg(feature = "journal")]
+        if self.0.is_journalled {
+            return "; the journal keeps it, and it is put again when the journal is opened next";
+        }
+        match self.0.reason {
+            FailureReason::NotRetryable => "; remove the cause, then put it again under its key",
+            _ => "; put it again under its key, which cannot store it twice",
+        }
+    }
+}
+
 impl fmt::Display for WriteError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Failure { key, certainty, attempts, elapsed, reason, last_cause, read_back, .. } =
@@ -246,13 +260,7 @@ impl fmt::Display for WriteError {
         if let Some(read_back) = read_back {
             write!(formatter, "; {read_back}")?;
         }
-        #[cfg(feature = "journal")]
-        if self.0.is_journalled {
-            formatter.write_str(
-                "; the journal keeps it, and it is put again when the journal is opened next",
-            )?;
-        }
-        Ok(())
+        formatter.write_str(self.next_step())
     }
 }
 
@@ -270,7 +278,7 @@ impl serde::Serialize for WriteError {
         fields.serialize_field("certainty", &failure.certainty)?;
         fields.serialize_field("attempts", &failure.attempts)?;
         fields.serialize_field("elapsed_seconds", &failure.elapsed.as_secs_f64())?;
-        fields.serialize_field("given_up", &failure.reason)?;
+        fields.serialize_field("failure_reason", &failure.reason)?;
         fields.serialize_field("reason", &format_args!("{self}"))?;
         fields.serialize_field("last_cause", &self.last_cause())?;
         fields.serialize_field("history", &failure.history)?;

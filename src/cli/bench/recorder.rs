@@ -20,7 +20,7 @@ const SAMPLES: u32 = 100;
 /// The shortest time between two samples.
 const MIN_SAMPLE_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The longest latency that is told apart, in microseconds: an hour. Later answers count as an hour.
+/// The longest latency, in microseconds: an hour. Longer ones count as an hour.
 const MAX_LATENCY_MICROSECONDS: u64 = 60 * 60 * 1_000_000;
 
 /// Significant digits of a latency.
