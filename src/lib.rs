@@ -106,6 +106,7 @@ mod dynamodb;
 mod error;
 mod event;
 mod flow_control;
+mod fresh_random;
 #[cfg(any(doc, all(doctest, feature = "local", feature = "test-util")))]
 #[cfg_attr(
     not(all(feature = "local", feature = "test-util")),
@@ -113,6 +114,8 @@ mod flow_control;
 )]
 pub mod guide;
 mod key_source;
+mod lease;
+mod lease_keeper;
 #[cfg(feature = "local")]
 mod local;
 mod pending;
@@ -132,7 +135,8 @@ pub use dynamodb::target::Transport;
 pub use dynamodb::{BatchReading, BatchReceipt, BatchWriter, SdkBatchWriter};
 pub use error::{
     Attempt, BatchError, Certainty, CloseError, ConfigError, FailureClass, FailureReason,
-    FlushError, PutError, ReadBack, ThrottlingLimit, ThrottlingReason, WorkerLost, WriteError,
+    FlushError, LeaseError, PutError, ReadBack, ThrottlingLimit, ThrottlingReason, WorkerLost,
+    WriteError,
 };
 pub use event::key::{EventKey, ParseKeyError, WriterId};
 pub use event::{
@@ -147,6 +151,7 @@ pub use report::{CloseReport, FlushReport};
 pub use stats::{Stats, ThrottledBatches};
 pub use store::EventStore;
 pub use store::builder::{EventStoreBuilder, StartError};
+pub use store::writer_ids::{LeasedWriterIds, WriterIds};
 #[cfg(any(feature = "local", feature = "test-util"))]
 pub use write_capacity::WriteCapacity;
 

@@ -4,6 +4,7 @@
 mod attempt;
 mod batch;
 mod config;
+mod lease;
 mod throttling;
 mod write;
 
@@ -13,6 +14,8 @@ pub use attempt::Attempt;
 pub(crate) use attempt::{History, Uncertainty};
 pub use batch::{BatchError, Certainty, FailureClass};
 pub use config::ConfigError;
+pub(crate) use lease::Details as LeaseDetails;
+pub use lease::LeaseError;
 pub use throttling::{ThrottlingLimit, ThrottlingReason};
 pub(crate) use write::Failure;
 pub use write::{FailureReason, ReadBack, WriteError};
@@ -73,6 +76,12 @@ pub enum PutError {
     /// The store's worker has ended, so nothing can be stored any more.
     #[error(transparent)]
     WorkerLost(#[from] WorkerLost),
+
+    /// The store's writer id is leased, the lease has run out, and no other could be had: at once
+    /// ([`try_put`](crate::EventStore::try_put)), or within
+    /// [`max_wait`](crate::LeasedWriterIds::max_wait).
+    #[error(transparent)]
+    NoWriterId(#[from] LeaseError),
 
     /// No key is left: the wall clock is at or past the end of the year 9999.
     #[error("no key is left: the clock is at or past the end of the year 9999")]

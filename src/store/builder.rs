@@ -12,13 +12,17 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep_until};
 
 use super::config::Config;
-use crate::clock::now;
-use crate::dynamodb::BatchWriter;
+use crate::clock::{KeyClock, now};
 use crate::dynamodb::table::{Table, TableError};
 use crate::dynamodb::target::{TargetSettings, Transport};
-use crate::error::ConfigError;
+use crate::dynamodb::{BatchWriter, DynamoDbLeaseTable};
+use crate::error::{ConfigError, LeaseError};
+use crate::key_source::KeySource;
+use crate::lease_keeper::LeaseKeeper;
 use crate::policy::retry::Backoff;
 use crate::store::EventStore;
+use crate::store::next_key::{StoreLease, lease_error};
+use crate::store::writer_ids::{LeasedWriterIds, Source, WriterIds};
 
 /// Why a store did not start.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +41,10 @@ pub enum StartError {
     /// The table is missing or has another key schema, or the check of it failed.
     #[error(transparent)]
     Table(#[from] TableError),
+
+    /// No writer id could be leased ([`WriterIds::leased`]).
+    #[error(transparent)]
+    WriterId(#[from] LeaseError),
 }
 
 /// The provider name of static credentials, which the SDK shows in its logs.
@@ -304,9 +312,10 @@ impl EventStoreBuilder {
     }
 
     /// The five digits that keep this store's keys apart from those of other writers to the table, 0 to 99,999.
-    /// Default: random; [`WriterId`](crate::WriterId) has the odds of a collision.
-    pub fn writer_id(mut self, writer_id: u32) -> Self {
-        self.config.writer_id = Some(writer_id);
+    /// Default: [drawn](WriterIds::drawn) at random; [`WriterId`](crate::WriterId) has the odds of a collision. With
+    /// [`WriterIds::leased`] no other store has it.
+    pub fn writer_id(mut self, writer_id: impl Into<WriterIds>) -> Self {
+        self.config.writer_ids = writer_id.into();
         self
     }
 }
@@ -336,6 +345,7 @@ impl EventStoreBuilder {
     /// - [`StartError::Config`] names the setting, its value and its limit.
     /// - [`StartError::NoRuntime`]: the call is not within a tokio runtime.
     /// - [`StartError::Table`] says what is wrong with the table.
+    /// - [`StartError::WriterId`]: no writer id could be leased. It says what to grant or to create.
     ///
     /// # Panics
     ///
@@ -343,7 +353,7 @@ impl EventStoreBuilder {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future starts nothing.
+    /// Dropping the future starts nothing. An id that was leased by then is free again after two terms.
     ///
     /// # Example
     ///
@@ -367,13 +377,47 @@ impl EventStoreBuilder {
             // Boxed, so that the future of `start` does not keep its memory after the check.
             Box::pin(Table::new(client, table).check_before_writing()).await?;
         }
+        let client = target.table().map(|(client, _)| client.clone());
         let writer = target.into_writer(transport, return_consumed_capacity);
         let mut random = config.random()?;
-        let writer_id = config.writer_id(random.next_u64());
+        let bits = random.next_u64();
+        let key_clock = config.seed.map_or(KeyClock::Wall, |_| KeyClock::Runtime(now()));
+        let keys = Arc::new(KeySource::new(config.id_source(bits), key_clock));
         // Panics here and not in the worker, if the runtime has no timer.
         drop(sleep_until(Instant::from_std(now())));
-        Ok(EventStore::spawn(&runtime, writer, config, writer_id, random))
+        let lease = match (&config.writer_ids.0, client) {
+            (Source::Leased(ids), Some(client)) => {
+                Some(Box::pin(lease(ids, &client, &keys, &config, bits, &runtime)).await?)
+            }
+            (Source::Leased(_), None) => {
+                let limit = "not be leased together with `batch_writer`, which has no client";
+                return Err(ConfigError::new("writer_id", "leased", limit).into());
+            }
+            _ => None,
+        };
+        Ok(EventStore::spawn(&runtime, writer, config, keys, lease, random))
     }
+}
+
+/// Leases the first writer id, and starts the task that holds it.
+async fn lease(
+    ids: &LeasedWriterIds,
+    client: &Client,
+    keys: &Arc<KeySource>,
+    config: &Config,
+    bits: u64,
+    runtime: &Handle,
+) -> Result<StoreLease, LeaseError> {
+    let table = Arc::new(DynamoDbLeaseTable::new(client, &ids.table));
+    let terms = ids.terms(config.refusal_timeout);
+    let region = client.config().region().map_or("(none)", |region| region.as_ref()).to_owned();
+    let mut keeper = LeaseKeeper::new(table, Arc::clone(keys), terms, config.fresh_random(bits));
+    let start = now();
+    if let Err(state) = keeper.take(ids.max_wait).await {
+        let waited = now().saturating_duration_since(start);
+        return Err(lease_error(ids, &region, state, waited));
+    }
+    Ok(StoreLease { handle: keeper.spawn(runtime), ids: ids.clone(), region })
 }
 
 impl fmt::Debug for EventStoreBuilder {

@@ -2,7 +2,9 @@
 
 pub(crate) mod builder;
 pub(crate) mod config;
+mod next_key;
 mod put_again;
+pub(crate) mod writer_ids;
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,14 +15,15 @@ use serde::Serialize;
 use serde::de::IgnoredAny;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout_at};
 
 use crate::accounting::Accounting;
-use crate::clock::{FAR_OFF, KeyClock, now};
+use crate::clock::{FAR_OFF, now};
 use crate::dynamodb::BatchWriter;
 use crate::error::Uncertainty;
 use crate::error::{CloseError, FlushError, PutError, WorkerLost};
 use crate::event::encoded_body::EncodedBody;
-use crate::event::key::WriterId;
+use crate::event::key::EventKey;
 use crate::event::{Event, check_body};
 use crate::flow_control::{AcquireError, Permit};
 use crate::key_source::KeySource;
@@ -29,6 +32,7 @@ use crate::report::{CloseReport, FlushReport};
 use crate::stats::Stats;
 use crate::store::builder::EventStoreBuilder;
 use crate::store::config::Config;
+use crate::store::next_key::StoreLease;
 use crate::worker::{CloseDeadlines, Command, Worker, WorkerChannels, WorkerExit};
 
 /// Stores events in a DynamoDB table, and answers for each whether it is stored.
@@ -71,7 +75,9 @@ struct Shared {
     close_deadlines: watch::Sender<Option<CloseDeadlines>>,
     exit: watch::Receiver<Option<WorkerExit>>,
     accounting: Arc<Accounting>,
-    keys: KeySource,
+    keys: Arc<KeySource>,
+    /// Dropped with the last handle, which gives the writer id back.
+    lease: Option<StoreLease>,
     config: Config,
 }
 
@@ -86,7 +92,8 @@ impl EventStore {
         runtime: &Handle,
         writer: Arc<dyn BatchWriter>,
         config: Config,
-        writer_id: WriterId,
+        keys: Arc<KeySource>,
+        lease: Option<StoreLease>,
         jitter: StdRng,
     ) -> Self {
         // The channel needs no limit of its own, as each event in it holds a permit of flow control.
@@ -105,7 +112,6 @@ impl EventStore {
             exit,
             accounting: Arc::clone(&accounting),
         };
-        let key_clock = config.seed.map_or(KeyClock::Wall, |_| KeyClock::Runtime(now()));
         runtime.spawn(Worker::new(channels, writer, &config.worker_settings(), jitter).run());
         Self {
             shared: Arc::new(Shared {
@@ -113,7 +119,8 @@ impl EventStore {
                 close_deadlines,
                 exit: exit_receiver,
                 accounting,
-                keys: KeySource::new(writer_id, key_clock),
+                keys,
+                lease,
                 config,
             }),
         }
@@ -131,7 +138,8 @@ impl EventStore {
     ///
     /// A [`PutError`] means that the event was not accepted. It is too large ([`TooLarge`](PutError::TooLarge)), cannot
     /// be serialised ([`NotSerializable`](PutError::NotSerializable)), or no key is left
-    /// ([`NoKeyLeft`](PutError::NoKeyLeft)). Or the store is closed ([`Closed`](PutError::Closed)) or has lost its
+    /// ([`NoKeyLeft`](PutError::NoKeyLeft)). The lease of the writer id has run out, and no other was had within
+    /// [`max_wait`](crate::LeasedWriterIds::max_wait) ([`NoWriterId`](PutError::NoWriterId)). Or the store is closed ([`Closed`](PutError::Closed)) or has lost its
     /// worker ([`WorkerLost`](PutError::WorkerLost)).
     ///
     /// # Cancel safety
@@ -215,7 +223,7 @@ impl EventStore {
         let bytes = accounting.permit_bytes(body.buffered_bytes());
         let permit =
             accounting.flow_control.try_acquire(bytes).map_err(|error| self.put_error(error))?;
-        self.accept(body, permit)
+        self.accept(self.try_next_key()?, body, permit)
     }
 
     /// Waits until every event accepted before the call is settled, retries included, and returns how many were stored
@@ -268,6 +276,9 @@ impl EventStore {
     /// Tickets and report have the same answers. Every clone may call close: all get the same report, and the earliest
     /// deadline counts.
     ///
+    /// A leased writer id is given back while the last events are sent, and within the same time. If that fails, others
+    /// may have it when its term is over.
+    ///
     /// Choose a deadline that leaves this time before your platform kills the process: Kubernetes and ECS wait 30 s
     /// after `SIGTERM` by default.
     ///
@@ -297,16 +308,25 @@ impl EventStore {
         let answer_by = fail_at + self.shared.config.time_to_read_back(deadline);
         let deadlines = CloseDeadlines { fail_at, answer_by };
         self.shared.accounting.flow_control.close();
+        if let Some(lease) = &self.shared.lease {
+            // No key is made any more, so the writer id can go back while the last events are sent.
+            lease.handle.close();
+        }
         self.shared.close_deadlines.send_if_modified(|set| {
             let earliest = set.map_or(deadlines, |set| set.earliest(deadlines));
             set.replace(earliest) != Some(earliest)
         });
         let mut exit = self.shared.exit.clone();
-        match exit.wait_for(Option::is_some).await.as_deref() {
+        let result = match exit.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(WorkerExit::Closed(report))) => Ok(CloseReport::clone(report)),
             Ok(Some(WorkerExit::Lost(lost))) => Err(CloseError::from(*lost)),
             Ok(None) | Err(_) => Err(CloseError::from(WorkerLost::Stopped)),
+        };
+        if let Some(lease) = &self.shared.lease {
+            // If it takes longer, the id is free when its term is over.
+            drop(timeout_at(Instant::from_std(answer_by), lease.handle.closed()).await);
         }
+        result
     }
 
     /// The store's counters at this moment.
@@ -319,7 +339,7 @@ impl EventStore {
 
     async fn put_body(&self, body: EncodedBody) -> Result<PutTicket, PutError> {
         let permit = self.acquire(body.buffered_bytes()).await?;
-        self.accept(body, permit)
+        self.accept(self.next_key().await?, body, permit)
     }
 
     /// Waits for a permit for an event of so many bytes of memory.
@@ -329,9 +349,13 @@ impl EventStore {
         accounting.flow_control.acquire(bytes).await.map_err(|error| self.put_error(error))
     }
 
-    /// Makes an event with the next key, and sends it to the worker.
-    fn accept(&self, body: EncodedBody, permit: Permit<'_>) -> Result<PutTicket, PutError> {
-        let key = self.shared.keys.next().ok_or(PutError::NoKeyLeft)?;
+    /// Makes an event with this key, and sends it to the worker.
+    fn accept(
+        &self,
+        key: EventKey,
+        body: EncodedBody,
+        permit: Permit<'_>,
+    ) -> Result<PutTicket, PutError> {
         self.send(Event::with_body(key, body)?, Uncertainty::None, permit)
     }
 

@@ -76,6 +76,7 @@ impl CommandLine {
         command.positional = vec!["resume".to_owned(), file.display().to_string()];
         command.set("--from-line", None);
         command.set("--writer-id", None);
+        command.set("--lease-writer-id", None);
         command.set("--failed", Some(failed.display().to_string()));
         if !command.has("--table") && !command.has("--local") {
             command.set("--local", Some(DEFAULT_FILE.to_owned()));

@@ -1,0 +1,273 @@
+//! When a store takes a writer id, when it extends the lease, and what each answer of the leases' table means.
+//!
+//! Keys are unique because the ranges of one id never overlap. The table alone ensures that: each write is conditional,
+//! and [`Take`](LeaseRequest::Take) begins where the last range has ended. So nothing here has to be in time. A lease that
+//! is extended too late costs a wait, not a key.
+
+use std::time::{Duration, Instant};
+
+use super::retry::Backoff;
+use crate::error::{BatchError, Certainty, FailureClass};
+use crate::event::key::WriterId;
+use crate::lease::{Lease, LeaseAnswer, LeaseRequest, Token};
+
+/// The wait after a call that failed. The ceiling is short beside a term, so that a table that answers again is noticed.
+const FAILURE_BACKOFF: Backoff = Backoff {
+    floor: Duration::from_millis(25),
+    base: Duration::from_millis(50),
+    ceiling: Duration::from_secs(5),
+};
+
+/// The wait after ids were tried in vain. Where few ids are left, another store may give one back.
+const SEARCH_BACKOFF: Backoff = Backoff {
+    floor: Duration::from_millis(50),
+    base: Duration::from_millis(100),
+    ceiling: Duration::from_secs(1),
+};
+
+/// Ids that are tried one after the other, before the first wait. With 10,000 of 100,000 ids held, all of them are
+/// held once in 10¹⁶ searches.
+const TRIES_IN_A_ROW: u32 = 16;
+
+/// What the policy is set to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LeaseTerms {
+    /// How far a lease reaches beyond the time of its holder's keys, in milliseconds.
+    pub(crate) term: u64,
+    /// The ids to take from, both included.
+    pub(crate) first_id: WriterId,
+    pub(crate) last_id: WriterId,
+    /// How long the service may refuse every call before that is final.
+    pub(crate) refusal_timeout: Duration,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    Call(LeaseRequest),
+    /// Nothing before this moment, unless a put finds no key.
+    Wait(Instant),
+}
+
+/// What an answer changes for the source of keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    Nothing,
+    Granted(Lease),
+    /// The lease now ends at this time.
+    Extended(u64),
+    /// Somebody else has the id, or another copy of this process goes on with it.
+    Lost,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    id: WriterId,
+    token: Token,
+    until: u64,
+    extend_at: Instant,
+}
+
+/// An extension that was asked for. It stays until its answer is known.
+#[derive(Debug, Clone, Copy)]
+struct Claim {
+    token: Token,
+    until: u64,
+}
+
+/// The state of one store's lease.
+#[derive(Debug)]
+pub(crate) struct LeasePolicy {
+    terms: LeaseTerms,
+    held: Option<Held>,
+    claim: Option<Claim>,
+    /// Calls that failed, in a row.
+    failures: u32,
+    /// Ids that were tried in vain, in a row.
+    tries: u32,
+    next_call: Option<Instant>,
+    refused_since: Option<Instant>,
+}
+
+impl LeasePolicy {
+    pub(crate) fn new(terms: LeaseTerms) -> Self {
+        Self {
+            terms,
+            held: None,
+            claim: None,
+            failures: 0,
+            tries: 0,
+            next_call: None,
+            refused_since: None,
+        }
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Ids that were tried in vain since the last answer of another kind.
+    pub(crate) fn tries(&self) -> u32 {
+        self.tries
+    }
+
+    /// Whether a failure of this kind will not end by itself: a table that is missing or has another key, or a refusal
+    /// that has lasted.
+    pub(crate) fn is_final(&self, error: &BatchError, now: Instant) -> bool {
+        let has_lasted = |since| now.saturating_duration_since(since) >= self.terms.refusal_timeout;
+        match error.class() {
+            FailureClass::Refused => {
+                error.code() == Some("ResourceNotFoundException")
+                    || self.refused_since.is_some_and(has_lasted)
+            }
+            class => !class.is_retryable(),
+        }
+    }
+
+    /// Gives the lease up without a call, for a process that may be one of several copies. Its id is free when its
+    /// range is over.
+    pub(crate) fn abandon(&mut self) {
+        self.held = None;
+        self.claim = None;
+    }
+
+    /// What to do at `now`, when the next key would have the time `key_time`. `draw` returns random bits.
+    pub(crate) fn next(
+        &mut self,
+        now: Instant,
+        key_time: u64,
+        mut draw: impl FnMut() -> u64,
+    ) -> Step {
+        if let Some(next_call) = self.next_call.filter(|at| now < *at) {
+            return Step::Wait(next_call);
+        }
+        let term = self.terms.term;
+        let Some(held) = &mut self.held else {
+            let (from, until) = (key_time, key_time.saturating_add(term));
+            let lease = Lease { id: self.terms.draw_id(draw()), token: Token(draw()), from, until };
+            // A holder whose clock is behind this one by less than a term keeps its id.
+            return Step::Call(LeaseRequest::Take {
+                lease,
+                free_before: from.saturating_sub(term),
+            });
+        };
+        if self.claim.is_none() {
+            let is_due = now >= held.extend_at
+                || held.until.saturating_sub(key_time) <= term.saturating_sub(term / 3);
+            if !is_due {
+                return Step::Wait(held.extend_at);
+            }
+            let until = key_time.saturating_add(term);
+            if until <= held.until {
+                // The clock was set back: the range is as long as it has to be.
+                held.extend_at = now + third(term);
+                return Step::Wait(held.extend_at);
+            }
+            self.claim = Some(Claim { token: Token(draw()), until });
+        }
+        let (id, token) = (held.id, held.token);
+        match self.claim {
+            // The same claim as before, if its answer was lost. If it was applied, the row has its token.
+            Some(claim) => Step::Call(LeaseRequest::Extend {
+                id,
+                held: token,
+                token: claim.token,
+                until: claim.until,
+            }),
+            None => Step::Wait(held.extend_at),
+        }
+    }
+
+    /// Takes in the answer to a request that was sent at `began`. `jitter` is 0 to 1.
+    pub(crate) fn answered(
+        &mut self,
+        request: &LeaseRequest,
+        answer: Result<LeaseAnswer, &BatchError>,
+        began: Instant,
+        now: Instant,
+        jitter: f64,
+    ) -> Change {
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.failed(error, now, jitter);
+                return Change::Nothing;
+            }
+        };
+        self.failures = 0;
+        self.refused_since = None;
+        self.next_call = None;
+        let extend_at = began + third(self.terms.term);
+        match (*request, answer) {
+            (LeaseRequest::Take { lease, .. }, LeaseAnswer::Applied) => {
+                let Lease { id, token, until, .. } = lease;
+                self.tries = 0;
+                self.claim = None;
+                self.held = Some(Held { id, token, until, extend_at });
+                Change::Granted(lease)
+            }
+            (LeaseRequest::Take { .. }, LeaseAnswer::Refused { .. }) => {
+                self.tries = self.tries.saturating_add(1);
+                if self.tries % TRIES_IN_A_ROW == 0 {
+                    let delay = SEARCH_BACKOFF.delay(self.tries / TRIES_IN_A_ROW, jitter);
+                    self.next_call = Some(now + delay);
+                }
+                Change::Nothing
+            }
+            (LeaseRequest::Extend { token, until, .. }, answer) => {
+                self.claim = None;
+                let is_ours = match answer {
+                    LeaseAnswer::Applied => true,
+                    // An earlier answer to this claim was lost.
+                    LeaseAnswer::Refused { token: found } => found == Some(token),
+                };
+                match &mut self.held {
+                    Some(held) if is_ours => {
+                        *held = Held { token, until, extend_at, ..*held };
+                        Change::Extended(until)
+                    }
+                    _ => {
+                        self.held = None;
+                        Change::Lost
+                    }
+                }
+            }
+            (LeaseRequest::GiveBack { .. }, _) => Change::Nothing,
+        }
+    }
+
+    fn failed(&mut self, error: &BatchError, now: Instant, jitter: f64) {
+        if error.certainty() == Certainty::NotStored {
+            // The next claim reaches further.
+            self.claim = None;
+        }
+        if error.class() == FailureClass::Refused {
+            self.refused_since.get_or_insert(now);
+        } else {
+            self.refused_since = None;
+        }
+        self.failures = self.failures.saturating_add(1);
+        self.next_call = Some(now + FAILURE_BACKOFF.delay(self.failures, jitter));
+    }
+
+    /// The requests that give the id back when all keys of the store were made before `end`: the second one if the
+    /// first is refused. None if no id is held.
+    pub(crate) fn give_back(&self, end: u64) -> Vec<LeaseRequest> {
+        let Some(Held { id, token, until, .. }) = self.held else { return Vec::new() };
+        let until = end.min(until);
+        // An extension whose answer was lost may have replaced the token.
+        let tokens = std::iter::once(token).chain(self.claim.map(|claim| claim.token));
+        tokens.map(|held| LeaseRequest::GiveBack { id, held, until }).collect()
+    }
+}
+
+impl LeaseTerms {
+    fn draw_id(&self, bits: u64) -> WriterId {
+        let count = u64::from(self.last_id.get().saturating_sub(self.first_id.get())) + 1;
+        self.first_id.plus(bits % count)
+    }
+}
+
+fn third(term: u64) -> Duration {
+    Duration::from_millis(term / 3)
+}
