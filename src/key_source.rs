@@ -121,7 +121,7 @@ pub(crate) struct Keys {
     is_closed: bool,
     /// The time of the last call, in milliseconds since the Unix epoch.
     last_call: u64,
-    /// Both clocks at one moment: when the source was made, or at the last gap.
+    /// Both clocks at one moment: when the source was made, at the last gap, or when the clock was set back.
     reference: (u64, Instant),
 }
 
@@ -151,11 +151,18 @@ impl Keys {
         now: u64,
         monotonic: impl FnOnce() -> Instant,
     ) -> Result<EventKey, NoKey> {
-        if now > self.last_call.saturating_add(GAP) {
+        // Also if the clock was set back: then the difference wraps around.
+        if now.wrapping_sub(self.last_call) > GAP {
             self.check_for_stop(now, monotonic());
         }
         self.last_call = now;
         self.generator.next(now).ok_or_else(|| self.no_key(now))
+    }
+
+    /// A copy, as a snapshot of the process makes it.
+    #[cfg(test)]
+    pub(crate) fn snapshot(&self) -> Self {
+        Self { generator: self.generator.clone(), ids: IdSource::Leased, ..*self }
     }
 
     #[cold]

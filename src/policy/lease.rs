@@ -76,7 +76,7 @@ struct Claim {
 }
 
 /// The state of one store's lease.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct LeasePolicy {
     terms: LeaseTerms,
     held: Option<Held>,

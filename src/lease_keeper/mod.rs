@@ -2,6 +2,9 @@
 //!
 //! It decides nothing: [`LeasePolicy`] does. Puts do not wait for it while the lease covers the time of their keys.
 
+#[cfg(test)]
+mod simulation;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
