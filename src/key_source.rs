@@ -98,7 +98,7 @@ impl KeySource {
     }
 
     pub(crate) fn time(&self) -> KeyTime {
-        self.lock().time(self.clock.unix_milliseconds())
+        self.lock().time(self.clock.unix_milliseconds(), crate::clock::now)
     }
 
     /// Waits until a put has found no lease. Cancel safe.
@@ -151,11 +151,7 @@ impl Keys {
         now: u64,
         monotonic: impl FnOnce() -> Instant,
     ) -> Result<EventKey, NoKey> {
-        // Also if the clock was set back: then the difference wraps around.
-        if now.wrapping_sub(self.last_call) > GAP {
-            self.check_for_stop(now, monotonic());
-        }
-        self.last_call = now;
+        self.look_at_clock(now, monotonic);
         self.generator.next(now).ok_or_else(|| self.no_key(now))
     }
 
@@ -163,6 +159,16 @@ impl Keys {
     #[cfg(test)]
     pub(crate) fn snapshot(&self) -> Self {
         Self { generator: self.generator.clone(), ids: IdSource::Leased, ..*self }
+    }
+
+    /// Checks whether the process has stood still, if that is possible.
+    #[inline]
+    fn look_at_clock(&mut self, now: u64, monotonic: impl FnOnce() -> Instant) {
+        // Also if the clock was set back: then the difference wraps around.
+        if now.wrapping_sub(self.last_call) > GAP {
+            self.check_for_stop(now, monotonic());
+        }
+        self.last_call = now;
     }
 
     #[cold]
@@ -228,7 +234,120 @@ impl Keys {
         end
     }
 
-    pub(crate) fn time(&self, now: u64) -> KeyTime {
+    pub(crate) fn time(&mut self, now: u64, monotonic: impl FnOnce() -> Instant) -> KeyTime {
+        // It is rarely called, so both clocks are read in any case.
+        self.last_call = now;
+        self.check_for_stop(now, monotonic());
         KeyTime { next: self.generator.next_time(now), has_lease: self.has_lease }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    const START: u64 = 1_800_000_000_000;
+
+    fn id(id: u32) -> WriterId {
+        WriterId::new(id).unwrap()
+    }
+
+    fn drawn() -> IdSource {
+        let random = FreshRandom::new(StdRng::seed_from_u64(1), true);
+        IdSource::Drawn { first: id(7), random }
+    }
+
+    /// The keys, with a wall clock and a monotonic one that tests move.
+    struct Clocked {
+        keys: Keys,
+        wall: u64,
+        monotonic: Instant,
+    }
+
+    impl Clocked {
+        #[expect(clippy::disallowed_methods, reason = "an origin for the tests' own time line")]
+        fn new(ids: IdSource) -> Self {
+            let monotonic = Instant::now();
+            Self { keys: Keys::new(ids, START, monotonic), wall: START, monotonic }
+        }
+
+        /// Lets time pass on both clocks, and then some more on the wall clock.
+        fn pass(&mut self, both: u64, wall: i64) -> &mut Self {
+            self.wall = (self.wall + both).checked_add_signed(wall).unwrap();
+            self.monotonic += Duration::from_millis(both);
+            self
+        }
+
+        /// The five digits of the next key's writer id.
+        fn next(&mut self) -> Result<String, NoKey> {
+            let monotonic = self.monotonic;
+            let key = self.keys.next(self.wall, || monotonic)?;
+            Ok(key.as_str()[18..23].to_owned())
+        }
+    }
+
+    #[test]
+    fn drawn_id_is_replaced_after_a_stop() {
+        let mut keys = Clocked::new(drawn());
+        assert_eq!(keys.next().unwrap(), "00007");
+        assert_eq!(keys.pass(3_600_000, 900).next().unwrap(), "00007", "both clocks went on");
+        let second = keys.pass(0, 2_500).next().unwrap();
+        assert_ne!(second, "00007");
+        assert_eq!(keys.pass(5_000, 0).next().unwrap(), second);
+    }
+
+    #[test]
+    fn clock_that_was_set_back_hides_no_later_stop() {
+        let mut keys = Clocked::new(drawn());
+        keys.next().unwrap();
+        assert_eq!(keys.pass(10, -3_600_000).next().unwrap(), "00007");
+        assert_ne!(keys.pass(0, 2_500).next().unwrap(), "00007");
+    }
+
+    #[test]
+    fn assigned_id_stays_after_a_stop() {
+        let mut keys = Clocked::new(IdSource::Assigned(id(3)));
+        keys.next().unwrap();
+        assert_eq!(keys.pass(0, 3_600_000).next().unwrap(), "00003");
+        assert!(!keys.keys.abandon_writer_id());
+    }
+
+    #[test]
+    fn leased_keys_are_within_their_lease() {
+        let mut keys = Clocked::new(IdSource::Leased);
+        assert_eq!(keys.next(), Err(NoKey::NoLease));
+        keys.keys.grant(id(4), START + 50, START + 100);
+        assert_eq!(keys.next().unwrap(), "00004");
+        assert_eq!(keys.pass(99, 0).next().unwrap(), "00004");
+        assert_eq!(keys.pass(1, 0).next(), Err(NoKey::NoLease));
+        keys.keys.extend(START + 200);
+        assert_eq!(keys.next().unwrap(), "00004");
+        assert_eq!(keys.keys.close(), START + 101);
+        keys.keys.grant(id(5), START + 101, START + 200);
+        assert_eq!(keys.next(), Err(NoKey::Closed));
+    }
+
+    #[test]
+    fn lease_that_was_abandoned_is_not_extended() {
+        let mut keys = Clocked::new(IdSource::Leased);
+        keys.keys.grant(id(4), START, START + 60_000);
+        keys.next().unwrap();
+        assert_eq!(keys.pass(0, 2_500).next(), Err(NoKey::NoLease), "the process stood still");
+        keys.keys.extend(START + 60_000);
+        assert_eq!(keys.next(), Err(NoKey::NoLease));
+    }
+
+    #[test]
+    fn end_of_the_year_9999_is_told_from_the_end_of_a_lease() {
+        let mut keys = Clocked::new(IdSource::Leased);
+        keys.keys.grant(id(4), START, START + 60_000);
+        keys.wall = 253_402_300_800_000;
+        keys.monotonic += Duration::from_millis(keys.wall - START);
+        assert_eq!(keys.next(), Err(NoKey::YearOver));
     }
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use dynamodb_eventstore::{
     Attempt, BatchError, BatchReading, BatchReceipt, CloseReport, Event, EventKey, EventStore,
-    EventStoreBuilder, FlushReport, PutError, PutTicket, SdkBatchWriter, StartError, Stats, Stored,
-    Table, TableError, WriteError,
+    EventStoreBuilder, FlushReport, LeaseError, LeasedWriterIds, PutError, PutTicket,
+    SdkBatchWriter, StartError, Stats, Stored, Table, TableError, WriteError, WriterIds,
 };
 
 /// What a policy must not name: runtimes, networks, files, clocks and luck.
@@ -103,7 +103,7 @@ fn the_worker_does_not_know_the_sdk_and_the_edge_does_not_know_tickets() {
 }
 
 /// The modules at the top of `src`, in the order in which an event passes them, and those that each may use.
-const MODULES: [(&str, &[&str]); 18] = [
+const MODULES: [(&str, &[&str]); 21] = [
     ("clock", &[]),
     ("sync", &[]),
     ("write_capacity", &[]),
@@ -111,12 +111,19 @@ const MODULES: [(&str, &[&str]); 18] = [
     ("error", &["event"]),
     ("report", &["error"]),
     ("stats", &["error"]),
-    ("key_source", &["clock", "event"]),
+    ("fresh_random", &[]),
+    ("key_source", &["clock", "event", "fresh_random"]),
+    ("lease", &["event"]),
     ("flow_control", &["sync"]),
     ("accounting", &["flow_control", "stats"]),
-    ("policy", &["error", "event", "report"]),
+    ("policy", &["error", "event", "lease", "report"]),
     ("pending", &["accounting", "error", "event", "flow_control", "policy"]),
-    ("dynamodb", &["clock", "error", "event"]),
+    ("dynamodb", &["clock", "error", "event", "lease"]),
+    // `event` is for the simulation.
+    (
+        "lease_keeper",
+        &["clock", "dynamodb", "error", "event", "fresh_random", "key_source", "lease", "policy"],
+    ),
     (
         "worker",
         &[
@@ -140,7 +147,9 @@ const MODULES: [(&str, &[&str]); 18] = [
             "error",
             "event",
             "flow_control",
+            "fresh_random",
             "key_source",
+            "lease_keeper",
             "pending",
             "policy",
             "report",
@@ -343,6 +352,9 @@ fn everything_public_can_be_sent_and_shared() {
     holds::<SdkBatchWriter>();
     holds::<Table>();
     holds::<TableError>();
+    holds::<WriterIds>();
+    holds::<LeasedWriterIds>();
+    holds::<LeaseError>();
 }
 
 #[test]
@@ -354,6 +366,7 @@ fn futures_can_be_sent_whatever_the_event_is() {
         sent(&store.put(&event));
         sent(&store.put_json("1"));
         sent(&store.flush());
+        sent(&store.change_writer_id());
         sent(&store.close(std::time::Duration::ZERO));
         sent(&EventStore::builder().start());
     }

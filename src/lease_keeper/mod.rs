@@ -2,9 +2,6 @@
 //!
 //! It decides nothing: [`LeasePolicy`] does. Puts do not wait for it while the lease covers the time of their keys.
 
-#[cfg(test)]
-mod simulation;
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -189,3 +186,10 @@ impl LeaseHandle {
 fn tokio_instant(instant: Instant) -> tokio::time::Instant {
     tokio::time::Instant::from_std(instant)
 }
+
+#[cfg(test)]
+mod simulated_table;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tenures;

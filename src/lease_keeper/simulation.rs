@@ -5,17 +5,17 @@
 //! Only what decides runs, [`LeasePolicy`] and [`Keys`], without a runtime. So a million seeds take minutes. The seeds
 //! are 0 to 999 by default; `LEASE_SEEDS` sets their number, and `LEASE_SEED` runs one seed alone.
 
-use std::collections::HashMap;
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
+use super::simulated_table::Table;
+use super::tenures::Tenures;
 use crate::error::{BatchError, Certainty, FailureClass};
 use crate::event::key::{EventKey, WriterId};
 use crate::key_source::{IdSource, Keys, NoKey};
-use crate::lease::{LeaseAnswer, LeaseRequest, Token};
+use crate::lease::{LeaseAnswer, LeaseRequest};
 use crate::policy::lease::{Change, LeasePolicy, LeaseTerms, Step};
 
 const TERM: u64 = 3_000;
@@ -25,55 +25,6 @@ const START: u64 = 1_800_000_000_000;
 
 /// The longest time for one call, as the keeper has it.
 const CALL_TIME: u64 = TERM / 3;
-
-#[derive(Debug, Clone, Copy)]
-struct Row {
-    token: Option<Token>,
-    until: u64,
-}
-
-/// The table of leases, and writes that are still on their way.
-#[derive(Debug, Default)]
-struct Table {
-    rows: HashMap<WriterId, Row>,
-    late: Vec<(u64, LeaseRequest)>,
-}
-
-impl Table {
-    /// Applies a request as the conditional `UpdateItem` call does.
-    fn apply(&mut self, request: &LeaseRequest) -> LeaseAnswer {
-        match *request {
-            LeaseRequest::Take { lease, free_before } => {
-                let row = self.rows.get(&lease.id);
-                let is_free = row.is_none_or(|row| {
-                    row.until < free_before || (row.token.is_none() && row.until <= lease.from)
-                });
-                if !is_free {
-                    return LeaseAnswer::Refused { token: row.and_then(|row| row.token) };
-                }
-                let row = Row { token: Some(lease.token), until: lease.until };
-                self.rows.insert(lease.id, row);
-            }
-            LeaseRequest::Extend { id, held, token, until } => match self.rows.get_mut(&id) {
-                Some(row) if row.token == Some(held) => *row = Row { token: Some(token), until },
-                row => return LeaseAnswer::Refused { token: row.and_then(|row| row.token) },
-            },
-            LeaseRequest::GiveBack { id, held, until } => match self.rows.get_mut(&id) {
-                Some(row) if row.token == Some(held) => *row = Row { token: None, until },
-                row => return LeaseAnswer::Refused { token: row.and_then(|row| row.token) },
-            },
-        }
-        LeaseAnswer::Applied
-    }
-
-    fn apply_late(&mut self, now: u64) {
-        self.late.sort_by_key(|(at, _)| *at);
-        while self.late.first().is_some_and(|(at, _)| *at <= now) {
-            let (_, request) = self.late.remove(0);
-            self.apply(&request);
-        }
-    }
-}
 
 /// A call that has not ended for its store.
 #[derive(Debug, Clone)]
@@ -103,14 +54,6 @@ struct Store {
     last_key: Option<EventKey>,
 }
 
-/// The keys that one store has made under one lease.
-#[derive(Debug)]
-struct Tenure {
-    store: usize,
-    grant: usize,
-    times: Range<u64>,
-}
-
 struct World {
     random: StdRng,
     now: u64,
@@ -119,7 +62,7 @@ struct World {
     table: Table,
     stores: Vec<Store>,
     started: usize,
-    tenures: HashMap<WriterId, Vec<Tenure>>,
+    tenures: Tenures,
     keys: u64,
     /// Bits out of a thousand.
     trouble: u32,
@@ -145,7 +88,7 @@ impl World {
             table: Table::default(),
             stores: Vec::new(),
             started: 0,
-            tenures: HashMap::new(),
+            tenures: Tenures::default(),
             keys: 0,
             trouble,
         };
@@ -220,7 +163,7 @@ impl World {
             3 => {
                 call.ends_at = self.now + CALL_TIME;
                 let delay = self.random.random_range(0..5 * TERM);
-                self.table.late.push((self.now + delay, request));
+                self.table.apply_at(self.now + delay, request);
             }
             _ => call.ends_at = self.now + CALL_TIME,
         }
@@ -245,14 +188,15 @@ impl World {
                     store.keys.grant(lease.id, lease.from, lease.until);
                     if self.is_trouble() {
                         // The clock is set back before the first key.
-                        store.skew -= self.random.random_range(0..4 * TERM).cast_signed();
+                        let by = self.random.random_range(0..4 * TERM);
+                        self.set_back(store, by);
                     }
                 }
                 Change::Extended(until) => store.keys.extend(until),
                 Change::Lost => drop(store.keys.abandon_writer_id()),
             }
         }
-        let time = store.keys.time(self.wall(store));
+        let time = store.keys.time(self.wall(store), || monotonic);
         if !time.has_lease {
             store.policy.abandon();
         }
@@ -280,30 +224,30 @@ impl World {
             assert!(store.last_key < Some(key), "the keys of a store increase");
             store.last_key = Some(key);
             self.keys += 1;
-            let id = WriterId::new(key.as_str()[18..23].parse().unwrap()).unwrap();
-            let time = u64::try_from(key.timestamp().timestamp_millis()).unwrap();
-            let tenures = self.tenures.entry(id).or_default();
-            match tenures.iter_mut().find(|t| t.store == store.number && t.grant == store.grants) {
-                Some(tenure) => tenure.times.end = time + 1,
-                None => {
-                    let (store, grant) = (store.number, store.grants);
-                    tenures.push(Tenure { store, grant, times: time..time + 1 });
-                }
-            }
+            self.tenures.record(store.number, store.grants, &key);
         }
     }
 
     fn give_back(&mut self, store: &mut Store) {
-        if !store.keys.time(0).has_lease {
+        let (wall, monotonic) = (self.wall(store), self.monotonic(store));
+        if !store.keys.time(wall, || monotonic).has_lease {
             store.policy.abandon();
         }
         let end = store.keys.close();
         for request in store.policy.give_back(end) {
-            let monotonic = self.monotonic(store);
             if self.send(request, monotonic).answer == Some(LeaseAnswer::Applied) {
                 break;
             }
         }
+    }
+
+    /// Sets a store's clock back, and has that noticed. What is set back and not noticed before a snapshot would hide the
+    /// time until the restore; nothing else depends on it.
+    fn set_back(&self, store: &mut Store, by: u64) {
+        let monotonic = self.monotonic(store);
+        store.keys.time(self.wall(store), || monotonic);
+        store.skew -= by.cast_signed();
+        store.keys.time(self.wall(store), || monotonic);
     }
 
     /// A copy of a store that goes on at another place, long enough after to be noticed.
@@ -356,8 +300,16 @@ impl World {
                     self.give_back(&mut stores[place]);
                     stores[place] = self.start();
                 }
-                2 => stores[place].skew = self.draw_skew(),
-                3 => stores[place].skew -= self.random.random_range(0..2 * TERM).cast_signed(),
+                2 => {
+                    let skew = self.draw_skew();
+                    let back = u64::try_from(stores[place].skew - skew).unwrap_or(0);
+                    self.set_back(&mut stores[place], back);
+                    stores[place].skew = skew;
+                }
+                3 => {
+                    let by = self.random.random_range(0..2 * TERM);
+                    self.set_back(&mut stores[place], by);
+                }
                 // The process is not scheduled, and both clocks go on.
                 4 => stores[place].paused_until = self.now + self.random.random_range(0..4 * TERM),
                 // The machine is suspended: the monotonic clock stands still.
@@ -375,19 +327,6 @@ impl World {
         }
         self.stores = stores;
     }
-
-    /// Checks that no two stores have made keys with one id in one range of time.
-    fn check(&self) {
-        for (id, tenures) in &self.tenures {
-            for (place, one) in tenures.iter().enumerate() {
-                for other in &tenures[..place] {
-                    let overlap =
-                        one.times.start < other.times.end && other.times.start < one.times.end;
-                    assert!(!overlap, "two stores made keys with {id}: {one:?} and {other:?}");
-                }
-            }
-        }
-    }
 }
 
 /// Runs one seed, and returns how many keys were made and how many leases granted.
@@ -396,8 +335,8 @@ fn simulate(seed: u64) -> (u64, usize) {
     for _ in 0..world.random.random_range(20..120) {
         world.step();
     }
-    world.check();
-    (world.keys, world.tenures.values().map(Vec::len).sum())
+    world.tenures.check();
+    (world.keys, world.tenures.count())
 }
 
 #[test]

@@ -271,3 +271,202 @@ impl LeaseTerms {
 fn third(term: u64) -> Duration {
     Duration::from_millis(term / 3)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TERM: u64 = 60_000;
+
+    /// A policy with its two clocks, and the requests that it makes.
+    struct Clocked {
+        policy: LeasePolicy,
+        now: Instant,
+        key_time: u64,
+        drawn: u64,
+    }
+
+    impl Clocked {
+        #[expect(clippy::disallowed_methods, reason = "an origin for the tests' own time line")]
+        fn new() -> Self {
+            let (first_id, last_id) = (WriterId::new(10).unwrap(), WriterId::new(19).unwrap());
+            let refusal_timeout = Duration::from_secs(5);
+            let policy =
+                LeasePolicy::new(LeaseTerms { term: TERM, first_id, last_id, refusal_timeout });
+            Self { policy, now: Instant::now(), key_time: 1_000_000, drawn: 0 }
+        }
+
+        fn pass(&mut self, milliseconds: u64) {
+            self.now += Duration::from_millis(milliseconds);
+            self.key_time += milliseconds;
+        }
+
+        fn step(&mut self) -> Step {
+            let drawn = &mut self.drawn;
+            self.policy.next(self.now, self.key_time, || {
+                *drawn += 1;
+                *drawn
+            })
+        }
+
+        fn request(&mut self) -> LeaseRequest {
+            match self.step() {
+                Step::Call(request) => request,
+                Step::Wait(until) => panic!("waits {:?}", until - self.now),
+            }
+        }
+
+        fn waits(&mut self) -> Duration {
+            match self.step() {
+                Step::Call(request) => panic!("{request:?}"),
+                Step::Wait(until) => until - self.now,
+            }
+        }
+
+        fn answer(
+            &mut self,
+            request: &LeaseRequest,
+            answer: Result<LeaseAnswer, &BatchError>,
+        ) -> Change {
+            self.policy.answered(request, answer, self.now, self.now, 0.5)
+        }
+
+        fn held() -> Self {
+            let mut clocked = Self::new();
+            let take = clocked.request();
+            clocked.answer(&take, Ok(LeaseAnswer::Applied));
+            clocked
+        }
+    }
+
+    fn error(class: FailureClass, certainty: Certainty) -> BatchError {
+        BatchError::new(class, certainty, "as scripted")
+    }
+
+    fn lost() -> BatchError {
+        error(FailureClass::Transient, Certainty::MaybeStored)
+    }
+
+    #[test]
+    fn taken_range_is_a_term_from_the_key_time_on() {
+        let mut clocked = Clocked::new();
+        let take = clocked.request();
+        let LeaseRequest::Take { lease, free_before } = take else { panic!("{take:?}") };
+        assert_eq!((lease.from, lease.until), (1_000_000, 1_060_000));
+        assert_eq!(free_before, 940_000);
+        assert!((10..=19).contains(&lease.id.get()));
+        assert_eq!(clocked.answer(&take, Ok(LeaseAnswer::Applied)), Change::Granted(lease));
+        assert_eq!(clocked.waits(), Duration::from_secs(20));
+    }
+
+    #[test]
+    fn held_id_is_followed_by_another_and_then_by_a_wait() {
+        let mut clocked = Clocked::new();
+        for _ in 0..TRIES_IN_A_ROW {
+            let take = clocked.request();
+            let refused = Ok(LeaseAnswer::Refused { token: Some(Token(9)) });
+            assert_eq!(clocked.answer(&take, refused), Change::Nothing);
+        }
+        assert_eq!(clocked.waits(), Duration::from_millis(75));
+        assert_eq!(clocked.policy.tries(), TRIES_IN_A_ROW);
+    }
+
+    #[test]
+    fn lease_is_extended_at_a_third_of_its_term() {
+        let mut clocked = Clocked::held();
+        clocked.pass(19_999);
+        assert_eq!(clocked.waits(), Duration::from_millis(1));
+        clocked.pass(1);
+        let extend = clocked.request();
+        assert!(matches!(extend, LeaseRequest::Extend { until: 1_080_000, .. }), "{extend:?}");
+        let changed = clocked.answer(&extend, Ok(LeaseAnswer::Applied));
+        assert_eq!(changed, Change::Extended(1_080_000));
+        assert_eq!(clocked.waits(), Duration::from_secs(20));
+    }
+
+    #[test]
+    fn jump_of_the_wall_clock_extends_at_once() {
+        let mut clocked = Clocked::held();
+        clocked.key_time += 3_600_000;
+        assert!(matches!(clocked.request(), LeaseRequest::Extend { until: 4_660_000, .. }));
+    }
+
+    #[test]
+    fn clock_that_was_set_back_extends_nothing() {
+        let mut clocked = Clocked::held();
+        clocked.pass(20_000);
+        clocked.key_time -= 600_000;
+        assert_eq!(clocked.waits(), Duration::from_secs(20));
+    }
+
+    #[test]
+    fn lost_answer_is_asked_for_again_and_told_by_its_token() {
+        let mut clocked = Clocked::held();
+        clocked.pass(20_000);
+        let extend = clocked.request();
+        let LeaseRequest::Extend { token, until, .. } = extend else { panic!("{extend:?}") };
+        assert_eq!(clocked.answer(&extend, Err(&lost())), Change::Nothing);
+        let wait = clocked.waits();
+        clocked.pass(u64::try_from(wait.as_millis()).unwrap() + 1);
+        assert_eq!(clocked.request(), extend, "the same claim");
+        let applied_before = Ok(LeaseAnswer::Refused { token: Some(token) });
+        assert_eq!(clocked.answer(&extend, applied_before), Change::Extended(until));
+    }
+
+    #[test]
+    fn extension_that_was_not_sent_is_claimed_anew() {
+        let mut clocked = Clocked::held();
+        clocked.pass(20_000);
+        let extend = clocked.request();
+        clocked.answer(&extend, Err(&error(FailureClass::Transient, Certainty::NotStored)));
+        clocked.pass(1_000);
+        assert!(matches!(clocked.request(), LeaseRequest::Extend { until: 1_081_000, .. }));
+    }
+
+    #[test]
+    fn row_of_another_loses_the_lease() {
+        for token in [None, Some(Token(77))] {
+            let mut clocked = Clocked::held();
+            clocked.pass(20_000);
+            let extend = clocked.request();
+            let changed = clocked.answer(&extend, Ok(LeaseAnswer::Refused { token }));
+            assert_eq!(changed, Change::Lost);
+            assert!(!clocked.policy.is_held());
+            assert!(matches!(clocked.request(), LeaseRequest::Take { .. }));
+        }
+    }
+
+    #[test]
+    fn id_is_given_back_under_each_token_that_may_be_in_the_row() {
+        let mut clocked = Clocked::held();
+        assert_eq!(clocked.policy.give_back(1_000_001).len(), 1);
+        clocked.pass(20_000);
+        let extend = clocked.request();
+        clocked.answer(&extend, Err(&lost()));
+        let back = clocked.policy.give_back(1_000_001);
+        let LeaseRequest::Extend { id, held, token, .. } = extend else { panic!("{extend:?}") };
+        let expected =
+            [held, token].map(|held| LeaseRequest::GiveBack { id, held, until: 1_000_001 });
+        assert_eq!(back, expected);
+        clocked.policy.abandon();
+        assert_eq!(clocked.policy.give_back(1_000_001), []);
+    }
+
+    #[test]
+    fn refusal_is_final_after_its_timeout_and_a_missing_table_at_once() {
+        let mut clocked = Clocked::new();
+        let denied = error(FailureClass::Refused, Certainty::NotStored);
+        for _ in 0..3 {
+            let take = clocked.request();
+            clocked.answer(&take, Err(&denied));
+            assert!(!clocked.policy.is_final(&denied, clocked.now));
+            clocked.pass(1_600);
+        }
+        clocked.pass(200);
+        assert!(clocked.policy.is_final(&denied, clocked.now));
+        let missing = error(FailureClass::Refused, Certainty::NotStored);
+        let missing = missing.with_code("ResourceNotFoundException");
+        assert!(Clocked::new().policy.is_final(&missing, clocked.now));
+        assert!(!Clocked::new().policy.is_final(&lost(), clocked.now));
+    }
+}

@@ -1,6 +1,5 @@
 //! The settings of a store other than its target: their defaults, their limits, and what the worker gets of them.
 
-use std::fmt;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use crate::key_source::IdSource;
 use crate::policy::batch::BatchLimits;
 use crate::policy::retry::{Backoff, RetryPolicy};
 use crate::stats::Stats;
+use crate::store::limits::{DAY, HOUR, duration_in_range, in_range};
 use crate::store::writer_ids::{Source, WriterIds};
 use crate::worker::WorkerSettings;
 
@@ -61,8 +61,6 @@ impl Default for Config {
     }
 }
 
-pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 
 /// Far above the capacity of any table.
@@ -195,31 +193,6 @@ impl Config {
 /// For a limit that has been validated to be at least 1.
 fn non_zero(limit: usize) -> NonZeroUsize {
     NonZeroUsize::new(limit).unwrap_or(NonZeroUsize::MIN)
-}
-
-pub(super) fn in_range<T: PartialOrd + fmt::Display>(
-    field: &'static str,
-    value: T,
-    min: T,
-    max: T,
-) -> Result<(), ConfigError> {
-    if value < min || value > max {
-        return Err(ConfigError::new(field, value, format!("be {min} to {max}")));
-    }
-    Ok(())
-}
-
-pub(super) fn duration_in_range(
-    field: &'static str,
-    value: Duration,
-    min: Duration,
-    max: Duration,
-) -> Result<(), ConfigError> {
-    if value < min || value > max {
-        let limit = format!("be {min:?} to {max:?}");
-        return Err(ConfigError::new(field, format_args!("{value:?}"), limit));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

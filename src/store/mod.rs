@@ -2,6 +2,7 @@
 
 pub(crate) mod builder;
 pub(crate) mod config;
+mod limits;
 mod next_key;
 mod put_again;
 pub(crate) mod writer_ids;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::error::ConfigError;
 use crate::event::key::WriterId;
 use crate::policy::lease::LeaseTerms;
-use crate::store::config::{HOUR, duration_in_range, in_range};
+use crate::store::limits::{HOUR, duration_in_range, in_range};
 
 /// Where a store's [`WriterId`] comes from: drawn at random, assigned by the program, or leased from a table.
 ///
