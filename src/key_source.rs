@@ -31,7 +31,7 @@ pub(crate) enum IdSource {
     /// Set by the program. It cannot be replaced.
     Assigned(WriterId),
     /// Drawn at random, at first as `first`.
-    Drawn { first: WriterId, random: FreshRandom },
+    Drawn { first: WriterId, random: Box<FreshRandom> },
     /// Held for a range of key times, and granted by the lease's keeper.
     Leased,
 }
@@ -259,7 +259,7 @@ mod tests {
 
     fn drawn() -> IdSource {
         let random = FreshRandom::new(StdRng::seed_from_u64(1), true);
-        IdSource::Drawn { first: id(7), random }
+        IdSource::Drawn { first: id(7), random: Box::new(random) }
     }
 
     /// The keys, with a wall clock and a monotonic one that tests move.

@@ -51,7 +51,11 @@ impl LeaseError {
 impl fmt::Display for LeaseError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Details { table, region, ids, tries, waited, cause } = &*self.0;
-        write!(formatter, "no writer id was leased from table `{table}` within {waited:.1?}: ")?;
+        if waited.is_zero() {
+            write!(formatter, "no writer id is leased from table `{table}` at present: ")?;
+        } else {
+            write!(formatter, "no writer id was leased from table `{table}` within {waited:.1?}: ")?;
+        }
         let Some(cause) = cause else {
             if *tries == 0 {
                 return formatter.write_str("the table has not answered yet; put again later");

@@ -186,7 +186,7 @@ fn parse_timestamp(text: &str) -> Option<NaiveDateTime> {
 /// only in a millisecond in which both put: the first events of both then have the same key, and so on.
 /// Two such writers of *r* events a second each overwrite about *r*²/1,000 events a second if *r* is well
 /// below 1,000, and events of nearly every millisecond above that. With 100 writers or more, assign the
-/// ids.
+/// ids, or [lease](crate::WriterIds::leased) them.
 ///
 /// A process that restarts with the same id makes new keys, unless the clock was set back in between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -139,7 +139,12 @@ impl LeaseKeeper {
         }
         let failure = answer.err().map(Arc::new);
         if let Some(failure) = &failure {
-            tracing::debug!(%failure, "a lease's call failed; it is repeated");
+            // Once for each series of failures.
+            if self.state.borrow().failure.is_none() {
+                tracing::warn!(%failure, "a call to the table of writer ids failed; it is repeated");
+            } else {
+                tracing::debug!(%failure, "a call to the table of writer ids failed again");
+            }
         }
         self.state.send_modify(|state| {
             state.grants += u64::from(matches!(change, Change::Granted(_)));

@@ -208,7 +208,7 @@ impl LeasePolicy {
             }
             (LeaseRequest::Take { .. }, LeaseAnswer::Refused { .. }) => {
                 self.tries = self.tries.saturating_add(1);
-                if self.tries % TRIES_IN_A_ROW == 0 {
+                if self.tries.is_multiple_of(TRIES_IN_A_ROW) {
                     let delay = SEARCH_BACKOFF.delay(self.tries / TRIES_IN_A_ROW, jitter);
                     self.next_call = Some(now + delay);
                 }

@@ -13,39 +13,16 @@ use tokio::time::{Instant, sleep_until};
 
 use super::config::Config;
 use crate::clock::{KeyClock, now};
-use crate::dynamodb::table::{Table, TableError};
+use crate::dynamodb::BatchWriter;
+use crate::dynamodb::table::Table;
 use crate::dynamodb::target::{TargetSettings, Transport};
-use crate::dynamodb::{BatchWriter, DynamoDbLeaseTable};
-use crate::error::{ConfigError, LeaseError};
+use crate::error::ConfigError;
 use crate::key_source::KeySource;
-use crate::lease_keeper::LeaseKeeper;
 use crate::policy::retry::Backoff;
 use crate::store::EventStore;
-use crate::store::next_key::{StoreLease, lease_error};
-use crate::store::writer_ids::{LeasedWriterIds, Source, WriterIds};
-
-/// Why a store did not start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// A setting is out of range or missing, or contradicts another.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-
-    /// There is no tokio runtime for the worker to run on.
-    #[error(
-        "start() needs a tokio runtime: call it from within one, for example in #[tokio::main]"
-    )]
-    NoRuntime,
-
-    /// The table is missing or has another key schema, or the check of it failed.
-    #[error(transparent)]
-    Table(#[from] TableError),
-
-    /// No writer id could be leased ([`WriterIds::leased`]).
-    #[error(transparent)]
-    WriterId(#[from] LeaseError),
-}
+use crate::store::start_error::StartError;
+use crate::store::store_lease::StoreLease;
+use crate::store::writer_ids::{Source, WriterIds};
 
 /// The provider name of static credentials, which the SDK shows in its logs.
 const PROVIDER_NAME: &str = "EventStoreBuilder";
@@ -387,7 +364,9 @@ impl EventStoreBuilder {
         drop(sleep_until(Instant::from_std(now())));
         let lease = match (&config.writer_ids.0, client) {
             (Source::Leased(ids), Some(client)) => {
-                Some(Box::pin(lease(ids, &client, &keys, &config, bits, &runtime)).await?)
+                let random = config.fresh_random(bits);
+                let terms = ids.terms(config.refusal_timeout);
+                Some(Box::pin(StoreLease::start(ids, &client, &keys, terms, random)).await?)
             }
             (Source::Leased(_), None) => {
                 let limit = "not be leased together with `batch_writer`, which has no client";
@@ -397,27 +376,6 @@ impl EventStoreBuilder {
         };
         Ok(EventStore::spawn(&runtime, writer, config, keys, lease, random))
     }
-}
-
-/// Leases the first writer id, and starts the task that holds it.
-async fn lease(
-    ids: &LeasedWriterIds,
-    client: &Client,
-    keys: &Arc<KeySource>,
-    config: &Config,
-    bits: u64,
-    runtime: &Handle,
-) -> Result<StoreLease, LeaseError> {
-    let table = Arc::new(DynamoDbLeaseTable::new(client, &ids.table));
-    let terms = ids.terms(config.refusal_timeout);
-    let region = client.config().region().map_or("(none)", |region| region.as_ref()).to_owned();
-    let mut keeper = LeaseKeeper::new(table, Arc::clone(keys), terms, config.fresh_random(bits));
-    let start = now();
-    if let Err(state) = keeper.take(ids.max_wait).await {
-        let waited = now().saturating_duration_since(start);
-        return Err(lease_error(ids, &region, state, waited));
-    }
-    Ok(StoreLease { handle: keeper.spawn(runtime), ids: ids.clone(), region })
 }
 
 impl fmt::Debug for EventStoreBuilder {

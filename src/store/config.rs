@@ -160,7 +160,7 @@ impl Config {
         let first = WriterId::from_random(bits);
         match self.writer_ids.0 {
             Source::Assigned(id) => IdSource::Assigned(WriterId::new(id).unwrap_or(first)),
-            Source::Drawn => IdSource::Drawn { first, random: self.fresh_random(bits) },
+            Source::Drawn => IdSource::Drawn { first, random: Box::new(self.fresh_random(bits)) },
             Source::Leased(_) => IdSource::Leased,
         }
     }

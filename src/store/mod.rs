@@ -5,6 +5,8 @@ pub(crate) mod config;
 mod limits;
 mod next_key;
 mod put_again;
+pub(crate) mod start_error;
+mod store_lease;
 pub(crate) mod writer_ids;
 
 use std::fmt;
@@ -33,7 +35,7 @@ use crate::report::{CloseReport, FlushReport};
 use crate::stats::Stats;
 use crate::store::builder::EventStoreBuilder;
 use crate::store::config::Config;
-use crate::store::next_key::StoreLease;
+use crate::store::store_lease::StoreLease;
 use crate::worker::{CloseDeadlines, Command, Worker, WorkerChannels, WorkerExit};
 
 /// Stores events in a DynamoDB table, and answers for each whether it is stored.

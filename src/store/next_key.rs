@@ -6,43 +6,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::clock::now;
-use crate::error::{LeaseDetails, LeaseError, PutError};
+use crate::error::PutError;
 use crate::event::key::EventKey;
 use crate::flow_control::AcquireError;
 use crate::key_source::NoKey;
-use crate::lease_keeper::{LeaseHandle, LeaseState};
+use crate::lease_keeper::LeaseState;
 use crate::store::EventStore;
-use crate::store::writer_ids::LeasedWriterIds;
-
-/// A store's lease: its keeper, and what its errors name.
-#[derive(Debug)]
-pub(crate) struct StoreLease {
-    pub(crate) handle: LeaseHandle,
-    pub(crate) ids: LeasedWriterIds,
-    pub(crate) region: String,
-}
-
-impl StoreLease {
-    fn error(&self, state: LeaseState, waited: Duration) -> LeaseError {
-        lease_error(&self.ids, &self.region, state, waited)
-    }
-}
-
-pub(crate) fn lease_error(
-    ids: &LeasedWriterIds,
-    region: &str,
-    state: LeaseState,
-    waited: Duration,
-) -> LeaseError {
-    LeaseError::from(LeaseDetails {
-        table: ids.table.clone(),
-        region: region.to_owned(),
-        ids: ids.count(),
-        tries: state.tries,
-        waited,
-        cause: state.failure,
-    })
-}
+use crate::store::store_lease::StoreLease;
 
 impl EventStore {
     /// Goes on with another writer id: for a process that goes on from a snapshot, of which there may be other copies.
