@@ -54,7 +54,10 @@ impl fmt::Display for LeaseError {
         if waited.is_zero() {
             write!(formatter, "no writer id is leased from table `{table}` at present: ")?;
         } else {
-            write!(formatter, "no writer id was leased from table `{table}` within {waited:.1?}: ")?;
+            write!(
+                formatter,
+                "no writer id was leased from table `{table}` within {waited:.1?}: "
+            )?;
         }
         let Some(cause) = cause else {
             if *tries == 0 {
@@ -63,7 +66,7 @@ impl fmt::Display for LeaseError {
             return write!(
                 formatter,
                 "{tries} times an id was tried, of {ids}, and held by another store; lease from more \
-                 ids, or run fewer stores"
+                 ids, run fewer stores, or set this machine's clock, if it is far behind"
             );
         };
         match (cause.class(), cause.code()) {

@@ -26,7 +26,6 @@ use crate::dynamodb::BatchWriter;
 use crate::error::Uncertainty;
 use crate::error::{CloseError, FlushError, PutError, WorkerLost};
 use crate::event::encoded_body::EncodedBody;
-use crate::event::key::EventKey;
 use crate::event::{Event, check_body};
 use crate::flow_control::{AcquireError, Permit};
 use crate::key_source::KeySource;
@@ -340,26 +339,11 @@ impl EventStore {
         accounting.counters.snapshot(self.shared.config.max_batch_events(), age)
     }
 
-    async fn put_body(&self, body: EncodedBody) -> Result<PutTicket, PutError> {
-        let permit = self.acquire(body.buffered_bytes()).await?;
-        self.accept(self.next_key().await?, body, permit)
-    }
-
     /// Waits for a permit for an event of so many bytes of memory.
     pub(crate) async fn acquire(&self, buffered_bytes: u32) -> Result<Permit<'_>, PutError> {
         let accounting = &self.shared.accounting;
         let bytes = accounting.permit_bytes(buffered_bytes);
         accounting.flow_control.acquire(bytes).await.map_err(|error| self.put_error(error))
-    }
-
-    /// Makes an event with this key, and sends it to the worker.
-    fn accept(
-        &self,
-        key: EventKey,
-        body: EncodedBody,
-        permit: Permit<'_>,
-    ) -> Result<PutTicket, PutError> {
-        self.send(Event::with_body(key, body)?, Uncertainty::None, permit)
     }
 
     /// Accepts an event, and sends it to the worker.

@@ -6,11 +6,14 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::clock::now;
-use crate::error::PutError;
+use crate::error::{PutError, Uncertainty};
+use crate::event::Event;
+use crate::event::encoded_body::EncodedBody;
 use crate::event::key::EventKey;
-use crate::flow_control::AcquireError;
+use crate::flow_control::{AcquireError, Permit};
 use crate::key_source::NoKey;
 use crate::lease_keeper::LeaseState;
+use crate::pending::PutTicket;
 use crate::store::EventStore;
 use crate::store::store_lease::StoreLease;
 
@@ -57,6 +60,21 @@ impl EventStore {
             self.wait_for_lease(lease, state, |state| state.grants > grants).await?;
         }
         Ok(is_replaced)
+    }
+
+    pub(super) async fn put_body(&self, body: EncodedBody) -> Result<PutTicket, PutError> {
+        let permit = self.acquire(body.buffered_bytes()).await?;
+        self.accept(self.next_key().await?, body, permit)
+    }
+
+    /// Makes an event with this key, and sends it to the worker.
+    pub(super) fn accept(
+        &self,
+        key: EventKey,
+        body: EncodedBody,
+        permit: Permit<'_>,
+    ) -> Result<PutTicket, PutError> {
+        self.send(Event::with_body(key, body)?, Uncertainty::None, permit)
     }
 
     /// The next key, at once or not at all.

@@ -83,7 +83,7 @@ impl From<LeasedWriterIds> for WriterIds {
 /// that with conditional writes, and the store never makes a key outside of its range. So two stores never make one
 /// key, whatever their clocks show, and however long a process has stood still.
 ///
-/// A store that is killed does not give its id back. Others may have it two terms after the end of its range was last
+/// A store that is killed, or whose runtime is shut down, does not give its id back. Others may have it two terms after the end of its range was last
 /// moved, by their clocks.
 ///
 /// If the range cannot be moved (the table is away, the process was suspended), the store makes keys until the end of
