@@ -404,7 +404,7 @@ async fn table_with_another_key_is_refused(engine: &Engine) {
         let name = engine.other_table(name);
         let store = engine.create_table(&name, key).await;
         match store.start().await.unwrap_err() {
-            StartError::Table(TableError::WrongKey { table, found, .. }) => {
+            StartError::Table(TableError::WrongKey { table, found }) => {
                 assert_eq!((table, found.as_str()), (name, description));
             }
             error => panic!("{name}: {error}"),

@@ -151,6 +151,47 @@ async fn lease_that_cannot_be_extended_ends_and_puts_wait_in_vain() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn put_waits_for_a_lease_and_is_accepted() {
+    let tables = Tables::start().await;
+    let patient = ids(1).max_wait(Duration::from_secs(20));
+    let store = tables.store(patient).start().await.unwrap();
+    tables.proxy.script([], Fate::Drop);
+    let start = now();
+    while !matches!(store.try_put(&json!({})), Err(PutError::NoWriterId(_))) {
+        assert!(start.elapsed() < 5 * TERM, "puts go on without a lease");
+        wait_milliseconds(10).await;
+    }
+    let waiting = tokio::spawn({
+        let store = store.clone();
+        async move { put(&store).await }
+    });
+    wait_milliseconds(200).await;
+    assert!(!waiting.is_finished());
+    tables.proxy.script([], Fate::Forward);
+    assert_eq!(&waiting.await.unwrap()[18..23], "00007");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn put_that_waits_for_a_lease_ends_with_close() {
+    let tables = Tables::start().await;
+    let patient = ids(1).max_wait(Duration::from_secs(20));
+    let store = tables.store(patient).start().await.unwrap();
+    tables.proxy.script([], Fate::Drop);
+    let start = now();
+    while !matches!(store.try_put(&json!({})), Err(PutError::NoWriterId(_))) {
+        assert!(start.elapsed() < 5 * TERM, "puts go on without a lease");
+        wait_milliseconds(10).await;
+    }
+    let waiting = tokio::spawn({
+        let store = store.clone();
+        async move { store.put(&json!({})).await.map(drop) }
+    });
+    wait_milliseconds(100).await;
+    assert!(store.close(Duration::from_secs(5)).await.unwrap().is_complete());
+    assert!(matches!(waiting.await.unwrap(), Err(PutError::Closed)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn empty_response_is_no_lease() {
     let tables = Tables::start().await;
     tables.proxy.script([Fate::Empty; 2], Fate::Forward);

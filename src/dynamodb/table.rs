@@ -46,17 +46,28 @@ pub enum TableError {
         region: String,
     },
 
-    /// The table has another key schema, so that it would refuse every event, or every lease of a writer id.
+    /// The table has another key schema, so that it would refuse every event.
     #[error(
-        "table `{table}` has the key {found}, but {needs}: choose another table, or create one"
+        "table `{table}` has the key {found}, but events need a table whose only key is the hash \
+         key `key` of type S (String): choose another table, or create one"
     )]
     WrongKey {
         /// Name of the table.
         table: String,
         /// The table's key, in words.
         found: String,
-        /// The key that it needs, in words.
-        needs: &'static str,
+    },
+
+    /// The table has another key schema, so that no writer id can be leased from it.
+    #[error(
+        "table `{table}` has the key {found}, but leases need a table whose only key is the hash \
+         key `id` of type S (String): choose another table, or create one"
+    )]
+    WrongKeyForWriterIds {
+        /// Name of the table.
+        table: String,
+        /// The table's key, in words.
+        found: String,
     },
 
     /// The table exists and cannot be written to.
@@ -269,7 +280,10 @@ impl Table {
         };
         if !self.purpose.has_right_key(description) {
             let (table, found) = (self.name.clone(), key_in_words(description));
-            return Err(TableError::WrongKey { table, found, needs: self.purpose.needs() });
+            return Err(match self.purpose {
+                Purpose::Events => TableError::WrongKey { table, found },
+                Purpose::WriterIds => TableError::WrongKeyForWriterIds { table, found },
+            });
         }
         match description.table_status() {
             Some(TableStatus::Active | TableStatus::Updating) | None => Ok(()),

@@ -22,17 +22,6 @@ impl Purpose {
         }
     }
 
-    pub(super) fn needs(self) -> &'static str {
-        match self {
-            Self::Events => {
-                "events need a table whose only key is the hash key `key` of type S (String)"
-            }
-            Self::WriterIds => {
-                "leases need a table whose only key is the hash key `id` of type S (String)"
-            }
-        }
-    }
-
     pub(super) fn key_schema(self) -> Vec<KeySchemaElement> {
         let key = KeySchemaElement::builder()
             .attribute_name(self.key_attribute())
