@@ -66,11 +66,17 @@ impl KeySource {
     pub(crate) fn next(&self) -> Result<EventKey, NoKey> {
         let mut keys = self.lock();
         let key = keys.next(self.clock.unix_milliseconds(), crate::clock::now);
-        drop(keys);
-        if key == Err(NoKey::NoLease) {
-            self.lease_wanted.notify_one();
+        if let Err(none) = key {
+            self.tell_keeper(none);
         }
         key
+    }
+
+    #[cold]
+    fn tell_keeper(&self, none: NoKey) {
+        if none == NoKey::NoLease {
+            self.lease_wanted.notify_one();
+        }
     }
 
     /// Stops making keys with the present writer id, because another process may have it. A drawn id is replaced at
@@ -152,7 +158,10 @@ impl Keys {
         monotonic: impl FnOnce() -> Instant,
     ) -> Result<EventKey, NoKey> {
         self.look_at_clock(now, monotonic);
-        self.generator.next(now).ok_or_else(|| self.no_key(now))
+        match self.generator.next(now) {
+            Some(key) => Ok(key),
+            None => Err(self.no_key(now)),
+        }
     }
 
     /// A copy, as a snapshot of the process makes it.
