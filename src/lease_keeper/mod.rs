@@ -14,6 +14,7 @@ use crate::dynamodb::LeaseTable;
 use crate::error::BatchError;
 use crate::fresh_random::FreshRandom;
 use crate::key_source::KeySource;
+use crate::lease::LeaseAnswer;
 use crate::policy::lease::{Change, LeasePolicy, LeaseTerms, Step};
 
 /// The longest time for one call. An `UpdateItem` takes milliseconds.
@@ -111,8 +112,8 @@ impl LeaseKeeper {
         self.give_back().await;
     }
 
-    /// Does what is due, and returns until when to wait if nothing is. If it is cancelled, the call that was made may
-    /// be applied, which the policy knows.
+    /// Does what is due, and returns until when to wait if nothing is. If it is cancelled, a call may be applied without
+    /// an answer: the policy remembers an extension, and an id that was taken is free after its term.
     async fn step(&mut self, at: Instant) -> Option<Instant> {
         let time = self.keys.time();
         if !time.has_lease {
@@ -163,8 +164,8 @@ impl LeaseKeeper {
         }
         for request in self.policy.give_back(end) {
             match self.table.write(&request, self.call_time).await {
-                Ok(crate::lease::LeaseAnswer::Applied) => break,
-                Ok(crate::lease::LeaseAnswer::Refused { .. }) => {}
+                Ok(LeaseAnswer::Applied) => break,
+                Ok(LeaseAnswer::Refused { .. }) => {}
                 Err(failure) => tracing::debug!(%failure, "the writer id was not given back"),
             }
         }
@@ -198,3 +199,5 @@ mod simulated_table;
 mod simulation;
 #[cfg(test)]
 mod tenures;
+#[cfg(test)]
+mod tests;

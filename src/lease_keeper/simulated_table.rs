@@ -50,6 +50,11 @@ impl Table {
         self.late.push((time, request));
     }
 
+    /// Whether a row has a token.
+    pub(super) fn is_held(&self, id: WriterId) -> bool {
+        self.rows.get(&id).is_some_and(|row| row.token.is_some())
+    }
+
     pub(super) fn apply_late(&mut self, now: u64) {
         self.late.sort_by_key(|(at, _)| *at);
         while self.late.first().is_some_and(|(at, _)| *at <= now) {

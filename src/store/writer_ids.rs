@@ -110,9 +110,9 @@ impl From<LeasedWriterIds> for WriterIds {
 ///   [`ids`](Self::ids) keeps ids for such stores.
 /// - A row that is removed takes the end of its range with it. The next holder begins at its own clock, so a clock that
 ///   is 30 days behind may repeat keys.
-/// - Copies of one process that both go on (a virtual machine that is cloned while it runs) have one lease, until the
-///   first of them extends it: at most a third of a term if the clock is right after the copy, and one term otherwise.
-///   Call [`change_writer_id`](crate::EventStore::change_writer_id) where you know of it.
+/// - Copies of one process that both go on (a virtual machine that is cloned while it runs) have one lease, until each
+///   has tried to move the range's end, in which one of them succeeds: a third of a term, or the rest of the range if
+///   the table does not answer. Call [`change_writer_id`](crate::EventStore::change_writer_id) where you know of it.
 /// - A clock that is a year ahead takes its id away from the others for a year. They find other ids.
 #[derive(Debug, Clone)]
 pub struct LeasedWriterIds {

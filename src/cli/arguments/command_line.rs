@@ -193,6 +193,11 @@ mod tests {
             put.resume("a b".as_ref(), "a b-2".as_ref()).to_string(),
             "tool resume 'a b' --failed 'a b-2' --local events.sqlite"
         );
+        let put = command_line(&["tool", "put", "f", "--table", "t", "--lease-writer-id", "w"]);
+        assert_eq!(
+            put.resume("f1".as_ref(), "f2".as_ref()).to_string(),
+            "tool resume f1 --table t --failed f2"
+        );
         let resume = command_line(&[
             "tool",
             "resume",
