@@ -1,33 +1,368 @@
 //! [`KeySource`]: where a store's keys come from.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::Notify;
 
 use crate::clock::KeyClock;
 use crate::event::key::{EventKey, KeyGenerator, WriterId};
+use crate::fresh_random::FreshRandom;
+
+/// Time between two keys, in milliseconds, from which on it is checked whether the process has stood still.
+const GAP: u64 = 1_000;
+
+/// How much more the wall clock may have advanced than the monotonic one, in milliseconds. Clocks that are disciplined
+/// by NTP drift apart by some seconds a day. That a drift is taken for a stop does no harm.
+const MAX_DRIFT: u64 = 1_000;
 
 /// Makes the keys of one store, from any thread. Each key is greater than all keys before it.
 #[derive(Debug)]
 pub(crate) struct KeySource {
-    generator: Mutex<KeyGenerator>,
+    keys: Mutex<Keys>,
     clock: KeyClock,
+    /// Notified when a lease is needed.
+    lease_wanted: Notify,
+}
+
+/// Where the writer id in the keys comes from.
+#[derive(Debug)]
+pub(crate) enum IdSource {
+    /// Set by the program. It cannot be replaced.
+    Assigned(WriterId),
+    /// Drawn at random, at first as `first`.
+    Drawn { first: WriterId, random: Box<FreshRandom> },
+    /// Held for a range of key times, and granted by the lease's keeper.
+    Leased,
+}
+
+/// Why there is no key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoKey {
+    /// The end of the year 9999 has come.
+    YearOver,
+    /// No lease covers the time. The keeper was told.
+    NoLease,
+    /// The store is closed, and its writer id given back.
+    Closed,
+}
+
+/// What a lease's keeper needs to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct KeyTime {
+    /// The earliest time of a key that is made now, in milliseconds since the Unix epoch.
+    pub(crate) next: u64,
+    /// False if no lease was granted, or the last one was abandoned.
+    pub(crate) has_lease: bool,
 }
 
 impl KeySource {
-    pub(crate) fn new(writer_id: WriterId, clock: KeyClock) -> Self {
-        Self { generator: Mutex::new(KeyGenerator::new(writer_id)), clock }
+    pub(crate) fn new(ids: IdSource, clock: KeyClock) -> Self {
+        let keys = Keys::new(ids, clock.unix_milliseconds(), crate::clock::now());
+        Self { keys: Mutex::new(keys), clock, lease_wanted: Notify::new() }
     }
 
     /// Makes all later keys greater than `key`.
     #[cfg(feature = "journal")]
     pub(crate) fn start_after(&self, key: &EventKey) {
-        let mut generator = self.generator.lock().unwrap_or_else(PoisonError::into_inner);
-        generator.start_after(key);
+        self.lock().generator.start_after(key);
     }
 
-    /// The next key. `None` when no key is left: at the end of the year 9999.
-    pub(crate) fn next(&self) -> Option<EventKey> {
-        // A panic cannot leave the generator inconsistent, so a poisoned lock does not matter.
-        let mut generator = self.generator.lock().unwrap_or_else(PoisonError::into_inner);
-        generator.next(self.clock.unix_milliseconds())
+    /// The next key.
+    pub(crate) fn next(&self) -> Result<EventKey, NoKey> {
+        let mut keys = self.lock();
+        let key = keys.next(self.clock.unix_milliseconds(), crate::clock::now);
+        if let Err(none) = key {
+            self.tell_keeper(none);
+        }
+        key
+    }
+
+    #[cold]
+    fn tell_keeper(&self, none: NoKey) {
+        if none == NoKey::NoLease {
+            self.lease_wanted.notify_one();
+        }
+    }
+
+    /// Stops making keys with the present writer id, because another process may have it. A drawn id is replaced at
+    /// once, a leased one as soon as its keeper has another. Returns whether the id could be given up: one that the
+    /// program has assigned cannot.
+    pub(crate) fn abandon_writer_id(&self) -> bool {
+        let is_abandoned = self.lock().abandon_writer_id();
+        self.lease_wanted.notify_one();
+        is_abandoned
+    }
+
+    /// Goes on with a lease.
+    pub(crate) fn grant(&self, id: WriterId, from: u64, until: u64) {
+        self.lock().grant(id, from, until);
+    }
+
+    /// Moves the end of the present lease. Does nothing if it was abandoned meanwhile.
+    pub(crate) fn extend(&self, until: u64) {
+        self.lock().extend(until);
+    }
+
+    /// Makes no more keys, and returns the time after that of the last one.
+    pub(crate) fn close(&self) -> u64 {
+        self.lock().close()
+    }
+
+    pub(crate) fn time(&self) -> KeyTime {
+        self.lock().time(self.clock.unix_milliseconds(), crate::clock::now)
+    }
+
+    /// Waits until a put has found no lease. Cancel safe.
+    pub(crate) async fn lease_wanted(&self) {
+        self.lease_wanted.notified().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Keys> {
+        // A panic cannot leave the keys inconsistent, so a poisoned lock does not matter.
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The state of a [`KeySource`]. Time is an argument.
+#[derive(Debug)]
+pub(crate) struct Keys {
+    generator: KeyGenerator,
+    ids: IdSource,
+    has_lease: bool,
+    is_closed: bool,
+    /// The time of the last call, in milliseconds since the Unix epoch.
+    last_call: u64,
+    /// Both clocks at one moment: when the source was made, at the last gap, or when the clock was set back.
+    reference: (u64, Instant),
+}
+
+impl Keys {
+    pub(crate) fn new(ids: IdSource, now: u64, monotonic: Instant) -> Self {
+        let mut generator = KeyGenerator::new(match &ids {
+            IdSource::Assigned(id) | IdSource::Drawn { first: id, .. } => *id,
+            // Replaced by the first lease. There are no keys before it.
+            IdSource::Leased => WriterId::from_random(0),
+        });
+        if matches!(ids, IdSource::Leased) {
+            generator.set_range(0, 0);
+        }
+        Self {
+            generator,
+            ids,
+            has_lease: false,
+            is_closed: false,
+            last_call: now,
+            reference: (now, monotonic),
+        }
+    }
+
+    /// The next key, at `now` in milliseconds since the Unix epoch.
+    pub(crate) fn next(
+        &mut self,
+        now: u64,
+        monotonic: impl FnOnce() -> Instant,
+    ) -> Result<EventKey, NoKey> {
+        self.look_at_clock(now, monotonic);
+        match self.generator.next(now) {
+            Some(key) => Ok(key),
+            None => Err(self.no_key(now)),
+        }
+    }
+
+    /// A copy, as a snapshot of the process makes it.
+    #[cfg(test)]
+    pub(crate) fn snapshot(&self) -> Self {
+        Self { generator: self.generator.clone(), ids: IdSource::Leased, ..*self }
+    }
+
+    /// Checks whether the process has stood still, if that is possible.
+    #[inline]
+    fn look_at_clock(&mut self, now: u64, monotonic: impl FnOnce() -> Instant) {
+        // Also if the clock was set back: then the difference wraps around.
+        if now.wrapping_sub(self.last_call) > GAP {
+            self.check_for_stop(now, monotonic());
+        }
+        self.last_call = now;
+    }
+
+    #[cold]
+    fn no_key(&self, now: u64) -> NoKey {
+        if self.is_closed {
+            NoKey::Closed
+        } else if KeyGenerator::is_year_over(self.generator.next_time(now)) {
+            NoKey::YearOver
+        } else {
+            NoKey::NoLease
+        }
+    }
+
+    /// Abandons the writer id if the process has stood still: a laptop was suspended, or the process goes on from a
+    /// snapshot. Other copies of it may have the same id. A clock that was set looks alike.
+    #[cold]
+    fn check_for_stop(&mut self, now: u64, monotonic: Instant) {
+        let (then, then_monotonic) = self.reference;
+        self.reference = (now, monotonic);
+        let ran = monotonic.saturating_duration_since(then_monotonic).as_millis();
+        let passed = now.saturating_sub(then);
+        let stood_still = u128::from(passed.saturating_sub(MAX_DRIFT)) > ran;
+        if stood_still && self.abandon_writer_id() {
+            tracing::debug!(
+                "the wall clock has advanced further than this process has run: it goes on with another writer id"
+            );
+        }
+    }
+
+    pub(crate) fn abandon_writer_id(&mut self) -> bool {
+        match &mut self.ids {
+            IdSource::Assigned(_) => false,
+            IdSource::Drawn { random, .. } => {
+                self.generator.set_writer_id(WriterId::from_random(random.draw()));
+                true
+            }
+            IdSource::Leased => {
+                self.generator.set_range(0, 0);
+                self.has_lease = false;
+                true
+            }
+        }
+    }
+
+    pub(crate) fn grant(&mut self, id: WriterId, from: u64, until: u64) {
+        if !self.is_closed {
+            self.generator.set_writer_id(id);
+            self.generator.set_range(from, until);
+            self.has_lease = true;
+        }
+    }
+
+    pub(crate) fn extend(&mut self, until: u64) {
+        if self.has_lease && !self.is_closed {
+            self.generator.set_range_end(until);
+        }
+    }
+
+    pub(crate) fn close(&mut self) -> u64 {
+        let end = self.generator.next_time(0);
+        self.generator.set_range(0, 0);
+        self.is_closed = true;
+        end
+    }
+
+    pub(crate) fn time(&mut self, now: u64, monotonic: impl FnOnce() -> Instant) -> KeyTime {
+        // It is rarely called, so both clocks are read in any case.
+        self.last_call = now;
+        self.check_for_stop(now, monotonic());
+        KeyTime { next: self.generator.next_time(now), has_lease: self.has_lease }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    const START: u64 = 1_800_000_000_000;
+
+    fn id(id: u32) -> WriterId {
+        WriterId::new(id).unwrap()
+    }
+
+    fn drawn() -> IdSource {
+        let random = FreshRandom::new(StdRng::seed_from_u64(1), true);
+        IdSource::Drawn { first: id(7), random: Box::new(random) }
+    }
+
+    /// The keys, with a wall clock and a monotonic one that tests move.
+    struct Clocked {
+        keys: Keys,
+        wall: u64,
+        monotonic: Instant,
+    }
+
+    impl Clocked {
+        #[expect(clippy::disallowed_methods, reason = "an origin for the tests' own time line")]
+        fn new(ids: IdSource) -> Self {
+            let monotonic = Instant::now();
+            Self { keys: Keys::new(ids, START, monotonic), wall: START, monotonic }
+        }
+
+        /// Lets time pass on both clocks, and then some more on the wall clock.
+        fn pass(&mut self, both: u64, wall: i64) -> &mut Self {
+            self.wall = (self.wall + both).checked_add_signed(wall).unwrap();
+            self.monotonic += Duration::from_millis(both);
+            self
+        }
+
+        /// The five digits of the next key's writer id.
+        fn next(&mut self) -> Result<String, NoKey> {
+            let monotonic = self.monotonic;
+            let key = self.keys.next(self.wall, || monotonic)?;
+            Ok(key.as_str()[18..23].to_owned())
+        }
+    }
+
+    #[test]
+    fn drawn_id_is_replaced_after_a_stop() {
+        let mut keys = Clocked::new(drawn());
+        assert_eq!(keys.next().unwrap(), "00007");
+        assert_eq!(keys.pass(3_600_000, 900).next().unwrap(), "00007", "both clocks went on");
+        let second = keys.pass(0, 2_500).next().unwrap();
+        assert_ne!(second, "00007");
+        assert_eq!(keys.pass(5_000, 0).next().unwrap(), second);
+    }
+
+    #[test]
+    fn clock_that_was_set_back_hides_no_later_stop() {
+        let mut keys = Clocked::new(drawn());
+        keys.next().unwrap();
+        assert_eq!(keys.pass(10, -3_600_000).next().unwrap(), "00007");
+        assert_ne!(keys.pass(0, 2_500).next().unwrap(), "00007");
+    }
+
+    #[test]
+    fn assigned_id_stays_after_a_stop() {
+        let mut keys = Clocked::new(IdSource::Assigned(id(3)));
+        keys.next().unwrap();
+        assert_eq!(keys.pass(0, 3_600_000).next().unwrap(), "00003");
+        assert!(!keys.keys.abandon_writer_id());
+    }
+
+    #[test]
+    fn leased_keys_are_within_their_lease() {
+        let mut keys = Clocked::new(IdSource::Leased);
+        assert_eq!(keys.next(), Err(NoKey::NoLease));
+        keys.keys.grant(id(4), START + 50, START + 100);
+        assert_eq!(keys.next().unwrap(), "00004");
+        assert_eq!(keys.pass(99, 0).next().unwrap(), "00004");
+        assert_eq!(keys.pass(1, 0).next(), Err(NoKey::NoLease));
+        keys.keys.extend(START + 200);
+        assert_eq!(keys.next().unwrap(), "00004");
+        assert_eq!(keys.keys.close(), START + 101);
+        keys.keys.grant(id(5), START + 101, START + 200);
+        assert_eq!(keys.next(), Err(NoKey::Closed));
+    }
+
+    #[test]
+    fn lease_that_was_abandoned_is_not_extended() {
+        let mut keys = Clocked::new(IdSource::Leased);
+        keys.keys.grant(id(4), START, START + 60_000);
+        keys.next().unwrap();
+        assert_eq!(keys.pass(0, 2_500).next(), Err(NoKey::NoLease), "the process stood still");
+        keys.keys.extend(START + 60_000);
+        assert_eq!(keys.next(), Err(NoKey::NoLease));
+    }
+
+    #[test]
+    fn end_of_the_year_9999_is_told_from_the_end_of_a_lease() {
+        let mut keys = Clocked::new(IdSource::Leased);
+        keys.keys.grant(id(4), START, START + 60_000);
+        keys.wall = 253_402_300_800_000;
+        keys.monotonic += Duration::from_millis(keys.wall - START);
+        assert_eq!(keys.next(), Err(NoKey::YearOver));
     }
 }

@@ -36,7 +36,7 @@
 //!
 //! The [`guide`] has what a program needs to know beyond this page: [failures](guide::failures),
 //! [throttling](guide::capacity), [shutdown and Lambda](guide::shutdown), [tests](guide::testing),
-//! [permissions](guide::permissions) and more.
+//! [writer ids](guide::writer_ids), [permissions](guide::permissions) and more.
 //!
 //! # The way of an event
 //!
@@ -65,9 +65,10 @@
 //! | The keys of one store are in the order of its puts, whatever the clock does. | The generator never repeats a key and never steps back. |
 //! | Memory is bounded, in events and in bytes. | Space is reserved before an event is accepted, and released when it is settled. |
 //! | `accepted = stored + failed + pending`, at every moment. | [`EventStore::stats`] shows it. |
+//! | Two stores that [lease](WriterIds::leased) their writer ids never make one key, whatever their clocks show. | A lease is a range of key times, and the table of leases lets no two ranges of one id overlap. |
 //!
 //! Not promised: that events reach the table in the order of their keys; that two stores with the same
-//! [`WriterId`] have different keys; that an accepted event survives the end of its process; that a read finds what
+//! [`WriterId`] have different keys, if it is drawn or assigned; that an accepted event survives the end of its process; that a read finds what
 //! somebody has deleted.
 //!
 //! # Three ways to end
@@ -106,6 +107,7 @@ mod dynamodb;
 mod error;
 mod event;
 mod flow_control;
+mod fresh_random;
 #[cfg(any(doc, all(doctest, feature = "local", feature = "test-util")))]
 #[cfg_attr(
     not(all(feature = "local", feature = "test-util")),
@@ -115,6 +117,8 @@ pub mod guide;
 #[cfg(feature = "journal")]
 mod journal;
 mod key_source;
+mod lease;
+mod lease_keeper;
 #[cfg(feature = "local")]
 mod local;
 mod pending;
@@ -136,7 +140,8 @@ pub use dynamodb::{BatchReading, BatchReceipt, BatchWriter, SdkBatchWriter};
 pub use error::JournalError;
 pub use error::{
     Attempt, BatchError, Certainty, CloseError, ConfigError, FailureClass, FailureReason,
-    FlushError, PutError, ReadBack, ThrottlingLimit, ThrottlingReason, WorkerLost, WriteError,
+    FlushError, LeaseError, PutError, ReadBack, ThrottlingLimit, ThrottlingReason, WorkerLost,
+    WriteError,
 };
 pub use event::key::{EventKey, ParseKeyError, WriterId};
 pub use event::{
@@ -156,6 +161,7 @@ pub use store::builder::EventStoreBuilder;
 #[cfg(feature = "journal")]
 pub use store::replay::ReplayReport;
 pub use store::start_error::StartError;
+pub use store::writer_ids::{LeasedWriterIds, WriterIds};
 #[cfg(any(feature = "local", feature = "test-util"))]
 pub use write_capacity::WriteCapacity;
 

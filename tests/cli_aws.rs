@@ -3,7 +3,11 @@
 
 mod support;
 
-use dynamodb_eventstore::LocalTable;
+use std::io::Write;
+use std::process::Stdio;
+use std::time::Duration;
+
+use dynamodb_eventstore::{LocalTable, StartError, WriterIds};
 use tempfile::TempDir;
 
 use support::endpoint::{Endpoint, TABLE, Transport, tls};
@@ -19,6 +23,63 @@ async fn dynamodb_endpoint_variable_overrides_the_general_one() {
     let output = tool.args(["put", "one.ndjson", "--table", server.name()]).output().unwrap();
     assert_success(&output);
     assert_eq!(rows(server.client(), server.name()).await.len(), 1);
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_put_keeps_its_leased_writer_id() {
+    let (folder, server) = (folder(), LocalTable::in_memory().await.unwrap());
+    let mut create = tool_for(&folder, &server.endpoint_url());
+    let created = run({
+        create.args(["create-table", "--table", server.name(), "--with-writers"]);
+        create
+    })
+    .await;
+    assert_success(&created);
+    let writers = format!("{}-writers", server.name());
+    let expected = format!("table `{writers}` is ready\n");
+    assert!(stdout(&created).ends_with(&expected), "{created:?}");
+
+    // Its input does not end.
+    let mut put = tool_for(&folder, &server.endpoint_url());
+    put.args(["put", "--table", server.name(), "--lease-writer-id", &writers, "--linger", "0s"]);
+    let mut child = put.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    child.stdin.as_mut().unwrap().write_all(b"{}\n").unwrap();
+    let (client, table) = (server.client(), server.name());
+    while rows(client, table).await.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    let (key, _) = rows(client, table).await.pop_first().unwrap();
+    let id: u32 = key[18..23].parse().unwrap();
+    let ids = WriterIds::leased(&writers).ids(id..=id).max_wait(Duration::from_millis(300));
+    let error = server.store_builder().writer_id(ids).start().await.unwrap_err();
+    assert!(matches!(error, StartError::WriterId(_)), "{error}");
+
+    // A put that ends gives its id back.
+    let mut put = tool_for(&folder, &server.endpoint_url());
+    write(&folder, "one.ndjson", "{}\n");
+    put.args(["put", "one.ndjson", "--table", server.name(), "--lease-writer-id", &writers]);
+    assert_success(&run(put).await);
+    let rows = client.scan().table_name(&writers).send().await.unwrap().items.unwrap();
+    assert_eq!(rows.len(), 2);
+    assert_eq!(rows.iter().filter(|row| row.contains_key("token")).count(), 1);
+}
+
+#[test]
+fn leased_and_assigned_writer_id_exclude_each_other() {
+    let folder = folder();
+    let put = |arguments: &[&str]| {
+        let output = tool(&folder).arg("put").args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        stderr(&output).to_owned()
+    };
+    let message = put(&["--table", "t", "--lease-writer-id", "w", "--writer-id", "1"]);
+    assert!(message.contains("cannot be used with"), "{message}");
+    // A local table has one writer.
+    assert!(put(&["--lease-writer-id", "w"]).contains("--table <TABLE>"));
 }
 
 /// Writes the AWS config and credentials files of the tool's user.

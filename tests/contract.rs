@@ -14,16 +14,18 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType,
+    ScalarAttributeType, TimeToLiveStatus,
 };
 use dynamodb_eventstore::{
     Capacity, Certainty, EventStore, EventStoreBuilder, FailureClass, FailureReason, LocalTable,
-    MAX_BODY_BYTES, PutError, StartError, Table, TableError,
+    MAX_BODY_BYTES, PutError, StartError, Table, TableError, WriterIds,
 };
 use futures::future::try_join_all;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use support::clock;
 use support::dynamodb_local as local;
 use support::table::{body, rows};
 
@@ -184,6 +186,9 @@ contract! {
     flushed_event_is_seen_by_a_scan
     close_reports_what_was_stored
     two_writers_never_overwrite_each_other
+    leased_id_is_held_extended_and_given_back
+    fifty_stores_lease_fifty_ids
+    lease_table_is_created_with_its_time_to_live
 }
 
 async fn in_time(case: impl Future<Output = ()>) {
@@ -503,6 +508,110 @@ async fn two_writers_never_overwrite_each_other(engine: &Engine) {
     let without_writer = |key: &String| format!("{}{}", &key[..18], &key[23..]);
     let distinct: HashSet<String> = stored.keys().map(without_writer).collect();
     assert!(distinct.len() < 1_000, "the writers never shared a millisecond and sequence number");
+}
+
+// Leased writer ids.
+
+impl Engine {
+    /// Creates a table of leases, and returns its name.
+    async fn lease_table(&self) -> String {
+        let name = self.other_table("writers");
+        let table = Table::for_writer_ids(&self.client, &name);
+        table.create(Capacity::OnDemand).await.unwrap();
+        table.wait_until_active(TIME_LIMIT).await.unwrap();
+        table.remove_expired_rows().await.unwrap();
+        name
+    }
+
+    /// The row of an id, with all values as text.
+    async fn lease(&self, table: &str, id: &str) -> BTreeMap<String, String> {
+        let read = self.client.get_item().table_name(table).consistent_read(true);
+        let read = read.key("id", AttributeValue::S(id.to_owned())).send().await.unwrap();
+        let row = read.item.unwrap().into_iter();
+        row.map(|(name, value)| match value {
+            AttributeValue::S(text) | AttributeValue::N(text) => (name, text),
+            value => panic!("{name}: {value:?}"),
+        })
+        .collect()
+    }
+}
+
+fn milliseconds(row: &BTreeMap<String, String>, attribute: &str) -> i64 {
+    row[attribute].parse().unwrap()
+}
+
+async fn leased_id_is_held_extended_and_given_back(engine: &Engine) {
+    let name = engine.lease_table().await;
+    let term = Duration::from_secs(3);
+    let ids = WriterIds::leased(&name).ids(7..=7).term(term).max_wait(Duration::from_millis(300));
+    let store = engine.store().writer_id(ids.clone()).start().await.unwrap();
+    let taken = engine.lease(&name, "00007").await;
+    let attributes = ["expires_at", "holder", "id", "since", "token", "until"];
+    assert!(taken.keys().eq(attributes), "{taken:?}");
+    assert_eq!(milliseconds(&taken, "until") - milliseconds(&taken, "since"), 3_000);
+    let month = 30 * 24 * 60 * 60;
+    assert_eq!(milliseconds(&taken, "expires_at"), milliseconds(&taken, "until") / 1_000 + month);
+
+    let error = engine.store().writer_id(ids.clone()).start().await.unwrap_err();
+    let StartError::WriterId(error) = error else { panic!("{error}") };
+    assert!(error.to_string().contains("held by another store"), "{error}");
+
+    let start = clock::now();
+    while engine.lease(&name, "00007").await["token"] == taken["token"] {
+        assert!(start.elapsed() < term, "the lease is not extended");
+        clock::wait_milliseconds(20).await;
+    }
+    let extended = engine.lease(&name, "00007").await;
+    assert!(milliseconds(&extended, "until") > milliseconds(&taken, "until"));
+    assert_eq!(extended["since"], taken["since"]);
+
+    let last = store.put(&json!({})).await.unwrap();
+    let last = last.await.unwrap().key;
+    assert_eq!(&last.as_str()[18..23], "00007");
+    assert!(store.close(TIME_LIMIT).await.unwrap().is_complete());
+    let free = engine.lease(&name, "00007").await;
+    assert!(free.keys().eq(["expires_at", "id", "since", "until"]), "{free:?}");
+    assert_eq!(milliseconds(&free, "until"), last.timestamp().timestamp_millis() + 1);
+
+    let next = engine.store().writer_id(ids).start().await.unwrap();
+    let first = next.put(&json!({})).await.unwrap().await.unwrap().key;
+    assert_eq!(&first.as_str()[18..23], "00007");
+    assert!(first.timestamp() > last.timestamp());
+}
+
+async fn fifty_stores_lease_fifty_ids(engine: &Engine) {
+    let name = engine.lease_table().await;
+    let ids = WriterIds::leased(&name).ids(100..=149).max_wait(TIME_LIMIT);
+    let starts = (0..50).map(|_| engine.store().writer_id(ids.clone()).start());
+    let stores = try_join_all(starts).await.unwrap();
+    let mut held = HashSet::new();
+    for store in &stores {
+        let key = *store.put(&json!({})).await.unwrap().key();
+        held.insert(key.as_str()[18..23].to_owned());
+    }
+    assert_eq!(held.len(), 50);
+    for store in &stores {
+        assert!(store.close(TIME_LIMIT).await.unwrap().is_complete());
+    }
+    assert_eq!(engine.rows().await.len(), 50);
+}
+
+async fn lease_table_is_created_with_its_time_to_live(engine: &Engine) {
+    let name = engine.lease_table().await;
+    let table = Table::for_writer_ids(&engine.client, &name);
+    // A second time changes nothing.
+    table.remove_expired_rows().await.unwrap();
+    table.check().await.unwrap();
+    let described = engine.client.describe_time_to_live().table_name(&name).send().await.unwrap();
+    let live = described.time_to_live_description.unwrap();
+    assert_eq!(live.attribute_name.as_deref(), Some("expires_at"));
+    assert_eq!(live.time_to_live_status, Some(TimeToLiveStatus::Enabled));
+
+    let error = Table::new(&engine.client, &name).check().await.unwrap_err();
+    assert!(error.to_string().contains("but events need a table whose only key"), "{error}");
+    let events = Table::for_writer_ids(&engine.client, &engine.table);
+    let error = events.check().await.unwrap_err();
+    assert!(error.to_string().contains("but leases need a table whose only key"), "{error}");
 }
 
 // The embedded engine only.

@@ -32,25 +32,42 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", requires = "read_units", value_parser = clap::value_parser!(u32).range(1..))]
     write_units: Option<u32>,
 
+    /// Also create the table that `put --lease-writer-id` takes writer ids from, billed per request
+    /// [default name: the table's, with `-writers` at its end].
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
+    with_writers: Option<String>,
+
     #[command(flatten)]
     aws: AwsOptions,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>> {
-    let Arguments { table: name, read_units, write_units, aws } = arguments;
+    let Arguments { table: name, read_units, write_units, with_writers, aws } = arguments;
     let capacity = match (read_units, write_units) {
         (Some(read_units), Some(write_units)) => Capacity::Provisioned { read_units, write_units },
         _ => Capacity::OnDemand,
     };
     let sdk_config = aws.sdk_config().await?;
-    let table = Table::new(&Client::new(&sdk_config), &name);
+    let client = Client::new(&sdk_config);
+    if let Err(error) = create(&Table::new(&client, &name), &name, capacity).await {
+        let missing = aws.missing_credentials(&sdk_config).await;
+        return Err(missing.map_or_else(|| error.into(), Into::into));
+    }
+    if let Some(writers) = with_writers {
+        let writers = if writers.is_empty() { format!("{name}-writers") } else { writers };
+        let table = Table::for_writer_ids(&client, &writers);
+        create(&table, &writers, Capacity::OnDemand).await?;
+        table.remove_expired_rows().await?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Creates a table unless it exists, waits until it is active, and prints its name.
+async fn create(table: &Table, name: &str, capacity: Capacity) -> Result<(), TableError> {
     let exists = match table.create(capacity).await {
         Ok(()) => false,
         Err(TableError::Exists { .. }) => true,
-        Err(error) => {
-            let missing = aws.missing_credentials(&sdk_config).await;
-            return Err(missing.map_or_else(|| error.into(), Into::into));
-        }
+        Err(error) => return Err(error),
     };
     table.wait_until_active(ACTIVE_TIMEOUT).await?;
     if exists {
@@ -58,5 +75,5 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>
     } else {
         print(format_args!("table `{name}` is ready"));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }

@@ -4,6 +4,8 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use dynamodb_eventstore::WriterIds;
+
 use crate::arguments::CommandLine;
 use crate::arguments::Mode;
 use crate::arguments::StoreOptions;
@@ -28,6 +30,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N")]
     writer_id: Option<u32>,
 
+    /// Table to lease that number from, so that no other writer has it. `create-table
+    /// --with-writers` creates it.
+    #[arg(long, value_name = "WRITERS_TABLE", requires = "table", conflicts_with = "writer_id")]
+    lease_writer_id: Option<String>,
+
     /// Line to start at, to continue a put that ended early. Lines keep the numbers they have in
     /// the file.
     #[arg(long, value_name = "N", default_value_t = 1, hide_default_value = true)]
@@ -43,7 +50,15 @@ pub(crate) async fn run(
     command_line: &CommandLine,
     is_verbose: bool,
 ) -> Result<ExitCode, Box<dyn Error>> {
-    let Arguments { file, writer_id, from_line: first_line, options } = arguments;
-    let (source, mode) = (Source::new(file), Mode::Put { writer_id, first_line });
-    Run::new(&source, &options, mode, command_line).execute(is_verbose).await
+    let Arguments { file, writer_id, lease_writer_id, from_line: first_line, options } = arguments;
+    let writer_ids = match (lease_writer_id, writer_id) {
+        (Some(table), _) => WriterIds::leased(table).into(),
+        (None, Some(writer_id)) => WriterIds::from(writer_id),
+        (None, None) => WriterIds::drawn(),
+    };
+    let (source, mode) = (Source::new(file), Mode::Put { first_line });
+    Run::new(&source, &options, mode, command_line)
+        .with_writer_ids(writer_ids)
+        .execute(is_verbose)
+        .await
 }

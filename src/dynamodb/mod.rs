@@ -9,14 +9,17 @@ mod client;
 mod connection_pool;
 mod direct;
 mod identity_cache;
+mod lease_table;
 pub(crate) mod request;
 mod response;
 mod response_body;
 mod sdk;
 mod signing_state;
 pub(crate) mod table;
+mod table_key;
 pub(crate) mod target;
 
 pub use batch_writer::{BatchReading, BatchReceipt, BatchWriter};
 pub(crate) use direct::DirectBatchWriter;
+pub(crate) use lease_table::{DynamoDbLeaseTable, LeaseTable};
 pub use sdk::SdkBatchWriter;

@@ -10,16 +10,16 @@ use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ProvisionedThroughput,
-    ScalarAttributeType, TableDescription, TableStatus,
+    BillingMode, ProvisionedThroughput, TableStatus, TimeToLiveSpecification, TimeToLiveStatus,
 };
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::classify::{ACCESS_DENIED, RESOURCE_NOT_FOUND, classify};
+use super::lease_table::EXPIRES_AT_ATTRIBUTE;
 use super::signing_state::SigningInfo;
+use super::table_key::{Purpose, key_in_words};
 use crate::clock::{FAR_OFF, now};
 use crate::error::BatchError;
-use crate::event::KEY_ATTRIBUTE;
 
 /// Time limit of one call, the SDK's retries included. The SDK has none by default.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,6 +52,18 @@ pub enum TableError {
          key `key` of type S (String): choose another table, or create one"
     )]
     WrongKey {
+        /// Name of the table.
+        table: String,
+        /// The table's key, in words.
+        found: String,
+    },
+
+    /// The table has another key schema, so that no writer id can be leased from it.
+    #[error(
+        "table `{table}` has the key {found}, but leases need a table whose only key is the hash \
+         key `id` of type S (String): choose another table, or create one"
+    )]
+    WrongKeyForWriterIds {
         /// Name of the table.
         table: String,
         /// The table's key, in words.
@@ -103,7 +115,8 @@ pub enum Capacity {
     },
 }
 
-/// A table for events: one hash key `key` of type String, nothing else.
+/// A table for events: one hash key `key` of type String, nothing else. Or the table that stores lease writer ids
+/// from ([`for_writer_ids`](Self::for_writer_ids)), with the hash key `id`.
 ///
 /// ```no_run
 /// # async fn example(client: aws_sdk_dynamodb::Client) -> Result<(), dynamodb_eventstore::TableError> {
@@ -121,6 +134,7 @@ pub enum Capacity {
 pub struct Table {
     client: Client,
     name: String,
+    purpose: Purpose,
 }
 
 impl fmt::Debug for Table {
@@ -138,7 +152,56 @@ impl Table {
             .with_max_attempts(CALL_ATTEMPTS)
             .with_initial_backoff(Duration::from_millis(50));
         let config = client.config().to_builder().retry_config(retries).build();
-        Self { client: Client::from_conf(config), name: name.into() }
+        Self { client: Client::from_conf(config), name: name.into(), purpose: Purpose::Events }
+    }
+
+    /// The table with this name or ARN, for stores to lease writer ids from
+    /// ([`WriterIds::leased`](crate::WriterIds::leased)). It need not exist.
+    ///
+    /// ```no_run
+    /// # async fn example(client: aws_sdk_dynamodb::Client) -> Result<(), dynamodb_eventstore::TableError> {
+    /// use std::time::Duration;
+    ///
+    /// use dynamodb_eventstore::{Capacity, Table};
+    ///
+    /// let table = Table::for_writer_ids(&client, "all-events-writers");
+    /// table.create(Capacity::OnDemand).await?;
+    /// table.wait_until_active(Duration::from_secs(60)).await?;
+    /// table.remove_expired_rows().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn for_writer_ids(client: &Client, name: impl Into<String>) -> Self {
+        Self { purpose: Purpose::WriterIds, ..Self::new(client, name) }
+    }
+
+    /// Has the service remove each row of a table [for writer ids](Self::for_writer_ids) 30 days after its lease has
+    /// ended (time to live, attribute `expires_at`). Does nothing if that is so already. The table must be active. A
+    /// table for events has no such attribute, and nothing is removed from it.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError::Missing`], otherwise [`TableError::Service`].
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, it may or may not be switched on.
+    pub async fn remove_expired_rows(&self) -> Result<(), TableError> {
+        let call = self.client.describe_time_to_live().table_name(&self.name);
+        let described = self.call("DescribeTimeToLive", call.send()).await?;
+        let status =
+            described.time_to_live_description().and_then(|live| live.time_to_live_status());
+        if matches!(status, Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling)) {
+            return Ok(());
+        }
+        let setting = TimeToLiveSpecification::builder()
+            .enabled(true)
+            .attribute_name(EXPIRES_AT_ATTRIBUTE)
+            .build();
+        let call = self.client.update_time_to_live().table_name(&self.name);
+        let call = call.set_time_to_live_specification(setting.ok());
+        self.call("UpdateTimeToLive", call.send()).await.map(drop)
     }
 
     /// Creates the table. `Ok` means that the service has begun to create it, not that it can be written to;
@@ -156,8 +219,8 @@ impl Table {
             .client
             .create_table()
             .table_name(&self.name)
-            .set_key_schema(Some(key_schema()))
-            .set_attribute_definitions(Some(attribute_definitions()));
+            .set_key_schema(Some(self.purpose.key_schema()))
+            .set_attribute_definitions(Some(self.purpose.attribute_definitions()));
         let call = match capacity {
             Capacity::OnDemand => call.billing_mode(BillingMode::PayPerRequest),
             Capacity::Provisioned { read_units, write_units } => call
@@ -215,9 +278,12 @@ impl Table {
             let cause = BatchError::invalid_response("it names no table");
             return Err(self.service_error("DescribeTable", cause));
         };
-        if !has_right_key(description) {
+        if !self.purpose.has_right_key(description) {
             let (table, found) = (self.name.clone(), key_in_words(description));
-            return Err(TableError::WrongKey { table, found });
+            return Err(match self.purpose {
+                Purpose::Events => TableError::WrongKey { table, found },
+                Purpose::WriterIds => TableError::WrongKeyForWriterIds { table, found },
+            });
         }
         match description.table_status() {
             Some(TableStatus::Active | TableStatus::Updating) | None => Ok(()),
@@ -276,51 +342,10 @@ impl Table {
 
 const RESOURCE_IN_USE: &str = "ResourceInUseException";
 
-fn key_schema() -> Vec<KeySchemaElement> {
-    let key =
-        KeySchemaElement::builder().attribute_name(KEY_ATTRIBUTE).key_type(KeyType::Hash).build();
-    key.into_iter().collect()
-}
-
-fn attribute_definitions() -> Vec<AttributeDefinition> {
-    let key = AttributeDefinition::builder()
-        .attribute_name(KEY_ATTRIBUTE)
-        .attribute_type(ScalarAttributeType::S)
-        .build();
-    key.into_iter().collect()
-}
-
 fn provisioned(read_units: u32, write_units: u32) -> Option<ProvisionedThroughput> {
     ProvisionedThroughput::builder()
         .read_capacity_units(read_units.into())
         .write_capacity_units(write_units.into())
         .build()
         .ok()
-}
-
-fn has_right_key(description: &TableDescription) -> bool {
-    description.key_schema() == key_schema()
-        && description
-            .attribute_definitions()
-            .iter()
-            .any(|attribute| attribute_definitions().contains(attribute))
-}
-
-/// The table's key in words: "hash key `id` of type N and range key `at` of type S".
-fn key_in_words(description: &TableDescription) -> String {
-    let words: Vec<String> = description
-        .key_schema()
-        .iter()
-        .map(|key| {
-            let kind = if *key.key_type() == KeyType::Hash { "hash" } else { "range" };
-            let name = key.attribute_name();
-            let of_type = description
-                .attribute_definitions()
-                .iter()
-                .find(|attribute| attribute.attribute_name() == name)
-                .map_or("unknown", |attribute| attribute.attribute_type().as_str());
-            format!("{kind} key `{name}` of type {of_type}")
-        })
-        .collect();
-    words.join(" and ")
 }

@@ -6,6 +6,7 @@ mod batch;
 mod config;
 #[cfg(feature = "journal")]
 mod journal;
+mod lease;
 mod throttling;
 mod write;
 
@@ -17,6 +18,8 @@ pub use batch::{BatchError, Certainty, FailureClass};
 pub use config::ConfigError;
 #[cfg(feature = "journal")]
 pub use journal::JournalError;
+pub(crate) use lease::Details as LeaseDetails;
+pub use lease::LeaseError;
 pub use throttling::{ThrottlingLimit, ThrottlingReason};
 pub(crate) use write::Failure;
 pub use write::{FailureReason, ReadBack, WriteError};
@@ -82,6 +85,12 @@ pub enum PutError {
     /// The store's worker has ended, so nothing can be stored any more.
     #[error(transparent)]
     WorkerLost(#[from] WorkerLost),
+
+    /// The store's writer id is leased, the lease has run out, and no other could be had: at once
+    /// ([`try_put`](crate::EventStore::try_put)), or within
+    /// [`max_wait`](crate::LeasedWriterIds::max_wait).
+    #[error(transparent)]
+    NoWriterId(#[from] LeaseError),
 
     /// No key is left: the wall clock is at or past the end of the year 9999.
     #[error("no key is left: the clock is at or past the end of the year 9999; set it")]

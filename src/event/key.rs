@@ -186,7 +186,7 @@ fn parse_timestamp(text: &str) -> Option<NaiveDateTime> {
 /// only in a millisecond in which both put: the first events of both then have the same key, and so on.
 /// Two such writers of *r* events a second each overwrite about *r*²/1,000 events a second if *r* is well
 /// below 1,000, and events of nearly every millisecond above that. With 100 writers or more, assign the
-/// ids.
+/// ids, or [lease](crate::WriterIds::leased) them.
 ///
 /// A process that restarts with the same id makes new keys, unless the clock was set back in between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -208,6 +208,12 @@ impl WriterId {
         Self(u32::try_from(id).unwrap_or(Self::MAX))
     }
 
+    /// The id that is larger by `offset`; the largest id at most.
+    pub(crate) fn plus(self, offset: u64) -> Self {
+        let id = u64::from(self.0).saturating_add(offset).min(Self::MAX.into());
+        Self(u32::try_from(id).unwrap_or(Self::MAX))
+    }
+
     /// The id as a number.
     #[must_use]
     pub const fn get(self) -> u32 {
@@ -221,16 +227,23 @@ impl fmt::Display for WriterId {
     }
 }
 
-/// Makes the keys of one writer. Each key is greater than all keys before it.
+/// Makes the keys of one writer id at a time. Each key is greater than all keys before it, also those of earlier ids.
 ///
 /// Within a millisecond the sequence number increases. When it is used up, the keys' time moves on to
 /// the next millisecond ahead of the clock. When the clock steps back (it is set, or repeats a leap
 /// second), the keys' time stays until the clock has caught up.
+///
+/// The keys' time is within a range: what a lease of the writer id allows, else all times. The range is looked at
+/// once per millisecond.
 #[derive(Debug, Clone)]
 pub(crate) struct KeyGenerator {
     /// The millisecond in `text`. `None` before the first key.
     millisecond: Option<u64>,
     next_sequence: u16,
+    /// The first millisecond of the range.
+    from: u64,
+    /// The millisecond after the last one of the range.
+    until: u64,
     /// The last key. Within a millisecond only its sequence number changes.
     text: [u8; EventKey::LENGTH],
 }
@@ -239,21 +252,55 @@ impl KeyGenerator {
     pub(crate) fn new(writer_id: WriterId) -> Self {
         let mut text = [b'0'; EventKey::LENGTH];
         write_digits(&mut text, WRITER_POSITION, SEQUENCE_POSITION, writer_id.get().into());
-        Self { millisecond: None, next_sequence: 0, text }
+        let until = LAST_MILLISECOND + 1;
+        Self { millisecond: None, next_sequence: 0, from: 0, until, text }
+    }
+
+    /// The earliest time of a key that begins a millisecond at `now`.
+    pub(crate) fn next_time(&self, now: u64) -> u64 {
+        now.max(self.millisecond.map_or(0, |current| current + 1)).max(self.from)
+    }
+
+    /// Whether a key of this time would be after the end of the year 9999.
+    pub(crate) fn is_year_over(time: u64) -> bool {
+        time > LAST_MILLISECOND
+    }
+
+    /// Goes on with another writer id, after all keys made so far. The range stays.
+    pub(crate) fn set_writer_id(&mut self, writer_id: WriterId) {
+        self.end_millisecond();
+        write_digits(&mut self.text, WRITER_POSITION, SEQUENCE_POSITION, writer_id.get().into());
+    }
+
+    /// Sets the range of the keys' times. A millisecond that has begun is not gone on with.
+    pub(crate) fn set_range(&mut self, from: u64, until: u64) {
+        self.end_millisecond();
+        self.from = from;
+        self.set_range_end(until);
+    }
+
+    /// Moves the end of the range, which must not be before the last key's time.
+    pub(crate) fn set_range_end(&mut self, until: u64) {
+        self.until = until.min(LAST_MILLISECOND + 1);
+    }
+
+    /// Lets the next key begin a millisecond of its own.
+    fn end_millisecond(&mut self) {
+        self.next_sequence = SEQUENCES_PER_MILLISECOND;
     }
 
     /// Makes all later keys greater than `key`: their time is later, as `key` may be of another writer.
     #[cfg(feature = "journal")]
     pub(crate) fn start_after(&mut self, key: &EventKey) {
-        let after = u64::try_from(key.timestamp().timestamp_millis()).unwrap_or_default() + 1;
-        if self.millisecond.is_none_or(|current| current < after) {
-            // Without a valid time there is no key after it either.
-            let _ = self.start_millisecond(after);
+        let time = u64::try_from(key.timestamp().timestamp_millis()).unwrap_or_default();
+        if self.millisecond.is_none_or(|current| current <= time) {
+            self.millisecond = Some(time);
+            self.end_millisecond();
         }
     }
 
     /// The next key, at `now` milliseconds after the Unix epoch. `None` when no key is left: at the end of
-    /// the year 9999.
+    /// the range.
     pub(crate) fn next(&mut self, now: u64) -> Option<EventKey> {
         match self.millisecond {
             Some(current) if now <= current => {
@@ -270,7 +317,8 @@ impl KeyGenerator {
     }
 
     fn start_millisecond(&mut self, millisecond: u64) -> Option<()> {
-        if millisecond > LAST_MILLISECOND {
+        let millisecond = millisecond.max(self.from);
+        if millisecond >= self.until {
             return None;
         }
         let time = DateTime::from_timestamp_millis(i64::try_from(millisecond).ok()?)?;
@@ -350,6 +398,33 @@ mod tests {
             keys.next(0).unwrap();
         }
         assert_eq!(keys.next(0), None);
+    }
+
+    #[test]
+    fn keys_stay_within_their_range() {
+        let mut keys = generator(7);
+        keys.set_range(NOW + 5, NOW + 7);
+        let first = keys.next(NOW).unwrap();
+        assert_eq!(first.as_str(), "20130927T005240657000070000");
+        assert!(keys.next(NOW + 6).unwrap() > first);
+        assert_eq!(keys.next(NOW + 7), None);
+        // The clock was set back. What is left of the millisecond may be used.
+        assert_eq!(keys.next(NOW).unwrap().as_str(), "20130927T005240658000070001");
+        keys.set_range_end(NOW + 8);
+        assert_eq!(keys.next(NOW + 7).unwrap().as_str(), "20130927T005240659000070000");
+        keys.set_range(0, 0);
+        assert_eq!(keys.next(NOW), None);
+    }
+
+    #[test]
+    fn keys_increase_when_the_writer_id_changes() {
+        let mut keys = generator(99_999);
+        let before = keys.next(NOW).unwrap();
+        keys.set_writer_id(WriterId::new(0).unwrap());
+        let after = keys.next(NOW).unwrap();
+        assert!(after > before);
+        assert_eq!(after.as_str(), "20130927T005240653000000000");
+        assert_eq!(keys.next_time(NOW), NOW + 2);
     }
 
     #[test]

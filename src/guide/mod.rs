@@ -9,6 +9,7 @@
 //! | [`journal`] | How do events survive the death of their process? |
 //! | [`testing`] | How do I test a program that stores events? |
 //! | [`settings`] | What can I set, and what are the defaults? |
+//! | [`writer_ids`] | How do I keep the keys of many writers apart? |
 //! | [`permissions`] | What must the role be allowed to do? |
 //! | [`tool`] | What does the command-line tool do? |
 //! | [`npm`] | I used the npm module. What is different? |
@@ -36,6 +37,9 @@ pub mod testing {}
 
 #[doc = include_str!("settings.md")]
 pub mod settings {}
+
+#[doc = include_str!("writer_ids.md")]
+pub mod writer_ids {}
 
 #[doc = include_str!("permissions.md")]
 pub mod permissions {}

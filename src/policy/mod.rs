@@ -8,6 +8,7 @@ pub(crate) mod barrier;
 pub(crate) mod batch;
 pub(crate) mod buffer;
 pub(crate) mod concurrency;
+pub(crate) mod lease;
 pub(crate) mod pace;
 pub(crate) mod reconcile;
 pub(crate) mod refusal;

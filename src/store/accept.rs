@@ -11,6 +11,7 @@ use super::EventStore;
 use crate::error::{PutError, Uncertainty};
 use crate::event::Event;
 use crate::event::encoded_body::EncodedBody;
+use crate::event::key::EventKey;
 use crate::flow_control::{AcquireError, Permit};
 #[cfg(feature = "journal")]
 use crate::journal::Reservation;
@@ -29,7 +30,7 @@ impl EventStore {
     pub(super) async fn put_body(&self, body: EncodedBody) -> Result<PutTicket, PutError> {
         let permit = self.acquire(body.buffered_bytes()).await?;
         let room = self.reserve(&body).await?;
-        self.accept(body, permit, room)
+        self.accept(self.next_key().await?, body, permit, room)
     }
 
     /// Waits for room for an event in the journal, if there is one.
@@ -64,14 +65,14 @@ impl EventStore {
         accounting.flow_control.acquire(bytes).await.map_err(|error| self.put_error(error))
     }
 
-    /// Makes an event with the next key, and sends it to the worker.
+    /// Makes an event with this key, and sends it to the worker.
     pub(super) fn accept(
         &self,
+        key: EventKey,
         body: EncodedBody,
         permit: Permit<'_>,
         room: Room<'_>,
     ) -> Result<PutTicket, PutError> {
-        let key = self.shared.keys.next().ok_or(PutError::NoKeyLeft)?;
         self.send(Event::with_body(key, body)?, Uncertainty::None, permit, room)
     }
 

@@ -12,15 +12,19 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep_until};
 
 use super::config::Config;
-use crate::clock::now;
+use crate::clock::{KeyClock, now};
 use crate::dynamodb::BatchWriter;
 use crate::dynamodb::table::Table;
 use crate::dynamodb::target::{TargetSettings, Transport};
+use crate::error::ConfigError;
 #[cfg(feature = "journal")]
 use crate::journal::Journal;
+use crate::key_source::KeySource;
 use crate::policy::retry::Backoff;
 use crate::store::EventStore;
 use crate::store::start_error::StartError;
+use crate::store::store_lease::StoreLease;
+use crate::store::writer_ids::Source;
 
 /// The provider name of static credentials, which the SDK shows in its logs.
 const PROVIDER_NAME: &str = "EventStoreBuilder";
@@ -41,11 +45,11 @@ const PROVIDER_NAME: &str = "EventStoreBuilder";
 #[must_use = "a builder does nothing until start()"]
 #[derive(Default)]
 pub struct EventStoreBuilder {
-    config: Config,
+    pub(super) config: Config,
     target: TargetSettings,
     skip_table_check: bool,
     #[cfg(feature = "journal")]
-    journal: Option<Journal>,
+    pub(super) journal: Option<Journal>,
 }
 
 /// # Target: where and how the store writes
@@ -257,7 +261,7 @@ impl EventStoreBuilder {
     }
 }
 
-/// # Safety: certain answers and distinct keys
+/// # Certainty of answers
 impl EventStoreBuilder {
     /// Whether [`start`](Self::start) checks the table's key schema with `DescribeTable`. Default: yes, as a table with
     /// another schema refuses every batch. If the role may not describe the table, the check is skipped with a warning
@@ -280,28 +284,10 @@ impl EventStoreBuilder {
     ///   [`read_back`](crate::WriteError::read_back) has the time of the read.
     ///
     /// A read that fails is repeated for one attempt timeout, but not beyond one attempt timeout after the event's
-    /// deadline. If the role lacks
-    /// `dynamodb:BatchGetItem`, the event stays maybe stored, and its error says so. To leave time for a read, a call
+    /// deadline. If the role lacks `dynamodb:BatchGetItem`, the event stays maybe stored, and its error says so. To leave time for a read, a call
     /// that begins just before an event's deadline may last half of the attempt timeout beyond it, not all of it.
     pub fn read_back(mut self, read_back: bool) -> Self {
         self.config.read_back = read_back;
-        self
-    }
-
-    /// Keeps accepted events in this journal until they are settled, so that they survive the process. None by default.
-    ///
-    /// The store also puts the events again that an earlier process left in it; see
-    /// [`replayed`](EventStore::replayed).
-    #[cfg(feature = "journal")]
-    pub fn journal(mut self, journal: Journal) -> Self {
-        self.journal = Some(journal);
-        self
-    }
-
-    /// The five digits that keep this store's keys apart from those of other writers to the table, 0 to 99,999.
-    /// Default: random; [`WriterId`](crate::WriterId) has the odds of a collision.
-    pub fn writer_id(mut self, writer_id: u32) -> Self {
-        self.config.writer_id = Some(writer_id);
         self
     }
 }
@@ -331,6 +317,7 @@ impl EventStoreBuilder {
     /// - [`StartError::Config`] names the setting, its value and its limit.
     /// - [`StartError::NoRuntime`]: the call is not within a tokio runtime.
     /// - [`StartError::Table`] says what is wrong with the table.
+    /// - [`StartError::WriterId`]: no writer id could be leased. It says what to grant or to create.
     ///
     /// # Panics
     ///
@@ -338,7 +325,7 @@ impl EventStoreBuilder {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future starts nothing.
+    /// Dropping the future starts nothing. An id that was leased by then is free again after two terms.
     ///
     /// # Example
     ///
@@ -362,18 +349,34 @@ impl EventStoreBuilder {
             // Boxed, so that the future of `start` does not keep its memory after the check.
             Box::pin(Table::new(client, table).check_before_writing()).await?;
         }
+        let client = target.table().map(|(client, _)| client.clone());
         let writer = target.into_writer(transport, return_consumed_capacity);
         let mut random = config.random()?;
-        let writer_id = config.writer_id(random.next_u64());
+        let bits = random.next_u64();
+        let key_clock = config.seed.map_or(KeyClock::Wall, |_| KeyClock::Runtime(now()));
+        let keys = Arc::new(KeySource::new(config.id_source(bits), key_clock));
         // Panics here and not in the worker, if the runtime has no timer.
         drop(sleep_until(Instant::from_std(now())));
+        let lease = match (&config.writer_ids.0, client) {
+            (Source::Leased(ids), Some(client)) => {
+                let random = config.fresh_random(bits);
+                let terms = ids.terms(config.refusal_timeout);
+                Some(Box::pin(StoreLease::start(ids, &client, &keys, terms, random)).await?)
+            }
+            (Source::Leased(_), None) => {
+                let limit = "not be leased together with `batch_writer`, which has no client";
+                return Err(ConfigError::new("writer_id", "leased", limit).into());
+            }
+            _ => None,
+        };
         #[cfg(feature = "journal")]
         let journal = self.journal.map(Journal::start).transpose()?;
         Ok(EventStore::spawn(
             &runtime,
             writer,
             config,
-            writer_id,
+            keys,
+            lease,
             random,
             #[cfg(feature = "journal")]
             journal,

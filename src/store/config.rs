@@ -1,6 +1,5 @@
 //! The settings of a store other than its target: their defaults, their limits, and what the worker gets of them.
 
-use std::fmt;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -11,9 +10,13 @@ use crate::error::{ConfigError, PutError};
 use crate::event::key::WriterId;
 use crate::event::{MAX_BATCH_EVENTS, MAX_ITEM_BYTES};
 use crate::flow_control;
+use crate::fresh_random::FreshRandom;
+use crate::key_source::IdSource;
 use crate::policy::batch::BatchLimits;
 use crate::policy::retry::{Backoff, RetryPolicy};
 use crate::stats::Stats;
+use crate::store::limits::{DAY, HOUR, duration_in_range, in_range};
+use crate::store::writer_ids::{Source, WriterIds};
 use crate::worker::WorkerSettings;
 
 /// How a store writes. The worker only gets settings that [`Config::validate`] has accepted.
@@ -31,7 +34,7 @@ pub(crate) struct Config {
     pub(crate) backoff: Backoff,
     pub(crate) refusal_timeout: Duration,
     pub(crate) read_back: bool,
-    pub(crate) writer_id: Option<u32>,
+    pub(crate) writer_ids: WriterIds,
     /// The seed of all randomness; `None` for the system's.
     pub(crate) seed: Option<u64>,
 }
@@ -52,14 +55,12 @@ impl Default for Config {
             backoff: Backoff::default(),
             refusal_timeout: Duration::from_secs(5),
             read_back: true,
-            writer_id: None,
+            writer_ids: WriterIds::drawn(),
             seed: None,
         }
     }
 }
 
-const HOUR: Duration = Duration::from_secs(60 * 60);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 
 /// Far above the capacity of any table.
@@ -99,10 +100,11 @@ impl Config {
         duration_in_range("backoff.ceiling", ceiling, MIN_TIMEOUT, HOUR)?;
         duration_in_range("backoff.base", base, MIN_TIMEOUT, ceiling)?;
         duration_in_range("backoff.floor", floor, Duration::ZERO, base)?;
-        if let Some(writer_id) = self.writer_id {
-            in_range("writer_id", writer_id, 0, WriterId::MAX)?;
+        match &self.writer_ids.0 {
+            Source::Drawn => Ok(()),
+            Source::Assigned(writer_id) => in_range("writer_id", *writer_id, 0, WriterId::MAX),
+            Source::Leased(ids) => ids.validate(),
         }
-        Ok(())
     }
 
     pub(crate) fn worker_settings(&self) -> WorkerSettings {
@@ -142,10 +144,10 @@ impl Config {
         if let Some(seed) = self.seed {
             return Ok(StdRng::seed_from_u64(seed));
         }
-        match (StdRng::try_from_rng(&mut SysRng), self.writer_id) {
+        match (StdRng::try_from_rng(&mut SysRng), &self.writer_ids.0) {
             (Ok(random), _) => Ok(random),
-            (Err(_), Some(writer_id)) => Ok(StdRng::seed_from_u64(writer_id.into())),
-            (Err(error), None) => {
+            (Err(_), Source::Assigned(writer_id)) => Ok(StdRng::seed_from_u64((*writer_id).into())),
+            (Err(error), _) => {
                 let limit =
                     format!("be given, as the system has no randomness to draw it from ({error})");
                 Err(ConfigError::new("writer_id", "missing", limit))
@@ -153,9 +155,19 @@ impl Config {
         }
     }
 
-    /// The writer id that was set, or one that is drawn from 64 random bits.
-    pub(crate) fn writer_id(&self, random: u64) -> WriterId {
-        self.writer_id.and_then(WriterId::new).unwrap_or_else(|| WriterId::from_random(random))
+    /// Where the writer id comes from. `bits` are random.
+    pub(crate) fn id_source(&self, bits: u64) -> IdSource {
+        let first = WriterId::from_random(bits);
+        match self.writer_ids.0 {
+            Source::Assigned(id) => IdSource::Assigned(WriterId::new(id).unwrap_or(first)),
+            Source::Drawn => IdSource::Drawn { first, random: Box::new(self.fresh_random(bits)) },
+            Source::Leased(_) => IdSource::Leased,
+        }
+    }
+
+    /// A source of randomness that copies of the process do not share, unless a seed decides everything.
+    pub(crate) fn fresh_random(&self, bits: u64) -> FreshRandom {
+        FreshRandom::new(StdRng::seed_from_u64(bits), self.seed.is_some())
     }
 
     /// Most events in one call.
@@ -183,34 +195,13 @@ fn non_zero(limit: usize) -> NonZeroUsize {
     NonZeroUsize::new(limit).unwrap_or(NonZeroUsize::MIN)
 }
 
-fn in_range<T: PartialOrd + fmt::Display>(
-    field: &'static str,
-    value: T,
-    min: T,
-    max: T,
-) -> Result<(), ConfigError> {
-    if value < min || value > max {
-        return Err(ConfigError::new(field, value, format!("be {min} to {max}")));
-    }
-    Ok(())
-}
-
-fn duration_in_range(
-    field: &'static str,
-    value: Duration,
-    min: Duration,
-    max: Duration,
-) -> Result<(), ConfigError> {
-    if value < min || value > max {
-        let limit = format!("be {min:?} to {max:?}");
-        return Err(ConfigError::new(field, format_args!("{value:?}"), limit));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// No id at all.
+    #[expect(clippy::reversed_empty_ranges, reason = "it is to be refused")]
+    const EMPTY: std::ops::RangeInclusive<u32> = 7..=6;
 
     /// Changes one setting of a valid configuration.
     type Change = fn(&mut Config);
@@ -229,7 +220,7 @@ mod tests {
             |config| config.max_buffered_events = 1,
             |config| config.max_buffered_bytes = 409_600,
             |config| config.backoff.floor = Duration::ZERO,
-            |config| config.writer_id = Some(99_999),
+            |config| config.writer_ids = WriterIds::from(99_999),
             |config| {
                 let second = Duration::from_secs(1);
                 config.backoff = Backoff { floor: second, base: second, ceiling: second };
@@ -244,7 +235,7 @@ mod tests {
 
     #[test]
     fn value_out_of_range_is_an_error_with_field_and_limit() {
-        let cases: [(Change, &str); 17] = [
+        let cases: [(Change, &str); 21] = [
             (|c| c.max_batch_events = 0, "setting `max_batch_events` is 0; it must be 1 to 25"),
             (|c| c.max_batch_events = 26, "setting `max_batch_events` is 26; it must be 1 to 25"),
             (|c| c.linger = HOUR * 2, "setting `linger` is 7200s; it must be 0ns to 3600s"),
@@ -283,8 +274,24 @@ mod tests {
             (|c| c.backoff.base = HOUR, "setting `backoff.base` is 3600s; it must be 1ms to 5s"),
             (|c| c.backoff.ceiling = DAY, "setting `backoff.ceiling` is 86400s; it must be"),
             (
-                |c| c.writer_id = Some(100_000),
+                |c| c.writer_ids = WriterIds::from(100_000),
                 "setting `writer_id` is 100000; it must be 0 to 99999",
+            ),
+            (
+                |c| c.writer_ids = WriterIds::leased("").into(),
+                "setting `writer_id.leased` is ``; it must be a table's name or ARN",
+            ),
+            (
+                |c| c.writer_ids = WriterIds::leased("t").term(Duration::from_millis(999)).into(),
+                "setting `writer_id.term` is 999ms; it must be 1s to 3600s",
+            ),
+            (
+                |c| c.writer_ids = WriterIds::leased("t").ids(0..=100_000).into(),
+                "setting `writer_id.ids` is 100000; it must be 0 to 99999",
+            ),
+            (
+                |c| c.writer_ids = WriterIds::leased("t").ids(EMPTY).into(),
+                "setting `writer_id.ids` is 7..=6; it must have an id or more",
             ),
         ];
         for (change, message) in cases {

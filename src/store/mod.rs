@@ -3,10 +3,15 @@
 mod accept;
 pub(crate) mod builder;
 pub(crate) mod config;
+mod distinct_keys;
+mod limits;
+mod next_key;
 mod put_again;
 #[cfg(feature = "journal")]
 pub(crate) mod replay;
 pub(crate) mod start_error;
+mod store_lease;
+pub(crate) mod writer_ids;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,14 +22,14 @@ use serde::Serialize;
 use serde::de::IgnoredAny;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout_at};
 
 use crate::accounting::Accounting;
-use crate::clock::{FAR_OFF, KeyClock, now};
+use crate::clock::{FAR_OFF, now};
 use crate::dynamodb::BatchWriter;
 use crate::error::{CloseError, FlushError, PutError, WorkerLost};
 use crate::event::check_body;
 use crate::event::encoded_body::EncodedBody;
-use crate::event::key::WriterId;
 #[cfg(feature = "journal")]
 use crate::journal::{ActiveJournal, Unsettled};
 use crate::key_source::KeySource;
@@ -35,6 +40,7 @@ use crate::store::builder::EventStoreBuilder;
 use crate::store::config::Config;
 #[cfg(feature = "journal")]
 use crate::store::replay::{Replay, ReplayReport};
+use crate::store::store_lease::StoreLease;
 use crate::worker::{CloseDeadlines, Command, Worker, WorkerChannels, WorkerExit};
 
 /// Stores events in a DynamoDB table, and answers for each whether it is stored.
@@ -77,7 +83,9 @@ struct Shared {
     close_deadlines: watch::Sender<Option<CloseDeadlines>>,
     exit: watch::Receiver<Option<WorkerExit>>,
     accounting: Arc<Accounting>,
-    keys: KeySource,
+    keys: Arc<KeySource>,
+    /// Dropped with the last handle, which gives the writer id back.
+    lease: Option<StoreLease>,
     config: Config,
     /// What became of the events that an earlier process left, once that is known. `None` without a journal.
     #[cfg(feature = "journal")]
@@ -95,7 +103,8 @@ impl EventStore {
         runtime: &Handle,
         writer: Arc<dyn BatchWriter>,
         config: Config,
-        writer_id: WriterId,
+        keys: Arc<KeySource>,
+        lease: Option<StoreLease>,
         jitter: StdRng,
         #[cfg(feature = "journal")] journal: Option<(ActiveJournal, Unsettled)>,
     ) -> Self {
@@ -122,7 +131,6 @@ impl EventStore {
             exit,
             accounting: Arc::clone(&accounting),
         };
-        let key_clock = config.seed.map_or(KeyClock::Wall, |_| KeyClock::Runtime(now()));
         #[cfg(feature = "journal")]
         let (replay_report, replayed) = watch::channel(None);
         #[cfg(feature = "journal")]
@@ -134,7 +142,8 @@ impl EventStore {
                 close_deadlines,
                 exit: exit_receiver,
                 accounting,
-                keys: KeySource::new(writer_id, key_clock),
+                keys,
+                lease,
                 config,
                 #[cfg(feature = "journal")]
                 replayed: unsettled.is_some().then_some(replayed),
@@ -163,7 +172,8 @@ impl EventStore {
     ///
     /// A [`PutError`] means that the event was not accepted. It is too large ([`TooLarge`](PutError::TooLarge)), cannot
     /// be serialised ([`NotSerializable`](PutError::NotSerializable)), or no key is left
-    /// ([`NoKeyLeft`](PutError::NoKeyLeft)). Or the store is closed ([`Closed`](PutError::Closed)) or has lost its
+    /// ([`NoKeyLeft`](PutError::NoKeyLeft)). The lease of the writer id has run out, and no other was had within
+    /// [`max_wait`](crate::LeasedWriterIds::max_wait) ([`NoWriterId`](PutError::NoWriterId)). Or the store is closed ([`Closed`](PutError::Closed)) or has lost its
     /// worker ([`WorkerLost`](PutError::WorkerLost)).
     ///
     /// # Cancel safety
@@ -248,7 +258,7 @@ impl EventStore {
         let permit =
             accounting.flow_control.try_acquire(bytes).map_err(|error| self.put_error(error))?;
         let room = self.try_reserve(&body)?;
-        self.accept(body, permit, room)
+        self.accept(self.try_next_key()?, body, permit, room)
     }
 
     /// Waits until every event accepted before the call is settled, retries included, and returns how many were stored
@@ -301,6 +311,9 @@ impl EventStore {
     /// Tickets and report have the same answers. Every clone may call close: all get the same report, and the earliest
     /// deadline counts.
     ///
+    /// A leased writer id is given back while the last events are sent, and within the same time. If that fails, others
+    /// may have it when its term is over.
+    ///
     /// Choose a deadline that leaves this time before your platform kills the process: Kubernetes and ECS wait 30 s
     /// after `SIGTERM` by default.
     ///
@@ -330,6 +343,10 @@ impl EventStore {
         let answer_by = fail_at + self.shared.config.time_to_read_back(deadline);
         let deadlines = CloseDeadlines { fail_at, answer_by };
         self.shared.accounting.flow_control.close();
+        if let Some(lease) = &self.shared.lease {
+            // No key is made any more, so the writer id can go back while the last events are sent.
+            lease.handle.close();
+        }
         self.shared.close_deadlines.send_if_modified(|set| {
             let earliest = set.map_or(deadlines, |set| set.earliest(deadlines));
             set.replace(earliest) != Some(earliest)
@@ -340,25 +357,16 @@ impl EventStore {
         if let Some(journal) = &self.shared.accounting.journal {
             journal.close().await;
         }
-        match exit {
+        let result = match exit {
             Ok(Some(WorkerExit::Closed(report))) => Ok(CloseReport::clone(&report)),
             Ok(Some(WorkerExit::Lost(lost))) => Err(CloseError::from(lost)),
             Ok(None) | Err(_) => Err(CloseError::from(WorkerLost::Stopped)),
+        };
+        if let Some(lease) = &self.shared.lease {
+            // If it takes longer, the id is free when its term is over.
+            drop(timeout_at(Instant::from_std(answer_by), lease.handle.closed()).await);
         }
-    }
-
-    /// Waits until the events that an earlier process left in the journal are put again and answered, and returns what
-    /// became of them. `None` without a journal.
-    ///
-    /// New events can be put meanwhile. After [`close`](Self::close) the rest stays in the journal.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future only stops the wait.
-    #[cfg(feature = "journal")]
-    pub async fn replayed(&self) -> Option<ReplayReport> {
-        let mut replayed = self.shared.replayed.clone()?;
-        replayed.wait_for(Option::is_some).await.ok().and_then(|report| *report)
+        result
     }
 
     /// The store's counters at this moment.

@@ -9,12 +9,13 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::builder::EventStoreBuilder;
 use super::{EventStore, Shared};
 use crate::dynamodb::{BatchReading, BatchWriter};
 use crate::error::WriteError;
 use crate::event::key::EventKey;
 use crate::event::{Event, MAX_BATCH_EVENTS};
-use crate::journal::{Location, Unsettled};
+use crate::journal::{Journal, Location, Unsettled};
 use crate::pending::{Proof, PutTicket, Stored};
 
 /// Replayed events that are in the buffer at the same time. The rest of the buffer is for new events.
@@ -33,6 +34,33 @@ pub struct ReplayReport {
     /// Events that are still in the journal, for the next process: those not stored by the deadlines of event and
     /// close, and those whose records could not be read.
     pub left: u64,
+}
+
+impl EventStore {
+    /// Waits until the events that an earlier process left in the journal are put again and answered, and returns what
+    /// became of them. `None` without a journal.
+    ///
+    /// New events can be put meanwhile. After [`close`](Self::close) the rest stays in the journal.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future only stops the wait.
+    pub async fn replayed(&self) -> Option<ReplayReport> {
+        let mut replayed = self.shared.replayed.clone()?;
+        replayed.wait_for(Option::is_some).await.ok().and_then(|report| *report)
+    }
+}
+
+/// # The journal
+impl EventStoreBuilder {
+    /// Keeps accepted events in this journal until they are settled, so that they survive the process. None by default.
+    ///
+    /// The store also puts the events again that an earlier process left in it; see
+    /// [`replayed`](EventStore::replayed).
+    pub fn journal(mut self, journal: Journal) -> Self {
+        self.journal = Some(journal);
+        self
+    }
 }
 
 /// Puts the events again that an earlier process left.

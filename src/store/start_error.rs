@@ -1,9 +1,9 @@
-//! [`StartError`]: why a store cannot be started.
+//! [`StartError`]: why a store did not start.
 
 use crate::dynamodb::table::TableError;
-use crate::error::ConfigError;
 #[cfg(feature = "journal")]
 use crate::error::JournalError;
+use crate::error::{ConfigError, LeaseError};
 
 /// Why a store did not start.
 #[derive(Debug, thiserror::Error)]
@@ -27,4 +27,8 @@ pub enum StartError {
     #[cfg(feature = "journal")]
     #[error(transparent)]
     Journal(#[from] JournalError),
+
+    /// No writer id could be leased ([`WriterIds::leased`](crate::WriterIds::leased)).
+    #[error(transparent)]
+    WriterId(#[from] LeaseError),
 }

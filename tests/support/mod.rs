@@ -14,6 +14,7 @@ pub(crate) mod dynamodb_local;
 pub(crate) mod endpoint;
 pub(crate) mod environment;
 pub(crate) mod http_client;
+pub(crate) mod lease_proxy;
 pub(crate) mod proxy;
 #[cfg(feature = "local")]
 pub(crate) mod puts;

@@ -76,6 +76,7 @@ impl CommandLine {
         command.positional = vec!["resume".to_owned(), file.display().to_string()];
         command.set("--from-line", None);
         command.set("--writer-id", None);
+        command.set("--lease-writer-id", None);
         command.set("--failed", Some(failed.display().to_string()));
         if !command.has("--table") && !command.has("--local") {
             command.set("--local", Some(DEFAULT_FILE.to_owned()));
@@ -191,6 +192,11 @@ mod tests {
         assert_eq!(
             put.resume("a b".as_ref(), "a b-2".as_ref()).to_string(),
             "tool resume 'a b' --failed 'a b-2' --local events.sqlite"
+        );
+        let put = command_line(&["tool", "put", "f", "--table", "t", "--lease-writer-id", "w"]);
+        assert_eq!(
+            put.resume("f1".as_ref(), "f2".as_ref()).to_string(),
+            "tool resume f1 --table t --failed f2"
         );
         let resume = command_line(&[
             "tool",

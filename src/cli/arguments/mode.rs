@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Mode {
     /// Each line from `first_line` on is a new event, and gets a key.
-    Put { writer_id: Option<u32>, first_line: u64 },
+    Put { first_line: u64 },
     /// Each line is a failed event that has its key. `reads_keys` skips what is already stored.
     Resume { reads_keys: bool },
 }
@@ -17,15 +17,8 @@ impl Mode {
     /// The first line to put.
     pub(crate) fn first_line(self) -> u64 {
         match self {
-            Self::Put { first_line, .. } => first_line,
+            Self::Put { first_line } => first_line,
             Self::Resume { .. } => 1,
-        }
-    }
-
-    pub(crate) fn writer_id(self) -> Option<u32> {
-        match self {
-            Self::Put { writer_id, .. } => writer_id,
-            Self::Resume { .. } => None,
         }
     }
 }

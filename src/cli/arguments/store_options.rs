@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
-use dynamodb_eventstore::{ConfigError, EventStore, EventStoreBuilder, Journal, StartError};
+use dynamodb_eventstore::{
+    ConfigError, EventStore, EventStoreBuilder, Journal, StartError, WriterIds,
+};
 
 use super::AwsOptions;
 use crate::output::{Output, count, with_causes};
@@ -106,11 +108,11 @@ impl StoreOptions {
     /// Opens the table, and starts a store that writes to it.
     pub(crate) async fn start(
         &self,
-        writer_id: Option<u32>,
+        writer_ids: WriterIds,
         output: &Output,
     ) -> Result<(Target, EventStore), Box<dyn Error>> {
         let target = self.open_target(output).await?;
-        let mut builder = self.store_builder(&target, writer_id);
+        let mut builder = self.store_builder(&target, writer_ids);
         if let Some(directory) = &self.journal {
             let journal = Journal::open(directory).await?;
             let left = journal.report().unsettled;
@@ -161,7 +163,7 @@ impl StoreOptions {
         }
     }
 
-    fn store_builder(&self, target: &Target, writer_id: Option<u32>) -> EventStoreBuilder {
+    fn store_builder(&self, target: &Target, writer_ids: WriterIds) -> EventStoreBuilder {
         let mut builder = target
             .store_builder()
             .event_deadline(EVENT_DEADLINE)
@@ -182,10 +184,7 @@ impl StoreOptions {
         if let Some(write_units) = self.write_units {
             builder = builder.max_write_units_per_second(write_units);
         }
-        if let Some(writer_id) = writer_id {
-            builder = builder.writer_id(writer_id);
-        }
-        builder
+        builder.writer_id(writer_ids)
     }
 
     /// How long no event may be acknowledged: `--deadline`, and the waits that these options cause
@@ -212,6 +211,7 @@ pub(crate) fn describe(error: &ConfigError) -> String {
         "max_write_units_per_second" => "--write-units",
         "table" => "--table",
         "writer_id" => "--writer-id",
+        "writer_id.leased" => "--lease-writer-id",
         _ => return error.to_string(),
     };
     format!("{option} is {}; it must {}", error.value, error.limit)

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use dynamodb_eventstore::{EventStore, ReplayReport, Stats};
+use dynamodb_eventstore::{EventStore, ReplayReport, Stats, WriterIds};
 use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 
@@ -37,6 +37,7 @@ pub(crate) struct Run<'a> {
     mode: Mode,
     command_line: &'a CommandLine,
     output: Output,
+    writer_ids: WriterIds,
 }
 
 impl<'a> Run<'a> {
@@ -46,7 +47,14 @@ impl<'a> Run<'a> {
         mode: Mode,
         command_line: &'a CommandLine,
     ) -> Self {
-        Self { source, options, mode, command_line, output: Output::new(options.quiet) }
+        let (output, writer_ids) = (Output::new(options.quiet), WriterIds::drawn());
+        Self { source, options, mode, command_line, output, writer_ids }
+    }
+
+    /// Where the writer id of new keys comes from. Default: drawn.
+    pub(crate) fn with_writer_ids(mut self, writer_ids: WriterIds) -> Self {
+        self.writer_ids = writer_ids;
+        self
     }
 
     pub(crate) async fn execute(&self, is_verbose: bool) -> Result<ExitCode, Box<dyn Error>> {
@@ -59,11 +67,11 @@ impl<'a> Run<'a> {
             }
             files = Files::open(self.source, self.options) => files?,
         };
-        let writer_id = self.mode.writer_id();
+        let writer_ids = self.writer_ids.clone();
         let started = tokio::select! {
             biased;
             signal = signals.next() => Err(StopReason::Signal(signal)),
-            started = Box::pin(self.options.start(writer_id, &self.output)) => {
+            started = Box::pin(self.options.start(writer_ids, &self.output)) => {
                 started.map_err(|error| StopReason::StartError(with_causes(&*error)))
             }
         };
