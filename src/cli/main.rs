@@ -6,6 +6,7 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod arguments;
+mod check;
 mod collector;
 mod create_table;
 mod input;
@@ -64,6 +65,7 @@ Examples:
 enum Command {
     Put(put::Arguments),
     Resume(resume::Arguments),
+    Check(check::Arguments),
     CreateTable(create_table::Arguments),
     Local(local::Arguments),
 }
@@ -78,6 +80,7 @@ async fn main() -> ExitCode {
     let result = match command {
         Command::Put(put) => Box::pin(put::run(put, &command_line, is_verbose)).await,
         Command::Resume(resume) => Box::pin(resume::run(resume, &command_line, is_verbose)).await,
+        Command::Check(check) => Box::pin(check::run(check)).await,
         Command::CreateTable(create_table) => create_table::run(create_table).await,
         Command::Local(local) => local::run(local).await,
     };
