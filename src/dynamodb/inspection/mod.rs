@@ -103,7 +103,13 @@ impl Inspection {
         if !is_reached {
             return;
         }
-        self.add(Inspected::Clock, answers.clock());
+        let clock = answers.clock();
+        let is_right = clock.is_ok();
+        self.add(Inspected::Clock, clock);
+        if !is_right {
+            // Whatever is refused now may be refused for the time of its signature.
+            return;
+        }
 
         let code = described.as_ref().err().and_then(code);
         if let (Some(code), Err(error)) = (code, &described)
