@@ -36,6 +36,15 @@ pub(crate) enum IdSource {
     Leased,
 }
 
+/// What became of a writer id that another writer has as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SharedWriterId {
+    /// It was drawn or leased, and is replaced by another.
+    Replaced,
+    /// It was assigned by the program, and is kept.
+    Kept,
+}
+
 /// Why there is no key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoKey {
@@ -94,6 +103,17 @@ impl KeySource {
         is_abandoned
     }
 
+    /// To be called when the item of another writer is found under `key`. Abandons the writer id, unless the program has
+    /// assigned it.
+    ///
+    /// `None` if there is nothing to do or to report: the key has another id than the present one, as that was replaced
+    /// before or an earlier process made the key, or an assigned id is known as shared.
+    pub(crate) fn abandon_shared_writer_id(&self, key: &EventKey) -> Option<SharedWriterId> {
+        let shared = self.lock().abandon_shared_writer_id(key);
+        self.lease_wanted.notify_one();
+        shared
+    }
+
     /// Goes on with a lease.
     pub(crate) fn grant(&self, id: WriterId, from: u64, until: u64) {
         self.lock().grant(id, from, until);
@@ -131,6 +151,8 @@ pub(crate) struct Keys {
     ids: IdSource,
     has_lease: bool,
     is_closed: bool,
+    /// Whether an assigned id was found to be shared.
+    is_known_as_shared: bool,
     /// The time of the last call, in milliseconds since the Unix epoch.
     last_call: u64,
     /// Both clocks at one moment: when the source was made, at the last gap, or when the clock was set back.
@@ -152,6 +174,7 @@ impl Keys {
             ids,
             has_lease: false,
             is_closed: false,
+            is_known_as_shared: false,
             last_call: now,
             reference: (now, monotonic),
         }
@@ -226,6 +249,21 @@ impl Keys {
                 true
             }
         }
+    }
+
+    fn abandon_shared_writer_id(&mut self, key: &EventKey) -> Option<SharedWriterId> {
+        if !self.generator.has_writer_id_of(key) || self.is_known_as_shared {
+            return None;
+        }
+        if !self.abandon_writer_id() {
+            self.is_known_as_shared = true;
+            return Some(SharedWriterId::Kept);
+        }
+        // One draw in 100,000 is the shared id again.
+        while matches!(self.ids, IdSource::Drawn { .. }) && self.generator.has_writer_id_of(key) {
+            self.abandon_writer_id();
+        }
+        Some(SharedWriterId::Replaced)
     }
 
     pub(crate) fn grant(&mut self, id: WriterId, from: u64, until: u64) {
@@ -330,6 +368,28 @@ mod tests {
         keys.next().unwrap();
         assert_eq!(keys.pass(0, 3_600_000).next().unwrap(), "00003");
         assert!(!keys.keys.abandon_writer_id());
+    }
+
+    #[test]
+    fn shared_id_is_replaced_once_for_all_its_keys() {
+        let mut keys = Clocked::new(drawn());
+        let monotonic = keys.monotonic;
+        let before = [(); 2].map(|()| keys.keys.next(START, || monotonic).unwrap());
+        let replaced = keys.keys.abandon_shared_writer_id(&before[0]);
+        assert_eq!(replaced, Some(SharedWriterId::Replaced));
+        let after = keys.next().unwrap();
+        assert_ne!(after, "00007");
+        assert_eq!(keys.keys.abandon_shared_writer_id(&before[1]), None);
+        assert_eq!(keys.next().unwrap(), after);
+    }
+
+    #[test]
+    fn assigned_id_that_is_shared_is_kept_and_reported_once() {
+        let mut keys = Clocked::new(IdSource::Assigned(id(7)));
+        let key = keys.keys.next(START, || panic!("no gap")).unwrap();
+        assert_eq!(keys.keys.abandon_shared_writer_id(&key), Some(SharedWriterId::Kept));
+        assert_eq!(keys.keys.abandon_shared_writer_id(&key), None);
+        assert_eq!(keys.next().unwrap(), "00007");
     }
 
     #[test]

@@ -133,6 +133,7 @@ mod worker;
 #[cfg(any(feature = "local", feature = "test-util"))]
 mod write_capacity;
 
+pub use dynamodb::inspection::{Finding, Inspected, Inspection, Outcome};
 pub use dynamodb::table::{Capacity, Table, TableError};
 pub use dynamodb::target::Transport;
 pub use dynamodb::{BatchReading, BatchReceipt, BatchWriter, SdkBatchWriter};

@@ -48,6 +48,34 @@ async fn event_whose_responses_were_lost_is_stored_when_found() {
     }
 }
 
+/// The writer ids in the keys before and after a read that found another event under the first key.
+async fn writer_ids_around_a_shared_key(
+    store: impl Fn(&FakeTable) -> EventStoreBuilder,
+) -> [String; 2] {
+    let table = FakeTable::always(Reply::LoseAnswer.after(SECOND));
+    let store = store(&table).max_attempts(1).start().await.unwrap();
+    let first = store.put(&1).await.unwrap();
+    let first_key = *first.key();
+    table.insert(&first_key, "2");
+    let error = first.await.unwrap_err();
+    assert!(error.to_string().ends_with("would overwrite the other one"), "{error}");
+    let second_key = *store.put(&3).await.unwrap().key();
+    assert!(second_key > first_key, "{first_key} {second_key}");
+    [first_key, second_key].map(|key| key.as_str()[18..23].to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn drawn_writer_id_is_replaced_when_another_has_it() {
+    let [before, after] = writer_ids_around_a_shared_key(store_at).await;
+    assert_ne!(before, after);
+}
+
+#[tokio::test(start_paused = true)]
+async fn assigned_writer_id_is_kept_when_another_has_it() {
+    let ids = writer_ids_around_a_shared_key(|table| store_at(table).writer_id(7)).await;
+    assert_eq!(ids, ["00007", "00007"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn event_not_found_after_its_calls_ended_is_not_stored() {
     let table = FakeTable::always(Reply::LoseAnswer);

@@ -8,6 +8,7 @@
 
 mod arguments;
 mod bench;
+mod check;
 mod collector;
 mod create_table;
 mod input;
@@ -67,6 +68,7 @@ Examples:
 enum Command {
     Put(put::Arguments),
     Resume(resume::Arguments),
+    Check(check::Arguments),
     CreateTable(create_table::Arguments),
     Bench(bench::Arguments),
     Journal(journal::Arguments),
@@ -83,6 +85,7 @@ async fn main() -> ExitCode {
     let result = match command {
         Command::Put(put) => Box::pin(put::run(put, &command_line, is_verbose)).await,
         Command::Resume(resume) => Box::pin(resume::run(resume, &command_line, is_verbose)).await,
+        Command::Check(check) => Box::pin(check::run(check)).await,
         Command::CreateTable(create_table) => create_table::run(create_table).await,
         Command::Bench(bench) => Box::pin(bench::run(bench)).await,
         Command::Journal(journal) => journal::run(journal).await,

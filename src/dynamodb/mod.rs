@@ -9,6 +9,7 @@ mod client;
 mod connection_pool;
 mod direct;
 mod identity_cache;
+pub(crate) mod inspection;
 mod lease_table;
 pub(crate) mod request;
 mod response;

@@ -140,6 +140,41 @@ impl SdkBatchWriter {
         }
         Ok(reading)
     }
+
+    /// Makes one attempt with the body that `render` returns, which is called just before the request is signed.
+    pub(super) async fn write(
+        &self,
+        render: impl Fn() -> Bytes + Send + Sync + 'static,
+        limit: Duration,
+    ) -> Result<BatchReceipt, BatchError> {
+        // The SDK builds, signs and sends a call without items. Just before it signs, its body is
+        // replaced by the one with the items.
+        let call = self.client.begin_call();
+        let source = call.body.source();
+        let response = call
+            .batch_write_item(&self.settings.table)
+            .customize()
+            .mutate_request(move |request| {
+                let body = render();
+                source.set(&body);
+                let length = body.len().to_string();
+                request.headers_mut().insert("content-length", length);
+                *request.body_mut() = body.into();
+            })
+            .interceptor(call.signing.clone())
+            .send();
+        let Ok(response) = timeout(limit, response).await else {
+            return Err(self.client.write_timed_out(limit, &call));
+        };
+        match response {
+            Ok(output) => {
+                let receipt = self.parse_receipt(&output);
+                RefreshableClient::reject_early_response(receipt, &call)
+                    .map_err(|failure| self.client.conclude_failure(failure, &call))
+            }
+            Err(error) => Err(self.client.write_failure(&error, &call)),
+        }
+    }
 }
 
 fn text<'a>(item: &'a HashMap<String, AttributeValue>, attribute: &str) -> Option<&'a str> {
@@ -160,34 +195,9 @@ impl BatchWriter for SdkBatchWriter {
         limit: Duration,
     ) -> BoxFuture<'a, Result<BatchReceipt, BatchError>> {
         async move {
-            // The SDK builds, signs and sends a call without items. Just before it signs, its body is
-            // replaced by the one with the items.
             let (settings, events) = (self.settings.clone(), events.to_vec());
-            let call = self.client.begin_call();
-            let source = call.body.source();
-            let response = call
-                .batch_write_item(&self.settings.table)
-                .customize()
-                .mutate_request(move |request| {
-                    let body = Bytes::from(request::batch_write_item(&settings, &events));
-                    source.set(&body);
-                    let length = body.len().to_string();
-                    request.headers_mut().insert("content-length", length);
-                    *request.body_mut() = body.into();
-                })
-                .interceptor(call.signing.clone())
-                .send();
-            let Ok(response) = timeout(limit, response).await else {
-                return Err(self.client.write_timed_out(limit, &call));
-            };
-            match response {
-                Ok(output) => {
-                    let receipt = self.parse_receipt(&output);
-                    RefreshableClient::reject_early_response(receipt, &call)
-                        .map_err(|failure| self.client.conclude_failure(failure, &call))
-                }
-                Err(error) => Err(self.client.write_failure(&error, &call)),
-            }
+            let render = move || Bytes::from(request::batch_write_item(&settings, &events));
+            self.write(render, limit).await
         }
         .boxed()
     }

@@ -10,7 +10,8 @@ use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::{
-    BillingMode, ProvisionedThroughput, TableStatus, TimeToLiveSpecification, TimeToLiveStatus,
+    BillingMode, ProvisionedThroughput, TableDescription, TableStatus, TimeToLiveSpecification,
+    TimeToLiveStatus,
 };
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -272,19 +273,32 @@ impl Table {
     ///
     /// Dropping the future changes nothing.
     pub async fn check(&self) -> Result<(), TableError> {
+        let description = self.describe().await?;
+        self.check_key(&description)?;
+        self.check_status(&description)
+    }
+
+    pub(super) async fn describe(&self) -> Result<TableDescription, TableError> {
         let call = self.client.describe_table().table_name(&self.name);
         let described = self.call("DescribeTable", call.send()).await?;
-        let Some(description) = described.table() else {
+        described.table.ok_or_else(|| {
             let cause = BatchError::invalid_response("it names no table");
-            return Err(self.service_error("DescribeTable", cause));
-        };
-        if !self.purpose.has_right_key(description) {
-            let (table, found) = (self.name.clone(), key_in_words(description));
-            return Err(match self.purpose {
-                Purpose::Events => TableError::WrongKey { table, found },
-                Purpose::WriterIds => TableError::WrongKeyForWriterIds { table, found },
-            });
+            self.service_error("DescribeTable", cause)
+        })
+    }
+
+    pub(super) fn check_key(&self, description: &TableDescription) -> Result<(), TableError> {
+        if self.purpose.has_right_key(description) {
+            return Ok(());
         }
+        let (table, found) = (self.name.clone(), key_in_words(description));
+        Err(match self.purpose {
+            Purpose::Events => TableError::WrongKey { table, found },
+            Purpose::WriterIds => TableError::WrongKeyForWriterIds { table, found },
+        })
+    }
+
+    pub(super) fn check_status(&self, description: &TableDescription) -> Result<(), TableError> {
         match description.table_status() {
             Some(TableStatus::Active | TableStatus::Updating) | None => Ok(()),
             Some(status) => Err(TableError::NotActive {

@@ -210,7 +210,7 @@ fn check_region(client: &Client) -> Result<(), ConfigError> {
 
 /// The URL with `hidden` in the place of a user name and password. Everything before the last `@` is hidden, because
 /// a password that is not percent-encoded may contain any character.
-fn hide_user_info(url: &str) -> String {
+pub(super) fn hide_user_info(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
     let Some((_, host_and_path)) = rest.rsplit_once('@') else { return url.to_owned() };
     let separator = if scheme.is_empty() { "" } else { "://" };

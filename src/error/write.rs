@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::ser::SerializeStruct;
 
-use super::{Attempt, BatchError, Certainty, WorkerLost};
+use super::{Attempt, BatchError, Certainty, FailureClass, WorkerLost};
 use crate::event::Event;
 use crate::event::key::EventKey;
 
@@ -229,7 +229,15 @@ impl WriteError {
         if self.0.is_journalled {
             return "; the journal keeps it, and it is put again when the journal is opened next";
         }
+        if let Some(ReadBack::OtherBody { .. }) = self.0.read_back {
+            return "; put its body as a new event, as putting it again would overwrite the other one";
+        }
+        let is_invalid =
+            self.last_cause().is_some_and(|cause| cause.class() == FailureClass::Poison);
         match self.0.reason {
+            FailureReason::NotRetryable if is_invalid => {
+                "; correct the event, and put it as a new one"
+            }
             FailureReason::NotRetryable => "; remove the cause, then put it again under its key",
             _ => "; put it again under its key, which cannot store it twice",
         }

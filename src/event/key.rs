@@ -272,6 +272,12 @@ impl KeyGenerator {
         write_digits(&mut self.text, WRITER_POSITION, SEQUENCE_POSITION, writer_id.get().into());
     }
 
+    /// Whether `key` has the present writer id.
+    pub(crate) fn has_writer_id_of(&self, key: &EventKey) -> bool {
+        let id = WRITER_POSITION..SEQUENCE_POSITION;
+        self.text.get(id.clone()) == key.text.get(id)
+    }
+
     /// Sets the range of the keys' times. A millisecond that has begun is not gone on with.
     pub(crate) fn set_range(&mut self, from: u64, until: u64) {
         self.end_millisecond();

@@ -121,6 +121,12 @@ impl LocalTable {
         &self.client
     }
 
+    /// The configuration of a client for the table, for example for [`Inspection::run`](crate::Inspection::run).
+    #[must_use]
+    pub fn sdk_config(&self) -> &SdkConfig {
+        &self.sdk_config
+    }
+
     /// A builder for a store that writes to the table.
     pub fn store_builder(&self) -> EventStoreBuilder {
         EventStore::builder().sdk_config(&self.sdk_config).table(&self.name)

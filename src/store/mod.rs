@@ -135,7 +135,10 @@ impl EventStore {
         let (replay_report, replayed) = watch::channel(None);
         #[cfg(feature = "journal")]
         let replay_writer = Arc::clone(&writer);
-        runtime.spawn(Worker::new(channels, writer, &config.worker_settings(), jitter).run());
+        runtime.spawn(
+            Worker::new(channels, writer, Arc::clone(&keys), &config.worker_settings(), jitter)
+                .run(),
+        );
         let store = Self {
             shared: Arc::new(Shared {
                 commands,

@@ -20,6 +20,7 @@ pub(crate) use channel::{CloseDeadlines, Command, WorkerChannels, WorkerExit};
 use crate::clock;
 use crate::dynamodb::{BatchReading, BatchReceipt, BatchWriter};
 use crate::event::Event;
+use crate::key_source::KeySource;
 use crate::pending::PendingEvent;
 use crate::policy::Waiting;
 use crate::policy::batch::BatchLimits;
@@ -80,6 +81,7 @@ pub(crate) struct Worker {
     retry: RetryPolicy,
     read_back: bool,
     jitter: StdRng,
+    keys: Arc<KeySource>,
     limits: BatchLimits,
     buffer: Buffer<PendingEvent>,
     in_flight: InFlight<PendingEvent, BatchReceipt>,
@@ -117,6 +119,7 @@ impl Worker {
     pub(crate) fn new(
         channels: WorkerChannels,
         writer: Arc<dyn BatchWriter>,
+        keys: Arc<KeySource>,
         settings: &WorkerSettings,
         jitter: StdRng,
     ) -> Self {
@@ -148,6 +151,7 @@ impl Worker {
             retry,
             read_back,
             jitter,
+            keys,
             limits,
             buffer: Buffer::new(limits, linger),
             in_flight: InFlight::new(max_batches_in_flight, bytes_in_flight_threshold),

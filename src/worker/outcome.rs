@@ -10,7 +10,9 @@ use super::in_flight::CompletedCall;
 use super::pacing::{Answer, Call};
 use super::read_back::ReadBackOutcome;
 use crate::dynamodb::{BatchReading, BatchReceipt};
-use crate::error::{BatchError, Certainty, FailureClass, FailureReason, Uncertainty};
+use crate::error::{BatchError, Certainty, FailureClass, FailureReason, ReadBack, Uncertainty};
+use crate::event::key::EventKey;
+use crate::key_source::SharedWriterId;
 use crate::pending::{CallTimes, PendingEvent};
 use crate::policy::Waiting;
 use crate::policy::reconcile::reconcile;
@@ -216,6 +218,9 @@ impl Worker {
 
     fn settle_read_back(&mut self, outcome: ReadBackOutcome, now: Instant) {
         let ReadBackOutcome { event, resolution } = outcome;
+        if let Resolution::Failed(_, ReadBack::OtherBody { .. }) = resolution {
+            self.abandon_shared_writer_id(event.event().key());
+        }
         match resolution {
             Resolution::Stored => self.settlement.found(event),
             Resolution::Failed(certainty, read_back) => {
@@ -224,6 +229,24 @@ impl Worker {
                 let read_back = Some((certainty, read_back));
                 self.settlement.failed(event, reason, read_back, now, self.closing.is_some());
             }
+        }
+    }
+
+    /// Warns that another writer has the writer id of `key`, and goes on with another id unless the program has assigned
+    /// it.
+    fn abandon_shared_writer_id(&self, key: &EventKey) {
+        match self.keys.abandon_shared_writer_id(key) {
+            Some(SharedWriterId::Replaced) => tracing::warn!(
+                %key,
+                "another event is under this key, so another writer has this store's writer id and events may have \
+                 been overwritten; later keys have another id. Give each writer an id of its own"
+            ),
+            Some(SharedWriterId::Kept) => tracing::warn!(
+                %key,
+                "another event is under this key, so another writer has this store's writer id and events may be \
+                 overwritten; the id was set, so it is kept. Give each writer an id of its own"
+            ),
+            None => {}
         }
     }
 

@@ -61,6 +61,17 @@ impl AwsOptions {
     }
 
     pub(crate) async fn sdk_config(&self) -> Result<SdkConfig, Box<dyn Error>> {
+        let config = self.sdk_config_without_region().await?;
+        if config.region().is_none() {
+            return Err(
+                "no AWS region: give --region, or set AWS_REGION or the profile's region".into()
+            );
+        }
+        Ok(config)
+    }
+
+    /// Like [`sdk_config`](Self::sdk_config), but a region may be missing.
+    pub(crate) async fn sdk_config_without_region(&self) -> Result<SdkConfig, Box<dyn Error>> {
         self.check_profile().await?;
         let mut loader = aws_config::defaults(BehaviorVersion::latest());
         if let Some(region) = &self.region {
@@ -82,11 +93,6 @@ impl AwsOptions {
             loader = loader.http_client(http_client);
         }
         let config = loader.load().await;
-        if config.region().is_none() {
-            return Err(
-                "no AWS region: give --region, or set AWS_REGION or the profile's region".into()
-            );
-        }
         Ok(match &self.profile {
             Some(profile) => with_credentials_of(profile, config),
             None => config,

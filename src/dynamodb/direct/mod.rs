@@ -78,6 +78,11 @@ impl DirectBatchWriter {
         self
     }
 
+    /// The writer for calls that cannot be sent directly.
+    pub(super) fn sdk(&self) -> &SdkBatchWriter {
+        &self.sdk
+    }
+
     /// The template, which is made anew when the credentials were reloaded or the endpoint is no longer valid.
     async fn template(&self, call: &Call) -> Result<Arc<RequestTemplate>, TemplateError> {
         let mut current = self.template.lock().await;

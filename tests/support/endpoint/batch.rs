@@ -16,6 +16,12 @@ const MAX_KEYS: usize = 100;
 /// A key that the stores under test never make.
 pub(super) const UNKNOWN_KEY: &str = "20130927T005240652508858176";
 
+/// Whether this is the one invalid request that the crate makes by intention: a single item with an empty key.
+pub(super) fn has_empty_key(bytes: &[u8]) -> bool {
+    let expected = json!([{ "PutRequest": { "Item": { "key": { "S": "" } } } }]);
+    only_table(bytes).is_ok_and(|requests| requests == expected)
+}
+
 /// The items of one valid `BatchWriteItem` request.
 pub(super) struct Batch {
     pub(super) items: Vec<Item>,

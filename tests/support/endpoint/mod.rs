@@ -268,6 +268,17 @@ impl State {
     }
 
     fn write(&mut self, headers: &HeaderMap, bytes: &[u8], to_apply: &mut Vec<Item>) -> Answer {
+        if batch::has_empty_key(bytes) {
+            self.log("BatchWriteItem", Vec::new(), bytes.len());
+            if let Some(refusal) = signature::refusal(&self.script, headers) {
+                return refusal;
+            }
+            return match self.script.then {
+                Reply::Ok => Answer::error(400, "ValidationException", "An item has an empty key."),
+                Reply::Error { status, code, message } => Answer::error(status, code, message),
+                _ => self.violation("a script without an answer to an empty key".to_owned()),
+            };
+        }
         let batch = match Batch::parse(bytes) {
             Ok(batch) => batch,
             Err(broken) => {
