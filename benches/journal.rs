@@ -6,7 +6,11 @@
 //!
 //! The store with and without a journal takes turns, before a writer that does nothing. The CPU time is that of all threads
 //! of the process, that of the journal included. The journal is in the folder for temporary files, on whatever disk that is.
-#![expect(clippy::unwrap_used, reason = "a benchmark that cannot run panics")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a benchmark that cannot run panics"
+)]
 
 #[path = "support/measure.rs"]
 mod measure;

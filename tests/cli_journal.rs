@@ -1,5 +1,4 @@
 //! The command-line tool: `put --journal`, and `journal`.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod support;
 

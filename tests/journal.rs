@@ -85,6 +85,22 @@ async fn event_that_was_stored_without_an_answer_is_found_and_not_written_again(
 }
 
 #[tokio::test]
+async fn event_whose_key_another_event_has_is_not_put_over_it() {
+    let (folder, table) = (folder(), FakeTable::new());
+    let left = leave_events(folder.path(), &["1", "2"]).await;
+    let (taken, free) = (left.first_key_value().unwrap().0, left.last_key_value().unwrap().0);
+    table.insert(&taken.parse().unwrap(), "another");
+    let store = start(table.store_builder(), folder.path()).await;
+    let report = store.replayed().await.unwrap();
+    assert_eq!((report.found, report.stored, report.failed, report.left), (0, 1, 1, 0));
+    assert_eq!((table.rows()[taken].as_str(), table.rows()[free].as_str()), ("another", "2"));
+    store.close(SECOND).await.unwrap();
+    let failed = fs::read_to_string(folder.path().join("failed.ndjson")).unwrap();
+    let line: serde_json::Value = serde_json::from_str(failed.trim_end()).unwrap();
+    assert_eq!((&line["key"], &line["body"]), (&taken.as_str().into(), &"1".into()));
+}
+
+#[tokio::test]
 async fn stored_events_leave_no_file() {
     let (folder, table) = (folder(), FakeTable::new());
     let store = start(table.store_builder(), folder.path()).await;

@@ -15,7 +15,7 @@ use std::process::Command;
 use std::{env, fs};
 
 /// What users can switch on.
-const FEATURES: &str = "local,test-util,sso,credentials-process,cli";
+const FEATURES: &str = "journal,local,test-util,sso,credentials-process,cli";
 
 /// Runs rustdoc with the features of a nightly toolchain. Only rustdoc: build scripts that look for them would have
 /// every dependency built anew.

@@ -11,8 +11,8 @@ use tokio::time::timeout;
 
 use super::builder::EventStoreBuilder;
 use super::{EventStore, Shared};
-use crate::dynamodb::{BatchReading, BatchWriter};
-use crate::error::WriteError;
+use crate::dynamodb::BatchWriter;
+use crate::error::{Certainty, WriteError};
 use crate::event::key::EventKey;
 use crate::event::{Event, MAX_BATCH_EVENTS};
 use crate::journal::{Journal, Location, Unsettled};
@@ -98,10 +98,20 @@ impl Replay {
             let reading =
                 reading.ok().and_then(Result::ok).filter(|reading| reading.is_about(&keys));
             for (sequence, event) in events {
-                if reading.as_ref().is_some_and(|reading| has(reading, &event)) {
-                    report.found += 1;
-                    self.settle(sequence);
-                    continue;
+                match reading.as_ref().and_then(|reading| reading.body(event.key())) {
+                    Some(Some(body)) if body == event.body() => {
+                        report.found += 1;
+                        self.settle(sequence, None);
+                        continue;
+                    }
+                    // To put the event would overwrite the other one.
+                    Some(_) => {
+                        report.failed += 1;
+                        tracing::error!(key = %event.key(), "another event is under the key of an event in the journal");
+                        self.settle(sequence, Some(failed_line(&event)));
+                        continue;
+                    }
+                    None => {}
                 }
                 while tickets.len() >= MAX_REPLAYED_EVENTS
                     && let Some(answer) = tickets.next().await
@@ -149,18 +159,24 @@ impl Replay {
         store.send_from_journal(event, sequence, permit).ok()
     }
 
-    fn settle(&self, sequence: NonZeroU64) {
+    fn settle(&self, sequence: NonZeroU64, failed_line: Option<Vec<u8>>) {
         if let Some(shared) = self.shared.upgrade()
             && let Some(journal) = &shared.accounting.journal
         {
-            journal.settle(sequence, None);
+            journal.settle(sequence, failed_line);
         }
     }
 }
 
-/// Whether the table has the event, with its body.
-fn has(reading: &BatchReading, event: &Event) -> bool {
-    reading.body(event.key()).flatten().is_some_and(|body| body == event.body())
+/// A line of `failed.ndjson` for an event whose key another event has.
+fn failed_line(event: &Event) -> Vec<u8> {
+    let line = serde_json::json!({
+        "key": event.key(),
+        "certainty": Certainty::MaybeStored,
+        "reason": "another event is under its key; put its body as a new event",
+        "body": event.body(),
+    });
+    format!("{line}\n").into_bytes()
 }
 
 impl ReplayReport {
