@@ -24,7 +24,7 @@ pub(crate) struct FlowControl {
     available: AtomicU64,
     /// By how many events the limit is to be reduced.
     reduction_target: AtomicU64,
-    /// By how many events it is reduced so far; the permits of the others are still in use.
+    /// Events by which the limit is reduced so far. The rest of the reduction waits until permits in use are released.
     reduction: AtomicU64,
     /// Length of the queue. While it is above zero, only waiters acquire.
     waiting: AtomicUsize,

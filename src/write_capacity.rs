@@ -2,9 +2,10 @@
 //!
 //! The rules come from the developer guide's pages on
 //! [capacity](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/provisioned-capacity-mode.html),
-//! [burst and adaptive capacity](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/burst-adaptive-capacity.html),
-//! [on-demand](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/on-demand-capacity-mode.html)
-//! and [throttling](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/throttling-diagnosing-workflow.html):
+//! [burst and adaptive
+//! capacity](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/burst-adaptive-capacity.html),
+//! [on-demand](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/on-demand-capacity-mode.html) and
+//! [throttling](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/throttling-diagnosing-workflow.html):
 //!
 //! - a table gains units at a constant rate, and keeps unused units of up to 300 s;
 //! - a partition gives 1,000 write units a second, and a hash of its key assigns an item to a partition;
@@ -97,7 +98,7 @@ impl WriteCapacity {
         self
     }
 
-    /// Starts with the unused units of this time.
+    /// Starts with saved units, as if the table had been idle for this time.
     #[must_use]
     pub fn saved(mut self, saved: Duration) -> Self {
         self.saved = saved;

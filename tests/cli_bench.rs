@@ -23,7 +23,7 @@ async fn events_of_the_given_rate_and_size_are_in_the_table() {
     let output = run(bench).await;
     assert_success(&output);
     assert!(stdout(&output).contains("stored:     300 of 300 events"), "{output:?}");
-    assert!(stdout(&output).contains("took 600 write units, refused 0"), "{output:?}");
+    assert!(stdout(&output).contains("accepted 600 write units, throttled 0"), "{output:?}");
     assert!(stderr(&output).contains("left:       300 events"), "{output:?}");
     let bodies = bodies(&folder.path().join("b.sqlite")).await;
     assert_eq!(bodies.len(), 300);

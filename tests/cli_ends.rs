@@ -20,7 +20,7 @@ use support::watchdog;
 
 #[cfg(unix)]
 #[test]
-fn signal_ends_put_while_its_input_opens() {
+fn signal_while_opening_the_input_ends_put() {
     let folder = folder();
     assert!(Command::new("mkfifo").arg(folder.path().join("pipe")).status().unwrap().success());
     let mut put = tool(&folder);

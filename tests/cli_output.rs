@@ -14,7 +14,7 @@ use support::tool::{
 };
 
 #[test]
-fn verbose_logs_what_the_npm_module_logged() {
+fn verbose_logs_the_same_events_as_the_npm_module() {
     let folder = folder();
     write(&folder, "one.ndjson", "{\"secret\":\"body\"}\n");
     let run = |flag| {

@@ -373,7 +373,7 @@ async fn invalid_batch_is_split_until_each_event_is_refused_alone() {
 }
 
 #[tokio::test]
-async fn final_refusal_fails_every_queued_event_and_no_later_one() {
+async fn final_refusal_fails_queued_events_until_a_call_succeeds() {
     in_time(async {
         let denied = Reply::error(400, "AccessDeniedException");
         let endpoint = Endpoint::start(Script::always(denied)).await;
@@ -456,7 +456,7 @@ async fn invalid_event_fails_alone_and_its_neighbours_are_stored() {
 }
 
 #[tokio::test]
-async fn service_rejecting_everything_is_sent_each_event_alone() {
+async fn batch_rejected_as_invalid_is_split_to_single_events() {
     in_time(async {
         let invalid = Reply::error(400, "ValidationException");
         let endpoint = Endpoint::start(Script::always(invalid)).await;

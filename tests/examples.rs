@@ -109,7 +109,7 @@ fn terminate(process: &Child) {
 }
 
 #[tokio::test]
-async fn axum_service_stores_every_event_it_answered_202_for_before_it_ends() {
+async fn axum_service_stores_every_accepted_event_at_shutdown() {
     let table = slow_table().await;
     let mut service =
         example("axum_service", Some(&table)).env("LISTEN", "127.0.0.1:0").spawn().unwrap();
@@ -260,7 +260,7 @@ async fn testing_has_tests_that_pass() {
 }
 
 #[tokio::test]
-async fn insert_stores_what_the_check_of_the_npm_module_did() {
+async fn insert_stores_the_same_item_as_the_npm_check() {
     let table = LocalTable::builder().table(TABLE).start().await.unwrap();
     let output = run(example("insert", Some(&table))
         .env("DYNAMODB_ES_TEST_ACCESS_KEY_ID", "id")

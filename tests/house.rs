@@ -66,7 +66,7 @@ fn policies_are_pure() {
 }
 
 #[test]
-fn one_file_names_the_sdk_call_that_writes() {
+fn batch_write_item_is_called_in_one_file() {
     let naming: Vec<PathBuf> = sources("src")
         .into_iter()
         .filter(|(_, source)| code(source).any(|line| line.contains(".batch_write_item()")))
@@ -77,7 +77,7 @@ fn one_file_names_the_sdk_call_that_writes() {
 }
 
 #[test]
-fn the_worker_does_not_know_the_sdk_and_the_edge_does_not_know_tickets() {
+fn worker_imports_no_sdk_and_dynamodb_no_tickets() {
     let all = sources("src");
     for room in ["worker", "dynamodb", "cli"] {
         assert!(all.iter().any(|(path, _)| is_in(path, room)), "{room} has moved");
@@ -249,7 +249,7 @@ fn imports(root: &str, leaves_out: Option<&str>) -> BTreeMap<Vec<String>, BTreeS
 }
 
 #[test]
-fn a_module_uses_only_those_that_the_architecture_allows() {
+fn module_imports_only_what_the_architecture_allows() {
     let allowed = BTreeMap::from(MODULES);
     let mut seen = BTreeSet::new();
     for (module, used) in imports("src", Some("cli")) {
@@ -272,7 +272,7 @@ fn a_module_uses_only_those_that_the_architecture_allows() {
 }
 
 #[test]
-fn modules_of_one_folder_do_not_import_each_other_in_a_circle() {
+fn modules_of_one_folder_have_no_import_cycle() {
     for (root, leaves_out) in [("src", Some("cli")), ("src/cli", None)] {
         let imports = imports(root, leaves_out);
         let folders: BTreeSet<&[String]> =
@@ -309,7 +309,7 @@ fn modules_of_one_folder_do_not_import_each_other_in_a_circle() {
 }
 
 #[test]
-fn every_row_of_the_fault_tables_names_a_test_that_is_there() {
+fn fault_table_rows_name_existing_tests() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/guide/failures.md");
     let page = fs::read_to_string(page).unwrap();
     let is_row = |line: &&str| line.starts_with('|') && !line.starts_with("|---");

@@ -312,7 +312,7 @@ async fn write(
 }
 
 #[tokio::test]
-async fn import_and_engine_write_a_batch_alike() {
+async fn import_writes_the_same_rows_as_the_engine() {
     let table = LocalTable::in_memory().await.unwrap();
     let client = table.client();
     create_indexed(client, "indexed").await;

@@ -99,7 +99,7 @@ async fn events_that_outlived_an_outage_are_paced_like_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn overloaded_table_is_fully_used_with_few_refusals() {
+async fn overloaded_table_is_fully_used_with_little_throttling() {
     for (units, seconds) in [(100, 43), (1_000, 43), (4_000, 43), (40_000, 18)] {
         let throughput = overloaded(capacity(units), &[200], seconds).await;
         let (used, refused) = use_of(&throughput, units);
@@ -171,7 +171,7 @@ async fn busy_partition_slows_none_of_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn single_event_refusals_of_one_partition_set_no_pace() {
+async fn throttled_single_events_of_one_partition_do_not_limit_the_pace() {
     let capacity = capacity(16_000).busy_partition(0, Duration::ZERO, SECOND * 60);
     let table = FakeTable::with_capacity(capacity);
     let store = start_with(table.store_builder().linger(Duration::ZERO), SEED).await;

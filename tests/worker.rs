@@ -266,7 +266,7 @@ async fn failure_that_a_retry_would_repeat_settles_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn poison_event_is_found_and_its_neighbours_are_stored() {
+async fn invalid_event_fails_alone_and_the_others_are_stored() {
     for invalid in 0..25 {
         let writer = FakeTable::new();
         let store = writer.store_builder().start().await.unwrap();

@@ -136,8 +136,8 @@ impl RefreshableClient {
         self.conclude_failure(failure, call)
     }
 
-    /// Ends a failed write: cancels the rest of its body, and has refused credentials reloaded. A call whose
-    /// request was not sent, or not completely, was not applied.
+    /// Ends a failed write: cancels the rest of its body, and reloads credentials that the service refused. A call
+    /// whose request was not sent, or not completely, was not applied.
     pub(super) fn conclude_failure(&self, failure: BatchError, call: &Call) -> BatchError {
         self.refresh_if_refused(&failure, call);
         if call.body.cancel() || !call.signing.is_sent() {

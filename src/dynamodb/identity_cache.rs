@@ -24,8 +24,8 @@ use tracing::Instrument;
 use crate::clock::now;
 
 /// Longest duration of a load, and longest time for which the next call may use its result. The SDK's own cache
-/// allows a load 21.6 s. A load that takes longer is cancelled, also after the store has ended, and the next call begins
-/// a new one.
+/// allows 21.6 s for a load. A load that takes longer is cancelled, even after the store has ended, and the next call
+/// begins a new one.
 const MAX_LOAD_TIME: Duration = Duration::from_secs(30);
 
 /// An identity cache in which a load continues when the call that waits for it is dropped.

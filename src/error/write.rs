@@ -159,8 +159,8 @@ impl WriteError {
         &self.0.key
     }
 
-    /// The event, so that it can be stored elsewhere. `None` only if the worker was lost without running its
-    /// destructors, which no known way of ending a runtime does.
+    /// The event, so that it can be stored elsewhere. `None` only if the worker's memory was leaked instead of
+    /// dropped. No tokio runtime does that.
     #[must_use]
     pub fn event(&self) -> Option<&Event> {
         self.0.event.as_ref()

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`answers`] | What does `Ok` mean, and what do I do with an error? |
 //! | [`failures`] | What happens to my events when something breaks? |
-//! | [`capacity`] | What happens when the table is slower than my events come? |
+//! | [`capacity`] | What happens when events arrive faster than the table accepts them? |
 //! | [`shutdown`] | How do I end a service, or an invocation of a Lambda function, without losing an event? |
 //! | [`journal`] | How do events survive the death of their process? |
 //! | [`testing`] | How do I test a program that stores events? |

@@ -8,9 +8,10 @@
 //! open: segment files ──▶ recovery ──▶ unsettled events ──▶ Replay (in the store) reads them back, and puts the rest
 //! ```
 //!
-//! [`record`] has the format. Whole records or none: each has a checksum, a torn end is cut off, damaged bytes in the
-//! middle are kept aside. An event that the journal has and the table may not is in the segments until a record of its
-//! settling, or the removal of its segment. Both may be lost: the event is then read back, and found.
+//! [`record`] has the format. A record is read whole or not at all: each has a checksum. A torn record at the end is
+//! cut off. Damaged bytes in the middle are moved to a `.damaged` file. An event that the journal has and the table
+//! may not is in the segments until a record of its settling, or the removal of its segment. Both may be lost: the
+//! event is then read back, and found.
 
 mod queue;
 mod record;
@@ -55,7 +56,8 @@ pub enum SyncPolicy {
     Always,
     /// At most once in this time, 1 ms to 60 s, for all events that have arrived in it.
     Every(Duration),
-    /// When the operating system sees fit. [`journalled`](crate::PutTicket::journalled) then only means *written*.
+    /// Never by the journal: the operating system writes the files when it chooses, usually after some seconds.
+    /// [`journalled`](crate::PutTicket::journalled) then only means *written*.
     Os,
 }
 
@@ -80,8 +82,8 @@ impl JournalOptions {
         Self { max_bytes, ..self }
     }
 
-    /// Bytes after which a new segment file begins: 64 KiB to 1 GiB, 64 MiB by default. A segment is removed when all of
-    /// its events are settled.
+    /// Bytes after which a new segment file begins: 64 KiB to 1 GiB, 64 MiB by default. A segment is removed when all
+    /// of its events are settled.
     #[must_use]
     pub fn segment_bytes(self, segment_bytes: u64) -> Self {
         Self { segment_bytes, ..self }

@@ -30,8 +30,9 @@ use ticket::Answer;
 /// An accepted event whose ticket is not answered.
 ///
 /// [`settle_acknowledged`](Self::settle_acknowledged), [`settle_found`](Self::settle_found) and
-/// [`settle_failed`](Self::settle_failed) consume it, release its permit and answer the ticket. An event that is dropped before that does the same by itself: it answers that the worker is lost.
-/// So no answer and no permit can be forgotten, or be given twice.
+/// [`settle_failed`](Self::settle_failed) consume it, release its permit and answer the ticket. An event that is
+/// dropped before that does the same by itself: it answers that the worker is lost. So no answer and no permit can be
+/// forgotten, or be given twice.
 ///
 /// Until the worker [admits](Self::admit) it, an event has no reference to anything shared. Threads that put at the
 /// same time would otherwise contend for the reference count.
@@ -46,7 +47,7 @@ pub(crate) struct PendingEvent {
     attempts: u32,
     /// Whether its permit is to be released, and the event to be counted as settled.
     holds_permit: bool,
-    /// Whether it is counted as stored, and only its ticket is to be answered.
+    /// Whether the event is counted as stored and its permit released. Only its ticket is left to answer.
     is_stored: bool,
     /// `None` until the worker has admitted the event.
     accounting: Option<Arc<Accounting>>,
@@ -61,8 +62,8 @@ pub(crate) struct PendingEvent {
     reply: Option<oneshot::Sender<Answer>>,
 }
 
-/// The compiler copies up to 128 bytes in place, and calls `memmove` for more. Every event is copied from the put to the
-/// channel, the buffer, the batch and the call.
+/// The compiler copies up to 128 bytes in place, and calls `memmove` for more. Every event is copied from the put to
+/// the channel, the buffer, the batch and the call.
 const _: () = assert!(size_of::<PendingEvent>() <= 128);
 
 /// What is known of an event that was not stored at the first attempt.

@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn isolated_events_go_in_halves_that_none_joins() {
+    fn invalid_batch_is_split_in_halves_without_other_events() {
         let (mut items, mut buffer) = (Items::new(), buffer());
         let isolated: Vec<Item> = (0..5).map(|_| items.item()).collect();
         buffer.requeue(items.item(), items.at(0));

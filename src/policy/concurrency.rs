@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn unsaturated_calls_keep_the_limit() {
+    fn limit_is_unchanged_while_it_is_not_reached() {
         let mut concurrency = Concurrency::new(64);
         #[expect(clippy::disallowed_methods, reason = "an origin for the test's own time line")]
         let start = Instant::now();

@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_key_is_counted_and_hides_no_event() {
+    fn unknown_key_is_counted_beside_the_known_ones() {
         let mut items = Items::new();
         let sent = vec![items.item(), items.item()];
         let unknown = items.item().event.key().to_string();

@@ -1,5 +1,5 @@
-//! Refusals of every call: access denied, unknown credentials, no such table. Decides how long the worker waits for one
-//! to end before it fails every queued event.
+//! Refusals of every call: access denied, unknown credentials, no such table. Decides when such a refusal is final,
+//! so that the worker fails every queued event.
 
 use std::time::{Duration, Instant};
 

@@ -10,7 +10,8 @@ use crate::error::{FailureClass, FailureReason};
 /// `ceiling`. Without the floor a draw near zero would waste an attempt.
 ///
 /// The default is a floor of 25 ms, a base of 50 ms and a ceiling of 5 s. AWS advises to begin with 50 ms and to double
-/// ([error handling](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html#Programming.Errors.RetryAndBackoff)).
+/// ([error
+/// handling](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html#Programming.Errors.RetryAndBackoff)).
 /// With a ceiling of 5 s an event gets a dozen attempts or more within the default deadline of 60 s.
 ///
 /// Throttled attempts do not follow this backoff: the store paces them by the table's capacity.
@@ -80,7 +81,7 @@ pub(crate) struct Attempts {
     pub(crate) all: u32,
     /// With [`FailureClass::Refused`].
     pub(crate) refused: u32,
-    /// For want of the table's capacity.
+    /// Because the table had no capacity.
     pub(crate) throttled: u32,
 }
 
@@ -125,8 +126,8 @@ const THROTTLED_BACKOFF: Backoff = Backoff {
     ceiling: Duration::from_secs(1),
 };
 
-/// The delay of an event that was throttled so many times, the last attempt included. After the first time there is none, as throttling slows
-/// the pace of all calls already.
+/// The delay of an event that was throttled so many times, the last attempt included. After the first time there is
+/// none, as throttling slows the pace of all calls already.
 fn throttled_delay(throttled: u32, jitter: f64) -> Duration {
     if throttled <= 1 {
         return Duration::ZERO;

@@ -199,7 +199,7 @@ impl EventStoreBuilder {
     }
 
     /// Most write units sent per second, 1 to 100,000,000: a budget that leaves capacity to others. Default: none. Each
-    /// time an event is sent, it costs one unit per started 1,024 bytes of its item
+    /// time an event is sent, it costs one unit per 1,024 bytes of its item, rounded up
     /// ([`Event::write_units`](crate::Event::write_units)). At most a tenth of a second's units are sent at once, or a
     /// single event that has more.
     ///
@@ -246,7 +246,7 @@ impl EventStoreBuilder {
     }
 
     /// How long the service may refuse every call (access denied, unknown credentials) until that is final and every
-    /// queued event fails, 0 to 24 hours. Default: 5 s, as fresh roles, keys and permissions are refused for some
+    /// queued event fails, 0 to 24 hours. Default: 5 s, because new roles, keys and permissions are refused for some
     /// seconds ([changes are not always visible
     /// immediately](https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency)).
     ///
@@ -284,8 +284,9 @@ impl EventStoreBuilder {
     ///   [`read_back`](crate::WriteError::read_back) has the time of the read.
     ///
     /// A read that fails is repeated for one attempt timeout, but not beyond one attempt timeout after the event's
-    /// deadline. If the role lacks `dynamodb:BatchGetItem`, the event stays maybe stored, and its error says so. To leave time for a read, a call
-    /// that begins just before an event's deadline may last half of the attempt timeout beyond it, not all of it.
+    /// deadline. If the role lacks `dynamodb:BatchGetItem`, the event stays maybe stored, and its error says so. To
+    /// leave time for a read, a call that begins just before an event's deadline may last half of the attempt timeout
+    /// beyond it, not all of it.
     pub fn read_back(mut self, read_back: bool) -> Self {
         self.config.read_back = read_back;
         self

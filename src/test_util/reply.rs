@@ -15,7 +15,7 @@ use crate::error::{Certainty, FailureClass};
 pub enum Reply {
     /// Every event is applied and acknowledged.
     Store,
-    /// The events at these places of the batch are unprocessed, in this order; the others are applied.
+    /// The events at these indexes of the batch, from 0, are unprocessed, in this order; the others are applied.
     Unprocessed(Vec<usize>),
     /// All is applied, but the answer lists a key as unprocessed that was never sent.
     UnprocessedUnknownKey,

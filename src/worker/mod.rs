@@ -323,7 +323,8 @@ impl Worker {
         !self.in_flight.has_call_after(since)
     }
 
-    /// Sets since when the buffer is full: puts wait for permits while unsent events wait for their linger to end.
+    /// Updates `full_since`. The buffer is full while puts wait for permits and unsent events wait for their linger
+    /// to end.
     ///
     /// A put that has just got its permit needs a moment to send its event to the worker. So the buffer is flushed only
     /// after it was full for [`FULL_BUFFER_DELAY`] and no event arrived. Without that delay, each of the first events

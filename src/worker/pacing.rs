@@ -18,7 +18,7 @@ use crate::stats::Limits;
 /// be used.
 const MIN_BUFFERED_BATCHES: usize = 4;
 
-/// So many events of one call do not all belong to one partition, as a hash spreads keys evenly over partitions.
+/// A call with this many events or more has events of several partitions, because a hash spreads the keys evenly.
 const EVENTS_OF_SEVERAL_PARTITIONS: usize = 8;
 
 /// What a completed call carried.
@@ -35,8 +35,8 @@ impl Call {
     }
 }
 
-/// Write units of a batch, by how often its events have been throttled before this call. Attempts that failed in another
-/// way say nothing of the table's capacity.
+/// Write units of a batch, by how often its events have been throttled before this call. Attempts that failed in
+/// another way say nothing of the table's capacity.
 #[derive(Debug, Clone, Copy, Default)]
 struct SentUnits {
     /// Never throttled.
@@ -109,7 +109,8 @@ impl Worker {
         }
     }
 
-    /// How many units of repeated events the next batch may have at `now`. Sets when to ask again if there are none.
+    /// How many units of repeated events the next batch may have at `now`. If there are none, sets `next_repeated` to
+    /// the time of the next check.
     fn allow_repeated(&mut self, now: Instant) -> u64 {
         self.next_repeated = self.buffer.next_repeated();
         if !self.buffer.has_repeated(now) {

@@ -14,8 +14,7 @@ use crate::output::{Output, count, with_causes};
 use crate::target::{DEFAULT_FILE, Target};
 use crate::time;
 
-/// The store's deadline for one event. It is out of reach, because `--deadline` ends a run by its
-/// progress.
+/// The store's deadline for one event: longer than any run waits, because `--deadline` ends a run without progress.
 const EVENT_DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The store's attempts per event. They are out of reach for the same reason.
@@ -58,8 +57,8 @@ pub(crate) struct StoreOptions {
     #[arg(long, short, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
 
-    /// End when the table has acknowledged no event for this TIME. While it acknowledges some, no
-    /// event fails for being late. A TIME is 500ms, 20s, 2m; a bare number is seconds.
+    /// End when the table has acknowledged no event for this TIME. As long as it acknowledges others, no event fails
+    /// because of its deadline. A TIME is 500ms, 20s, 2m; a bare number is seconds.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time::parse)]
     #[arg(help_heading = "Limits")]
     pub(crate) deadline: Duration,

@@ -68,7 +68,7 @@ fn render(result: &BenchResult, recording: &Recording) -> Result<String, Box<dyn
     let refused = result.throttled_write_units;
     let offered = refused + result.write_units;
     let share = 100.0 * refused as f64 / offered.max(1) as f64;
-    page.push_str(&tile(&format!("{share:.1} %"), "of the write units refused", share >= 5.0));
+    page.push_str(&tile(&format!("{share:.1} %"), "of the write units throttled", share >= 5.0));
     let failed = result.failed();
     page.push_str(&tile(&count(failed, "event"), "failed", failed > 0));
     page.push_str("</div>\n");
@@ -87,8 +87,8 @@ fn render(result: &BenchResult, recording: &Recording) -> Result<String, Box<dyn
     section(
         &mut page,
         "Write units per second",
-        &[(STORED, "taken by the table"), (REFUSED, "refused by the table, and sent again")],
-        "A table with enough capacity refuses nothing. Much red means that the load is above the table's capacity.",
+        &[(STORED, "accepted by the table"), (REFUSED, "throttled by the table, and sent again")],
+        "A table with enough capacity throttles nothing. Much red means that the load is above the table's capacity.",
         &chart::write_units(samples, units)?,
     );
     if recording.latencies.is_empty() {
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_of_others_is_escaped() {
+    fn target_and_error_texts_are_escaped() {
         assert_eq!(escape("<a href=\"x\">&"), "&lt;a href=&quot;x&quot;&gt;&amp;");
     }
 }

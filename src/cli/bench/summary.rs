@@ -40,7 +40,7 @@ pub(super) fn print(result: &BenchResult, json: bool) -> serde_json::Result<()> 
         milliseconds(latency.max),
     ));
     print_line(format_args!(
-        "table:      took {}, refused {}, {}",
+        "table:      accepted {}, throttled {}, {}",
         count(result.write_units, "write unit"),
         HumanCount(result.throttled_write_units),
         count_retries(result.retries),

@@ -94,7 +94,7 @@ fn describe(stats: &Stats, elapsed: Duration, max_write_units: Option<u32>) -> S
         text.push_str(&format!(", {}", count_retries(stats.retried)));
     }
     if stats.failed > 0 {
-        text.push_str(&format!(", {} not stored", HumanCount(stats.failed)));
+        text.push_str(&format!(", {} failed", HumanCount(stats.failed)));
     }
     if let Some(units) = stats.write_units_per_second
         && stats.pending > 0

@@ -26,7 +26,8 @@
 //! |---|---|---|---|
 //! | guessed | ends a cycle that is long enough | units of the cycle / its time, measured | yes |
 //! | guessed | otherwise | the rate times the accepted share (at least 0.4), guessed; the cycle goes on | no |
-//! | measured | ends a cycle that is long enough, is not early, and *r* is at most 8 s | units of the cycle / its time | no |
+//! | measured | ends a cycle that is long enough, is not early, and *r* is at most 8 s | units of the cycle / its
+//! time | no |
 //! | measured | otherwise | the rate that was reached | if early |
 //!
 //! A cycle begins at the first answer of a call that began after the step back. It is long enough after 500 ms with the
@@ -65,7 +66,7 @@ const BUSY_MARGIN: f64 = 1.5;
 /// While answers are early, a busy partition may throttle up to this share.
 const MAX_BUSY_SHARE: f64 = 0.5;
 
-/// So many times the square root of a number of throttled units may be chance.
+/// Standard deviations that count as chance: the deviation of a count *n* is √*n*.
 const CHANCE: f64 = 3.0;
 
 /// The share of throttled units below which they are noise, for events of this mean size, at and above the capacity.
@@ -79,7 +80,7 @@ const STEP_BACK: f64 = 0.15;
 /// How much further the rate dips where many partitions may be nearly empty, as a share of the capacity.
 const DIP: f64 = 0.25;
 
-/// The seconds in which a dip becomes smaller by the factor e.
+/// The time constant of the exponential decay of a dip, in seconds.
 const DIP_SECONDS: f64 = 0.3;
 
 /// The growth of the rate a second, as a share of the capacity, at a capacity of 100 units per second.

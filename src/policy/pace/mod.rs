@@ -37,7 +37,7 @@ use limit::Limit;
 use recent::Recent;
 use repeated::Repeated;
 
-/// The throttled share of the recent units counts only if they are at least those that are sent in this time.
+/// The throttled share counts only if the recent units are at least as many as the rate sends in this time.
 const MIN_SAMPLE: Duration = Duration::from_millis(50);
 
 /// The bucket of the pace holds the units of this time, or those of a full batch if they are more; with a budget, those
@@ -45,11 +45,11 @@ const MIN_SAMPLE: Duration = Duration::from_millis(50);
 /// event.
 const BURST: Duration = Duration::from_millis(100);
 
-/// The first guess is at least of a rate of so many units per second, as a store that sends little shows little of the
-/// table's capacity.
+/// The lowest rate from which the first guess is made, in units per second: the rate of a store with few events does
+/// not show the table's capacity.
 const MIN_GUESSED_RATE: f64 = 250.0;
 
-/// How long nothing must be throttled or delayed before the limit is dropped.
+/// The limit is dropped after this time without a throttled answer and without a delayed batch.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 
 /// The longest wait that jitter adds after the first throttled answer.
@@ -58,7 +58,7 @@ const MAX_JITTER: Duration = Duration::from_millis(25);
 /// The shortest wait: a timer is not more precise, so a shorter one would only wake the worker.
 const MIN_WAIT: Duration = Duration::from_micros(500);
 
-/// The longest wait before the pace is asked again, in seconds.
+/// The longest wait that `allow` returns, in seconds.
 const MAX_WAIT_SECONDS: f64 = 3_600.0;
 
 /// If this share of units or more is throttled, that cannot be one partition among many.
@@ -220,8 +220,8 @@ impl Pace {
         }
     }
 
-    /// Learns from an answered call. `jitter` is a random number from 0 to 1. It delays the first call after the first
-    /// throttled answer, so that writers that were throttled together do not send together again.
+    /// Updates the limit from an answered call. `jitter` is a random number from 0 to 1. It delays the first call
+    /// after the first throttled answer, so that writers that were throttled together do not send together again.
     pub(crate) fn observe(
         &mut self,
         observation: Observation,

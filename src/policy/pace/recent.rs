@@ -1,5 +1,5 @@
 //! The recently answered units: which share of them was throttled, and whether a single busy partition throttles. The
-//! [pace](super) asks both at each throttled answer.
+//! [pace](super) uses both at each throttled answer.
 
 use std::time::{Duration, Instant};
 

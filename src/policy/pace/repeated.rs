@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-/// The least share. With less it would not show when the partition accepts more again.
+/// The least share: enough attempts to notice when the partition accepts more again.
 const MIN_SHARE: f64 = 1.0 / 16.0;
 
 /// The share is multiplied by this when more than [`MANY_THROTTLED`] of a call's repeated units are throttled.
@@ -20,7 +20,7 @@ const FEW_THROTTLED: f64 = 0.1;
 /// The bucket holds the units of this time, or those that a batch waits for if they are more.
 const BURST: Duration = Duration::from_millis(100);
 
-/// The longest wait before the next question, in seconds.
+/// The longest wait that `allow` returns, in seconds.
 const MAX_WAIT_SECONDS: f64 = 3_600.0;
 
 /// Tolerance for the rounding of sums of many small numbers, in units.
