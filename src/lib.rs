@@ -63,13 +63,14 @@
 //! | [`NotStored`](Certainty::NotStored): no attempt was applied, and none can be any more. [`MaybeStored`](Certainty::MaybeStored): one may have been, or may still be. | An uncertain event stays uncertain until an attempt is acknowledged or a [read](EventStoreBuilder::read_back) settles it. |
 //! | A retry changes nothing that is stored. | Same key, same body. A key is never changed. |
 //! | The keys of one store are in the order of its puts, whatever the clock does. | The generator never repeats a key and never steps back. |
+//! | With the feature `journal`: an event that is `journalled` is stored sooner or later, even if its process is killed. | Records with checksums in a directory; the next process reads each event back, and puts the rest. |
 //! | Memory is bounded, in events and in bytes. | Space is reserved before an event is accepted, and released when it is settled. |
 //! | `accepted = stored + failed + pending`, at every moment. | [`EventStore::stats`] shows it. |
-//! | Two stores that [lease](WriterIds::leased) their writer ids never make one key, whatever their clocks show. | A lease is a range of key times, and the table of leases lets no two ranges of one id overlap. |
+//! | Two stores that [lease](WriterIds::leased) their writer ids never make one key, whatever their clocks show, unless both clocks of a copied process [hide the copy](guide::writer_ids). | A lease is a range of key times, and the table of leases lets no two ranges of one id overlap. |
 //!
-//! Not promised: that events reach the table in the order of their keys; that two stores with the same
-//! [`WriterId`] have different keys, if it is drawn or assigned; that an accepted event survives the end of its process; that a read finds what
-//! somebody has deleted.
+//! Not promised: that events reach the table in the order of their keys; that two stores with the same [`WriterId`]
+//! have different keys, if it is drawn or assigned; that an accepted event survives the end of its process without a
+//! [journal](guide::journal); that a read finds what somebody has deleted.
 //!
 //! # Three ways to end
 //!
