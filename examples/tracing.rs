@@ -34,7 +34,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     // A table that calls one of the events invalid, so that there is a failure to log.
     let table = FakeTable::new();
-    table.poison(r#"{"order":"invalid"}"#);
+    table.reject(r#"{"order":"invalid"}"#);
     let store = table.store_builder().start().await?;
     drop(store.put(&json!({ "order": 7 })).await?);
     drop(store.put(&json!({ "order": "invalid" })).await?);

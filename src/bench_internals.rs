@@ -12,7 +12,7 @@ use crate::dynamodb::request::{RequestSettings, batch_write_item};
 use crate::error::{BatchError, Certainty, FailureClass};
 use crate::event::key::{EventKey, KeyGenerator, WriterId};
 use crate::event::{Event, MAX_BATCH_EVENTS};
-use crate::policy::Waiting;
+use crate::policy::BufferedEvent;
 use crate::policy::batch::{Batch, BatchLimits};
 use crate::policy::buffer::Buffer;
 use crate::policy::reconcile::reconcile;
@@ -20,7 +20,7 @@ use crate::policy::reconcile::reconcile;
 /// An event, when it was accepted, and when it fails.
 pub type Expiring = (Event, Instant, Instant);
 
-impl Waiting for Expiring {
+impl BufferedEvent for Expiring {
     fn event(&self) -> &Event {
         &self.0
     }

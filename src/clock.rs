@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// The longest deadline, 30 years: an [`Instant`] that much later does not overflow.
-pub(crate) const FAR_OFF: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+/// The longest deadline, 30 years. An [`Instant`] that is this much later does not overflow.
+pub(crate) const MAX_DEADLINE: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 /// The runtime's clock, which tests can pause.
 #[expect(clippy::disallowed_methods, reason = "everything that is not pure reads the clock here")]

@@ -141,9 +141,20 @@ async fn journal_that_is_in_use_names_its_process() {
 }
 
 #[tokio::test]
+async fn closed_journal_can_be_opened_at_once() {
+    let (folder, table) = (folder(), FakeTable::new());
+    for number in 0..100 {
+        let store = start(table.store_builder(), folder.path()).await;
+        store.put(&number).await.unwrap().await.unwrap();
+        store.close(SECOND).await.unwrap();
+    }
+    assert_eq!(table.rows().len(), 100);
+}
+
+#[tokio::test]
 async fn invalid_event_is_kept_in_a_file_and_not_put_again() {
     let (folder, table) = (folder(), FakeTable::new());
-    table.poison("\"bad\"");
+    table.reject("\"bad\"");
     let store = start(table.store_builder(), folder.path()).await;
     let error = store.put("bad").await.unwrap().await.unwrap_err();
     assert!(!error.is_journalled(), "{error}");

@@ -56,7 +56,7 @@ fn overload(store: &EventStore, body_bytes: &[usize]) -> JoinHandle<()> {
 /// The sums of accepted and refused units of these seconds.
 fn sum(seconds: &[Throughput]) -> (f64, f64) {
     let accepted: u64 = seconds.iter().map(|second| second.accepted_units).sum();
-    let refused: u64 = seconds.iter().map(|second| second.refused_units).sum();
+    let refused: u64 = seconds.iter().map(|second| second.throttled_units).sum();
     (accepted as f64, refused as f64)
 }
 
@@ -126,7 +126,7 @@ async fn large_and_mixed_events_use_the_whole_capacity() {
 /// Seconds from the change in second 20 until the table is used to 95 % for two seconds, with few refusals.
 fn settled_after(throughput: &[Throughput], units: u32) -> Option<usize> {
     let is_used = |second: &Throughput| second.accepted_units as f64 >= 0.95 * f64::from(units);
-    let is_calm = |second: &Throughput| second.refused_units as f64 <= 0.05 * f64::from(units);
+    let is_calm = |second: &Throughput| second.throttled_units as f64 <= 0.05 * f64::from(units);
     throughput[20..].windows(2).position(|two| two.iter().all(|s| is_used(s) && is_calm(s)))
 }
 

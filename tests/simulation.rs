@@ -127,7 +127,7 @@ fn milliseconds(random: &mut StdRng, range: Range<u64>) -> Duration {
 }
 
 /// The body of an event that the table refuses as invalid.
-const POISON: &str = "\"poison\"";
+const INVALID_BODY: &str = "\"poison\"";
 
 /// An accepted event as the caller knows it.
 #[derive(Debug)]
@@ -215,7 +215,7 @@ impl Run {
         self.numbers += 1;
         let body = match self.random.random_range(0..200) {
             0 => format!("[{number},\"{}\"]", "\\\"".repeat(self.random.random_range(0..150_000))),
-            1 if self.plan.poison => POISON.to_owned(),
+            1 if self.plan.poison => INVALID_BODY.to_owned(),
             _ => format!("[{number},\"{}\"]", "x".repeat(self.random.random_range(0..100))),
         };
         match store.put_json(&body).await {
@@ -230,7 +230,7 @@ impl Run {
             let mut puts = self.puts.lock().unwrap();
             puts.iter_mut().for_each(Put::poll);
             let events = puts.iter().filter_map(|put| put.answer.as_ref()?.as_ref().err()?.event());
-            let events: Vec<&Event> = events.filter(|event| event.body() != POISON).collect();
+            let events: Vec<&Event> = events.filter(|event| event.body() != INVALID_BODY).collect();
             (!events.is_empty()).then(|| events[self.random.random_range(0..events.len())].clone())
         };
         let Some(event) = failed else { return };
@@ -298,7 +298,7 @@ async fn simulate(seed: u64) -> String {
     let mut random = StdRng::seed_from_u64(seed);
     let plan = Plan::draw(&mut random);
     let table = FakeTable::seeded(random.random(), plan.rates.clone());
-    table.poison(POISON);
+    table.reject(INVALID_BODY);
     if let Some(capacity) = &plan.capacity {
         table.limit(capacity.clone());
     }

@@ -254,7 +254,7 @@ async fn attempts_end_at_the_configured_maximum() {
 
 #[tokio::test(start_paused = true)]
 async fn failure_that_a_retry_would_repeat_settles_at_once() {
-    for class in [FailureClass::Fatal, FailureClass::Poison] {
+    for class in [FailureClass::Fatal, FailureClass::Invalid] {
         let writer = FakeTable::scripted([Reply::Fail(class, Certainty::NotStored)]);
         let store = writer.store_builder().linger(Duration::ZERO).start().await.unwrap();
         let (error, milliseconds) = took(failure(store.put(&1).await.unwrap())).await;
@@ -270,7 +270,7 @@ async fn invalid_event_fails_alone_and_the_others_are_stored() {
     for invalid in 0..25 {
         let writer = FakeTable::new();
         let store = writer.store_builder().start().await.unwrap();
-        writer.poison(format!("{{\"number\":{invalid}}}"));
+        writer.reject(format!("{{\"number\":{invalid}}}"));
         let tickets = put_many(&store, 25).await;
         for (place, answer) in join_all(tickets).await.into_iter().enumerate() {
             if place == invalid {
@@ -292,7 +292,7 @@ async fn several_poison_events_cost_a_few_calls_each() {
     let writer = FakeTable::new();
     let store = writer.store_builder().start().await.unwrap();
     for invalid in [3, 11, 12, 24, 30] {
-        writer.poison(format!("{{\"number\":{invalid}}}"));
+        writer.reject(format!("{{\"number\":{invalid}}}"));
     }
     let tickets = put_many(&store, 50).await;
     let answers = join_all(tickets).await;

@@ -107,8 +107,8 @@ fn figures(table: &FakeTable) -> Value {
     let second = |second: &dynamodb_eventstore::test_util::Throughput| {
         json!({
             "accepted": second.accepted_units,
-            "refused": second.refused_units,
-            "refused_calls": second.refused_calls,
+            "refused": second.throttled_units,
+            "refused_calls": second.throttled_calls,
         })
     };
     table.throughput().iter().map(second).collect()

@@ -1,4 +1,4 @@
-//! The edge: the trait that writes one batch of events and reads it back, and the forms of its results.
+//! [`BatchWriter`]: writes one batch of events and reads it back. The only interface between the store and the service.
 //!
 //! The worker calls it. [`SdkBatchWriter`](super::SdkBatchWriter) and the direct writer implement it.
 

@@ -160,7 +160,7 @@ fn classify_code(code: &str, status: u16, is_skewed: bool) -> (FailureClass, Cer
         | "SerializationException"
         | "ItemCollectionSizeLimitExceededException"
         | "RequestEntityTooLarge"
-        | "RequestEntityTooLargeException" => (FailureClass::Poison, NotStored),
+        | "RequestEntityTooLargeException" => (FailureClass::Invalid, NotStored),
 
         // A code of the service that this crate does not know.
         _ if matches!(status, 400..=499) && !matches!(status, 408 | 413 | 421 | 429) => {
@@ -176,7 +176,7 @@ fn classify_status(status: u16) -> (FailureClass, Certainty) {
     match status {
         408 => (FailureClass::Transient, Certainty::MaybeStored),
         // The request is too large for the service or for a proxy. One event may be the cause.
-        413 => (FailureClass::Poison, Certainty::NotStored),
+        413 => (FailureClass::Invalid, Certainty::NotStored),
         429 => (FailureClass::Throttled, Certainty::NotStored),
         400..=499 => (FailureClass::Transient, Certainty::NotStored),
         // 5xx, and statuses that an error does not have: an invalid 200, a redirect.
@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn code_decides_class_and_certainty() {
         use Certainty::{MaybeStored, NotStored};
-        use FailureClass::{ClockSkew, ExpiredCredentials, Poison, Refused, Throttled, Transient};
+        use FailureClass::{ClockSkew, ExpiredCredentials, Invalid, Refused, Throttled, Transient};
         for (code, status, is_skewed, class, certainty) in [
             ("ProvisionedThroughputExceededException", 400, false, Throttled, NotStored),
             ("ThrottlingException", 400, false, Throttled, NotStored),
@@ -318,7 +318,7 @@ mod tests {
             ("PriorRequestNotComplete", 400, false, Throttled, NotStored),
             ("EC2ThrottledException", 503, false, Throttled, NotStored),
             ("RequestAbortedException", 400, false, Transient, MaybeStored),
-            ("ValidationError", 400, false, Poison, NotStored),
+            ("ValidationError", 400, false, Invalid, NotStored),
             ("InternalServerError", 500, false, Transient, MaybeStored),
             ("ServiceUnavailable", 503, false, Transient, MaybeStored),
             ("ReplicatedWriteConflictException", 400, false, Transient, MaybeStored),
@@ -327,16 +327,16 @@ mod tests {
             ("InvalidSignatureException", 400, true, ClockSkew, NotStored),
             ("InvalidSignatureException", 400, false, Refused, NotStored),
             ("AccessDeniedException", 400, false, Refused, NotStored),
-            ("ValidationException", 400, false, Poison, NotStored),
+            ("ValidationException", 400, false, Invalid, NotStored),
             ("ResourceNotFoundException", 400, false, Refused, NotStored),
             ("UnrecognizedClientException", 400, false, Refused, NotStored),
             ("MissingAuthenticationTokenException", 400, false, Refused, NotStored),
             ("TransactionConflictException", 400, false, Transient, NotStored),
             ("InvalidEndpointException", 421, false, Transient, NotStored),
             ("SomethingNew", 421, false, Transient, NotStored),
-            ("SerializationException", 400, false, Poison, NotStored),
-            ("ItemCollectionSizeLimitExceededException", 400, false, Poison, NotStored),
-            ("SomethingNew", 413, false, Poison, NotStored),
+            ("SerializationException", 400, false, Invalid, NotStored),
+            ("ItemCollectionSizeLimitExceededException", 400, false, Invalid, NotStored),
+            ("SomethingNew", 413, false, Invalid, NotStored),
             ("SomethingNew", 400, false, Refused, NotStored),
             ("SomethingNew", 500, false, Transient, MaybeStored),
             ("SomethingNew", 200, false, Transient, MaybeStored),
@@ -386,7 +386,7 @@ mod tests {
     #[test]
     fn response_without_a_code_is_classified_by_its_status() {
         assert_eq!(classify_status(429), (FailureClass::Throttled, Certainty::NotStored));
-        assert_eq!(classify_status(413), (FailureClass::Poison, Certainty::NotStored));
+        assert_eq!(classify_status(413), (FailureClass::Invalid, Certainty::NotStored));
         assert_eq!(classify_status(421), (FailureClass::Transient, Certainty::NotStored));
         assert_eq!(classify_status(404), (FailureClass::Transient, Certainty::NotStored));
         assert_eq!(classify_status(502), (FailureClass::Transient, Certainty::MaybeStored));

@@ -19,7 +19,7 @@ use super::classify::{ACCESS_DENIED, RESOURCE_NOT_FOUND, classify};
 use super::lease_table::EXPIRES_AT_ATTRIBUTE;
 use super::signing_state::SigningInfo;
 use super::table_key::{Purpose, key_in_words};
-use crate::clock::{FAR_OFF, now};
+use crate::clock::{MAX_DEADLINE, now};
 use crate::error::BatchError;
 
 /// Time limit of one call, the SDK's retries included. The SDK has none by default.
@@ -250,7 +250,7 @@ impl Table {
     /// Dropping the future changes nothing.
     pub async fn wait_until_active(&self, limit: Duration) -> Result<(), TableError> {
         let start = now();
-        let deadline = start.checked_add(limit).unwrap_or(start + FAR_OFF);
+        let deadline = start.checked_add(limit).unwrap_or(start + MAX_DEADLINE);
         loop {
             match self.check().await {
                 // The service may not know a table yet that was just created.

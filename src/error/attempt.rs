@@ -61,18 +61,18 @@ pub(crate) enum Uncertainty {
     #[default]
     None,
     /// An attempt may have been applied, but none can be any more. A read settles it.
-    Past,
+    CallsEnded,
     /// An attempt may have been applied, or may be applied later. A read that does not find the event
     /// settles nothing.
-    Open,
+    CallsMayStillApply,
 }
 
 impl Uncertainty {
     fn after(failure: &BatchError) -> Self {
         match failure.certainty() {
             Certainty::NotStored => Self::None,
-            Certainty::MaybeStored if failure.is_call_over() => Self::Past,
-            Certainty::MaybeStored => Self::Open,
+            Certainty::MaybeStored if failure.is_call_over() => Self::CallsEnded,
+            Certainty::MaybeStored => Self::CallsMayStillApply,
         }
     }
 }
@@ -137,10 +137,10 @@ mod tests {
             uncertainties,
             [
                 Uncertainty::None,
-                Uncertainty::Past,
-                Uncertainty::Past,
-                Uncertainty::Open,
-                Uncertainty::Open
+                Uncertainty::CallsEnded,
+                Uncertainty::CallsEnded,
+                Uncertainty::CallsMayStillApply,
+                Uncertainty::CallsMayStillApply
             ]
         );
     }

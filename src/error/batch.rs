@@ -49,7 +49,7 @@ impl serde::Serialize for Certainty {
 /// | `Transient` | `TransactionConflictException`, `InvalidEndpointException`, 421, any other 4xx without a code | no |
 /// | `ExpiredCredentials` | `ExpiredToken`, `ExpiredTokenException`; no credentials could be loaded yet | no |
 /// | `ClockSkew` | `RequestTimeTooSkewed`, `RequestExpired`; `InvalidSignatureException`, `SignatureDoesNotMatch`, `AuthFailure` and `AccessDeniedException` if the signature's time is more than 4 minutes off the service's | no |
-/// | `Poison` | `ValidationException`, `ValidationError`, `SerializationException`, `ItemCollectionSizeLimitExceededException`, `RequestEntityTooLarge`, `RequestEntityTooLargeException`, 413 | no |
+/// | `Invalid` | `ValidationException`, `ValidationError`, `SerializationException`, `ItemCollectionSizeLimitExceededException`, `RequestEntityTooLarge`, `RequestEntityTooLargeException`, 413 | no |
 /// | `Refused` | `AccessDeniedException`, `UnrecognizedClientException`, `InvalidClientTokenId`, `InvalidSignatureException`, `IncompleteSignature`, `MissingAuthenticationTokenException`, `NotAuthorized`, `OptInRequired`, `MalformedHttpRequestException`, `UnknownOperationException`, `ResourceNotFoundException`, `ResourceInUseException`, `TableInUseException`, `TableNotFoundException`, and every other 4xx with a code that is not in this table | no |
 /// | `Refused` | codes that only other operations return: `BackupInUseException`, `BackupNotFoundException`, `ConditionalCheckFailedException`, `ContinuousBackupsUnavailableException`, `DuplicateItemException`, `ExportConflictException`, `ExportNotFoundException`, `GlobalTableAlreadyExistsException`, `GlobalTableNotFoundException`, `IdempotentParameterMismatchException`, `ImportConflictException`, `ImportNotFoundException`, `IndexNotFoundException`, `InvalidExportTimeException`, `InvalidRestoreTimeException`, `PointInTimeRecoveryUnavailableException`, `PolicyNotFoundException`, `ReplicaAlreadyExistsException`, `ReplicaNotFoundException`, `TableAlreadyExistsException`, `TransactionCanceledException` | no |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
@@ -69,7 +69,7 @@ pub enum FailureClass {
     ClockSkew,
     /// The service rejected the request as invalid; one event of the batch may be the cause. The batch is
     /// sent again in halves. An event that was alone in its call is not retried.
-    Poison,
+    Invalid,
     /// The service refuses every call: access denied, unknown credentials, no such table. New roles, keys and
     /// permissions take seconds to work.
     ///
@@ -92,7 +92,7 @@ impl FailureClass {
 
     /// Whether the store may send an event again after a failure of this class.
     ///
-    /// `false` for [`Poison`](Self::Poison): only a batch of several events is sent again, in halves.
+    /// `false` for [`Invalid`](Self::Invalid): only a batch of several events is sent again, in halves.
     #[must_use]
     pub const fn is_retryable(self) -> bool {
         match self {
@@ -102,7 +102,7 @@ impl FailureClass {
             | Self::ExpiredCredentials
             | Self::ClockSkew
             | Self::Refused => true,
-            Self::Poison | Self::Fatal | Self::Panicked => false,
+            Self::Invalid | Self::Fatal | Self::Panicked => false,
         }
     }
 }

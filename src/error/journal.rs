@@ -24,7 +24,7 @@ pub enum JournalError {
     },
 
     /// A file of the directory is not a segment that this version can read.
-    #[error("{} is not a journal segment of format version 1: {reason}", file.display())]
+    #[error("{} is not a journal segment of format version 1: {reason}; move it away, or use the version that wrote it", file.display())]
     Format {
         /// The file.
         file: PathBuf,
@@ -33,7 +33,7 @@ pub enum JournalError {
     },
 
     /// An operation on a file failed.
-    #[error("the journal cannot {action} {}: {source}", path.display())]
+    #[error("the journal cannot {action} {}: {source}; check permissions and free space", path.display())]
     Io {
         /// What was tried.
         action: &'static str,
@@ -63,7 +63,7 @@ pub enum JournalError {
     Missing,
 
     /// The journal's thread has ended, because the store is closed.
-    #[error("the journal is closed")]
+    #[error("the journal is closed with its store: open it again with a new store")]
     Closed,
 }
 

@@ -83,7 +83,7 @@ impl fmt::Display for LeaseError {
                 };
                 write!(formatter, "grant dynamodb:UpdateItem on {arn} to the role: {cause}")
             }
-            (FailureClass::Poison, _) => write!(
+            (FailureClass::Invalid, _) => write!(
                 formatter,
                 "the table must have the hash key `id` of type S (String), and no range key: {cause}"
             ),

@@ -38,11 +38,13 @@ pub enum PutError {
     TooLarge(#[from] EventTooLarge),
 
     /// The event's `Serialize` failed, or the event has no form in JSON.
-    #[error("the event cannot be serialised to JSON: {0}")]
+    #[error(
+        "the event cannot be serialised to JSON: {0}; correct its Serialize, or put JSON text with put_json()"
+    )]
     NotSerializable(#[source] serde_json::Error),
 
     /// The text that was passed to [`put_json`](crate::EventStore::put_json) is not JSON.
-    #[error("the text is not JSON: {0}")]
+    #[error("the text is not JSON: {0}; correct it, or put it as a JSON string with put()")]
     NotJson(#[source] serde_json::Error),
 
     /// The buffer has no capacity left. Only [`try_put`](crate::EventStore::try_put) fails with this;
@@ -93,7 +95,9 @@ pub enum PutError {
     NoWriterId(#[from] LeaseError),
 
     /// No key is left: the wall clock is at or past the end of the year 9999.
-    #[error("no key is left: the clock is at or past the end of the year 9999; set it")]
+    #[error(
+        "no key is left: the clock is at or past the end of the year 9999; set the clock of this machine"
+    )]
     NoKeyLeft,
 }
 
@@ -147,7 +151,7 @@ pub enum FlushError {
 
 /// Why there is no close report: the worker ended before it could make one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no close report: {0}")]
+#[error("no close report: {0}; the tickets have the answers")]
 pub struct CloseError(#[from] WorkerLost);
 
 impl CloseError {

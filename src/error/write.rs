@@ -94,7 +94,9 @@ impl fmt::Display for ReadBack {
                 "it could not be read back, grant dynamodb:BatchGetItem to the role: {cause}"
             ),
             Self::Failed(cause) => write!(formatter, "it could not be read back: {cause}"),
-            Self::NoTime => formatter.write_str("there was no time to read it back"),
+            Self::NoTime => {
+                formatter.write_str("there was no time to read it back before the deadline")
+            }
         }
     }
 }
@@ -233,13 +235,13 @@ impl WriteError {
             return "; put its body as a new event, as putting it again would overwrite the other one";
         }
         let is_invalid =
-            self.last_cause().is_some_and(|cause| cause.class() == FailureClass::Poison);
+            self.last_cause().is_some_and(|cause| cause.class() == FailureClass::Invalid);
         match self.0.reason {
             FailureReason::NotRetryable if is_invalid => {
                 "; correct the event, and put it as a new one"
             }
-            FailureReason::NotRetryable => "; remove the cause, then put it again under its key",
-            _ => "; put it again under its key, which cannot store it twice",
+            FailureReason::NotRetryable => "; remove the cause, then put it again with put_again()",
+            _ => "; put it again with put_again(): under the same key it cannot be stored twice",
         }
     }
 }

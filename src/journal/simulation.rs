@@ -177,6 +177,8 @@ impl Storage for SimulatedDisk {
         })
     }
 
+    fn unlock(&self) {}
+
     fn path(&self, segment: u64) -> PathBuf {
         PathBuf::from(segment.to_string())
     }

@@ -39,6 +39,9 @@ pub(super) trait Storage: Send + Sync + 'static {
     /// Appends lines to the file of failed events, durably.
     fn append_failed(&self, lines: &[u8]) -> io::Result<()>;
 
+    /// Lets another process open the journal. Nothing is written after this.
+    fn unlock(&self);
+
     /// The path that messages show for a segment.
     fn path(&self, segment: u64) -> PathBuf;
 }
@@ -54,11 +57,18 @@ pub(super) trait SegmentFile: Send {
     fn truncate(&mut self, bytes: u64) -> io::Result<()>;
 }
 
-/// A directory on a disk. Its lock is held as long as this exists.
+/// A directory on a disk. Its lock is held until [`unlock`](Storage::unlock), at most as long as this exists.
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a process that was just forked has it open until its exec.
+        self.unlock();
+    }
 }
 
 impl Directory {
@@ -89,7 +99,7 @@ impl Directory {
             write!(lock, "{}", std::process::id())
         };
         write_owner(&mut lock).map_err(JournalError::io("write", &lock_path))?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), lock })
     }
 
     fn segment_path(&self, segment: u64) -> PathBuf {
@@ -158,6 +168,12 @@ impl Storage for Directory {
         let mut file = private(&mut options).open(self.path.join(FAILED_FILE))?;
         file.write_all(lines)?;
         file.sync_all()
+    }
+
+    fn unlock(&self) {
+        if let Err(error) = self.lock.unlock() {
+            tracing::warn!(%error, "the journal stays locked until this process ends");
+        }
     }
 
     fn path(&self, segment: u64) -> PathBuf {

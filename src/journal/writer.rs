@@ -89,6 +89,8 @@ impl Writer {
         }
         self.file = None;
         self.remove_settled();
+        // First, so that whoever waits for the end can open the journal again.
+        self.storage.unlock();
         self.queue.closed();
     }
 

@@ -19,7 +19,7 @@ impl PendingEvent {
         cause: Option<&BatchError>,
     ) -> bool {
         let is_invalid = reason == FailureReason::NotRetryable
-            && cause.is_some_and(|cause| cause.class() == FailureClass::Poison);
+            && cause.is_some_and(|cause| cause.class() == FailureClass::Invalid);
         let journal = self.accounting.as_ref().and_then(|accounting| accounting.journal.as_ref());
         let sequence = self.journal_sequence;
         !is_invalid

@@ -22,7 +22,7 @@ use crate::error::{
 };
 use crate::event::Event;
 use crate::flow_control::Permit;
-use crate::policy::Waiting;
+use crate::policy::BufferedEvent;
 use crate::policy::barrier::Epoch;
 use read_back::PendingReadBack;
 use ticket::Answer;
@@ -89,7 +89,7 @@ pub(crate) struct SettledError {
     pub(crate) was_received: bool,
 }
 
-impl Waiting for PendingEvent {
+impl BufferedEvent for PendingEvent {
     fn event(&self) -> &Event {
         &self.event
     }
@@ -185,7 +185,7 @@ impl PendingEvent {
     /// Whether the event may be stored without an acknowledgement, or still may be.
     pub(crate) fn uncertainty(&self) -> Uncertainty {
         if self.is_in_flight {
-            return Uncertainty::Open;
+            return Uncertainty::CallsMayStillApply;
         }
         let since = self.history().map_or(Uncertainty::None, |history| history.uncertainty);
         since.max(self.uncertainty_before)
@@ -274,7 +274,7 @@ impl PendingEvent {
     fn certainty(&self) -> Certainty {
         match self.uncertainty() {
             Uncertainty::None => Certainty::NotStored,
-            Uncertainty::Past | Uncertainty::Open => Certainty::MaybeStored,
+            Uncertainty::CallsEnded | Uncertainty::CallsMayStillApply => Certainty::MaybeStored,
         }
     }
 

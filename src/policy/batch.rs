@@ -1,7 +1,7 @@
 //! The events of one call. A batch cannot exceed the service's limits, so every call that the worker makes is valid in
 //! size.
 
-use super::Waiting;
+use super::BufferedEvent;
 use crate::event::MAX_BATCH_WIRE_BYTES;
 use crate::event::key::EventKey;
 
@@ -50,7 +50,7 @@ pub(crate) struct Batch<T> {
     greatest_key: Option<EventKey>,
 }
 
-impl<T: Waiting> Batch<T> {
+impl<T: BufferedEvent> Batch<T> {
     pub(crate) fn new(limits: BatchLimits) -> Self {
         Self {
             limits,

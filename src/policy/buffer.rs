@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::Waiting;
+use super::BufferedEvent;
 use super::batch::{Batch, BatchLimits, PushError};
 use super::retry_queue::RetryQueue;
 
@@ -39,7 +39,7 @@ pub(crate) struct MaxUnits {
     pub(crate) repeated: u64,
 }
 
-impl<T: Waiting> Buffer<T> {
+impl<T: BufferedEvent> Buffer<T> {
     pub(crate) fn new(limits: BatchLimits, linger: Duration) -> Self {
         Self {
             limits,

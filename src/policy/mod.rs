@@ -21,7 +21,7 @@ use std::time::Instant;
 use crate::event::Event;
 
 /// An accepted event that is not settled, as the policies see it.
-pub(crate) trait Waiting {
+pub(crate) trait BufferedEvent {
     fn event(&self) -> &Event;
 
     /// When the event was accepted.
@@ -46,7 +46,7 @@ pub(crate) mod tests {
         pub(crate) expires_at: Instant,
     }
 
-    impl Waiting for Item {
+    impl BufferedEvent for Item {
         fn event(&self) -> &Event {
             &self.event
         }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::Waiting;
+use super::BufferedEvent;
 
 /// The events of a batch, sorted by what its receipt says.
 #[derive(Debug, PartialEq)]
@@ -18,7 +18,7 @@ pub(crate) struct Reconciled<T> {
 
 /// Matches `sent` with the `unprocessed` keys of its receipt. Each sent event ends in exactly one of the two lists.
 /// Events are matched by key, never by position, since the service promises no order.
-pub(crate) fn reconcile<T: Waiting>(sent: Vec<T>, unprocessed: &[String]) -> Reconciled<T> {
+pub(crate) fn reconcile<T: BufferedEvent>(sent: Vec<T>, unprocessed: &[String]) -> Reconciled<T> {
     if unprocessed.is_empty() {
         return Reconciled { stored: sent, remaining: Vec::new(), unknown_keys: 0 };
     }

@@ -26,7 +26,7 @@ pub(crate) enum Resolution {
 
 /// Decides an event of this `uncertainty` that was read `after` its acceptance. `None` where its key was not read.
 ///
-/// | found | every unconfirmed call is over (`None`, `Past`) | one may still be in progress (`Open`) |
+/// | found | every unconfirmed call is over (`None`, `CallsEnded`) | one may still be in progress (`CallsMayStillApply`) |
 /// |---|---|---|
 /// | the event | stored | stored |
 /// | nothing | not stored | maybe stored: the call can be applied after the read |
@@ -46,10 +46,10 @@ pub(crate) fn resolve(
     let (certainty, read_back) = match (found, uncertainty) {
         (Found::Event, _) => return Some(Resolution::Stored),
         (Found::Unread, _) => return None,
-        (Found::Nothing, Uncertainty::None | Uncertainty::Past) => {
+        (Found::Nothing, Uncertainty::None | Uncertainty::CallsEnded) => {
             (Certainty::NotStored, ReadBack::NotFound { after })
         }
-        (Found::Nothing, Uncertainty::Open) => {
+        (Found::Nothing, Uncertainty::CallsMayStillApply) => {
             (Certainty::MaybeStored, ReadBack::NotFound { after })
         }
         (Found::Other, _) => (Certainty::MaybeStored, ReadBack::OtherBody { after }),
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn found_event_is_stored_whatever_the_uncertainty() {
-        for uncertainty in [Uncertainty::Past, Uncertainty::Open] {
+        for uncertainty in [Uncertainty::CallsEnded, Uncertainty::CallsMayStillApply] {
             let resolution = resolve(uncertainty, Found::Event, Duration::ZERO);
             assert!(matches!(resolution, Some(Resolution::Stored)));
         }
@@ -79,20 +79,23 @@ mod tests {
 
     #[test]
     fn missing_event_is_not_stored_only_after_every_call_ended() {
-        assert_eq!(certainty(Uncertainty::Past, Found::Nothing), Some(Certainty::NotStored));
-        assert_eq!(certainty(Uncertainty::Open, Found::Nothing), Some(Certainty::MaybeStored));
+        assert_eq!(certainty(Uncertainty::CallsEnded, Found::Nothing), Some(Certainty::NotStored));
+        assert_eq!(
+            certainty(Uncertainty::CallsMayStillApply, Found::Nothing),
+            Some(Certainty::MaybeStored)
+        );
     }
 
     #[test]
     fn other_body_leaves_the_event_maybe_stored() {
-        for uncertainty in [Uncertainty::Past, Uncertainty::Open] {
+        for uncertainty in [Uncertainty::CallsEnded, Uncertainty::CallsMayStillApply] {
             assert_eq!(certainty(uncertainty, Found::Other), Some(Certainty::MaybeStored));
         }
     }
 
     #[test]
     fn unread_key_decides_nothing() {
-        for uncertainty in [Uncertainty::Past, Uncertainty::Open] {
+        for uncertainty in [Uncertainty::CallsEnded, Uncertainty::CallsMayStillApply] {
             let resolution = resolve(uncertainty, Found::Unread, Duration::ZERO);
             assert!(resolution.is_none());
         }

@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn failure_that_is_not_retryable_fails_at_once() {
-        for class in [FailureClass::Poison, FailureClass::Fatal, FailureClass::Panicked] {
+        for class in [FailureClass::Invalid, FailureClass::Fatal, FailureClass::Panicked] {
             let decision = POLICY.decide(failed(1), Duration::ZERO, class, 0.0);
             assert_eq!(decision, Decision::Fail(FailureReason::NotRetryable));
         }

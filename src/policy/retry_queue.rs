@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use super::Waiting;
+use super::BufferedEvent;
 
 /// Events in the order of the moments at which they become ready.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(crate) struct Position {
     pub(crate) group: Option<u64>,
 }
 
-impl<T: Waiting> RetryQueue<T> {
+impl<T: BufferedEvent> RetryQueue<T> {
     pub(crate) fn new() -> Self {
         Self { retries: BTreeMap::new(), expiries: BTreeSet::new(), next_number: 0 }
     }

@@ -117,7 +117,8 @@ impl EventStore {
         permit: Permit<'_>,
     ) -> Result<PutTicket, PutError> {
         let accounting = &self.shared.accounting;
-        let (mut pending, ticket) = PendingEvent::new(event, Uncertainty::Open, permit, accounting);
+        let (mut pending, ticket) =
+            PendingEvent::new(event, Uncertainty::CallsMayStillApply, permit, accounting);
         pending.set_journal_sequence(sequence);
         self.send_to_worker(pending).map(|()| ticket)
     }

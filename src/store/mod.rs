@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
 use crate::accounting::Accounting;
-use crate::clock::{FAR_OFF, now};
+use crate::clock::{MAX_DEADLINE, now};
 use crate::dynamodb::BatchWriter;
 use crate::error::{CloseError, FlushError, PutError, WorkerLost};
 use crate::event::check_body;
@@ -341,7 +341,7 @@ impl EventStore {
     /// # }
     /// ```
     pub async fn close(&self, deadline: Duration) -> Result<CloseReport, CloseError> {
-        let (start, deadline) = (now(), deadline.min(FAR_OFF));
+        let (start, deadline) = (now(), deadline.min(MAX_DEADLINE));
         let fail_at = start + deadline;
         let answer_by = fail_at + self.shared.config.time_to_read_back(deadline);
         let deadlines = CloseDeadlines { fail_at, answer_by };

@@ -73,7 +73,7 @@ impl EventStore {
         let permit = self.acquire(event.buffered_bytes()).await?;
         let uncertainty_before = match certainty {
             Certainty::NotStored => Uncertainty::None,
-            Certainty::MaybeStored => Uncertainty::Open,
+            Certainty::MaybeStored => Uncertainty::CallsMayStillApply,
         };
         let room = self.reserve(event.encoded()).await?;
         self.send(event, uncertainty_before, permit, room)

@@ -108,7 +108,7 @@ impl FakeTable {
                 read_script: VecDeque::new(),
                 then,
                 then_read,
-                poisonous: HashSet::new(),
+                invalid_bodies: HashSet::new(),
                 calls: Vec::new(),
                 reads: Vec::new(),
                 writing: 0,
@@ -138,8 +138,8 @@ impl FakeTable {
 
     /// Refuses every batch that has an event with this body, as the service refuses a batch with an
     /// invalid item. Such a call uses no reply of the script up.
-    pub fn poison(&self, body: impl Into<String>) {
-        self.lock().poisonous.insert(body.into());
+    pub fn reject(&self, body: impl Into<String>) {
+        self.lock().invalid_bodies.insert(body.into());
     }
 
     /// A builder of a store that writes to this table.

@@ -33,7 +33,7 @@ pub(super) struct State {
     pub(super) then: Then<Reply>,
     pub(super) then_read: Then<ReadReply>,
     /// A batch with one of these bodies is refused as a whole.
-    pub(super) poisonous: HashSet<String>,
+    pub(super) invalid_bodies: HashSet<String>,
     pub(super) calls: Vec<Call>,
     pub(super) reads: Vec<Call>,
     pub(super) writing: usize,
@@ -51,15 +51,15 @@ impl State {
         let keys = events.iter().map(|event| event.key().to_string()).collect();
         self.calls.push(Call { at: self.age(), keys, in_flight: self.writing });
         let invalid = |message: String| {
-            BatchError::new(FailureClass::Poison, Certainty::NotStored, message)
+            BatchError::new(FailureClass::Invalid, Certainty::NotStored, message)
                 .with_code("ValidationException")
         };
         if let Some(violation) = violation(events) {
             self.violations.push(violation.clone());
             return Err(invalid(violation));
         }
-        if !self.poisonous.is_empty()
-            && events.iter().any(|event| self.poisonous.contains(&*event.body()))
+        if !self.invalid_bodies.is_empty()
+            && events.iter().any(|event| self.invalid_bodies.contains(&*event.body()))
         {
             return Err(invalid("One or more parameter values were invalid".to_owned()));
         }

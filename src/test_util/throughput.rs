@@ -13,9 +13,9 @@ pub struct Throughput {
     /// Write units of the items that were applied.
     pub accepted_units: u64,
     /// Write units of the items that were refused for lack of capacity.
-    pub refused_units: u64,
+    pub throttled_units: u64,
     /// Calls whose items were all refused.
-    pub refused_calls: u64,
+    pub throttled_calls: u64,
 }
 
 /// Limits the writes of a table, and records its throughput.
@@ -54,14 +54,14 @@ impl Meter {
             match self.buckets.admit(event.key().as_str(), units, age) {
                 Ok(()) => seen.accepted_units += units,
                 Err(refusal) => {
-                    seen.refused_units += units;
+                    seen.throttled_units += units;
                     refused.push(place);
                     last = Some(refusal);
                 }
             }
         }
         let whole = last.filter(|_| refused.len() == events.len());
-        seen.refused_calls = u64::from(whole.is_some());
+        seen.throttled_calls = u64::from(whole.is_some());
         self.count(seen, age);
         match whole {
             Some(refusal) => Err(throttled(refusal)),
@@ -76,8 +76,8 @@ impl Meter {
         }
         if let Some(sum) = self.seconds.get_mut(second) {
             sum.accepted_units += seen.accepted_units;
-            sum.refused_units += seen.refused_units;
-            sum.refused_calls += seen.refused_calls;
+            sum.throttled_units += seen.throttled_units;
+            sum.throttled_calls += seen.throttled_calls;
         }
     }
 }

@@ -17,12 +17,13 @@ use tokio::time::sleep_until;
 
 pub(crate) use channel::{CloseDeadlines, Command, WorkerChannels, WorkerExit};
 
+use crate::accounting::Accounting;
 use crate::clock;
 use crate::dynamodb::{BatchReading, BatchReceipt, BatchWriter};
 use crate::event::Event;
 use crate::key_source::KeySource;
 use crate::pending::PendingEvent;
-use crate::policy::Waiting;
+use crate::policy::BufferedEvent;
 use crate::policy::batch::BatchLimits;
 use crate::policy::buffer::Buffer;
 use crate::policy::concurrency::Concurrency;
@@ -74,6 +75,7 @@ pub(crate) struct WorkerSettings {
 /// closed, or receives the answer of a lost event, also finds the cause.
 pub(crate) struct Worker {
     exit_guard: ExitGuard,
+    accounting: Arc<Accounting>,
     commands: CommandReceiver,
     close_deadlines: watch::Receiver<Option<CloseDeadlines>>,
     writer: Arc<dyn BatchWriter>,
@@ -146,7 +148,8 @@ impl Worker {
                 max_unreported_events,
                 max_unreported_bytes,
             ),
-            exit_guard: ExitGuard { accounting, exit },
+            exit_guard: ExitGuard { accounting: Arc::clone(&accounting), exit },
+            accounting,
             attempt_timeout,
             retry,
             read_back,
@@ -215,7 +218,7 @@ impl Worker {
                 changed = self.close_deadlines.changed(), if self.has_handles => Wake::Close(changed),
                 count = self.commands.receiver.recv_many(&mut commands, MAX_COMMANDS),
                     if self.is_channel_open => Wake::Commands(count),
-                () = self.exit_guard.accounting.flow_control.waiter_added() => Wake::WaiterAdded,
+                () = self.accounting.flow_control.waiter_added() => Wake::WaiterAdded,
                 () = &mut timer, if deadline.is_some() => Wake::Deadline,
             };
             let now = clock::now();
@@ -330,7 +333,7 @@ impl Worker {
     /// after it was full for [`FULL_BUFFER_DELAY`] and no event arrived. Without that delay, each of the first events
     /// to arrive after a batch is settled would be sent in a call of its own.
     fn update_full_since(&mut self, now: Instant) {
-        let is_full = self.exit_guard.accounting.flow_control.has_waiters()
+        let is_full = self.accounting.flow_control.has_waiters()
             && self.buffer.has_fresh()
             && self.can_send(now);
         if is_full {
@@ -343,7 +346,7 @@ impl Worker {
     /// Starts a call for a batch.
     fn send(&mut self, mut batch: Vec<PendingEvent>, now: Instant) {
         let retried = batch.iter().filter(|event| event.attempts() > 0).count();
-        self.exit_guard.accounting.counters.send(batch.len(), retried);
+        self.accounting.counters.send(batch.len(), retried);
         self.charge_pace(&batch);
         let timeout = self.timeout_of_attempt(&batch, now);
         let events: Vec<Event> = batch
@@ -380,7 +383,7 @@ impl Worker {
         self.has_handles = has_handles;
         if let Some(deadlines) = *self.close_deadlines.borrow_and_update() {
             self.closing = Some(deadlines);
-            self.exit_guard.accounting.flow_control.close();
+            self.accounting.flow_control.close();
             // Commands that were sent before this are still received.
             self.commands.receiver.close();
         }

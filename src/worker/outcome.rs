@@ -14,7 +14,7 @@ use crate::error::{BatchError, Certainty, FailureClass, FailureReason, ReadBack,
 use crate::event::key::EventKey;
 use crate::key_source::SharedWriterId;
 use crate::pending::{CallTimes, PendingEvent};
-use crate::policy::Waiting;
+use crate::policy::BufferedEvent;
 use crate::policy::reconcile::reconcile;
 use crate::policy::refusal::Refusal;
 use crate::policy::resolve::Resolution;
@@ -38,7 +38,7 @@ impl Worker {
                 let class = error.class();
                 // The service throttles and validates only calls of an authorized caller. An error without a code may
                 // be a proxy's.
-                if matches!(class, FailureClass::Throttled | FailureClass::Poison)
+                if matches!(class, FailureClass::Throttled | FailureClass::Invalid)
                     && error.code().is_some()
                 {
                     self.refusals.authorized(now);
@@ -76,7 +76,7 @@ impl Worker {
             return self.retry_or_fail(batch, error, call.times);
         }
         if let Some(write_units) = receipt.consumed_write_units() {
-            self.exit_guard.accounting.counters.consume(write_units);
+            self.accounting.counters.consume(write_units);
         }
         self.refusals.succeeded(now);
         self.observe_answer(call, Answer::Stored(&reconciled.stored), now);
@@ -101,7 +101,7 @@ impl Worker {
         for event in &mut batch {
             event.fail_attempt(&cause, call);
         }
-        if class == FailureClass::Poison && batch.len() > 1 {
+        if class == FailureClass::Invalid && batch.len() > 1 {
             // One invalid event fails its whole batch. Smaller batches find it and let the others be stored.
             return self.buffer.isolate(batch, now);
         }

@@ -9,7 +9,7 @@ use tracing::field::display;
 use super::Worker;
 use crate::error::{BatchError, ThrottlingLimit, ThrottlingReason};
 use crate::pending::{CallTimes, PendingEvent};
-use crate::policy::Waiting;
+use crate::policy::BufferedEvent;
 use crate::policy::buffer::MaxUnits;
 use crate::policy::pace::{Allowance, Change, Observation, Units};
 use crate::stats::Limits;
@@ -136,7 +136,7 @@ impl Worker {
 
     /// Counts what an answer says of the table's capacity, and passes it to the concurrency limit and the pace.
     pub(super) fn observe_answer(&mut self, call: Call, answer: Answer<'_>, now: Instant) {
-        let counters = &self.exit_guard.accounting.counters;
+        let counters = &self.accounting.counters;
         let (stored, stored_events) = match answer {
             Answer::Stored(stored) => (SentUnits::of(stored), stored.len()),
             Answer::Throttled(_) => {
@@ -190,7 +190,7 @@ impl Worker {
             Some(events) => max_events.saturating_sub(events.max(min_events)),
             None => 0,
         };
-        let flow_control = &self.exit_guard.accounting.flow_control;
+        let flow_control = &self.accounting.flow_control;
         if reduction > 0 || flow_control.is_limit_reduced() {
             flow_control.reduce_limit(reduction);
         }
@@ -198,7 +198,7 @@ impl Worker {
 
     /// Publishes in the counters what limits the calls now.
     pub(super) fn publish_limits(&self, now: Instant) {
-        let accounting = &self.exit_guard.accounting;
+        let accounting = &self.accounting;
         let accepted_at = |expires_at: Instant| expires_at.checked_sub(self.retry.event_deadline);
         let oldest = self.buffer.next_expiry().and_then(accepted_at);
         accounting.counters.set_limits(Limits {

@@ -9,7 +9,7 @@ use crate::error::{BatchError, Certainty, FailureClass};
 use crate::event::Event;
 use crate::event::key::EventKey;
 use crate::pending::PendingEvent;
-use crate::policy::Waiting;
+use crate::policy::BufferedEvent;
 use crate::policy::batch::BatchLimits;
 use crate::policy::buffer::Buffer;
 use crate::policy::resolve::{Found, Resolution, resolve};

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use crate::accounting::Accounting;
 use crate::error::{Certainty, FailureReason, ReadBack};
 use crate::pending::{CallTimes, PendingEvent, SettledError};
-use crate::policy::Waiting;
+use crate::policy::BufferedEvent;
 use crate::policy::barrier::Barrier;
 use crate::report::{CloseReport, FlushReport};
 
@@ -109,7 +109,7 @@ impl Settlement {
         let (stored, failed) = self.accounting.counters.settled();
         // If the last handle was dropped, nobody receives the report, and the log is the only trace of failures.
         if failed > 0 {
-            tracing::warn!(stored, failed, "closed with events that were not stored");
+            tracing::warn!(stored, failed, "closed with failed events");
         } else {
             tracing::debug!(stored, "closed");
         }

@@ -11,7 +11,7 @@
 //!   linearly past *C*, and after 2 s ever faster, as there may be a new capacity to find.
 //! - The growth *g* is 0.3 · √(100 / *C*), and at least 0.01; and at most 0.15 (*C* / *e*) / 8, so that at least 8
 //!   events are sent on the way back to *C*, as each step back costs at least one throttled event.
-//! - After the first measurement, and after an early throttled answer, the rate dips further: 0.25 *C* · e^(−*r* / 0.3)
+//! - After the first measurement, and after an early throttled answer, the rate dips further: 0.25 *C* · exp(−*r* / 0.3)
 //!   is subtracted.
 //! - The rate is at least 0.2 and at most 10⁹ units per second.
 //!

@@ -209,7 +209,7 @@ impl Pace {
         }
     }
 
-    /// Charges a batch that is sent. `repeated_units` are those of its `units` whose events were sent twice or more
+    /// Charges a batch that is sent. `repeated_units` are those of its `units` whose events were throttled twice or more
     /// before.
     pub(crate) fn charge(&mut self, units: u64, repeated_units: u64, events: usize) {
         self.repeated.charge(repeated_units as f64);
