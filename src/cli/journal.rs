@@ -74,21 +74,13 @@ async fn open(directory: PathBuf) -> Result<Journal, Box<dyn Error>> {
 
 fn list(journal: &Journal) -> Result<(), Box<dyn Error>> {
     let report = journal.report();
-    for damage in &report.torn {
-        print_error(format_args!(
-            "{}: {} at byte {} were not wholly written, and are cut off",
-            damage.file.display(),
-            count(damage.bytes, "byte"),
-            damage.offset,
-        ));
-    }
-    for damage in &report.damaged {
-        print_error(format_args!(
-            "{}: {} at byte {} are damaged, and are kept in a file that ends in .damaged",
-            damage.file.display(),
-            count(damage.bytes, "byte"),
-            damage.offset,
-        ));
+    let torn =
+        report.torn.iter().map(|damage| (damage, "were not wholly written, and are cut off"));
+    let damaged = (report.damaged.iter())
+        .map(|damage| (damage, "are damaged, and are kept in a file that ends in .damaged"));
+    for (damage, what) in torn.chain(damaged) {
+        let (file, bytes) = (damage.file.display(), count(damage.bytes, "byte"));
+        print_error(format_args!("{file}: {bytes} at byte {} {what}", damage.offset));
     }
     let keys = journal.unsettled().map(|event| event.map(|event| *event.key()));
     let (mut first, mut last) = (None, None);

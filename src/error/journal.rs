@@ -48,10 +48,12 @@ pub enum JournalError {
     #[error(transparent)]
     Config(#[from] ConfigError),
 
-    /// The files have reached the limit of [`max_bytes`](crate::JournalOptions::max_bytes).
+    /// The files have reached the limit of [`max_bytes`](crate::JournalOptions::max_bytes), or 16 MiB wait to be written.
+    /// Only [`try_put`](crate::EventStore::try_put) fails with this; `put` waits.
     #[error(
-        "the journal has reached its limit of {max_bytes} bytes: events leave it when they are \
-         stored; raise max_bytes, or find out why the table takes no more"
+        "the journal is full: its files have reached {max_bytes} bytes, or the disk is slower than \
+         the puts; events leave it when they are stored, so raise max_bytes, or find out why the table \
+         takes no more"
     )]
     Full {
         /// The limit.

@@ -213,7 +213,8 @@ impl WriteError {
         self.0.read_back.as_ref()
     }
 
-    /// Whether the journal keeps the event: the next process that opens it puts the event again, under the same key.
+    /// Whether the journal keeps the event: it is put again later under the same key, by this store or by the next that
+    /// opens the journal. It is on disk at the latest when [`close`](crate::EventStore::close) returns.
     ///
     /// `false` without a journal, for an event that the service calls invalid, and for one that the journal could not
     /// take. Events that the service calls invalid are in the file `failed.ndjson` in the journal's directory.
@@ -229,7 +230,7 @@ impl WriteError {
     fn next_step(&self) -> &'static str {
         #[cfg(feature = "journal")]
         if self.0.is_journalled {
-            return "; the journal keeps it, and it is put again when the journal is opened next";
+            return "; the journal keeps it: it is put again later, by this store or by the next that opens the journal";
         }
         if let Some(ReadBack::OtherBody { .. }) = self.0.read_back {
             return "; put its body as a new event, as putting it again would overwrite the other one";

@@ -13,6 +13,7 @@
 //! may not is in the segments until a record of its settling, or the removal of its segment. Both may be lost: the
 //! event is then read back, and found.
 
+mod options;
 mod queue;
 mod record;
 mod recovery;
@@ -26,121 +27,21 @@ use std::io;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
+pub use options::{JournalOptions, SyncPolicy};
 pub(crate) use queue::Reservation;
 use queue::{Queue, record_bytes};
 use record::{Parsed, Record, parse};
 pub(crate) use recovery::Location;
 use recovery::Recovered;
 pub use recovery::{Damage, RecoveryReport};
-use storage::{Directory, Storage};
+use storage::Storage;
 use writer::Writer;
 
-use crate::error::{ConfigError, JournalError};
+use crate::error::JournalError;
 use crate::event::Event;
 use crate::event::encoded_body::EncodedBody;
 use crate::event::key::EventKey;
-
-const DEFAULT_MAX_BYTES: u64 = 4 * 1024 * 1024 * 1024;
-const DEFAULT_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
-const DEFAULT_SYNC_INTERVAL: Duration = Duration::from_millis(10);
-
-/// When the journal's files are synced: written to the disk itself, so that a power cut does not lose them.
-///
-/// The death of the process alone loses nothing that was written, under any policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SyncPolicy {
-    /// At once. One sync serves all events that wait for it.
-    Always,
-    /// At most once in this time, 1 ms to 60 s, for all events that have arrived in it.
-    Every(Duration),
-    /// Never by the journal: the operating system writes the files when it chooses, usually after some seconds.
-    /// [`journalled`](crate::PutTicket::journalled) then only means *written*.
-    Os,
-}
-
-/// The settings of a journal; see [`Journal::options`].
-#[derive(Debug, Clone)]
-pub struct JournalOptions {
-    sync: SyncPolicy,
-    max_bytes: u64,
-    segment_bytes: u64,
-}
-
-impl JournalOptions {
-    /// When the files are synced. The default is [`SyncPolicy::Every`] 10 ms.
-    #[must_use]
-    pub fn sync(self, sync: SyncPolicy) -> Self {
-        Self { sync, ..self }
-    }
-
-    /// The limit of all segment files in bytes: 1 MiB or more, 4 GiB by default. A put waits while the journal is full.
-    #[must_use]
-    pub fn max_bytes(self, max_bytes: u64) -> Self {
-        Self { max_bytes, ..self }
-    }
-
-    /// Bytes after which a new segment file begins: 64 KiB to 1 GiB, 64 MiB by default. A segment is removed when all
-    /// of its events are settled.
-    #[must_use]
-    pub fn segment_bytes(self, segment_bytes: u64) -> Self {
-        Self { segment_bytes, ..self }
-    }
-
-    /// Opens the journal in this directory. See [`Journal::open`].
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Journal::open`], and [`JournalError::Config`] for a setting out of range.
-    pub async fn open(self, directory: impl Into<PathBuf>) -> Result<Journal, JournalError> {
-        self.validate()?;
-        let directory = directory.into();
-        let opened = tokio::task::spawn_blocking(move || {
-            let storage = Directory::open(&directory)?;
-            Journal::recover(self, directory, Arc::new(storage))
-        });
-        // The task is not cancelled, and a panic in it goes on here.
-        opened.await.unwrap_or_else(|error| match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(JournalError::Closed),
-        })
-    }
-
-    fn validate(&self) -> Result<(), ConfigError> {
-        let interval = match self.sync {
-            SyncPolicy::Every(interval) => interval,
-            SyncPolicy::Always | SyncPolicy::Os => DEFAULT_SYNC_INTERVAL,
-        };
-        let limits = [
-            (
-                "sync",
-                format!("Every({interval:?})"),
-                (Duration::from_millis(1)..=Duration::from_secs(60)).contains(&interval),
-                "be every 1 ms to 60 s",
-            ),
-            (
-                "max_bytes",
-                self.max_bytes.to_string(),
-                self.max_bytes >= 1024 * 1024,
-                "be 1 MiB or more",
-            ),
-            (
-                "segment_bytes",
-                self.segment_bytes.to_string(),
-                (64 * 1024..=1024 * 1024 * 1024).contains(&self.segment_bytes),
-                "be 64 KiB to 1 GiB",
-            ),
-        ];
-        for (field, value, is_valid, limit) in limits {
-            if !is_valid {
-                return Err(ConfigError::new(field, value, limit));
-            }
-        }
-        Ok(())
-    }
-}
 
 /// A directory that keeps accepted events until they are settled, so that they survive their process.
 ///
@@ -215,11 +116,7 @@ impl Journal {
     /// The settings, to be changed and then [opened](JournalOptions::open).
     #[must_use]
     pub fn options() -> JournalOptions {
-        JournalOptions {
-            sync: SyncPolicy::Every(DEFAULT_SYNC_INTERVAL),
-            max_bytes: DEFAULT_MAX_BYTES,
-            segment_bytes: DEFAULT_SEGMENT_BYTES,
-        }
+        JournalOptions::default()
     }
 
     /// The directory.
@@ -298,14 +195,16 @@ impl Journal {
             .name("eventstore-journal".to_owned())
             .spawn(move || writer.run())
             .map_err(JournalError::io("start the thread of", &directory))?;
-        let unsettled =
-            Unsettled { storage, locations: recovered.unsettled, last_key: recovered.last_key };
+        let (locations, last_key) = (recovered.unsettled, recovered.last_key);
+        let unsettled = Unsettled { queue: Arc::clone(&queue), storage, locations, last_key };
         Ok((ActiveJournal { queue }, unsettled))
     }
 }
 
-/// The events that an earlier process left.
+/// The events that are to be put again: those that an earlier process left, and later those whose tickets are answered
+/// although they are not stored.
 pub(crate) struct Unsettled {
+    queue: Arc<Queue>,
     storage: Arc<dyn Storage>,
     pub(crate) locations: Vec<Location>,
     /// The greatest key in the journal. New keys have to be greater.
@@ -313,6 +212,29 @@ pub(crate) struct Unsettled {
 }
 
 impl Unsettled {
+    /// What finds the events that were kept since the last call, in the order of their puts. It reads the segments.
+    pub(crate) fn finder(&self) -> impl FnOnce() -> Vec<Location> + Send + use<> {
+        let (queue, storage) = (Arc::clone(&self.queue), Arc::clone(&self.storage));
+        move || {
+            let kept = queue.take_kept();
+            if kept.is_empty() {
+                return Vec::new();
+            }
+            let located = recovery::locate(&*storage, &kept).unwrap_or_else(|error| {
+                tracing::error!(%error, "the journal cannot be read");
+                Vec::new()
+            });
+            // Not written yet, or not readable now.
+            for sequence in kept.into_iter().filter_map(NonZeroU64::new) {
+                let found = located.binary_search_by_key(&Some(sequence), Location::sequence);
+                if found.is_err() && queue.keeps(sequence) {
+                    queue.keep(sequence);
+                }
+            }
+            located
+        }
+    }
+
     /// What reads the events, from any thread.
     pub(crate) fn reader(&self) -> impl Fn(Location) -> Result<Event, JournalError> + Send + use<> {
         let storage = Arc::clone(&self.storage);
@@ -388,6 +310,11 @@ impl ActiveJournal {
     /// Counts an event as settled. An event that failed for good has a line, which is kept in a file.
     pub(crate) fn settle(&self, sequence: NonZeroU64, failed_line: Option<Vec<u8>>) {
         self.queue.settle(sequence, failed_line);
+    }
+
+    /// Notes that the event's ticket is answered although it is not stored, so that it is put again.
+    pub(crate) fn keep(&self, sequence: NonZeroU64) {
+        self.queue.keep(sequence);
     }
 
     /// Whether the event is durable, or will be once the store is closed.

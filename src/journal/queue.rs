@@ -44,6 +44,8 @@ struct State {
     failing: Option<(JournalError, Instant)>,
     /// Why the journal takes no more events, ever.
     failed: Option<JournalError>,
+    /// Events whose tickets are answered although they are not stored: they are to be put again.
+    kept: Vec<u64>,
     is_closing: bool,
 }
 
@@ -175,6 +177,18 @@ impl Queue {
         }
     }
 
+    /// Notes that the event's ticket is answered although it is not stored.
+    pub(super) fn keep(&self, sequence: NonZeroU64) {
+        self.state().kept.push(sequence.get());
+    }
+
+    /// Takes the numbers of the [kept](Self::keep) events, ascending.
+    pub(super) fn take_kept(&self) -> Vec<u64> {
+        let mut kept = std::mem::take(&mut self.state().kept);
+        kept.sort_unstable();
+        kept
+    }
+
     /// Waits until the event is durable. Cancel safe.
     pub(super) async fn durable(&self, sequence: NonZeroU64) -> Result<(), JournalError> {
         let sequence = sequence.get();
@@ -252,7 +266,9 @@ impl Queue {
     /// The batch is durable, with so many bytes of other records.
     pub(super) fn succeeded(&self, batch: &Batch, other_bytes: u64) {
         let mut state = self.state();
-        state.failing = None;
+        if batch.events > 0 {
+            state.failing = None;
+        }
         state.unwritten_bytes -= batch.records.len() as u64;
         state.total_bytes += other_bytes;
         drop(state);

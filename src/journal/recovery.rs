@@ -1,5 +1,6 @@
 //! Reads the segments that an earlier process left: which events are unsettled, and what is damaged.
 
+use std::io;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
@@ -18,6 +19,11 @@ pub(crate) struct Location {
 }
 
 impl Location {
+    fn new(sequence: u64, segment: u64, offset: usize, bytes: usize) -> Self {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        Self { sequence, segment, offset: offset as u64, bytes }
+    }
+
     pub(crate) fn sequence(&self) -> Option<NonZeroU64> {
         NonZeroU64::new(self.sequence)
     }
@@ -110,6 +116,59 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, JournalError> 
     Ok(recovered)
 }
 
+/// Where the events with these numbers are, which ascend. Reads every segment; one that was removed has none of them.
+pub(super) fn locate(storage: &dyn Storage, sequences: &[u64]) -> io::Result<Vec<Location>> {
+    let mut located = Vec::new();
+    for segment in storage.segments()? {
+        let content = match storage.read(segment) {
+            Ok(content) => content,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        located.extend(scan(&content).filter_map(|part| match part {
+            Part::Record { record: Record::Event { sequence, .. }, offset, bytes }
+                if sequences.binary_search(&sequence).is_ok() =>
+            {
+                Some(Location::new(sequence, segment, offset, bytes))
+            }
+            _ => None,
+        }));
+    }
+    Ok(located)
+}
+
+/// A part of a segment.
+enum Part<'a> {
+    Record {
+        record: Record<'a>,
+        offset: usize,
+        bytes: usize,
+    },
+    /// No record begins here.
+    Damage {
+        offset: usize,
+        bytes: &'a [u8],
+    },
+}
+
+/// The parts of a segment, after its header. Only the last one can be damage that no record follows.
+fn scan(content: &[u8]) -> impl Iterator<Item = Part<'_>> {
+    let mut offset = HEADER_BYTES;
+    std::iter::from_fn(move || {
+        let rest = content.get(offset..).filter(|rest| !rest.is_empty())?;
+        if let Parsed::Record { record, bytes } = parse(rest) {
+            let part = Part::Record { record, offset, bytes };
+            offset += bytes;
+            return Some(part);
+        }
+        let is_record = |at: &usize| rest.get(*at..).is_some_and(|at| parse(at) != Parsed::Damaged);
+        let length = (1..rest.len()).find(is_record).unwrap_or(rest.len());
+        let part = Part::Damage { offset, bytes: rest.get(..length).unwrap_or(rest) };
+        offset += length;
+        Some(part)
+    })
+}
+
 impl Recovered {
     /// Reads the records of a segment, and returns its length without a torn end.
     fn read_segment(
@@ -119,31 +178,27 @@ impl Recovered {
         content: &[u8],
     ) -> Result<u64, JournalError> {
         let path = storage.path(segment);
-        let mut offset = HEADER_BYTES;
-        while let Some(rest) = content.get(offset..).filter(|rest| !rest.is_empty()) {
-            if let Parsed::Record { record, bytes } = parse(rest) {
-                self.apply(record, segment, offset, bytes);
-                offset += bytes;
-                continue;
-            }
-            let next = (1..rest.len()).find(|&skipped| {
-                rest.get(skipped..).is_some_and(|rest| parse(rest) != Parsed::Damaged)
-            });
-            let damaged = rest.get(..next.unwrap_or(rest.len())).unwrap_or(rest);
+        for part in scan(content) {
+            let (offset, bytes) = match part {
+                Part::Record { record, offset, bytes } => {
+                    self.apply(record, segment, offset, bytes);
+                    continue;
+                }
+                Part::Damage { offset, bytes } => (offset, bytes),
+            };
             let damage =
-                Damage { file: path.clone(), offset: offset as u64, bytes: damaged.len() as u64 };
-            let Some(skipped) = next else {
+                Damage { file: path.clone(), offset: offset as u64, bytes: bytes.len() as u64 };
+            if offset + bytes.len() == content.len() {
                 storage
                     .truncate(segment, offset as u64)
                     .map_err(JournalError::io("cut off the torn end of", &path))?;
                 self.report.torn.push(damage);
                 return Ok(offset as u64);
-            };
+            }
             storage
-                .keep_aside(segment, offset as u64, damaged)
+                .keep_aside(segment, offset as u64, bytes)
                 .map_err(JournalError::io("keep damaged bytes of", &path))?;
             self.report.damaged.push(damage);
-            offset += skipped;
         }
         Ok(content.len() as u64)
     }
@@ -153,12 +208,7 @@ impl Recovered {
             Record::Event { sequence, key, .. } => {
                 self.last_sequence = self.last_sequence.max(sequence);
                 self.last_key = self.last_key.max(Some(key));
-                self.unsettled.push(Location {
-                    sequence,
-                    segment,
-                    offset: offset as u64,
-                    bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
-                });
+                self.unsettled.push(Location::new(sequence, segment, offset, bytes));
             }
             Record::Settled(sequences) => {
                 for sequence in sequences {

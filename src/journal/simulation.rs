@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::queue::{Queue, record_bytes};
-use super::recovery::recover;
+use super::recovery::{Location, locate, recover};
 use super::storage::{SegmentFile, Storage};
 use super::writer::Writer;
 use super::{SyncPolicy, read_event};
@@ -303,6 +303,33 @@ fn durable_events_survive_every_end_of_a_process() {
     for seed in 0..seeds.unwrap_or(500) {
         run(seed);
     }
+}
+
+#[test]
+fn event_that_is_not_settled_keeps_one_segment_and_not_all_later_ones() {
+    let disk = SimulatedDisk::new(1, 0.0);
+    let queue = Arc::new(Queue::new(0, 0, u64::MAX));
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    let mut writer = Writer::new(Arc::clone(&queue), storage, SyncPolicy::Always, 500, Vec::new());
+    let mut keys = KeyGenerator::new(WriterId::new(7).unwrap());
+    for number in 0..300 {
+        let event = Event::new(keys.next(0).unwrap(), "{}").unwrap();
+        let room = queue.try_reserve(record_bytes(&event)).unwrap();
+        let sequence = queue.append(&event, room);
+        if number > 0 {
+            queue.settle(sequence, None);
+        }
+        writer.write(queue.take_now());
+    }
+    let segments = disk.segments().unwrap();
+    assert!(segments.len() <= 5 && segments[0] == 1, "{segments:?}");
+    let bytes: usize = disk.with(|disk| disk.files.values().map(|file| file.content.len()).sum());
+    assert_eq!(queue.total_bytes(), bytes as u64);
+    disk.lose_process();
+    let recovered = recover(&disk).unwrap();
+    let first = recovered.unsettled.first().and_then(Location::sequence);
+    assert_eq!(first, NonZeroU64::new(1));
+    assert_eq!(locate(&disk, &[1]).unwrap().len(), 1);
 }
 
 #[test]

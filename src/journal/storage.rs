@@ -66,8 +66,9 @@ pub(super) struct Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // Closing the file is not enough: a process that was just forked has it open until its exec.
-        self.unlock();
+        // Closing the file is not enough: a process that was just forked has it open until its exec. Nothing is to be done
+        // if it is unlocked already.
+        let _ = self.lock.unlock();
     }
 }
 

@@ -13,6 +13,10 @@ use super::storage::{SegmentFile, Storage};
 use crate::clock::now;
 use crate::error::JournalError;
 
+/// With more segments than this, settled ones are removed in any order, so that one event that is not stored for long
+/// keeps one segment and not all later ones. What their records say of older events is lost: those are read back.
+const MAX_ORDERED_SEGMENTS: usize = 4;
+
 /// How long events wait for others to share their write where nothing is synced.
 const UNSYNCED_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -219,19 +223,27 @@ impl Writer {
         }
     }
 
-    /// Removes the oldest segments, as far as they have no unsettled events.
+    /// Removes segments without unsettled events: the oldest first, as the records of settled events in a segment are
+    /// about this and older segments.
     fn remove_settled(&mut self) {
-        // In order: the records of settled events in a segment are about this and older segments.
-        let kept = usize::from(self.file.is_some());
-        while self.segments.len() > kept
-            && let Some(oldest) = self.segments.front().filter(|segment| segment.unsettled == 0)
-        {
-            if let Err(error) = self.storage.remove(oldest.number) {
-                // The next process finds its events settled, and removes it.
-                tracing::warn!(%error, segment = oldest.number, "a journal segment cannot be removed");
+        // The segment that is written stays.
+        let removable = self.segments.len() - usize::from(self.file.is_some());
+        let mut index = 0;
+        for _ in 0..removable {
+            let Some(segment) = self.segments.get(index) else { break };
+            if segment.unsettled > 0 {
+                if self.segments.len() <= MAX_ORDERED_SEGMENTS {
+                    break;
+                }
+                index += 1;
+                continue;
             }
-            self.queue.removed(oldest.bytes);
-            self.segments.pop_front();
+            if let Err(error) = self.storage.remove(segment.number) {
+                // The next process finds its events settled, or reads them back, and removes it.
+                tracing::warn!(%error, segment = segment.number, "a journal segment cannot be removed");
+            }
+            self.queue.removed(segment.bytes);
+            self.segments.remove(index);
         }
     }
 }

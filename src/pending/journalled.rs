@@ -11,8 +11,7 @@ impl PendingEvent {
         self.journal_sequence = Some(sequence);
     }
 
-    /// Whether the next process that opens the journal puts the event again. It does not put events that the service
-    /// calls invalid.
+    /// Whether the event is put again later. Those that the service calls invalid are not.
     pub(super) fn stays_in_journal(
         &self,
         reason: FailureReason,
@@ -24,6 +23,14 @@ impl PendingEvent {
         let sequence = self.journal_sequence;
         !is_invalid
             && journal.zip(sequence).is_some_and(|(journal, sequence)| journal.keeps(sequence))
+    }
+
+    /// Notes that the event is to be put again.
+    pub(super) fn keep_in_journal(&self) {
+        let journal = self.accounting.as_ref().and_then(|accounting| accounting.journal.as_ref());
+        if let (Some(journal), Some(sequence)) = (journal, self.journal_sequence) {
+            journal.keep(sequence);
+        }
     }
 
     /// Settles the event in the journal. `error` is set for an event that failed for good.

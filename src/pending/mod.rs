@@ -149,10 +149,6 @@ impl PendingEvent {
         accounting.counters.undo_accept();
         let usage = self.take_usage(accounting);
         accounting.flow_control.release(usage.events, usage.bytes);
-        #[cfg(feature = "journal")]
-        if let (Some(sequence), Some(journal)) = (self.journal_sequence, &accounting.journal) {
-            journal.settle(sequence, None);
-        }
     }
 
     /// Marks the event as received by the worker. Its deadline counts from `now`.
@@ -319,7 +315,9 @@ impl PendingEvent {
             is_journalled,
         });
         #[cfg(feature = "journal")]
-        if !is_journalled {
+        if is_journalled {
+            self.keep_in_journal();
+        } else {
             self.settle_in_journal(Some(&error));
         }
         tracing::error!(

@@ -8,13 +8,15 @@ use std::num::NonZeroU64;
 use tokio::sync::mpsc;
 
 use super::EventStore;
+#[cfg(feature = "journal")]
+use crate::error::JournalError;
 use crate::error::{PutError, Uncertainty};
 use crate::event::Event;
 use crate::event::encoded_body::EncodedBody;
 use crate::event::key::EventKey;
 use crate::flow_control::{AcquireError, Permit};
 #[cfg(feature = "journal")]
-use crate::journal::Reservation;
+use crate::journal::{ActiveJournal, Reservation};
 use crate::pending::{PendingEvent, PutTicket};
 use crate::worker::Command;
 
@@ -37,15 +39,39 @@ impl EventStore {
     #[cfg(feature = "journal")]
     pub(super) async fn reserve(&self, body: &EncodedBody) -> Result<Room<'_>, PutError> {
         match &self.shared.accounting.journal {
-            Some(journal) => Ok(Some(Box::pin(journal.reserve(body.encoded_bytes())).await?)),
+            Some(journal) => Ok(Some(Box::pin(self.reserve_in(journal, body)).await?)),
             None => Ok(None),
+        }
+    }
+
+    /// Waits for room in the journal, or for the end of the store: then no event leaves the journal any more.
+    #[cfg(feature = "journal")]
+    async fn reserve_in<'a>(
+        &self,
+        journal: &'a ActiveJournal,
+        body: &EncodedBody,
+    ) -> Result<Reservation<'a>, PutError> {
+        let mut exit = self.shared.exit.clone();
+        tokio::select! {
+            biased;
+            room = journal.reserve(body.encoded_bytes()) => room.map_err(|error| self.journal_error(error)),
+            _ = exit.wait_for(Option::is_some) => Err(self.put_error(AcquireError::Closed)),
+        }
+    }
+
+    #[cfg(feature = "journal")]
+    fn journal_error(&self, error: JournalError) -> PutError {
+        match error {
+            JournalError::Closed => self.put_error(AcquireError::Closed),
+            error => PutError::Journal(error),
         }
     }
 
     #[cfg(feature = "journal")]
     pub(super) fn try_reserve(&self, body: &EncodedBody) -> Result<Room<'_>, PutError> {
         let journal = self.shared.accounting.journal.as_ref();
-        Ok(journal.map(|journal| journal.try_reserve(body.encoded_bytes())).transpose()?)
+        let room = journal.map(|journal| journal.try_reserve(body.encoded_bytes()));
+        room.transpose().map_err(|error| self.journal_error(error))
     }
 
     #[cfg(not(feature = "journal"))]
@@ -101,11 +127,19 @@ impl EventStore {
         let (mut pending, mut ticket) =
             PendingEvent::new(event, uncertainty_before, permit, accounting);
         #[cfg(feature = "journal")]
-        if let Some(position) = position {
-            pending.set_journal_sequence(position.sequence());
+        let sequence = position.map(|position| {
+            let sequence = position.sequence();
+            pending.set_journal_sequence(sequence);
             ticket.set_position(position);
+            sequence
+        });
+        let sent = self.send_to_worker(pending).map(|()| ticket);
+        #[cfg(feature = "journal")]
+        if let (Err(_), Some(sequence), Some(journal)) = (&sent, sequence, &accounting.journal) {
+            // The caller has the event. It must not be put again from the journal.
+            journal.settle(sequence, None);
         }
-        self.send_to_worker(pending).map(|()| ticket)
+        sent
     }
 
     /// Accepts an event again that the journal has already.

@@ -1,4 +1,4 @@
-//! [`Replay`]: puts the events again that an earlier process left in the journal.
+//! [`Replay`]: puts the events of the journal again that are not stored and that nothing else tries to store.
 
 use std::num::NonZeroU64;
 use std::sync::{Arc, Weak};
@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::builder::EventStoreBuilder;
@@ -17,9 +18,13 @@ use crate::event::key::EventKey;
 use crate::event::{Event, MAX_BATCH_EVENTS};
 use crate::journal::{Journal, Location, Unsettled};
 use crate::pending::{Proof, PutTicket, Stored};
+use crate::worker::WorkerExit;
 
 /// Replayed events that are in the buffer at the same time. The rest of the buffer is for new events.
 const MAX_REPLAYED_EVENTS: usize = 1_000;
+
+/// How long after their tickets were answered events are put again that are not stored.
+const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What became of the events that an earlier process left in the journal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -31,8 +36,8 @@ pub struct ReplayReport {
     pub stored: u64,
     /// Events that failed for good, as their tickets would: they are in `failed.ndjson` in the journal's directory.
     pub failed: u64,
-    /// Events that are still in the journal, for the next process: those not stored by the deadlines of event and
-    /// close, and those whose records could not be read.
+    /// Events that are still in the journal: those not stored by the deadlines of event and close, which are put again
+    /// later, by this store or by the next, and those whose records could not be read.
     pub left: u64,
 }
 
@@ -63,12 +68,13 @@ impl EventStoreBuilder {
     }
 }
 
-/// Puts the events again that an earlier process left.
+/// Puts the events again that an earlier process left, and those of this one that missed their deadlines.
 pub(super) struct Replay {
     shared: Weak<Shared>,
     writer: Arc<dyn BatchWriter>,
     read_timeout: Duration,
     unsettled: Unsettled,
+    exit: watch::Receiver<Option<WorkerExit>>,
     report: watch::Sender<Option<ReplayReport>>,
 }
 
@@ -79,17 +85,33 @@ impl Replay {
         unsettled: Unsettled,
         report: watch::Sender<Option<ReplayReport>>,
     ) -> Self {
-        let read_timeout = shared.config.attempt_timeout;
-        Self { shared: Arc::downgrade(shared), writer, read_timeout, unsettled, report }
+        let (read_timeout, exit) = (shared.config.attempt_timeout, shared.exit.clone());
+        Self { shared: Arc::downgrade(shared), writer, read_timeout, unsettled, exit, report }
     }
 
-    /// Reads the events back in their order, and puts those that the table does not have.
+    /// Puts again what an earlier process left, and until the store ends what this one has kept.
+    pub(super) async fn run(mut self) {
+        let left = std::mem::take(&mut self.unsettled.locations);
+        let report = self.put_again(&left).await;
+        if !left.is_empty() {
+            tracing::info!(?report, "the events of an earlier process are put again");
+        }
+        self.report.send_replace(Some(report));
+        while timeout(RETRY_INTERVAL, self.exit.wait_for(Option::is_some)).await.is_err() {
+            let kept = spawn_blocking(self.unsettled.finder()).await.unwrap_or_default();
+            if !kept.is_empty() {
+                let report = self.put_again(&kept).await;
+                tracing::info!(?report, "events of the journal are put again");
+            }
+        }
+    }
+
+    /// Reads the events back in their order, and puts those that the table does not have. Returns what became of them.
     ///
     /// A read that fails decides nothing: the event is put again, which changes nothing if it is stored.
-    pub(super) async fn run(mut self) {
+    async fn put_again(&self, locations: &[Location]) -> ReplayReport {
         let mut report = ReplayReport::default();
         let mut tickets = FuturesUnordered::new();
-        let locations = std::mem::take(&mut self.unsettled.locations);
         for chunk in locations.chunks(MAX_BATCH_EVENTS) {
             let events = self.read(chunk).await;
             report.left += (chunk.len() - events.len()) as u64;
@@ -127,8 +149,7 @@ impl Replay {
         while let Some(answer) = tickets.next().await {
             report.count(&answer);
         }
-        tracing::info!(?report, "the events of the journal are put again");
-        self.report.send_replace(Some(report));
+        report
     }
 
     /// Reads events from the disk. An event that cannot be read stays in the journal.
@@ -138,7 +159,7 @@ impl Replay {
             let read_one = |location: Location| Some((location.sequence()?, read(location)));
             locations.into_iter().filter_map(read_one).collect::<Vec<_>>()
         };
-        let events = tokio::task::spawn_blocking(read_all).await.unwrap_or_default();
+        let events = spawn_blocking(read_all).await.unwrap_or_default();
         let events = events.into_iter().filter_map(|(sequence, event)| match event {
             Ok(event) => Some((sequence, event)),
             Err(error) => {
@@ -187,5 +208,49 @@ impl ReplayReport {
             Err(error) if error.is_journalled() => self.left += 1,
             Err(_) => self.failed += 1,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use futures::future::BoxFuture;
+
+    use super::*;
+    use crate::clock::now;
+    use crate::dynamodb::BatchReceipt;
+    use crate::error::BatchError;
+    use crate::worker::CloseDeadlines;
+
+    /// Answers no call.
+    struct Silent;
+
+    impl BatchWriter for Silent {
+        fn write_batch<'a>(
+            &'a self,
+            _events: &'a [Event],
+        ) -> BoxFuture<'a, Result<BatchReceipt, BatchError>> {
+            std::future::pending().boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn event_that_meets_the_end_of_the_store_stays_in_the_journal() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::open(folder.path()).await.unwrap();
+        let store = EventStore::builder().batch_writer(Silent).journal(journal);
+        let store = store.start().await.unwrap();
+        let event = Event::new(store.shared.keys.next().unwrap(), "1").unwrap();
+        let ticket = store.put_event(event.clone()).await.unwrap();
+        ticket.journalled().await.unwrap();
+        // The permit was there in time, and the worker has ended before the event is sent.
+        let permit = store.acquire(event.buffered_bytes()).await.unwrap();
+        let deadlines = CloseDeadlines { fail_at: now(), answer_by: now() };
+        store.shared.close_deadlines.send_replace(Some(deadlines));
+        store.shared.exit.clone().wait_for(Option::is_some).await.unwrap();
+        store.send_from_journal(event, NonZeroU64::MIN, permit).unwrap_err();
+        store.close(Duration::ZERO).await.unwrap();
+        drop(store);
+        assert_eq!(Journal::open(folder.path()).await.unwrap().report().unsettled, 1);
     }
 }

@@ -5,10 +5,14 @@
 mod aws;
 mod certificates;
 mod command_line;
+mod limit_options;
 mod mode;
 mod store_options;
+mod table_options;
 
 pub(crate) use aws::AwsOptions;
 pub(crate) use command_line::{CommandLine, quoted};
+pub(crate) use limit_options::LimitOptions;
 pub(crate) use mode::Mode;
-pub(crate) use store_options::{StoreOptions, describe};
+pub(crate) use store_options::StoreOptions;
+pub(crate) use table_options::TableOptions;

@@ -4,13 +4,11 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::NonEmptyStringValueParser;
-use dynamodb_eventstore::{
-    ConfigError, EventStore, EventStoreBuilder, Journal, StartError, WriterIds,
-};
+use dynamodb_eventstore::{EventStore, EventStoreBuilder, Journal, WriterIds};
 
-use super::AwsOptions;
-use crate::output::{Output, count, with_causes};
+use super::limit_options::LimitOptions;
+use super::table_options::TableOptions;
+use crate::output::{Output, count};
 use crate::target::{DEFAULT_FILE, Target};
 use crate::time;
 
@@ -20,23 +18,14 @@ const EVENT_DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
 /// The store's attempts per event. They are out of reach for the same reason.
 const MAX_ATTEMPTS: u32 = 1_000_000;
 
-/// The store's default for `max_buffered_events`.
-const DEFAULT_BUFFERED_EVENTS: usize = 10_000;
-
 /// Write units of the largest event.
 const MAX_EVENT_WRITE_UNITS: u32 = 400;
 
 /// Where the events go, and how.
 #[derive(Debug, clap::Args)]
 pub(crate) struct StoreOptions {
-    /// DynamoDB table to store in, by name or ARN.
-    #[arg(long, conflicts_with = "local", value_parser = NonEmptyStringValueParser::new())]
-    table: Option<String>,
-
-    /// Local table to store in: an SQLite file, created if it does not exist. Without --table and
-    /// --local, `put` uses events.sqlite.
-    #[arg(long, value_name = "PATH")]
-    local: Option<PathBuf>,
+    #[command(flatten)]
+    table: TableOptions,
 
     /// File to write each line to that was not stored, as JSON with its number, key and reason;
     /// `resume` puts its events again. It must not exist yet, or be empty.
@@ -68,21 +57,8 @@ pub(crate) struct StoreOptions {
     #[arg(help_heading = "Limits")]
     pub(crate) grace: Duration,
 
-    /// Time for one BatchWriteItem call [default: 10s].
-    #[arg(long, value_name = "TIME", value_parser = time::parse, help_heading = "Limits")]
-    attempt_timeout: Option<Duration>,
-
-    /// Time that an event waits for others to share its call [default: 5ms].
-    #[arg(long, value_name = "TIME", value_parser = time::parse, help_heading = "Limits")]
-    linger: Option<Duration>,
-
-    /// Maximum number of events in memory [default: 10000].
-    #[arg(long, value_name = "EVENTS", help_heading = "Limits")]
-    buffer: Option<usize>,
-
-    /// Maximum number of BatchWriteItem calls in flight [default: 64; starts at 8].
-    #[arg(long, value_name = "N", help_heading = "Limits")]
-    batches_in_flight: Option<usize>,
+    #[command(flatten)]
+    limits: LimitOptions,
 
     /// Maximum number of write units to use per second, to leave capacity to others
     /// [default: no limit].
@@ -93,15 +69,12 @@ pub(crate) struct StoreOptions {
     /// dynamodb:BatchGetItem.
     #[arg(long)]
     no_read_back: bool,
-
-    #[command(flatten)]
-    aws: AwsOptions,
 }
 
 impl StoreOptions {
     /// Whether the user named a table.
     pub(crate) fn has_target(&self) -> bool {
-        self.table.is_some() || self.local.is_some()
+        self.table.is_named()
     }
 
     /// Opens the table, and starts a store that writes to it.
@@ -124,42 +97,18 @@ impl StoreOptions {
             }
             builder = builder.journal(journal);
         }
-        match builder.start().await {
-            Ok(store) => Ok((target, store)),
-            Err(StartError::Config(error)) => Err(describe(&error).into()),
-            Err(error) => {
-                let missing_credentials = match &target {
-                    Target::Aws { sdk_config, .. } => {
-                        self.aws.missing_credentials(sdk_config).await
-                    }
-                    Target::Local { .. } => None,
-                };
-                let cause = missing_credentials.unwrap_or_else(|| with_causes(&error));
-                Err(format!("cannot store in {target}: {cause}").into())
-            }
-        }
+        let store = self.table.start(builder, &target).await?;
+        Ok((target, store))
     }
 
     async fn open_target(&self, output: &Output) -> Result<Target, Box<dyn Error>> {
-        if let Some(table) = &self.table {
-            let sdk_config = Box::new(self.aws.sdk_config().await?);
-            return Ok(Target::Aws { sdk_config, table: table.clone() });
+        if let Some(target) = self.table.open().await? {
+            return Ok(target);
         }
-        if self.aws.is_any_set() {
-            return Err(
-                "--region, --profile and --endpoint-url need --table: name the table".into()
-            );
-        }
-        match &self.local {
-            Some(file) => Target::open_local(file).await,
-            None => {
-                output.note(format_args!(
-                    "no --table given: storing in the local table {DEFAULT_FILE} in the current \
-                     directory"
-                ));
-                Target::open_local(DEFAULT_FILE.as_ref()).await
-            }
-        }
+        output.note(format_args!(
+            "no --table given: storing in the local table {DEFAULT_FILE} in the current directory"
+        ));
+        Target::open_local(DEFAULT_FILE.as_ref()).await
     }
 
     fn store_builder(&self, target: &Target, writer_ids: WriterIds) -> EventStoreBuilder {
@@ -168,18 +117,7 @@ impl StoreOptions {
             .event_deadline(EVENT_DEADLINE)
             .max_attempts(MAX_ATTEMPTS)
             .read_back(!self.no_read_back);
-        if let Some(batches_in_flight) = self.batches_in_flight {
-            builder = builder.max_batches_in_flight(batches_in_flight);
-        }
-        if let Some(attempt_timeout) = self.attempt_timeout {
-            builder = builder.attempt_timeout(attempt_timeout);
-        }
-        if let Some(linger) = self.linger {
-            builder = builder.linger(linger);
-        }
-        if let Some(events) = self.buffer {
-            builder = builder.max_buffered_events(events);
-        }
+        builder = self.limits.apply(builder);
         if let Some(write_units) = self.write_units {
             builder = builder.max_write_units_per_second(write_units);
         }
@@ -192,26 +130,10 @@ impl StoreOptions {
         let largest_event = self.write_units.map_or(Duration::ZERO, |write_units| {
             Duration::from_secs(1) * MAX_EVENT_WRITE_UNITS / write_units.max(1)
         });
-        self.deadline + self.linger.unwrap_or_default() + largest_event
+        self.deadline + self.limits.linger() + largest_event
     }
 
     pub(crate) fn max_buffered_events(&self) -> usize {
-        self.buffer.unwrap_or(DEFAULT_BUFFERED_EVENTS)
+        self.limits.max_buffered_events()
     }
-}
-
-/// A setting that is out of range, by the name of its option.
-pub(crate) fn describe(error: &ConfigError) -> String {
-    let option = match error.field {
-        "attempt_timeout" => "--attempt-timeout",
-        "linger" => "--linger",
-        "max_batches_in_flight" => "--batches-in-flight",
-        "max_buffered_events" => "--buffer",
-        "max_write_units_per_second" => "--write-units",
-        "table" => "--table",
-        "writer_id" => "--writer-id",
-        "writer_id.leased" => "--lease-writer-id",
-        _ => return error.to_string(),
-    };
-    format!("{option} is {}; it must {}", error.value, error.limit)
 }

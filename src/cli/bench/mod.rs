@@ -16,11 +16,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::builder::NonEmptyStringValueParser;
-use dynamodb_eventstore::{EventStore, MAX_BODY_BYTES, StartError};
+use dynamodb_eventstore::MAX_BODY_BYTES;
 use tokio::sync::mpsc;
 
-use crate::arguments::{AwsOptions, describe};
+use crate::arguments::{LimitOptions, TableOptions};
 use crate::output::{Output, count, with_causes};
 use crate::stop::signals::Signals;
 use crate::target::Target;
@@ -42,13 +41,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(70);
 /// The events stay in the table unless --delete is given. Writing to a table costs money.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// DynamoDB table to write to, by name or ARN.
-    #[arg(long, conflicts_with = "local", value_parser = NonEmptyStringValueParser::new())]
-    table: Option<String>,
-
-    /// Local table to write to: an SQLite file, created if it does not exist.
-    #[arg(long, value_name = "PATH")]
-    local: Option<PathBuf>,
+    #[command(flatten)]
+    table: TableOptions,
 
     /// Events to put per second [default: as many as the table takes].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -75,34 +69,20 @@ pub(crate) struct Arguments {
     #[arg(long)]
     json: bool,
 
-    /// Maximum number of events in memory [default: 10000].
-    #[arg(long, value_name = "EVENTS", help_heading = "Limits")]
-    buffer: Option<usize>,
-
-    /// Maximum number of BatchWriteItem calls in flight [default: 64; starts at 8].
-    #[arg(long, value_name = "N", help_heading = "Limits")]
-    batches_in_flight: Option<usize>,
-
-    /// Time for one BatchWriteItem call [default: 10s].
-    #[arg(long, value_name = "TIME", value_parser = time::parse, help_heading = "Limits")]
-    attempt_timeout: Option<Duration>,
-
-    /// Time that an event waits for others to share its call [default: 5ms].
-    #[arg(long, value_name = "TIME", value_parser = time::parse, help_heading = "Limits")]
-    linger: Option<Duration>,
-
     #[command(flatten)]
-    aws: AwsOptions,
+    limits: LimitOptions,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let mut signals = Signals::listen()?;
     let report_file = arguments.report.as_deref().map(page::create).transpose()?;
-    let target = arguments.open_target().await?;
-    let store = match arguments.start(&target).await {
-        Ok(store) => store,
-        Err(cause) => return Err(format!("cannot write to {target}: {cause}").into()),
+    let named = arguments.table.open().await?;
+    let target = match named {
+        Some(target) => target,
+        None => Target::open_in_memory().await?,
     };
+    let store = arguments.limits.apply(target.store_builder());
+    let store = arguments.table.start(store, &target).await?;
     let output = Output::new(false);
     let load =
         Load { rate: arguments.rate, body_bytes: arguments.size, duration: arguments.duration };
@@ -130,18 +110,23 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>
     drop(store);
     let recording = recorder.await?;
     let result = BenchResult::new(&load, target.to_string(), &recording, &stats, ended_early);
-    if let (Some(file), Some(path)) = (report_file, &arguments.report) {
-        page::write(file, &result, &recording)
-            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-    }
     summary::print(&result, arguments.json)?;
-    if let Some(path) = arguments.report.as_ref().filter(|_| !arguments.json) {
-        output.result(format_args!("report:     {}", path.display()));
+    let mut is_reported = true;
+    if let (Some(file), Some(path)) = (report_file, &arguments.report) {
+        match page::write(file, &result, &recording) {
+            Ok(()) if arguments.json => {}
+            Ok(()) => output.result(format_args!("report:     {}", path.display())),
+            Err(error) => {
+                is_reported = false;
+                output
+                    .error(format_args!("cannot write the report to {}: {error}", path.display()));
+            }
+        }
     }
     let is_clean = match (result.stored + result.maybe_stored, arguments.delete) {
         (0, _) => true,
         // The table ends with the process.
-        (_, false) if arguments.table.is_none() && arguments.local.is_none() => true,
+        (_, false) if !arguments.table.is_named() => true,
         (left, false) => {
             output.note(format_args!(
                 "left:       {} in {target}; --delete removes them at the end",
@@ -156,52 +141,5 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>
     }
     target.close().await?;
     let is_success = closed.is_ok() && result.ended_early.is_none() && result.failed() == 0;
-    Ok(if is_success && is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-impl Arguments {
-    async fn open_target(&self) -> Result<Target, Box<dyn Error>> {
-        if let Some(table) = &self.table {
-            let sdk_config = Box::new(self.aws.sdk_config().await?);
-            return Ok(Target::Aws { sdk_config, table: table.clone() });
-        }
-        if self.aws.is_any_set() {
-            return Err(
-                "--region, --profile and --endpoint-url need --table: name the table".into()
-            );
-        }
-        match &self.local {
-            Some(file) => Target::open_local(file).await,
-            None => Target::open_in_memory().await,
-        }
-    }
-
-    async fn start(&self, target: &Target) -> Result<EventStore, String> {
-        let mut builder = target.store_builder();
-        if let Some(events) = self.buffer {
-            builder = builder.max_buffered_events(events);
-        }
-        if let Some(batches_in_flight) = self.batches_in_flight {
-            builder = builder.max_batches_in_flight(batches_in_flight);
-        }
-        if let Some(attempt_timeout) = self.attempt_timeout {
-            builder = builder.attempt_timeout(attempt_timeout);
-        }
-        if let Some(linger) = self.linger {
-            builder = builder.linger(linger);
-        }
-        match builder.start().await {
-            Ok(store) => Ok(store),
-            Err(StartError::Config(error)) => Err(describe(&error)),
-            Err(error) => {
-                let missing = match target {
-                    Target::Aws { sdk_config, .. } => {
-                        self.aws.missing_credentials(sdk_config).await
-                    }
-                    Target::Local { .. } => None,
-                };
-                Err(missing.unwrap_or_else(|| with_causes(&error)))
-            }
-        }
-    }
+    Ok(if is_success && is_clean && is_reported { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
