@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::dynamodb::BatchReceipt;
 use crate::dynamodb::DirectBatchWriter;
-use crate::dynamodb::request::{RequestSettings, batch_write_item};
+use crate::dynamodb::request::RequestSettings;
 use crate::error::{BatchError, Certainty, FailureClass};
 use crate::event::key::{EventKey, KeyGenerator, WriterId};
 use crate::event::{Event, MAX_BATCH_EVENTS};
@@ -16,6 +16,7 @@ use crate::policy::BufferedEvent;
 use crate::policy::batch::{Batch, BatchLimits};
 use crate::policy::buffer::Buffer;
 use crate::policy::reconcile::reconcile;
+use crate::write_mode::WriteMode;
 
 /// An event, when it was accepted, and when it fails.
 pub type Expiring = (Event, Instant, Instant);
@@ -42,7 +43,8 @@ pub fn make_keys(times: impl IntoIterator<Item = u64>) -> Option<EventKey> {
 
 /// Adds events to a buffer without linger and takes them out again in batches.
 pub fn fill_batches(events: Vec<Expiring>, now: Instant) -> Vec<Vec<Expiring>> {
-    let mut buffer = Buffer::new(BatchLimits::new(MAX_BATCH_EVENTS), Duration::ZERO);
+    let mut buffer =
+        Buffer::new(BatchLimits::new(MAX_BATCH_EVENTS, WriteMode::Put), Duration::ZERO);
     for event in events {
         buffer.push(event);
     }
@@ -54,14 +56,13 @@ pub fn reconcile_batch(
     sent: Vec<Expiring>,
     unprocessed: &[String],
 ) -> (Vec<Expiring>, Vec<Expiring>) {
-    let reconciled = reconcile(sent, unprocessed);
-    (reconciled.stored, reconciled.remaining)
+    let reconciled = reconcile(sent, unprocessed, &[]);
+    (reconciled.stored, reconciled.unprocessed)
 }
 
 /// The body of the request that writes `events`.
 pub fn request_body(table: &str, events: &[Event]) -> Bytes {
-    let settings = RequestSettings { table: table.to_owned(), return_consumed_capacity: false };
-    Bytes::from(batch_write_item(&settings, events))
+    Bytes::from(RequestSettings::new(table).body(events))
 }
 
 /// The direct transport without the rest of the store: from a request's body to its receipt.

@@ -133,6 +133,7 @@ pub mod test_util;
 mod worker;
 #[cfg(any(feature = "local", feature = "test-util"))]
 mod write_capacity;
+mod write_mode;
 
 pub use dynamodb::inspection::{Finding, Inspected, Inspection, Outcome};
 pub use dynamodb::table::{Capacity, Table, TableError};
@@ -166,6 +167,7 @@ pub use store::start_error::StartError;
 pub use store::writer_ids::{LeasedWriterIds, WriterIds};
 #[cfg(any(feature = "local", feature = "test-util"))]
 pub use write_capacity::WriteCapacity;
+pub use write_mode::{OnDuplicate, WriteMode};
 
 /// The snippets of the README, run as doc tests.
 #[cfg(all(doctest, feature = "local", feature = "test-util"))]

@@ -23,6 +23,9 @@ pub struct Stats {
     pub pending: u64,
     /// Attempts after an event's first, summed over all events.
     pub retried: u64,
+    /// Events that got a new key, as another item had theirs. Only with
+    /// [`WriteMode::Insert`](crate::WriteMode::Insert).
+    pub replaced_keys: u64,
     /// Write calls to the service, or to the store's [`BatchWriter`](crate::BatchWriter).
     pub batches: u64,
     /// Mean number of events per call, as a share of
@@ -79,6 +82,7 @@ pub(crate) struct Counters {
     stored: AtomicU64,
     failed: AtomicU64,
     retried: AtomicU64,
+    replaced_keys: AtomicU64,
     batches: AtomicU64,
     batched_events: AtomicU64,
     throttled_units: AtomicU64,
@@ -165,6 +169,11 @@ impl Counters {
         self.batches.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts an event that gets a new key.
+    pub(crate) fn replace_key(&self) {
+        self.replaced_keys.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Counts throttled write units.
     pub(crate) fn throttle(&self, units: u64) {
         self.throttled_units.fetch_add(units, Ordering::Relaxed);
@@ -211,6 +220,7 @@ impl Counters {
             failed,
             pending: accepted - stored - failed,
             retried: self.retried.load(Ordering::Relaxed),
+            replaced_keys: self.replaced_keys.load(Ordering::Relaxed),
             batches,
             fill_ratio: if batches == 0 {
                 0.0

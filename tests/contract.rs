@@ -18,8 +18,9 @@ use aws_sdk_dynamodb::types::{
     ScalarAttributeType, TimeToLiveStatus,
 };
 use dynamodb_eventstore::{
-    Capacity, Certainty, EventStore, EventStoreBuilder, FailureClass, FailureReason, LocalTable,
-    MAX_BODY_BYTES, PutError, StartError, Table, TableError, WriterIds,
+    Capacity, Certainty, Event, EventStore, EventStoreBuilder, FailureClass, FailureReason,
+    LocalTable, MAX_BODY_BYTES, Proof, PutError, StartError, Table, TableError, WriteMode,
+    WriterIds,
 };
 use futures::future::try_join_all;
 use serde_json::{Value, json};
@@ -186,6 +187,11 @@ contract! {
     flushed_event_is_seen_by_a_scan
     close_reports_what_was_stored
     two_writers_never_overwrite_each_other
+    inserted_events_are_stored_byte_for_byte
+    twenty_five_largest_bodies_are_inserted_in_one_call
+    largest_bodies_that_double_when_encoded_are_inserted
+    writers_with_one_id_overwrite_nothing_by_inserting
+    event_that_is_inserted_again_is_found
     leased_id_is_held_extended_and_given_back
     fifty_stores_lease_fifty_ids
     lease_table_is_created_with_its_time_to_live
@@ -337,8 +343,9 @@ async fn largest_body_is_stored_and_larger_one_refused(engine: &Engine) {
 }
 
 /// Stores the same text 25 times, as many as fit into a batch, and returns the number of calls.
-async fn store_a_batch_of(engine: &Engine, text: &str) -> u64 {
+async fn store_a_batch_of(engine: &Engine, mode: WriteMode, text: &str) -> u64 {
     let store = engine.store().linger(TIME_LIMIT / 2).attempt_timeout(TIME_LIMIT);
+    let store = store.write_mode(mode);
     let store = store.event_deadline(TIME_LIMIT);
     let store = store.start().await.unwrap();
     let mut tickets = Vec::new();
@@ -356,13 +363,13 @@ async fn store_a_batch_of(engine: &Engine, text: &str) -> u64 {
 }
 
 async fn twenty_five_largest_bodies_are_stored_in_one_call(engine: &Engine) {
-    assert_eq!(store_a_batch_of(engine, &text_of(409_566)).await, 1);
+    assert_eq!(store_a_batch_of(engine, WriteMode::Put, &text_of(409_566)).await, 1);
 }
 
 async fn largest_bodies_that_double_when_encoded_are_stored(engine: &Engine) {
     // Each quote has two bytes in the body and four in the request: 20 MB, too much for one call.
     let quotes = "\"".repeat((409_566 - 2) / 2);
-    assert_eq!(store_a_batch_of(engine, &quotes).await, 2);
+    assert_eq!(store_a_batch_of(engine, WriteMode::Put, &quotes).await, 2);
 }
 
 // The table.
@@ -508,6 +515,73 @@ async fn two_writers_never_overwrite_each_other(engine: &Engine) {
     let without_writer = |key: &String| format!("{}{}", &key[..18], &key[23..]);
     let distinct: HashSet<String> = stored.keys().map(without_writer).collect();
     assert!(distinct.len() < 1_000, "the writers never shared a millisecond and sequence number");
+}
+
+// Inserts.
+
+async fn inserted_events_are_stored_byte_for_byte(engine: &Engine) {
+    let store = engine.store().write_mode(WriteMode::Insert).start().await.unwrap();
+    let controls: String = (0..0x20_u8).map(char::from).collect();
+    let texts =
+        ["", "\"quoted\" C:\\ /", "Grüße 😀 \u{2028}", "'?' \"key\" VALUE {'body':?}", &controls];
+    let mut puts = Vec::new();
+    for text in texts {
+        puts.push((serde_json::to_string(text).unwrap(), store.put(text).await.unwrap()));
+    }
+    let mut stored = BTreeMap::new();
+    for (json, ticket) in puts {
+        stored.insert(ticket.await.unwrap().key.to_string(), json);
+    }
+    assert_eq!(engine.rows().await, stored);
+    assert_eq!(store.stats().batches, 1);
+}
+
+async fn twenty_five_largest_bodies_are_inserted_in_one_call(engine: &Engine) {
+    assert_eq!(store_a_batch_of(engine, WriteMode::Insert, &text_of(409_566)).await, 1);
+}
+
+async fn largest_bodies_that_double_when_encoded_are_inserted(engine: &Engine) {
+    let quotes = "\"".repeat((409_566 - 2) / 2);
+    assert_eq!(store_a_batch_of(engine, WriteMode::Insert, &quotes).await, 2);
+}
+
+async fn writers_with_one_id_overwrite_nothing_by_inserting(engine: &Engine) {
+    let store = || engine.store().writer_id(7).write_mode(WriteMode::Insert);
+    let stores = [store().start().await.unwrap(), store().start().await.unwrap()];
+    let mut puts = Vec::new();
+    // The writers put in turn, so that they make the same keys.
+    for number in 0..1_000 {
+        for (writer, store) in stores.iter().enumerate() {
+            let event = json!({ "writer": writer, "number": number });
+            puts.push((event.to_string(), store.put(&event).await.unwrap()));
+        }
+    }
+    let mut stored = BTreeMap::new();
+    let mut replaced = 0;
+    for (text, ticket) in puts {
+        let key = *ticket.key();
+        let answer = ticket.await.unwrap();
+        replaced += u64::from(answer.key != key);
+        stored.insert(answer.key.to_string(), text);
+    }
+    assert_eq!(stored.len(), 2_000);
+    assert_eq!(engine.rows().await, stored);
+    assert!(replaced > 0, "the writers never made the same key");
+    assert!(stores.iter().map(|store| store.stats().replaced_keys).sum::<u64>() >= replaced);
+}
+
+async fn event_that_is_inserted_again_is_found(engine: &Engine) {
+    let store = engine.store().write_mode(WriteMode::Insert).start().await.unwrap();
+    let stored = store.put(&1).await.unwrap().await.unwrap();
+    let event = || Event::new(stored.key, "1").unwrap();
+    let again = store.put_event(event()).await.unwrap().await.unwrap();
+    assert_eq!((again.key, again.proof), (stored.key, Proof::ReadBack));
+    let other = store.put_event(Event::new(stored.key, "2").unwrap()).await.unwrap();
+    let other = other.await.unwrap();
+    assert_ne!(other.key, stored.key);
+    let rows = engine.rows().await;
+    assert_eq!((rows[stored.key.as_str()].as_str(), rows[other.key.as_str()].as_str()), ("1", "2"));
+    assert_eq!(rows.len(), 2);
 }
 
 // Leased writer ids.

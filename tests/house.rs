@@ -103,10 +103,11 @@ fn worker_imports_no_sdk_and_dynamodb_no_tickets() {
 }
 
 /// The modules at the top of `src`, in the order in which an event passes them, and those that each may use.
-const MODULES: [(&str, &[&str]); 22] = [
+const MODULES: [(&str, &[&str]); 23] = [
     ("clock", &[]),
     ("sync", &[]),
     ("write_capacity", &[]),
+    ("write_mode", &[]),
     ("event", &[]),
     ("error", &["event"]),
     ("report", &["error"]),
@@ -117,9 +118,9 @@ const MODULES: [(&str, &[&str]); 22] = [
     ("flow_control", &["sync"]),
     ("journal", &["clock", "error", "event"]),
     ("accounting", &["flow_control", "journal", "stats"]),
-    ("policy", &["error", "event", "lease", "report"]),
+    ("policy", &["error", "event", "lease", "report", "write_mode"]),
     ("pending", &["accounting", "error", "event", "flow_control", "journal", "policy"]),
-    ("dynamodb", &["clock", "error", "event", "lease"]),
+    ("dynamodb", &["clock", "error", "event", "lease", "write_mode"]),
     // `event` is for the simulation.
     (
         "lease_keeper",
@@ -138,6 +139,7 @@ const MODULES: [(&str, &[&str]); 22] = [
             "policy",
             "report",
             "stats",
+            "write_mode",
         ],
     ),
     (
@@ -158,11 +160,15 @@ const MODULES: [(&str, &[&str]); 22] = [
             "report",
             "stats",
             "worker",
+            "write_mode",
         ],
     ),
     ("local", &["clock", "dynamodb", "event", "store", "write_capacity"]),
-    ("test_util", &["clock", "dynamodb", "error", "event", "store", "write_capacity"]),
-    ("bench_internals", &["dynamodb", "error", "event", "policy"]),
+    (
+        "test_util",
+        &["clock", "dynamodb", "error", "event", "store", "write_capacity", "write_mode"],
+    ),
+    ("bench_internals", &["dynamodb", "error", "event", "policy", "write_mode"]),
 ];
 
 /// The path of a source's module: `["dynamodb", "direct", "signer"]`.

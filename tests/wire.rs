@@ -12,8 +12,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{Credentials, ProvideCredentials, SharedCredentialsProvider};
-use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
-use dynamodb_eventstore::{EventStore, EventStoreBuilder};
+use aws_sdk_dynamodb::types::{AttributeValue, BatchStatementRequest, PutRequest, WriteRequest};
+use dynamodb_eventstore::{EventStore, EventStoreBuilder, WriteMode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
@@ -71,6 +71,9 @@ async fn listener() -> (SocketAddr, mpsc::UnboundedReceiver<ReceivedRequest>) {
     (address, requests)
 }
 
+/// The answer to three puts and to three inserts.
+const ACKNOWLEDGED: &[u8] = br#"{"UnprocessedItems":{},"Responses":[{},{},{}]}"#;
+
 async fn answer(
     request: Request<Incoming>,
     received: mpsc::UnboundedSender<ReceivedRequest>,
@@ -91,7 +94,7 @@ async fn answer(
     let answer = Response::builder()
         .header("content-type", "application/x-amz-json-1.0")
         .header("x-amzn-requestid", "REQUEST")
-        .body(Full::new(Bytes::from_static(br#"{"UnprocessedItems":{}}"#)));
+        .body(Full::new(Bytes::from_static(ACKNOWLEDGED)));
     Ok(answer.unwrap())
 }
 
@@ -184,6 +187,36 @@ async fn both_transports_send_what_the_sdk_would() {
             "{signed}"
         );
     }
+}
+
+#[tokio::test]
+async fn both_transports_insert_as_the_sdk_would() {
+    let (address, mut requests) = listener().await;
+    let config = config(address);
+    let client = Client::new(&config);
+    let inserting = || EventStore::builder().write_mode(WriteMode::Insert);
+    let (keys, direct) = Box::pin(store(inserting().sdk_config(&config), &mut requests)).await;
+    let (_, through_client) = Box::pin(store(inserting().client(&client), &mut requests)).await;
+    let statements = keys.iter().zip(BODIES).map(|(key, body)| {
+        BatchStatementRequest::builder()
+            .statement(r#"INSERT INTO "all-events" VALUE {'key':?,'body':?}"#)
+            .parameters(AttributeValue::S(key.clone()))
+            .parameters(AttributeValue::S(body.to_owned()))
+            .build()
+            .unwrap()
+    });
+    let call = client.batch_execute_statement().set_statements(Some(statements.collect()));
+    call.send().await.unwrap();
+    let sdk = requests.recv().await.unwrap();
+
+    for ours in [&direct, &through_client] {
+        assert_eq!(ours.body, sdk.body);
+        assert_eq!(ours.headers.get("x-amz-target"), sdk.headers.get("x-amz-target"));
+    }
+    let excluded = [&PER_REQUEST_HEADERS[..], &RETRY_HEADERS, &["user-agent"]].concat();
+    assert_eq!(direct.headers_without(&excluded), sdk.headers_without(&excluded));
+    let retries = direct.headers.keys().filter(|name| RETRY_HEADERS.contains(&name.as_str()));
+    assert_eq!(retries.count(), 0, "the direct transport sends no headers about retries");
 }
 
 /// The address of each request, and the region that it is signed for.

@@ -3,6 +3,7 @@
 //! The worker calls it. [`SdkBatchWriter`](super::SdkBatchWriter) and the direct writer implement it.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -23,7 +24,10 @@ use crate::event::key::EventKey;
 /// - `events` holds 1 to 25 events with distinct keys, which need at most
 ///   [`MAX_BATCH_WIRE_BYTES`](crate::MAX_BATCH_WIRE_BYTES) in a request. One call writes all of them. Writing
 ///   an event again under its key must change nothing.
-/// - `Ok` means that the call was applied to every event that is not listed as unprocessed.
+/// - A writer that inserts, for a store with [`WriteMode::Insert`](crate::WriteMode::Insert), must not replace an
+///   item. It lists the event [as failed](BatchReceipt::with_failed) with [`FailureClass::Duplicate`], also where the
+///   item is the event itself.
+/// - `Ok` means that the call was applied to every event that is not listed as unprocessed or failed.
 /// - `Err` means that the call failed as a whole. Its [`certainty`](BatchError::certainty) says whether
 ///   the call may have been applied despite the failure.
 /// - A call makes one attempt. The store retries, and sees every attempt.
@@ -157,10 +161,11 @@ impl BatchReading {
     }
 }
 
-/// The response to a batch that the service accepted: which of its events were left unprocessed.
-#[derive(Debug, Clone, PartialEq, Default)]
+/// The response to a batch that the service accepted: which of its events were not applied.
+#[derive(Debug, Clone, Default)]
 pub struct BatchReceipt {
     unprocessed: Vec<String>,
+    failed: Vec<(String, Arc<BatchError>)>,
     request_id: Option<String>,
     consumed_write_units: Option<f64>,
 }
@@ -178,6 +183,19 @@ impl BatchReceipt {
     #[must_use]
     pub fn with_unprocessed<K: Into<String>>(keys: impl IntoIterator<Item = K>) -> Self {
         Self { unprocessed: keys.into_iter().map(Into::into).collect(), ..Self::default() }
+    }
+
+    /// Adds an event of the batch that failed by itself, and how. Its key is plain text, as in the response.
+    ///
+    /// A key that another item has is a failure of the class [`FailureClass::Duplicate`].
+    #[must_use]
+    pub fn with_failed(
+        mut self,
+        key: impl Into<String>,
+        failure: impl Into<Arc<BatchError>>,
+    ) -> Self {
+        self.failed.push((key.into(), failure.into()));
+        self
     }
 
     /// Adds the service's request id.
@@ -205,6 +223,12 @@ impl BatchReceipt {
     #[must_use]
     pub fn unprocessed(&self) -> &[String] {
         &self.unprocessed
+    }
+
+    /// Keys of the events that failed by themselves, and how.
+    #[must_use]
+    pub fn failed(&self) -> &[(String, Arc<BatchError>)] {
+        &self.failed
     }
 
     /// The service's id of the request, if the response has one.

@@ -287,7 +287,7 @@ pub(super) fn service_time(response: &HttpResponse) -> Option<i64> {
 
 /// The service's message up to the place from which it may contain data. Some messages repeat parts of the request
 /// or of the signed text, after a quote, a bracket or a new line, and validation errors also after a colon.
-fn redacted(code: &str, message: &str) -> String {
+pub(super) fn redacted(code: &str, message: &str) -> String {
     let begins_data = |character| match character {
         '\n' | '\'' | '"' | '`' | '{' | '[' | '<' => true,
         ':' => matches!(code, "ValidationException" | "ValidationError"),

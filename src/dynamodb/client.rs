@@ -12,6 +12,7 @@ use aws_sdk_dynamodb::config::StalledStreamProtectionConfig;
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::batch_execute_statement::builders::BatchExecuteStatementFluentBuilder;
 use aws_sdk_dynamodb::operation::batch_write_item::builders::BatchWriteItemFluentBuilder;
 
 use super::chunked_body::ChunkedBody;
@@ -65,6 +66,14 @@ impl Call {
     /// crate renders the body.
     pub(super) fn batch_write_item(&self, table: &str) -> BatchWriteItemFluentBuilder {
         self.client.batch_write_item().request_items(table, Vec::new())
+    }
+
+    /// The SDK's `BatchExecuteStatement` call, with which both writers begin in [`WriteMode::Insert`]. It has no
+    /// statements: this crate renders the body.
+    ///
+    /// [`WriteMode::Insert`]: crate::WriteMode::Insert
+    pub(super) fn batch_execute_statement(&self) -> BatchExecuteStatementFluentBuilder {
+        self.client.batch_execute_statement().set_statements(Some(Vec::new()))
     }
 }
 

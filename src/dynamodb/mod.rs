@@ -9,6 +9,7 @@ mod client;
 mod connection_pool;
 mod direct;
 mod identity_cache;
+mod insert_response;
 pub(crate) mod inspection;
 mod lease_table;
 pub(crate) mod request;

@@ -25,7 +25,7 @@ struct BatchWriteItemOutput<'a> {
 }
 
 #[derive(Deserialize)]
-struct ConsumedCapacity {
+pub(super) struct ConsumedCapacity {
     #[serde(rename = "CapacityUnits")]
     units: Option<f64>,
 }
@@ -59,13 +59,7 @@ pub(super) fn parse_receipt(table: &str, body: &[u8]) -> Result<BatchReceipt, Ba
     if body == ALL_PROCESSED_BODY {
         return Ok(BatchReceipt::all_processed());
     }
-    // A body that is not JSON is a damaged response of the service, which has finished the call. The caller
-    // reverts this if the response has no request id of the service.
-    if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err() && !body.is_empty() {
-        return Err(BatchError::invalid_response("a 200 that is not JSON").with_call_over());
-    }
-    let output: BatchWriteItemOutput<'_> = serde_json::from_slice(body)
-        .map_err(|_| BatchError::invalid_response("a 200 that does not answer a write"))?;
+    let output: BatchWriteItemOutput<'_> = parse_output(body)?;
     let Some(unprocessed) = output.unprocessed else {
         return Err(BatchError::invalid_response("a 200 without UnprocessedItems"));
     };
@@ -80,10 +74,24 @@ pub(super) fn parse_receipt(table: &str, body: &[u8]) -> Result<BatchReceipt, Ba
     }
     let receipt = BatchReceipt::with_unprocessed(keys);
     Ok(match output.consumed {
-        Some(consumed) => receipt
-            .with_consumed_write_units(consumed.iter().filter_map(|consumed| consumed.units).sum()),
+        Some(consumed) => receipt.with_consumed_write_units(total_units(&consumed)),
         None => receipt,
     })
+}
+
+pub(super) fn total_units(consumed: &[ConsumedCapacity]) -> f64 {
+    consumed.iter().filter_map(|consumed| consumed.units).sum()
+}
+
+/// Parses the body of a 200 as the output of a write.
+pub(super) fn parse_output<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, BatchError> {
+    // A body that is not JSON is a damaged response of the service, which has finished the call. The caller
+    // reverts this if the response has no request id of the service.
+    if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err() && !body.is_empty() {
+        return Err(BatchError::invalid_response("a 200 that is not JSON").with_call_over());
+    }
+    serde_json::from_slice(body)
+        .map_err(|_| BatchError::invalid_response("a 200 that does not answer a write"))
 }
 
 /// The service's error code and message, if the response has them. Like the SDK, this takes the first member of each

@@ -4,9 +4,12 @@
 //! it cannot repeat the SDK's request.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::http::{HttpRequest, HttpResponse};
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::RequestId;
 use aws_sdk_dynamodb::operation::batch_get_item::BatchGetItemOutput;
 use aws_sdk_dynamodb::operation::batch_write_item::BatchWriteItemOutput;
@@ -14,16 +17,20 @@ use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
-use super::client::RefreshableClient;
-use super::request::{self, RequestSettings};
-use super::{BatchReading, BatchReceipt, BatchWriter};
+use super::chunked_body::ChunkedBodySource;
+use super::client::{Call, RefreshableClient};
+use super::request::RequestSettings;
+use super::{BatchReading, BatchReceipt, BatchWriter, insert_response};
 use crate::error::{BatchError, Certainty, FailureClass};
 use crate::event::key::EventKey;
 use crate::event::{BODY_ATTRIBUTE, Event, KEY_ATTRIBUTE};
+use crate::write_mode::WriteMode;
 
-/// Writes batches with the AWS SDK's `BatchWriteItem`, and reads them back with its `BatchGetItem`.
+/// Writes batches with the AWS SDK's `BatchWriteItem`, or in [`WriteMode::Insert`] with its `BatchExecuteStatement`, and
+/// reads them back with its `BatchGetItem`.
 ///
 /// It uses the client's configuration, interceptors included, with these differences:
 ///
@@ -43,17 +50,23 @@ pub struct SdkBatchWriter {
 }
 
 impl SdkBatchWriter {
-    /// A writer to `table`: a table's name or its ARN.
+    /// A writer to `table`: a table's name or its ARN. In [`WriteMode::Insert`] it has to be a name.
     #[must_use]
     pub fn new(client: &Client, table: impl Into<String>) -> Self {
-        let settings = RequestSettings { table: table.into(), return_consumed_capacity: false };
-        Self::with_client(RefreshableClient::new(client), settings)
+        Self::with_client(RefreshableClient::new(client), RequestSettings::new(table))
     }
 
     /// Whether each [`BatchReceipt`] says how many write units its call consumed. Default: `false`.
     #[must_use]
     pub fn return_consumed_capacity(mut self, return_consumed_capacity: bool) -> Self {
         self.settings.return_consumed_capacity = return_consumed_capacity;
+        self
+    }
+
+    /// How events are written. Default: [`WriteMode::Put`].
+    #[must_use]
+    pub fn write_mode(mut self, mode: WriteMode) -> Self {
+        self.settings.mode = mode;
         self
     }
 
@@ -141,39 +154,76 @@ impl SdkBatchWriter {
         Ok(reading)
     }
 
-    /// Makes one attempt with the body that `render` returns, which is called just before the request is signed.
+    /// Makes one attempt to put with the body that `render` returns, which is called just before the request is signed.
     pub(super) async fn write(
         &self,
         render: impl Fn() -> Bytes + Send + Sync + 'static,
         limit: Duration,
     ) -> Result<BatchReceipt, BatchError> {
-        // The SDK builds, signs and sends a call without items. Just before it signs, its body is
-        // replaced by the one with the items.
         let call = self.client.begin_call();
-        let source = call.body.source();
         let response = call
             .batch_write_item(&self.settings.table)
             .customize()
-            .mutate_request(move |request| {
-                let body = render();
-                source.set(&body);
-                let length = body.len().to_string();
-                request.headers_mut().insert("content-length", length);
-                *request.body_mut() = body.into();
-            })
+            .mutate_request(replace_body(call.body.source(), render))
             .interceptor(call.signing.clone())
             .send();
-        let Ok(response) = timeout(limit, response).await else {
-            return Err(self.client.write_timed_out(limit, &call));
-        };
-        match response {
-            Ok(output) => {
-                let receipt = self.parse_receipt(&output);
-                RefreshableClient::reject_early_response(receipt, &call)
-                    .map_err(|failure| self.client.conclude_failure(failure, &call))
+        self.conclude(timeout(limit, response).await, limit, &call, |output| {
+            self.parse_receipt(output)
+        })
+    }
+
+    /// Makes one attempt to insert.
+    async fn insert(&self, events: &[Event], limit: Duration) -> Result<BatchReceipt, BatchError> {
+        let (settings, inserted) = (self.settings.clone(), events.to_vec());
+        let render = move || Bytes::from(settings.body(&inserted));
+        let call = self.client.begin_call();
+        let response = call
+            .batch_execute_statement()
+            .customize()
+            .mutate_request(replace_body(call.body.source(), render))
+            .interceptor(call.signing.clone())
+            .send();
+        self.conclude(timeout(limit, response).await, limit, &call, |output| {
+            let receipt = insert_response::receipt(events, output);
+            match output.request_id() {
+                Some(id) => receipt
+                    .map(|receipt| receipt.with_request_id(id))
+                    .map_err(|failure| failure.with_request_id(id)),
+                None => receipt,
             }
-            Err(error) => Err(self.client.write_failure(&error, &call)),
+        })
+    }
+
+    fn conclude<O, E>(
+        &self,
+        response: Result<Result<O, SdkError<E, HttpResponse>>, Elapsed>,
+        limit: Duration,
+        call: &Call,
+        parse: impl FnOnce(&O) -> Result<BatchReceipt, BatchError>,
+    ) -> Result<BatchReceipt, BatchError>
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        match response {
+            Err(_) => Err(self.client.write_timed_out(limit, call)),
+            Ok(Ok(output)) => RefreshableClient::reject_early_response(parse(&output), call)
+                .map_err(|failure| self.client.conclude_failure(failure, call)),
+            Ok(Err(error)) => Err(self.client.write_failure(&error, call)),
         }
+    }
+}
+
+/// Replaces the body of a request by the one with the items, just before it is signed: the SDK builds, signs and sends a
+/// call without items.
+fn replace_body(
+    source: ChunkedBodySource,
+    render: impl Fn() -> Bytes + Send + Sync + 'static,
+) -> impl Fn(&mut HttpRequest) + Send + Sync + 'static {
+    move |request| {
+        let body = render();
+        source.set(&body);
+        request.headers_mut().insert("content-length", body.len().to_string());
+        *request.body_mut() = body.into();
     }
 }
 
@@ -195,9 +245,11 @@ impl BatchWriter for SdkBatchWriter {
         limit: Duration,
     ) -> BoxFuture<'a, Result<BatchReceipt, BatchError>> {
         async move {
+            if self.settings.mode == WriteMode::Insert {
+                return self.insert(events, limit).await;
+            }
             let (settings, events) = (self.settings.clone(), events.to_vec());
-            let render = move || Bytes::from(request::batch_write_item(&settings, &events));
-            self.write(render, limit).await
+            self.write(move || Bytes::from(settings.body(&events)), limit).await
         }
         .boxed()
     }

@@ -9,6 +9,7 @@ use aws_sdk_dynamodb::config::SharedCredentialsProvider;
 
 use super::{BatchWriter, DirectBatchWriter, SdkBatchWriter};
 use crate::error::ConfigError;
+use crate::write_mode::WriteMode;
 
 /// How batches are sent to the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,7 +43,7 @@ pub(crate) struct TargetSettings {
 }
 
 impl TargetSettings {
-    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+    pub(crate) fn validate(&self, mode: WriteMode) -> Result<(), ConfigError> {
         let sources = [
             ("sdk_config", self.sdk_config.is_some()),
             ("client", self.client.is_some()),
@@ -77,6 +78,11 @@ impl TargetSettings {
                 Err(ConfigError::new("table", table, limit))
             }
             (None, Some("batch_writer")) => Ok(()),
+            // The name is a part of the statements.
+            (Some(table), _) if mode == WriteMode::Insert && !is_table_name(table) => {
+                let limit = "be a table's name with `WriteMode::Insert`: 3 to 255 of a-z, A-Z, 0-9, `_`, `-`, `.`";
+                Err(ConfigError::new("table", format_args!("`{table}`"), limit))
+            }
             (Some(table), _) if (1..=1_024).contains(&table.len()) => Ok(()),
             (Some(table), _) => {
                 let limit = "be a table's name or ARN: 1 to 1024 characters";
@@ -175,6 +181,7 @@ impl Target {
     pub(crate) fn into_writer(
         self,
         transport: Transport,
+        mode: WriteMode,
         return_consumed_capacity: bool,
     ) -> Arc<dyn BatchWriter> {
         let (client, table, transport) = match (self, transport) {
@@ -189,15 +196,21 @@ impl Target {
         match transport {
             Transport::Sdk => {
                 tracing::debug!(transport = "sdk", "calls go through the SDK");
-                let writer = SdkBatchWriter::new(&client, table);
+                let writer = SdkBatchWriter::new(&client, table).write_mode(mode);
                 Arc::new(writer.return_consumed_capacity(return_consumed_capacity))
             }
             Transport::Automatic | Transport::Direct => {
-                let writer = DirectBatchWriter::new(&client, table);
+                let writer = DirectBatchWriter::new(&client, table).write_mode(mode);
                 Arc::new(writer.return_consumed_capacity(return_consumed_capacity))
             }
         }
     }
+}
+
+/// Whether DynamoDB allows a table to have this name. An ARN is none.
+fn is_table_name(table: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    (3..=255).contains(&table.len()) && table.bytes().all(is_allowed)
 }
 
 fn check_region(client: &Client) -> Result<(), ConfigError> {

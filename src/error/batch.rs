@@ -51,6 +51,7 @@ impl serde::Serialize for Certainty {
 /// | `ClockSkew` | `RequestTimeTooSkewed`, `RequestExpired`; `InvalidSignatureException`, `SignatureDoesNotMatch`, `AuthFailure` and `AccessDeniedException` if the signature's time is more than 4 minutes off the service's | no |
 /// | `Invalid` | `ValidationException`, `ValidationError`, `SerializationException`, `ItemCollectionSizeLimitExceededException`, `RequestEntityTooLarge`, `RequestEntityTooLargeException`, 413 | no |
 /// | `Refused` | `AccessDeniedException`, `UnrecognizedClientException`, `InvalidClientTokenId`, `InvalidSignatureException`, `IncompleteSignature`, `MissingAuthenticationTokenException`, `NotAuthorized`, `OptInRequired`, `MalformedHttpRequestException`, `UnknownOperationException`, `ResourceNotFoundException`, `ResourceInUseException`, `TableInUseException`, `TableNotFoundException`, and every other 4xx with a code that is not in this table | no |
+/// | `Duplicate` | `DuplicateItem` and `ConditionalCheckFailed` of one statement | no |
 /// | `Refused` | codes that only other operations return: `BackupInUseException`, `BackupNotFoundException`, `ConditionalCheckFailedException`, `ContinuousBackupsUnavailableException`, `DuplicateItemException`, `ExportConflictException`, `ExportNotFoundException`, `GlobalTableAlreadyExistsException`, `GlobalTableNotFoundException`, `IdempotentParameterMismatchException`, `ImportConflictException`, `ImportNotFoundException`, `IndexNotFoundException`, `InvalidExportTimeException`, `InvalidRestoreTimeException`, `PointInTimeRecoveryUnavailableException`, `PolicyNotFoundException`, `ReplicaAlreadyExistsException`, `ReplicaNotFoundException`, `TableAlreadyExistsException`, `TransactionCanceledException` | no |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -70,6 +71,9 @@ pub enum FailureClass {
     /// The service rejected the request as invalid; one event of the batch may be the cause. The batch is
     /// sent again in halves. An event that was alone in its call is not retried.
     Invalid,
+    /// Another item has the event's key; only with [`WriteMode::Insert`](crate::WriteMode::Insert). It may be the event
+    /// itself, stored by an earlier attempt. If it is another one, [`OnDuplicate`](crate::OnDuplicate) decides.
+    Duplicate,
     /// The service refuses every call: access denied, unknown credentials, no such table. New roles, keys and
     /// permissions take seconds to work.
     ///
@@ -92,7 +96,8 @@ impl FailureClass {
 
     /// Whether the store may send an event again after a failure of this class.
     ///
-    /// `false` for [`Invalid`](Self::Invalid): only a batch of several events is sent again, in halves.
+    /// `false` for [`Invalid`](Self::Invalid), as only a batch of several events is sent again, in halves. `false` for
+    /// [`Duplicate`](Self::Duplicate), as the event is not sent again under its key.
     #[must_use]
     pub const fn is_retryable(self) -> bool {
         match self {
@@ -102,7 +107,7 @@ impl FailureClass {
             | Self::ExpiredCredentials
             | Self::ClockSkew
             | Self::Refused => true,
-            Self::Invalid | Self::Fatal | Self::Panicked => false,
+            Self::Invalid | Self::Duplicate | Self::Fatal | Self::Panicked => false,
         }
     }
 }

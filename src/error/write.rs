@@ -23,18 +23,23 @@ pub enum FailureReason {
     Attempts,
     /// The deadline of [`close`](crate::EventStore::close) passed.
     CloseDeadline,
+    /// Another item has the event's key, and the event got no new one: by setting
+    /// ([`OnDuplicate::Fail`](crate::OnDuplicate::Fail)), or as no key could be made.
+    DuplicateKey,
     /// The store's worker ended before the event was settled.
     WorkerLost(WorkerLost),
 }
 
 impl serde::Serialize for FailureReason {
-    /// One word: `not_retryable`, `deadline`, `attempts`, `close_deadline` or `worker_lost`.
+    /// One word: `not_retryable`, `deadline`, `attempts`, `close_deadline`, `duplicate_key` or
+    /// `worker_lost`.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(match self {
             Self::NotRetryable => "not_retryable",
             Self::Deadline => "deadline",
             Self::Attempts => "attempts",
             Self::CloseDeadline => "close_deadline",
+            Self::DuplicateKey => "duplicate_key",
             Self::WorkerLost(_) => "worker_lost",
         })
     }
@@ -56,7 +61,8 @@ pub enum ReadBack {
         after: Duration,
     },
     /// Another event is in the table under the same key: a second writer has the same
-    /// [`WriterId`](crate::WriterId). One of the two events is or will be overwritten.
+    /// [`WriterId`](crate::WriterId). With [`WriteMode::Put`](crate::WriteMode::Put) one of the two events is or will be
+    /// overwritten.
     OtherBody {
         /// Time from the acceptance of the event to the read.
         #[serde(rename = "after_seconds", serialize_with = "seconds")]
@@ -232,8 +238,10 @@ impl WriteError {
         if self.0.is_journalled {
             return "; the journal keeps it: it is put again later, by this store or by the next that opens the journal";
         }
-        if let Some(ReadBack::OtherBody { .. }) = self.0.read_back {
-            return "; put its body as a new event, as putting it again would overwrite the other one";
+        let is_duplicate = self.0.reason == FailureReason::DuplicateKey
+            && self.0.certainty == Certainty::NotStored;
+        if is_duplicate || matches!(self.0.read_back, Some(ReadBack::OtherBody { .. })) {
+            return "; put its body as a new event, as the other one has its key";
         }
         let is_invalid =
             self.last_cause().is_some_and(|cause| cause.class() == FailureClass::Invalid);
@@ -263,6 +271,7 @@ impl fmt::Display for WriteError {
             FailureReason::Deadline => formatter.write_str("its deadline passed"),
             FailureReason::Attempts => formatter.write_str("it has no attempts left"),
             FailureReason::CloseDeadline => formatter.write_str("the deadline of close() passed"),
+            FailureReason::DuplicateKey => formatter.write_str("another item has its key"),
             FailureReason::WorkerLost(lost) => lost.fmt(formatter),
         }?;
         if let Some(cause) = last_cause {

@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 
 use super::PendingEvent;
-use crate::error::{BatchError, FailureClass, FailureReason, WriteError};
+use crate::error::{BatchError, Certainty, FailureClass, FailureReason, WriteError};
 
 impl PendingEvent {
     /// Sets the event's number in the journal.
@@ -11,17 +11,22 @@ impl PendingEvent {
         self.journal_sequence = Some(sequence);
     }
 
-    /// Whether the event is put again later. Those that the service calls invalid are not.
+    /// Whether the event is put again later. Those that the service calls invalid are not, and those whose keys other
+    /// events have.
     pub(super) fn stays_in_journal(
         &self,
         reason: FailureReason,
+        certainty: Certainty,
         cause: Option<&BatchError>,
     ) -> bool {
+        let is_duplicate =
+            reason == FailureReason::DuplicateKey && certainty == Certainty::NotStored;
         let is_invalid = reason == FailureReason::NotRetryable
             && cause.is_some_and(|cause| cause.class() == FailureClass::Invalid);
         let journal = self.accounting.as_ref().and_then(|accounting| accounting.journal.as_ref());
         let sequence = self.journal_sequence;
         !is_invalid
+            && !is_duplicate
             && journal.zip(sequence).is_some_and(|(journal, sequence)| journal.keeps(sequence))
     }
 

@@ -21,6 +21,7 @@ use crate::error::{
     WriteError,
 };
 use crate::event::Event;
+use crate::event::key::EventKey;
 use crate::flow_control::Permit;
 use crate::policy::BufferedEvent;
 use crate::policy::barrier::Epoch;
@@ -211,6 +212,17 @@ impl PendingEvent {
         history.last_cause.get_or_insert_with(|| Arc::clone(cause));
     }
 
+    /// Gives the event a new key, as another item has its own. No call stores it under the old key any more, so it is
+    /// certainly not stored.
+    pub(crate) fn replace_key(&mut self, key: EventKey) {
+        self.event = self.event.with_key(key);
+        self.uncertainty_before = Uncertainty::None;
+        if let Some(failures) = &mut self.failures {
+            failures.history.uncertainty = Uncertainty::None;
+            failures.read_back = None;
+        }
+    }
+
     /// Sets the last cause without an attempt. The certainty stays as it is.
     pub(crate) fn set_cause(&mut self, cause: &Arc<BatchError>) {
         self.failures.get_or_insert_default().history.last_cause = Some(Arc::clone(cause));
@@ -300,7 +312,7 @@ impl PendingEvent {
         let History { attempts, last_cause, .. } =
             self.failures.take().map(|failures| failures.history).unwrap_or_default();
         #[cfg(feature = "journal")]
-        let is_journalled = self.stays_in_journal(reason, last_cause.as_deref());
+        let is_journalled = self.stays_in_journal(reason, certainty, last_cause.as_deref());
         let error = WriteError::from(Failure {
             key: *self.event.key(),
             event: Some(self.event.clone()),

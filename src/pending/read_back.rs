@@ -25,6 +25,13 @@ impl PendingEvent {
         self.failures.get_or_insert_default().read_back = Some(read_back);
     }
 
+    /// Ends the read-back of an event that is sent again.
+    pub(crate) fn end_read_back(&mut self) {
+        if let Some(failures) = &mut self.failures {
+            failures.read_back = None;
+        }
+    }
+
     /// Counts a read.
     pub(crate) fn begin_read(&mut self) {
         if let Some(read_back) = self.read_back_mut() {

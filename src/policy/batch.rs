@@ -4,10 +4,15 @@
 use super::BufferedEvent;
 use crate::event::MAX_BATCH_WIRE_BYTES;
 use crate::event::key::EventKey;
+use crate::write_mode::WriteMode;
 
 /// Bytes of a request around its items: two braces, `RequestItems` and the table's name, which can be an ARN of up to
 /// 1,024 characters. Rounded up.
 const REQUEST_ENVELOPE_BYTES: usize = 1_200;
+
+/// Bytes that the statement of an insert has more than a put, which [`Event::wire_bytes`](crate::Event::wire_bytes)
+/// counts. The table's name in it has up to 255. Rounded up.
+const STATEMENT_BYTES: usize = 400;
 
 /// How large a batch may be.
 #[derive(Debug, Clone, Copy)]
@@ -20,8 +25,12 @@ pub(crate) struct BatchLimits {
 
 impl BatchLimits {
     /// At most `max_events`, the service's limit of bytes, and any number of write units.
-    pub(crate) const fn new(max_events: usize) -> Self {
-        let max_wire_bytes = MAX_BATCH_WIRE_BYTES - REQUEST_ENVELOPE_BYTES;
+    pub(crate) const fn new(max_events: usize, mode: WriteMode) -> Self {
+        let more_bytes = match mode {
+            WriteMode::Put => 0,
+            WriteMode::Insert => max_events * STATEMENT_BYTES,
+        };
+        let max_wire_bytes = MAX_BATCH_WIRE_BYTES - REQUEST_ENVELOPE_BYTES - more_bytes;
         Self { max_events, max_wire_bytes, max_units: u64::MAX }
     }
 
@@ -107,7 +116,7 @@ mod tests {
     #[test]
     fn full_batch_returns_the_26th_event() {
         let mut items = Items::new();
-        let mut batch = Batch::new(BatchLimits::new(25));
+        let mut batch = Batch::new(BatchLimits::new(25, WriteMode::Put));
         for _ in 0..25 {
             batch.try_push(items.item()).unwrap();
         }
@@ -119,7 +128,7 @@ mod tests {
     #[test]
     fn batch_holds_at_most_its_write_units() {
         let mut items = Items::new();
-        let mut batch = Batch::new(BatchLimits::new(25).with_max_units(3));
+        let mut batch = Batch::new(BatchLimits::new(25, WriteMode::Put).with_max_units(3));
         let (large, small) = ("x".repeat(2_000), "{}");
         batch.try_push(items.with_body(&large)).unwrap();
         batch.try_push(items.with_body(small)).unwrap();
@@ -129,7 +138,7 @@ mod tests {
     #[test]
     fn event_over_the_unit_limit_goes_alone() {
         let mut items = Items::new();
-        let mut batch = Batch::new(BatchLimits::new(25).with_max_units(1));
+        let mut batch = Batch::new(BatchLimits::new(25, WriteMode::Put).with_max_units(1));
         batch.try_push(items.with_body(&"x".repeat(5_000))).unwrap();
         assert!(matches!(batch.try_push(items.item()), Err(PushError::Full(_))));
     }
@@ -137,7 +146,7 @@ mod tests {
     #[test]
     fn second_event_of_a_key_is_returned() {
         let mut items = Items::new();
-        let mut batch = Batch::new(BatchLimits::new(25));
+        let mut batch = Batch::new(BatchLimits::new(25, WriteMode::Put));
         let item = items.item();
         batch.try_push(item.clone()).unwrap();
         assert_eq!(batch.try_push(item.clone()), Err(PushError::SameKey(item)));
@@ -148,7 +157,7 @@ mod tests {
         // 25 items of 400 KB fit into 16 MB. Of items that are all quotes, which are escaped, only 19 do.
         for (body, fitting) in [("x", 25), ("\"", 19)] {
             let mut items = Items::new();
-            let mut batch = Batch::new(BatchLimits::new(25));
+            let mut batch = Batch::new(BatchLimits::new(25, WriteMode::Put));
             let body = body.repeat(crate::event::MAX_BODY_BYTES);
             let taken = (0..25).take_while(|_| batch.try_push(items.with_body(&body)).is_ok());
             assert_eq!(taken.count(), fitting);
@@ -162,7 +171,7 @@ mod tests {
         ) {
             let mut items = Items::new();
             let pool: Vec<_> = (0..12).map(|_| items.item()).collect();
-            let mut batch = Batch::new(BatchLimits::new(25));
+            let mut batch = Batch::new(BatchLimits::new(25, WriteMode::Put));
             let mut taken = std::collections::HashSet::new();
             for pick in picks {
                 let is_new = taken.insert(pick);
@@ -181,7 +190,7 @@ mod tests {
             bodies in prop::collection::vec(("[\"a\\\\]{0,2}", 0..200_000_usize, any::<bool>()), 0..60),
         ) {
             let mut items = Items::new();
-            let limits = BatchLimits::new(max_events);
+            let limits = BatchLimits::new(max_events, WriteMode::Put);
             let mut batch = Batch::new(limits);
             let mut last = items.item();
             for (unit, times, repeat_key) in bodies {

@@ -274,9 +274,10 @@ mod tests {
 
     use super::super::tests::{Item, Items};
     use super::*;
+    use crate::write_mode::WriteMode;
 
     fn buffer() -> Buffer<Item> {
-        Buffer::new(BatchLimits::new(25), Duration::from_millis(5))
+        Buffer::new(BatchLimits::new(25, WriteMode::Put), Duration::from_millis(5))
     }
 
     fn keys(batch: Option<Batch<Item>>) -> Vec<String> {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::{Certainty, ReadBack, Uncertainty};
+use crate::write_mode::WriteMode;
 
 /// What a consistent read found under an event's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +31,8 @@ pub(crate) enum Resolution {
 /// |---|---|---|
 /// | the event | stored | stored |
 /// | nothing | not stored | maybe stored: the call can be applied after the read |
-/// | another body under the key | maybe stored: the event may have been overwritten | maybe stored |
+/// | another body under the key, [`Put`](WriteMode::Put) | maybe stored: the event may have been overwritten | maybe stored |
+/// | another body under the key, [`Insert`](WriteMode::Insert) | not stored | not stored: the call finds the key taken |
 ///
 /// A consistent read reflects every write that was acknowledged before it
 /// ([read
@@ -42,6 +44,7 @@ pub(crate) fn resolve(
     uncertainty: Uncertainty,
     found: Found,
     after: Duration,
+    mode: WriteMode,
 ) -> Option<Resolution> {
     let (certainty, read_back) = match (found, uncertainty) {
         (Found::Event, _) => return Some(Resolution::Stored),
@@ -52,7 +55,13 @@ pub(crate) fn resolve(
         (Found::Nothing, Uncertainty::CallsMayStillApply) => {
             (Certainty::MaybeStored, ReadBack::NotFound { after })
         }
-        (Found::Other, _) => (Certainty::MaybeStored, ReadBack::OtherBody { after }),
+        (Found::Other, _) => {
+            let certainty = match mode {
+                WriteMode::Put => Certainty::MaybeStored,
+                WriteMode::Insert => Certainty::NotStored,
+            };
+            (certainty, ReadBack::OtherBody { after })
+        }
     };
     Some(Resolution::Failed(certainty, read_back))
 }
@@ -63,7 +72,11 @@ mod tests {
 
     /// The certainty of a failed event; `None` where the event is stored or unread.
     fn certainty(uncertainty: Uncertainty, found: Found) -> Option<Certainty> {
-        match resolve(uncertainty, found, Duration::from_secs(1)) {
+        certainty_in(WriteMode::Put, uncertainty, found)
+    }
+
+    fn certainty_in(mode: WriteMode, uncertainty: Uncertainty, found: Found) -> Option<Certainty> {
+        match resolve(uncertainty, found, Duration::from_secs(1), mode) {
             Some(Resolution::Failed(certainty, _)) => Some(certainty),
             Some(Resolution::Stored) | None => None,
         }
@@ -72,7 +85,7 @@ mod tests {
     #[test]
     fn found_event_is_stored_whatever_the_uncertainty() {
         for uncertainty in [Uncertainty::CallsEnded, Uncertainty::CallsMayStillApply] {
-            let resolution = resolve(uncertainty, Found::Event, Duration::ZERO);
+            let resolution = resolve(uncertainty, Found::Event, Duration::ZERO, WriteMode::Put);
             assert!(matches!(resolution, Some(Resolution::Stored)));
         }
     }
@@ -94,9 +107,17 @@ mod tests {
     }
 
     #[test]
+    fn other_body_proves_an_inserted_event_not_stored() {
+        for uncertainty in [Uncertainty::CallsEnded, Uncertainty::CallsMayStillApply] {
+            let certainty = certainty_in(WriteMode::Insert, uncertainty, Found::Other);
+            assert_eq!(certainty, Some(Certainty::NotStored));
+        }
+    }
+
+    #[test]
     fn unread_key_decides_nothing() {
         for uncertainty in [Uncertainty::CallsEnded, Uncertainty::CallsMayStillApply] {
-            let resolution = resolve(uncertainty, Found::Unread, Duration::ZERO);
+            let resolution = resolve(uncertainty, Found::Unread, Duration::ZERO, WriteMode::Put);
             assert!(resolution.is_none());
         }
     }

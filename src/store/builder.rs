@@ -340,7 +340,9 @@ impl EventStoreBuilder {
     /// ```
     pub async fn start(self) -> Result<EventStore, StartError> {
         self.config.validate()?;
-        self.target.validate()?;
+        self.target.validate(self.config.write_mode)?;
+        #[cfg(feature = "journal")]
+        self.config.validate_with(self.journal.as_ref())?;
         let runtime = Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         let check_table = !self.skip_table_check;
         let (config, transport) = (self.config.clone(), self.target.transport);
@@ -351,7 +353,7 @@ impl EventStoreBuilder {
             Box::pin(Table::new(client, table).check_before_writing()).await?;
         }
         let client = target.table().map(|(client, _)| client.clone());
-        let writer = target.into_writer(transport, return_consumed_capacity);
+        let writer = target.into_writer(transport, config.write_mode, return_consumed_capacity);
         let mut random = config.random()?;
         let bits = random.next_u64();
         let key_clock = config.seed.map_or(KeyClock::Wall, |_| KeyClock::Runtime(now()));

@@ -11,6 +11,8 @@ use crate::event::key::WriterId;
 use crate::event::{MAX_BATCH_EVENTS, MAX_ITEM_BYTES};
 use crate::flow_control;
 use crate::fresh_random::FreshRandom;
+#[cfg(feature = "journal")]
+use crate::journal::Journal;
 use crate::key_source::IdSource;
 use crate::policy::batch::BatchLimits;
 use crate::policy::retry::{Backoff, RetryPolicy};
@@ -18,6 +20,7 @@ use crate::stats::Stats;
 use crate::store::limits::{DAY, HOUR, duration_in_range, in_range};
 use crate::store::writer_ids::{Source, WriterIds};
 use crate::worker::WorkerSettings;
+use crate::write_mode::{OnDuplicate, WriteMode};
 
 /// How a store writes. The worker only gets settings that [`Config::validate`] has accepted.
 #[derive(Debug, Clone)]
@@ -34,6 +37,8 @@ pub(crate) struct Config {
     pub(crate) backoff: Backoff,
     pub(crate) refusal_timeout: Duration,
     pub(crate) read_back: bool,
+    pub(crate) write_mode: WriteMode,
+    pub(crate) on_duplicate: OnDuplicate,
     pub(crate) writer_ids: WriterIds,
     /// The seed of all randomness; `None` for the system's.
     pub(crate) seed: Option<u64>,
@@ -55,6 +60,8 @@ impl Default for Config {
             backoff: Backoff::default(),
             refusal_timeout: Duration::from_secs(5),
             read_back: true,
+            write_mode: WriteMode::default(),
+            on_duplicate: OnDuplicate::default(),
             writer_ids: WriterIds::drawn(),
             seed: None,
         }
@@ -100,6 +107,10 @@ impl Config {
         duration_in_range("backoff.ceiling", ceiling, MIN_TIMEOUT, HOUR)?;
         duration_in_range("backoff.base", base, MIN_TIMEOUT, ceiling)?;
         duration_in_range("backoff.floor", floor, Duration::ZERO, base)?;
+        if self.write_mode == WriteMode::Put && self.on_duplicate != OnDuplicate::default() {
+            let limit = "not be set without `WriteMode::Insert`, as a put finds no duplicate";
+            return Err(ConfigError::new("on_duplicate", "Fail", limit));
+        }
         match &self.writer_ids.0 {
             Source::Drawn => Ok(()),
             Source::Assigned(writer_id) => in_range("writer_id", *writer_id, 0, WriterId::MAX),
@@ -107,9 +118,26 @@ impl Config {
         }
     }
 
+    /// Checks the settings that depend on the journal, if there is one.
+    ///
+    /// A process that ends between the insert under a new key and the record of its settling would leave the old key
+    /// in the journal, and the next process would store the event again under a third.
+    #[cfg(feature = "journal")]
+    pub(crate) fn validate_with(&self, journal: Option<&Journal>) -> Result<(), ConfigError> {
+        if journal.is_some()
+            && self.write_mode == WriteMode::Insert
+            && self.on_duplicate == OnDuplicate::NewKey
+        {
+            let limit =
+                "be `OnDuplicate::Fail` with a journal, which keeps events under their first keys";
+            return Err(ConfigError::new("on_duplicate", "NewKey", limit));
+        }
+        Ok(())
+    }
+
     pub(crate) fn worker_settings(&self) -> WorkerSettings {
         WorkerSettings {
-            limits: BatchLimits::new(self.max_batch_events),
+            limits: BatchLimits::new(self.max_batch_events, self.write_mode),
             linger: self.linger,
             max_batches_in_flight: self.max_batches_in_flight,
             max_write_units_per_second: self.max_write_units_per_second,
@@ -125,6 +153,8 @@ impl Config {
             },
             refusal_timeout: self.refusal_timeout,
             read_back: self.read_back,
+            write_mode: self.write_mode,
+            on_duplicate: self.on_duplicate,
             max_unreported_events: self.max_buffered_events,
             max_unreported_bytes: self.max_buffered_bytes,
         }

@@ -11,6 +11,7 @@ mod put_again;
 pub(crate) mod replay;
 pub(crate) mod start_error;
 mod store_lease;
+mod write_mode;
 pub(crate) mod writer_ids;
 
 use std::fmt;

@@ -22,6 +22,7 @@ use crate::event::key::EventKey;
 use crate::store::EventStore;
 use crate::store::builder::EventStoreBuilder;
 use crate::write_capacity::WriteCapacity;
+use crate::write_mode::WriteMode;
 
 /// A key that no store under test makes.
 const UNKNOWN_KEY: &str = "20130927T005240652508858176";
@@ -113,6 +114,7 @@ impl FakeTable {
                 reads: Vec::new(),
                 writing: 0,
                 reading: 0,
+                mode: WriteMode::Put,
                 rows: BTreeMap::new(),
                 late: Vec::new(),
                 violations: Vec::new(),
@@ -142,9 +144,15 @@ impl FakeTable {
         self.lock().invalid_bodies.insert(body.into());
     }
 
+    /// How the table writes from now on, and the stores that are built from it. Default: [`WriteMode::Put`].
+    pub fn set_write_mode(&self, mode: WriteMode) {
+        self.lock().mode = mode;
+    }
+
     /// A builder of a store that writes to this table.
     pub fn store_builder(&self) -> EventStoreBuilder {
-        EventStore::builder().batch_writer(self.clone())
+        let mode = self.lock().mode;
+        EventStore::builder().batch_writer(self.clone()).write_mode(mode)
     }
 
     /// Every body in the table by key.
@@ -162,6 +170,11 @@ impl FakeTable {
     /// Adds an item to the table, or replaces it, without a call.
     pub fn insert(&self, key: &EventKey, body: impl Into<String>) {
         self.lock().rows.insert(key.to_string(), body.into());
+    }
+
+    /// Deletes an item of the table, without a call.
+    pub fn remove(&self, key: &EventKey) {
+        self.lock().rows.remove(key.as_str());
     }
 
     /// Every write call, including refused ones.
@@ -211,8 +224,7 @@ impl FakeTable {
             Reply::Store => {
                 let refused = self.lock().refuse(events)?;
                 if refused.is_empty() {
-                    self.lock().apply(events);
-                    return Ok(BatchReceipt::all_processed());
+                    return Ok(self.apply(events, BatchReceipt::all_processed()));
                 }
                 Ok(self.leave_unprocessed(events, &refused))
             }
@@ -252,9 +264,24 @@ impl FakeTable {
     fn leave_unprocessed(&self, events: &[Event], places: &[usize]) -> BatchReceipt {
         let unprocessed: Vec<&Event> =
             places.iter().filter_map(|&place| events.get(place)).collect();
-        self.lock().apply(events.iter().filter(|event| !unprocessed.contains(event)));
-        BatchReceipt::with_unprocessed(unprocessed.iter().map(|event| event.key().as_str()))
-            .with_request_id("FAKE")
+        let keys = unprocessed.iter().map(|event| event.key().as_str());
+        let receipt = BatchReceipt::with_unprocessed(keys).with_request_id("FAKE");
+        self.apply(events.iter().filter(|event| !unprocessed.contains(event)), receipt)
+    }
+
+    /// Applies events, and adds those whose keys are taken to the receipt.
+    fn apply<'a>(
+        &self,
+        events: impl IntoIterator<Item = &'a Event>,
+        receipt: BatchReceipt,
+    ) -> BatchReceipt {
+        let duplicates = self.lock().apply(events);
+        let taken = "an item with this key is in the table";
+        let failure = BatchError::new(FailureClass::Duplicate, Certainty::NotStored, taken);
+        let failure = Arc::new(failure.with_code("DuplicateItem"));
+        duplicates
+            .into_iter()
+            .fold(receipt, |receipt, key| receipt.with_failed(key, Arc::clone(&failure)))
     }
 
     async fn read(&self, reply: ReadReply, keys: &[EventKey]) -> Result<BatchReading, BatchError> {

@@ -11,6 +11,7 @@ use crate::clock::now;
 use crate::error::{BatchError, Certainty, FailureClass};
 use crate::event::Event;
 use crate::event::key::EventKey;
+use crate::write_mode::WriteMode;
 
 /// One call to the table.
 #[derive(Debug, Clone)]
@@ -38,6 +39,7 @@ pub(super) struct State {
     pub(super) reads: Vec<Call>,
     pub(super) writing: usize,
     pub(super) reading: usize,
+    pub(super) mode: WriteMode,
     pub(super) rows: BTreeMap<String, String>,
     /// Batches to apply at these times, even if their calls were dropped.
     pub(super) late: Vec<(Instant, Vec<Event>)>,
@@ -82,13 +84,20 @@ impl State {
         now().saturating_duration_since(self.start)
     }
 
-    pub(super) fn apply<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>) {
+    /// Writes events in the table's mode. Returns the keys of those that were not inserted, as their keys are taken.
+    pub(super) fn apply<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>) -> Vec<String> {
+        let mut duplicates = Vec::new();
         for event in events {
             let (key, body) = (event.key().to_string(), event.body().into_owned());
+            if self.mode == WriteMode::Insert && self.rows.contains_key(&key) {
+                duplicates.push(key);
+                continue;
+            }
             let before = self.rows.insert(key.clone(), body);
             if before.is_some_and(|before| before != event.body()) {
                 self.violations.push(format!("{key} was overwritten with another body"));
             }
         }
+        duplicates
     }
 }

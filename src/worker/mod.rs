@@ -2,10 +2,12 @@
 //! settles them. [`EventStore`](crate::EventStore) spawns it.
 
 mod channel;
+mod duplicates;
 mod in_flight;
 mod outcome;
 mod pacing;
 mod read_back;
+mod settings;
 mod settle;
 
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::sleep_until;
 
 pub(crate) use channel::{CloseDeadlines, Command, WorkerChannels, WorkerExit};
+pub(crate) use settings::WorkerSettings;
 
 use crate::accounting::Accounting;
 use crate::clock;
@@ -30,6 +33,7 @@ use crate::policy::concurrency::Concurrency;
 use crate::policy::pace::Pace;
 use crate::policy::refusal::Refusals;
 use crate::policy::retry::RetryPolicy;
+use crate::write_mode::OnDuplicate;
 use channel::{CommandReceiver, ExitGuard};
 use in_flight::{CompletedCall, InFlight};
 use read_back::ReadBacks;
@@ -46,28 +50,6 @@ const TIMEOUT_TOLERANCE: Duration = Duration::from_millis(20);
 /// time between a put's permit and the arrival of its event, and short compared with a call.
 const FULL_BUFFER_DELAY: Duration = Duration::from_millis(1);
 
-/// The part of the store's configuration that the worker needs.
-#[derive(Debug, Clone)]
-pub(crate) struct WorkerSettings {
-    pub(crate) limits: BatchLimits,
-    pub(crate) linger: Duration,
-    pub(crate) max_batches_in_flight: usize,
-    pub(crate) max_write_units_per_second: Option<u32>,
-    pub(crate) max_buffered_events: usize,
-    /// While requests of so many bytes or more are in flight, no further call begins.
-    pub(crate) bytes_in_flight_threshold: usize,
-    pub(crate) attempt_timeout: Duration,
-    pub(crate) retry: RetryPolicy,
-    /// How long the service may refuse every call before the refusal is final.
-    pub(crate) refusal_timeout: Duration,
-    /// Whether a failed event that may be stored is read back before its ticket is answered.
-    pub(crate) read_back: bool,
-    /// How many failed events whose tickets were dropped are kept for the close report.
-    pub(crate) max_unreported_events: usize,
-    /// How many bytes such events may take in the buffer's accounting.
-    pub(crate) max_unreported_bytes: usize,
-}
-
 /// The worker's state.
 ///
 /// The order of the fields is the order in which they are dropped, which matters when the task is dropped before it
@@ -82,6 +64,7 @@ pub(crate) struct Worker {
     attempt_timeout: Duration,
     retry: RetryPolicy,
     read_back: bool,
+    on_duplicate: OnDuplicate,
     jitter: StdRng,
     keys: Arc<KeySource>,
     limits: BatchLimits,
@@ -137,6 +120,8 @@ impl Worker {
             retry,
             refusal_timeout,
             read_back,
+            write_mode,
+            on_duplicate,
             max_unreported_events,
             max_unreported_bytes,
         } = settings;
@@ -153,6 +138,7 @@ impl Worker {
             attempt_timeout,
             retry,
             read_back,
+            on_duplicate,
             jitter,
             keys,
             limits,
@@ -167,6 +153,7 @@ impl Worker {
             // Reads and writes have a limit each, so that calls of one kind that hang do not block the other kind.
             read_backs: ReadBacks::new(
                 Arc::clone(&writer),
+                write_mode,
                 attempt_timeout,
                 retry.backoff,
                 limits,

@@ -7,7 +7,7 @@ use rand::RngExt;
 
 use super::Worker;
 use super::in_flight::CompletedCall;
-use super::pacing::{Answer, Call};
+use super::pacing::{Answer, Call, Processed};
 use super::read_back::ReadBackOutcome;
 use crate::dynamodb::{BatchReading, BatchReceipt};
 use crate::error::{BatchError, Certainty, FailureClass, FailureReason, ReadBack, Uncertainty};
@@ -15,7 +15,7 @@ use crate::event::key::EventKey;
 use crate::key_source::SharedWriterId;
 use crate::pending::{CallTimes, PendingEvent};
 use crate::policy::BufferedEvent;
-use crate::policy::reconcile::reconcile;
+use crate::policy::reconcile::{Reconciled, reconcile};
 use crate::policy::refusal::Refusal;
 use crate::policy::resolve::Resolution;
 use crate::policy::retry::{Attempts, Decision};
@@ -50,7 +50,7 @@ impl Worker {
                     FailureClass::Refused => return self.handle_refusal(batch, error, call, now),
                     _ => {}
                 }
-                self.retry_or_fail(batch, error, call.times);
+                self.retry_or_fail(batch, Arc::new(error), call.times);
             }
         }
     }
@@ -62,33 +62,54 @@ impl Worker {
         call: Call,
         now: Instant,
     ) {
-        let reconciled = reconcile(batch, receipt.unprocessed());
+        let reconciled = reconcile(batch, receipt.unprocessed(), receipt.failed());
         if reconciled.unknown_keys > 0 {
             // The receipt belongs to another batch, so nothing in it counts.
-            let mut batch = reconciled.stored;
-            batch.extend(reconciled.remaining);
             let unknown_keys = reconciled.unknown_keys;
             let error = BatchError::new(
                 FailureClass::Transient,
                 Certainty::MaybeStored,
                 format!("the answer lists as unprocessed {unknown_keys} keys that were not sent"),
             );
-            return self.retry_or_fail(batch, error, call.times);
+            return self.retry_or_fail(reconciled.into_sent(), Arc::new(error), call.times);
         }
+        let Reconciled { stored, unprocessed, failed, .. } = reconciled;
         if let Some(write_units) = receipt.consumed_write_units() {
             self.accounting.counters.consume(write_units);
         }
         self.refusals.succeeded(now);
-        self.observe_answer(call, Answer::Stored(&reconciled.stored), now);
-        self.settlement.acknowledged(reconciled.stored, call.times);
-        if !reconciled.remaining.is_empty() {
-            let unprocessed = BatchError::unprocessed(receipt.request_id());
-            self.retry_or_fail(reconciled.remaining, unprocessed, call.times);
+        let processed = Processed::of(&stored, &unprocessed, &failed);
+        self.observe_answer(call, Answer::Processed(processed), now);
+        self.settlement.acknowledged(stored, call.times);
+        if !unprocessed.is_empty() {
+            let cause = BatchError::unprocessed(receipt.request_id());
+            self.retry_or_fail(unprocessed, Arc::new(cause), call.times);
+        }
+        for (failure, events) in by_failure(failed) {
+            match failure.class() {
+                FailureClass::Duplicate => {
+                    for event in events {
+                        self.handle_duplicate(event, &failure, call.times);
+                    }
+                }
+                // Each is known to be invalid by itself.
+                FailureClass::Invalid => {
+                    for event in events {
+                        self.retry_or_fail(vec![event], Arc::clone(&failure), call.times);
+                    }
+                }
+                _ => self.retry_or_fail(events, failure, call.times),
+            }
         }
     }
 
     /// Queues events again after a failed attempt, or fails them, as the retry policy decides.
-    fn retry_or_fail(&mut self, mut batch: Vec<PendingEvent>, cause: BatchError, call: CallTimes) {
+    fn retry_or_fail(
+        &mut self,
+        mut batch: Vec<PendingEvent>,
+        cause: Arc<BatchError>,
+        call: CallTimes,
+    ) {
         let now = call.ended;
         let class = cause.class();
         let is_throttled = class.is_throttled();
@@ -97,7 +118,6 @@ impl Worker {
         } else {
             tracing::warn!(events = batch.len(), ?class, error = %cause, "attempt failed");
         }
-        let cause = Arc::new(cause);
         for event in &mut batch {
             event.fail_attempt(&cause, call);
         }
@@ -193,7 +213,12 @@ impl Worker {
     }
 
     /// Fails an event, after a read-back if it may be stored.
-    fn fail_event(&mut self, mut event: PendingEvent, reason: FailureReason, now: Instant) {
+    pub(super) fn fail_event(
+        &mut self,
+        mut event: PendingEvent,
+        reason: FailureReason,
+        now: Instant,
+    ) {
         if !self.read_back || event.uncertainty() == Uncertainty::None {
             return self.settlement.failed(event, reason, None, now, self.closing.is_some());
         }
@@ -218,6 +243,9 @@ impl Worker {
 
     fn settle_read_back(&mut self, outcome: ReadBackOutcome, now: Instant) {
         let ReadBackOutcome { event, resolution } = outcome;
+        if event.read_back_reason() == Some(FailureReason::DuplicateKey) {
+            return self.resolve_duplicate(event, resolution, now);
+        }
         if let Resolution::Failed(_, ReadBack::OtherBody { .. }) = resolution {
             self.abandon_shared_writer_id(event.event().key());
         }
@@ -234,17 +262,19 @@ impl Worker {
 
     /// Warns that another writer has the writer id of `key`, and goes on with another id unless the program has assigned
     /// it.
-    fn abandon_shared_writer_id(&self, key: &EventKey) {
+    pub(super) fn abandon_shared_writer_id(&self, key: &EventKey) {
         match self.keys.abandon_shared_writer_id(key) {
             Some(SharedWriterId::Replaced) => tracing::warn!(
                 %key,
-                "another event is under this key, so another writer has this store's writer id and events may have \
-                 been overwritten; later keys have another id. Give each writer an id of its own"
+                "another event is under this key, so another writer has this store's writer id; later keys have \
+                 another one. Give each writer an id of its own: with one id, writers that put instead of insert \
+                 overwrite each other's events"
             ),
             Some(SharedWriterId::Kept) => tracing::warn!(
                 %key,
-                "another event is under this key, so another writer has this store's writer id and events may be \
-                 overwritten; the id was set, so it is kept. Give each writer an id of its own"
+                "another event is under this key, so another writer has this store's writer id; it was set, so it is \
+                 kept. Give each writer an id of its own: with one id, writers that put instead of insert overwrite \
+                 each other's events"
             ),
             None => {}
         }
@@ -284,6 +314,20 @@ impl Worker {
     }
 }
 
-fn attempts(event: &PendingEvent) -> Attempts {
+/// The events that share a failure, together.
+fn by_failure(
+    failed: Vec<(PendingEvent, Arc<BatchError>)>,
+) -> Vec<(Arc<BatchError>, Vec<PendingEvent>)> {
+    let mut groups: Vec<(Arc<BatchError>, Vec<PendingEvent>)> = Vec::new();
+    for (event, failure) in failed {
+        match groups.iter_mut().find(|(shared, _)| Arc::ptr_eq(shared, &failure)) {
+            Some((_, events)) => events.push(event),
+            None => groups.push((failure, vec![event])),
+        }
+    }
+    groups
+}
+
+pub(super) fn attempts(event: &PendingEvent) -> Attempts {
     Attempts { all: event.attempts(), refused: event.refusals(), throttled: event.throttled() }
 }

@@ -1,13 +1,14 @@
 //! Connects the worker with the [pace](crate::policy::pace): which batches may be sent, what answers show of the
 //! table's capacity, and how many events the buffer may hold.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use rand::RngExt;
 use tracing::field::display;
 
 use super::Worker;
-use crate::error::{BatchError, ThrottlingLimit, ThrottlingReason};
+use crate::error::{BatchError, FailureClass, ThrottlingLimit, ThrottlingReason};
 use crate::pending::{CallTimes, PendingEvent};
 use crate::policy::BufferedEvent;
 use crate::policy::buffer::MaxUnits;
@@ -48,7 +49,7 @@ struct SentUnits {
 }
 
 impl SentUnits {
-    fn of(events: &[PendingEvent]) -> Self {
+    fn of<'a>(events: impl IntoIterator<Item = &'a PendingEvent>) -> Self {
         let mut sent = Self::default();
         for event in events {
             let units = event.event().write_units();
@@ -69,17 +70,48 @@ impl SentUnits {
 /// What an answer says of the table's capacity.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Answer<'a> {
-    /// These events of the call are stored; the others are unprocessed.
-    Stored(&'a [PendingEvent]),
+    /// The table had capacity for a part of the call, or for all of it.
+    Processed(Processed),
     /// The whole call was throttled.
     Throttled(&'a BatchError),
+}
+
+/// The part of a call for which the table had capacity, and the part that it throttled.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Processed {
+    accepted_events: usize,
+    accepted: SentUnits,
+    throttled: SentUnits,
+}
+
+impl Processed {
+    /// An insert that finds its key taken consumes write units, so it counts as accepted. Events that failed in another
+    /// way count in neither part.
+    pub(super) fn of(
+        stored: &[PendingEvent],
+        unprocessed: &[PendingEvent],
+        failed: &[(PendingEvent, Arc<BatchError>)],
+    ) -> Self {
+        let failed_as = |is_of_class: fn(FailureClass) -> bool| {
+            let failed = failed.iter().filter(move |(_, failure)| is_of_class(failure.class()));
+            failed.map(|(event, _)| event)
+        };
+        let duplicates = || failed_as(|class| class == FailureClass::Duplicate);
+        Self {
+            accepted_events: stored.len() + duplicates().count(),
+            accepted: SentUnits::of(stored.iter().chain(duplicates())),
+            throttled: SentUnits::of(
+                unprocessed.iter().chain(failed_as(FailureClass::is_throttled)),
+            ),
+        }
+    }
 }
 
 impl<'a> Answer<'a> {
     /// The first reason that the service named.
     fn reason(self) -> Option<&'a ThrottlingReason> {
         match self {
-            Self::Stored(_) => None,
+            Self::Processed(_) => None,
             Self::Throttled(error) => error.throttling_reasons().first(),
         }
     }
@@ -137,31 +169,32 @@ impl Worker {
     /// Counts what an answer says of the table's capacity, and passes it to the concurrency limit and the pace.
     pub(super) fn observe_answer(&mut self, call: Call, answer: Answer<'_>, now: Instant) {
         let counters = &self.accounting.counters;
-        let (stored, stored_events) = match answer {
-            Answer::Stored(stored) => (SentUnits::of(stored), stored.len()),
+        let Processed { accepted_events, accepted, throttled } = match answer {
+            Answer::Processed(processed) => processed,
             Answer::Throttled(_) => {
                 let limit = answer.reason().map(ThrottlingReason::limit);
                 counters.throttle_batch(limit.unwrap_or(ThrottlingLimit::Unknown));
-                (SentUnits::default(), 0)
+                let accepted = SentUnits::default();
+                Processed { accepted_events: 0, accepted, throttled: call.units }
             }
         };
-        let throttled = call.units.total() - stored.total();
-        if throttled > 0 {
-            counters.throttle(throttled);
+        let is_throttled = throttled.total() > 0;
+        if is_throttled {
+            counters.throttle(throttled.total());
         }
         // This call is no longer among those in flight, but was when no other could begin.
         let is_saturated =
             self.in_flight.len() + 1 >= self.concurrency.limit() && self.buffer.is_due(now);
-        self.concurrency.observe(stored_events, is_saturated, now);
-        let units = |sent: u64, accepted: u64| Units { accepted, throttled: sent - accepted };
+        self.concurrency.observe(accepted_events, is_saturated, now);
+        let units = |accepted: u64, throttled: u64| Units { accepted, throttled };
         let observation = Observation {
             began: call.times.began,
-            first: units(call.units.first, stored.first),
-            second: units(call.units.second, stored.second),
-            repeated: units(call.units.repeated, stored.repeated),
+            first: units(accepted.first, throttled.first),
+            second: units(accepted.second, throttled.second),
+            repeated: units(accepted.repeated, throttled.repeated),
             is_of_one_partition: answer.is_of_one_partition(call),
         };
-        let jitter = if throttled > 0 { self.jitter.random::<f64>() } else { 0.0 };
+        let jitter = if is_throttled { self.jitter.random::<f64>() } else { 0.0 };
         if self.pace.observe(observation, now, jitter) == Change::Began {
             let reason = answer.reason().map(display);
             tracing::warn!(

@@ -14,6 +14,7 @@ use crate::policy::batch::BatchLimits;
 use crate::policy::buffer::Buffer;
 use crate::policy::resolve::{Found, Resolution, resolve};
 use crate::policy::retry::Backoff;
+use crate::write_mode::WriteMode;
 
 /// The error code for a role without `dynamodb:BatchGetItem`.
 const ACCESS_DENIED: &str = "AccessDeniedException";
@@ -35,6 +36,7 @@ impl ReadBackOutcome {
 /// The events that are read back: those that wait for a read, and those with a read in flight.
 pub(super) struct ReadBacks {
     writer: Arc<dyn BatchWriter>,
+    mode: WriteMode,
     read_timeout: Duration,
     backoff: Backoff,
     waiting: Buffer<PendingEvent>,
@@ -44,6 +46,7 @@ pub(super) struct ReadBacks {
 impl ReadBacks {
     pub(super) fn new(
         writer: Arc<dyn BatchWriter>,
+        mode: WriteMode,
         read_timeout: Duration,
         backoff: Backoff,
         limits: BatchLimits,
@@ -51,6 +54,7 @@ impl ReadBacks {
     ) -> Self {
         Self {
             writer,
+            mode,
             read_timeout,
             backoff,
             waiting: Buffer::new(limits, Duration::ZERO),
@@ -150,7 +154,7 @@ impl ReadBacks {
         let mut outcomes = Vec::with_capacity(batch.len());
         for event in batch {
             let found = found(event.event(), reading);
-            match resolve(event.uncertainty(), found, event.elapsed(now)) {
+            match resolve(event.uncertainty(), found, event.elapsed(now), self.mode) {
                 None => outcomes.extend(self.retry(event, &unread, now, jitter)),
                 Some(resolution) => outcomes.push(ReadBackOutcome { event, resolution }),
             }

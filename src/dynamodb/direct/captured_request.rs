@@ -11,6 +11,7 @@ use aws_smithy_types::timeout::TimeoutConfig;
 
 use super::known_request::difference_from_known;
 use crate::dynamodb::classify::error_chain;
+use crate::write_mode::WriteMode;
 
 /// This crate's part of the `user-agent` header, which follows the SDK's.
 const USER_AGENT: &str = concat!("lib/dynamodb-eventstore/", env!("CARGO_PKG_VERSION"));
@@ -30,13 +31,14 @@ const PER_REQUEST_HEADERS: [&str; 7] = [
 /// request.
 #[derive(Debug, Clone)]
 pub(super) struct RequestCapture {
+    mode: WriteMode,
     table: String,
     captured: Arc<Mutex<Option<CapturedRequest>>>,
 }
 
 impl RequestCapture {
-    pub(super) fn new(table: &str) -> Self {
-        Self { table: table.to_owned(), captured: Arc::default() }
+    pub(super) fn new(mode: WriteMode, table: &str) -> Self {
+        Self { mode, table: table.to_owned(), captured: Arc::default() }
     }
 
     /// The captured request. It must be taken out: it holds the call's components, which hold this interceptor, so
@@ -109,7 +111,12 @@ impl Intercept for RequestCapture {
                 .load::<TimeoutConfig>()
                 .cloned()
                 .unwrap_or_else(TimeoutConfig::disabled),
-            difference: difference_from_known(request, &self.table, lambda_trace_id().as_deref()),
+            difference: difference_from_known(
+                request,
+                self.mode,
+                &self.table,
+                lambda_trace_id().as_deref(),
+            ),
         };
         *self.lock() = Some(captured);
         Err(Captured.into())

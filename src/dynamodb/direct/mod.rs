@@ -30,11 +30,12 @@ use super::client::{Call, RefreshableClient, no_credentials_within};
 use super::request::RequestSettings;
 use super::response_body::MISDIRECTED;
 use super::signing_state::SigningInfo;
-use super::{BatchReading, BatchReceipt, BatchWriter, SdkBatchWriter, request, response};
+use super::{BatchReading, BatchReceipt, BatchWriter, SdkBatchWriter, insert_response, response};
 use crate::clock::now;
 use crate::error::{BatchError, FailureClass};
 use crate::event::Event;
 use crate::event::key::EventKey;
+use crate::write_mode::WriteMode;
 use request_template::{RequestTemplate, TemplateError};
 
 /// Writes batches by repeating one captured request. Reads them back through the SDK.
@@ -59,7 +60,7 @@ impl DirectBatchWriter {
     pub(crate) fn new(client: &Client, table: impl Into<String>) -> Self {
         let corrects_clock = client.config().disable_clock_skew_correction() != Some(true);
         let client = RefreshableClient::new(client);
-        let settings = RequestSettings { table: table.into(), return_consumed_capacity: false };
+        let settings = RequestSettings::new(table);
         Self {
             sdk: SdkBatchWriter::with_client(client.clone(), settings.clone()),
             client,
@@ -78,6 +79,13 @@ impl DirectBatchWriter {
         self
     }
 
+    /// How events are written. Default: [`WriteMode::Put`].
+    pub(super) fn write_mode(mut self, mode: WriteMode) -> Self {
+        self.settings.mode = mode;
+        self.sdk = self.sdk.write_mode(mode);
+        self
+    }
+
     /// The writer for calls that cannot be sent directly.
     pub(super) fn sdk(&self) -> &SdkBatchWriter {
         &self.sdk
@@ -90,7 +98,9 @@ impl DirectBatchWriter {
             Some(template) if template.is_usable_for(call) => Ok(Arc::clone(template)),
             last => {
                 let is_first = last.is_none();
-                let template = RequestTemplate::capture(call, &self.settings.table).await?;
+                let template =
+                    RequestTemplate::capture(call, self.settings.mode, &self.settings.table)
+                        .await?;
                 let template = Arc::new(template);
                 if is_first {
                     tracing::debug!(
@@ -115,11 +125,22 @@ impl DirectBatchWriter {
         }
     }
 
-    /// Makes one attempt with the body that `render` returns, which is called as soon as there are credentials.
+    /// Makes one attempt to put with the body that `render` returns, which is called as soon as there are credentials.
     /// `None` if the SDK's request cannot be repeated, so that the call has to go through the SDK.
     pub(crate) async fn write(
         &self,
         render: impl FnOnce() -> Bytes,
+        limit: Duration,
+    ) -> Option<Result<BatchReceipt, BatchError>> {
+        let parse = |body: &[u8]| response::parse_receipt(&self.settings.table, body);
+        self.attempt(render, parse, limit).await
+    }
+
+    /// Makes one attempt. `parse` reads the body of a 200.
+    async fn attempt(
+        &self,
+        render: impl FnOnce() -> Bytes,
+        parse: impl FnOnce(&[u8]) -> Result<BatchReceipt, BatchError>,
         limit: Duration,
     ) -> Option<Result<BatchReceipt, BatchError>> {
         let began = now();
@@ -127,7 +148,7 @@ impl DirectBatchWriter {
         let result = match timeout(limit, self.prepare(&call)).await {
             Ok(Ok(prepared)) => {
                 let time_left = || limit.saturating_sub(now().saturating_duration_since(began));
-                self.send(&call, prepared, render, time_left).await
+                self.send(&call, prepared, render, parse, time_left).await
             }
             Ok(Err(TemplateError::Failed(failure))) => Err(failure),
             Ok(Err(TemplateError::Unsupported(reason))) => {
@@ -145,6 +166,7 @@ impl DirectBatchWriter {
         call: &Call,
         (template, identity): (Arc<RequestTemplate>, Identity),
         render: impl FnOnce() -> Bytes,
+        parse: impl FnOnce(&[u8]) -> Result<BatchReceipt, BatchError>,
         time_left: impl FnOnce() -> Duration,
     ) -> Result<BatchReceipt, BatchError> {
         let body = render();
@@ -160,7 +182,11 @@ impl DirectBatchWriter {
         let limit = template.attempt_timeout.map_or(time_left, |own| own.min(time_left));
         let response = timeout(limit, template.send(request, &source, call.signing.info())).await;
         let (response, body) = response.map_err(|_| BatchError::timed_out(limit))??;
-        let receipt = self.parse(&response, &body, call.signing.info());
+        let receipt = if response.status().is_success() {
+            parse(&body)
+        } else {
+            Err(failure(&response, &body, call.signing.info()))
+        };
         let code = receipt.as_ref().err().and_then(BatchError::code);
         if response.status().as_u16() == MISDIRECTED || code == Some(INVALID_ENDPOINT) {
             // The table has moved to another endpoint, which the SDK has to resolve.
@@ -198,19 +224,12 @@ impl DirectBatchWriter {
         let template = self.template(call).await?;
         Ok((template, identity))
     }
+}
 
-    fn parse(
-        &self,
-        response: &HttpResponse,
-        body: &[u8],
-        signing: SigningInfo,
-    ) -> Result<BatchReceipt, BatchError> {
-        if response.status().is_success() {
-            return response::parse_receipt(&self.settings.table, body);
-        }
-        let (code, message) = response::error_code_and_message(response, body);
-        Err(error_response(response, body, code.as_deref(), message.as_deref(), signing))
-    }
+/// The failure that a response other than a 200 means.
+fn failure(response: &HttpResponse, body: &[u8], signing: SigningInfo) -> BatchError {
+    let (code, message) = response::error_code_and_message(response, body);
+    error_response(response, body, code.as_deref(), message.as_deref(), signing)
 }
 
 impl BatchWriter for DirectBatchWriter {
@@ -229,8 +248,15 @@ impl BatchWriter for DirectBatchWriter {
         async move {
             let began = now();
             if !self.uses_sdk.load(Ordering::Relaxed) {
-                let render = || Bytes::from(request::batch_write_item(&self.settings, events));
-                if let Some(result) = self.write(render, limit).await {
+                let render = || Bytes::from(self.settings.body(events));
+                let result = match self.settings.mode {
+                    WriteMode::Put => self.write(render, limit).await,
+                    WriteMode::Insert => {
+                        let parse = |body: &[u8]| insert_response::parse_receipt(events, body);
+                        self.attempt(render, parse, limit).await
+                    }
+                };
+                if let Some(result) = result {
                     return result;
                 }
             }

@@ -1,6 +1,7 @@
 //! The template of the direct writer's requests, made from one captured request of the SDK. It signs and sends
 //! them with the SDK's own parts.
 
+use std::error::Error;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -8,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use aws_credential_types::attributes::AccountId;
 use aws_sdk_dynamodb::config::RuntimeComponents;
 use aws_sdk_dynamodb::config::http::HttpResponse;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::auth::AuthSchemeId;
 use aws_smithy_runtime_api::client::connection::CaptureSmithyConnection;
 use aws_smithy_runtime_api::client::http::{
@@ -32,6 +34,7 @@ use crate::dynamodb::client::Call;
 use crate::dynamodb::signing_state::SigningInfo;
 use crate::dynamodb::{response, response_body};
 use crate::error::{BatchError, Certainty, FailureClass};
+use crate::write_mode::WriteMode;
 
 const SIGV4: AuthSchemeId = AuthSchemeId::new("sigv4");
 
@@ -76,27 +79,26 @@ impl fmt::Debug for RequestTemplate {
 impl RequestTemplate {
     /// Makes a template from a request that the client of `call` makes and does not send. A failure stores
     /// nothing.
-    pub(super) async fn capture(call: &Call, table: &str) -> Result<Self, TemplateError> {
-        let capture = RequestCapture::new(table);
-        let result = call
-            .batch_write_item(table)
-            .customize()
-            .interceptor(call.signing.clone())
-            .interceptor(capture.clone())
-            .send()
-            .await;
-        let captured = capture.take();
+    pub(super) async fn capture(
+        call: &Call,
+        mode: WriteMode,
+        table: &str,
+    ) -> Result<Self, TemplateError> {
+        let capture = RequestCapture::new(mode, table);
+        let (signing, capturing) = (call.signing.clone(), capture.clone());
+        let captured = match mode {
+            WriteMode::Put => {
+                let operation = call.batch_write_item(table).customize();
+                let sent = operation.interceptor(signing).interceptor(capturing).send().await;
+                captured(sent, &capture, call)
+            }
+            WriteMode::Insert => {
+                let operation = call.batch_execute_statement().customize();
+                let sent = operation.interceptor(signing).interceptor(capturing).send().await;
+                captured(sent, &capture, call)
+            }
+        }?;
         let unsupported = |reason: &str| TemplateError::Unsupported(reason.to_owned());
-        let error = match result {
-            Err(error) if captured.is_none() || was_captured(&error) => error,
-            // An interceptor answers in the service's place. Repeated requests would bypass it.
-            _ => return Err(unsupported("the client answers by itself")),
-        };
-        let Some(captured) = captured else {
-            // The cause may be temporary: credentials or an endpoint that took too long to resolve.
-            let failure = classify(&error, call.signing.info());
-            return Err(TemplateError::Failed(failure.with_certainty(Certainty::NotStored)));
-        };
         let CapturedRequest { components, uri, headers, authorization, timeouts, difference } =
             captured;
         if let Some(difference) = difference {
@@ -229,6 +231,28 @@ impl RequestTemplate {
             }
         }
     }
+}
+
+/// The request that `capture` has captured from a call with this result.
+fn captured<O, E>(
+    result: Result<O, SdkError<E, HttpResponse>>,
+    capture: &RequestCapture,
+    call: &Call,
+) -> Result<CapturedRequest, TemplateError>
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    let captured = capture.take();
+    let error = match result {
+        Err(error) if captured.is_none() || was_captured(&error) => error,
+        // An interceptor answers in the service's place. Repeated requests would bypass it.
+        _ => return Err(TemplateError::Unsupported("the client answers by itself".to_owned())),
+    };
+    captured.ok_or_else(|| {
+        // The cause may be temporary: credentials or an endpoint that took too long to resolve.
+        let failure = classify(&error, call.signing.info());
+        TemplateError::Failed(failure.with_certainty(Certainty::NotStored))
+    })
 }
 
 fn client_time(components: &RuntimeComponents) -> SystemTime {

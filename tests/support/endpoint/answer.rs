@@ -11,7 +11,7 @@ use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE};
 use serde_json::{Value, json};
 use tokio::task::yield_now;
 
-use super::batch::Read;
+use super::batch::{Item, Read};
 use super::script::{KeyPart, Selector};
 use super::{TABLE, request_id};
 use crate::support::clock;
@@ -38,6 +38,10 @@ pub(super) enum Answer {
     Endless,
     ResetInResponse {
         body: String,
+    },
+    /// The response has the table's answer to the insert of each item, or this error.
+    Inserted {
+        items: Vec<(Item, Option<&'static str>)>,
     },
     /// The response holds what the table returns for this read, except for the keys in `unprocessed`.
     Read {

@@ -22,7 +22,7 @@ pub(super) fn has_empty_key(bytes: &[u8]) -> bool {
     only_table(bytes).is_ok_and(|requests| requests == expected)
 }
 
-/// The items of one valid `BatchWriteItem` request.
+/// The items of one valid `BatchWriteItem` or `BatchExecuteStatement` request.
 pub(super) struct Batch {
     pub(super) items: Vec<Item>,
 }
@@ -44,6 +44,22 @@ impl Item {
         json!({ "PutRequest": { "Item": { "key": { "S": key }, "body": { "S": body } } } })
     }
 
+    pub(super) fn statement(&self) -> Value {
+        let Self { key, body } = self;
+        let statement = format!("INSERT INTO \"{TABLE}\" VALUE {{'key':?,'body':?}}");
+        json!({ "Statement": statement, "Parameters": [{ "S": key }, { "S": body }] })
+    }
+
+    fn checked(self) -> Result<Self, String> {
+        if !is_key(&self.key) {
+            return Err(format!("an item with the malformed key `{}`", self.key));
+        }
+        if self.bytes() > MAX_ITEM_BYTES {
+            return Err(format!("an item of {} bytes", self.bytes()));
+        }
+        Ok(self)
+    }
+
     /// Size as DynamoDB counts it: the bytes of attribute names and values.
     fn bytes(&self) -> usize {
         "key".len() + self.key.len() + "body".len() + self.body.len()
@@ -51,17 +67,33 @@ impl Item {
 }
 
 impl Batch {
-    /// Parses a request body. An error names the broken rule.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
+    /// Parses the body of a `BatchWriteItem` request. An error names the broken rule.
+    pub(super) fn parse_puts(bytes: &[u8]) -> Result<Self, String> {
+        let requests = only_table(bytes)?;
+        let requests = requests.as_array().ok_or("RequestItems without a list")?;
+        Self::parse(bytes, requests, Self::parse_put)
+    }
+
+    /// Parses the body of a `BatchExecuteStatement` request that only inserts. An error names the broken rule.
+    pub(super) fn parse_inserts(bytes: &[u8]) -> Result<Self, String> {
+        let request: Value =
+            serde_json::from_slice(bytes).map_err(|error| format!("not JSON: {error}"))?;
+        let statements = request["Statements"].as_array().ok_or("no Statements")?;
+        Self::parse(bytes, statements, Self::parse_insert)
+    }
+
+    fn parse(
+        bytes: &[u8],
+        requests: &[Value],
+        parse_item: fn(&Value) -> Result<Item, String>,
+    ) -> Result<Self, String> {
         if bytes.len() > MAX_REQUEST_BYTES {
             return Err(format!("a request of {} bytes", bytes.len()));
         }
-        let requests = only_table(bytes)?;
-        let requests = requests.as_array().ok_or("RequestItems without a list")?;
         if !(1..=MAX_ITEMS).contains(&requests.len()) {
             return Err(format!("{} items in a batch", requests.len()));
         }
-        let items = requests.iter().map(Self::parse_item).collect::<Result<Vec<_>, _>>()?;
+        let items = requests.iter().map(parse_item).collect::<Result<Vec<_>, _>>()?;
         let batch = Self { items };
         let keys = batch.keys();
         if keys.iter().collect::<HashSet<_>>().len() < keys.len() {
@@ -70,7 +102,19 @@ impl Batch {
         Ok(batch)
     }
 
-    fn parse_item(request: &Value) -> Result<Item, String> {
+    fn parse_insert(statement: &Value) -> Result<Item, String> {
+        let text = |place: usize| statement["Parameters"][place]["S"].as_str().map(str::to_owned);
+        let (Some(key), Some(body)) = (text(0), text(1)) else {
+            return Err("a statement without a key or a body".to_owned());
+        };
+        let item = Item { key, body };
+        if *statement != item.statement() {
+            return Err(format!("the statement for {} is no plain insert", item.key));
+        }
+        item.checked()
+    }
+
+    fn parse_put(request: &Value) -> Result<Item, String> {
         let text = |attribute: &str| {
             let text = &request["PutRequest"]["Item"][attribute]["S"];
             text.as_str().map(str::to_owned)
@@ -83,13 +127,7 @@ impl Batch {
         if *request != item.write_request() {
             return Err(format!("the item {} has more than a key and a body", item.key));
         }
-        if !is_key(&item.key) {
-            return Err(format!("an item with the malformed key `{}`", item.key));
-        }
-        if item.bytes() > MAX_ITEM_BYTES {
-            return Err(format!("an item of {} bytes", item.bytes()));
-        }
-        Ok(item)
+        item.checked()
     }
 
     pub(super) fn keys(&self) -> Vec<String> {

@@ -20,8 +20,9 @@ use tokio::task::JoinSet;
 use tokio_rustls::server::TlsStream;
 
 use super::answer::{Answer, Response};
-use super::batch::{Read, UNKNOWN_KEY};
+use super::batch::{Item, Read, UNKNOWN_KEY};
 use super::script::Selector;
+use super::storage::statement_error;
 use super::{Inner, TABLE, Transport, tls};
 
 /// A request to close all connections. It is answered when they are closed.
@@ -108,7 +109,7 @@ async fn answer(
 ) -> Result<Response, io::Error> {
     let (head, mut body) = request.into_parts();
     let operation = operation(&head.headers);
-    if operation == "BatchWriteItem" && inner.lock().takes_reset_in_request() {
+    if is_write(&operation) && inner.lock().takes_reset_in_request() {
         let read = body.frame().await.and_then(|frame| frame.ok()?.into_data().ok());
         inner.lock().log(&operation, Vec::new(), read.map_or(0, |data| data.len()));
         reset.store(true, Ordering::Relaxed);
@@ -121,7 +122,11 @@ async fn answer(
     };
     let decision = inner.lock().decide(&operation, &head.headers, &bytes);
     if !decision.to_apply.is_empty() {
-        inner.storage.apply(decision.to_apply).await;
+        if operation == "BatchExecuteStatement" {
+            inner.storage.insert(decision.to_apply).await;
+        } else {
+            inner.storage.apply(decision.to_apply).await;
+        }
     }
     let head = decision.head;
     match decision.answer {
@@ -134,6 +139,7 @@ async fn answer(
             reset.store(true, Ordering::Relaxed);
             Ok(head.cut_short(body))
         }
+        Answer::Inserted { items } => Ok(head.text(200, inserted(inner, items).await.to_string())),
         Answer::Read { read, unprocessed, with_responses } => {
             let body = read_result(inner, read, &unprocessed, with_responses).await;
             Ok(head.text(200, body.to_string()))
@@ -141,6 +147,21 @@ async fn answer(
         Answer::HangUp => Err(io::Error::other("hung up, as scripted")),
         Answer::Hang => pending().await,
     }
+}
+
+pub(super) fn is_write(operation: &str) -> bool {
+    matches!(operation, "BatchWriteItem" | "BatchExecuteStatement")
+}
+
+/// The answer to inserts, of which those with a code fail.
+async fn inserted(inner: &Inner, items: Vec<(Item, Option<&'static str>)>) -> Value {
+    let applied = items.iter().filter(|(_, code)| code.is_none()).map(|(item, _)| item.clone());
+    let mut applied = inner.storage.insert(applied.collect()).await.into_iter();
+    let answer = |(_, code): (Item, Option<&'static str>)| match code {
+        Some(code) => statement_error(code),
+        None => applied.next().unwrap(),
+    };
+    json!({ "Responses": items.into_iter().map(answer).collect::<Vec<_>>() })
 }
 
 /// The answer to a read, in which the keys that `unprocessed` selects are left unread.

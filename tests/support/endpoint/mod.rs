@@ -176,6 +176,11 @@ impl Endpoint {
         self.inner.storage.rows().await
     }
 
+    /// Adds an item to the table, as another writer does.
+    pub(crate) async fn put_as_another(&self, key: impl Into<String>, body: impl Into<String>) {
+        self.inner.storage.apply(vec![Item { key: key.into(), body: body.into() }]).await;
+    }
+
     /// All requests so far.
     pub(crate) fn requests(&self) -> Vec<Request> {
         self.inner.lock().requests.clone()
@@ -190,7 +195,9 @@ impl Endpoint {
 
     /// The requests that write.
     pub(crate) fn batches(&self) -> Vec<Request> {
-        self.calls("BatchWriteItem")
+        let mut requests = self.requests();
+        requests.retain(|request| connection::is_write(&request.operation));
+        requests
     }
 
     /// How many items each request that writes carried.
@@ -258,7 +265,8 @@ impl State {
             self.violations.push(format!("a {operation} whose signature does not match it"));
         }
         let answer = match operation {
-            "BatchWriteItem" => self.write(headers, bytes, &mut to_apply),
+            "BatchWriteItem" => self.write(operation, headers, bytes, &mut to_apply),
+            "BatchExecuteStatement" => self.write(operation, headers, bytes, &mut to_apply),
             "BatchGetItem" => self.read(headers, bytes),
             "DescribeTable" => self.describe(headers, bytes),
             _ => self.violation(format!("a call of `{operation}`")),
@@ -267,7 +275,14 @@ impl State {
         Decision { to_apply, head: Head { number: self.requests.len(), date }, answer }
     }
 
-    fn write(&mut self, headers: &HeaderMap, bytes: &[u8], to_apply: &mut Vec<Item>) -> Answer {
+    fn write(
+        &mut self,
+        operation: &str,
+        headers: &HeaderMap,
+        bytes: &[u8],
+        to_apply: &mut Vec<Item>,
+    ) -> Answer {
+        let inserts = operation == "BatchExecuteStatement";
         if batch::has_empty_key(bytes) {
             self.log("BatchWriteItem", Vec::new(), bytes.len());
             if let Some(refusal) = signature::refusal(&self.script, headers) {
@@ -279,14 +294,15 @@ impl State {
                 _ => self.violation("a script without an answer to an empty key".to_owned()),
             };
         }
-        let batch = match Batch::parse(bytes) {
+        let parsed = if inserts { Batch::parse_inserts(bytes) } else { Batch::parse_puts(bytes) };
+        let batch = match parsed {
             Ok(batch) => batch,
             Err(broken) => {
-                self.log("BatchWriteItem", Vec::new(), bytes.len());
+                self.log(operation, Vec::new(), bytes.len());
                 return self.violation(broken);
             }
         };
-        self.log("BatchWriteItem", batch.keys(), bytes.len());
+        self.log(operation, batch.keys(), bytes.len());
         self.compare_with_earlier(&batch.items);
         if let Some(refusal) = signature::refusal(&self.script, headers) {
             return refusal;
@@ -300,13 +316,26 @@ impl State {
             to_apply.clone_from(&batch.items);
             reply = *then;
         }
-        let acknowledged = json!({ "UnprocessedItems": {} });
+        let acknowledged = if inserts {
+            json!({ "Responses": vec![json!({ "TableName": TABLE }); batch.items.len()] })
+        } else {
+            json!({ "UnprocessedItems": {} })
+        };
         match reply {
+            Reply::Ok if inserts => {
+                let items = batch.items.into_iter().map(|item| (item, None)).collect();
+                Answer::Inserted { items }
+            }
+            Reply::Statements { places, code } if inserts => {
+                let code = |place| places.contains(&place).then_some(code);
+                let items = batch.items.into_iter().enumerate();
+                Answer::Inserted { items: items.map(|(place, item)| (item, code(place))).collect() }
+            }
             Reply::Ok => {
                 *to_apply = batch.items;
                 Answer::json(&acknowledged)
             }
-            Reply::Unprocessed(selector) => {
+            Reply::Unprocessed(selector) if !inserts => {
                 let (unprocessed, applied) = selector.split(batch.items, Item::unknown());
                 // An enclosing `Applied` has already applied all items.
                 to_apply.extend(applied);
@@ -326,7 +355,10 @@ impl State {
             Reply::ResetInResponse => Answer::ResetInResponse { body: acknowledged.to_string() },
             Reply::HangUp => Answer::HangUp,
             Reply::Hang => Answer::Hang,
-            Reply::ResetInRequest | Reply::Applied(_) => {
+            Reply::ResetInRequest
+            | Reply::Applied(_)
+            | Reply::Unprocessed(_)
+            | Reply::Statements { .. } => {
                 self.violation("a script with an impossible reply".to_owned())
             }
         }

@@ -6,13 +6,15 @@ use std::time::Duration;
 /// Placeholder in a scripted message for the body of the batch's first item.
 pub(crate) const ECHO: &str = "<body>";
 
-/// How one `BatchWriteItem` call is handled.
+/// How one `BatchWriteItem` or `BatchExecuteStatement` call is handled.
 #[derive(Debug, Clone)]
 pub(crate) enum Reply {
     /// Every item is applied and acknowledged.
     Ok,
     /// These items are unprocessed, in this order; the others are applied.
     Unprocessed(Selector),
+    /// The statements at these places fail with this code, and nothing of them is applied; the others are applied.
+    Statements { places: Vec<usize>, code: &'static str },
     /// Nothing is applied, and the answer is this error. [`ECHO`] in the message becomes a body.
     Error { status: u16, code: &'static str, message: &'static str },
     /// Nothing is applied, and the answer names the limit of DynamoDB that was reached.

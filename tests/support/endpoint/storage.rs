@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, PutRequest, WriteRequest};
+use aws_sdk_dynamodb::types::{
+    AttributeValue, BatchStatementError, BatchStatementRequest, KeysAndAttributes, PutRequest,
+    WriteRequest,
+};
 use dynamodb_eventstore::LocalTable;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
@@ -22,6 +25,7 @@ pub(super) struct Storage {
 #[derive(Debug)]
 enum Command {
     Apply(Vec<Item>, oneshot::Sender<()>),
+    Insert(Vec<Item>, oneshot::Sender<Vec<Value>>),
     Read(Read, oneshot::Sender<Vec<Value>>),
     Rows(oneshot::Sender<BTreeMap<String, String>>),
 }
@@ -36,6 +40,11 @@ impl Storage {
 
     pub(super) async fn apply(&self, items: Vec<Item>) {
         self.execute(|done| Command::Apply(items, done)).await;
+    }
+
+    /// Inserts each item whose key is free. Returns the answer to each statement, in DynamoDB's JSON.
+    pub(super) async fn insert(&self, items: Vec<Item>) -> Vec<Value> {
+        self.execute(|done| Command::Insert(items, done)).await
     }
 
     /// The stored items among these keys, in DynamoDB's JSON.
@@ -65,6 +74,9 @@ async fn run(table: LocalTable, mut commands: mpsc::UnboundedReceiver<Command>) 
                 apply(client, &items).await;
                 let _ = done.send(());
             }
+            Command::Insert(items, done) => {
+                let _ = done.send(insert(client, &items).await);
+            }
             Command::Read(asked, done) => {
                 let _ = done.send(read(client, asked).await);
             }
@@ -86,6 +98,33 @@ async fn apply(client: &Client, items: &[Item]) {
         .collect();
     let applied = client.batch_write_item().request_items(TABLE, requests).send().await.unwrap();
     assert_eq!(applied.unprocessed_items, Some(HashMap::new()));
+}
+
+async fn insert(client: &Client, items: &[Item]) -> Vec<Value> {
+    if items.is_empty() {
+        return Vec::new();
+    }
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    let statements = items.iter().map(|item| {
+        let statement = item.statement()["Statement"].as_str().unwrap().to_owned();
+        BatchStatementRequest::builder()
+            .statement(statement)
+            .parameters(text(&item.key))
+            .parameters(text(&item.body))
+            .build()
+            .unwrap()
+    });
+    let call = client.batch_execute_statement().set_statements(Some(statements.collect()));
+    let responses = call.send().await.unwrap().responses.unwrap();
+    let answer =
+        |error: &BatchStatementError| statement_error(error.code.as_ref().unwrap().as_str());
+    let answers = responses.iter().map(|response| response.error.as_ref().map(answer));
+    answers.map(|error| error.unwrap_or_else(|| json!({ "TableName": TABLE }))).collect()
+}
+
+/// The answer to a statement that failed.
+pub(super) fn statement_error(code: &str) -> Value {
+    json!({ "Error": { "Code": code, "Message": "As scripted." }, "TableName": TABLE })
 }
 
 async fn read(client: &Client, Read { keys, projection, names }: Read) -> Vec<Value> {
