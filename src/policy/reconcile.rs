@@ -11,13 +11,13 @@ pub(crate) struct Reconciled<T> {
     pub(crate) stored: Vec<T>,
     /// Sent, and listed as unprocessed.
     pub(crate) remaining: Vec<T>,
-    /// How many keys are listed that were not sent. If there are any, the receipt belongs to another batch, and
+    /// The number of listed keys that were not sent. If there are any, the receipt belongs to another batch, and
     /// `stored` proves nothing.
     pub(crate) unknown_keys: usize,
 }
 
-/// Matches `sent` with the `unprocessed` keys of its receipt. Each sent event ends in exactly one of the two lists.
-/// Events are matched by key, never by position, since the service promises no order.
+/// Matches the `sent` events with the `unprocessed` keys of the receipt. Each sent event is in exactly one of the
+/// two lists. Events are matched by key, never by position, because the service promises no order.
 pub(crate) fn reconcile<T: BufferedEvent>(sent: Vec<T>, unprocessed: &[String]) -> Reconciled<T> {
     if unprocessed.is_empty() {
         return Reconciled { stored: sent, remaining: Vec::new(), unknown_keys: 0 };

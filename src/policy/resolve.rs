@@ -24,7 +24,8 @@ pub(crate) enum Resolution {
     Failed(Certainty, ReadBack),
 }
 
-/// Decides an event of this `uncertainty` that was read `after` its acceptance. `None` where its key was not read.
+/// Decides the outcome of an event with this `uncertainty` that was read `after` its acceptance. `None` if its key was
+/// not read.
 ///
 /// | found | every unconfirmed call is over (`None`, `CallsEnded`) | one may still be in progress (`CallsMayStillApply`) |
 /// |---|---|---|
@@ -32,12 +33,11 @@ pub(crate) enum Resolution {
 /// | nothing | not stored | maybe stored: the call can be applied after the read |
 /// | another body under the key | maybe stored: the event may have been overwritten | maybe stored |
 ///
-/// A consistent read reflects every write that was acknowledged before it
-/// ([read
+/// A consistent read reflects every write that was acknowledged before it ([read
 /// consistency](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.ReadConsistency.html)). So
-/// it decides about a call that the service answered with 200, even if part of that answer was lost. It cannot decide
-/// about a call without an answer, as no document bounds how long such a call can take. Nor can it decide about a 5xx:
-/// that says that the operation may have succeeded or failed, but not that it has ended.
+/// the read decides if the service answered the call with 200, even if part of that answer was lost. It does not
+/// decide if the call had no answer, because AWS documents no limit on how long such a call can take. Nor does it
+/// decide after a 5xx. A 5xx says that the operation may have succeeded or failed, but not that it has ended.
 pub(crate) fn resolve(
     uncertainty: Uncertainty,
     found: Found,
@@ -61,7 +61,7 @@ pub(crate) fn resolve(
 mod tests {
     use super::*;
 
-    /// The certainty of a failed event; `None` where the event is stored or unread.
+    /// The certainty of a failed event; `None` if the event is stored or unread.
     fn certainty(uncertainty: Uncertainty, found: Found) -> Option<Certainty> {
         match resolve(uncertainty, found, Duration::from_secs(1)) {
             Some(Resolution::Failed(certainty, _)) => Some(certainty),
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_event_is_not_stored_only_after_every_call_ended() {
+    fn missing_event_is_not_stored_only_if_every_call_ended() {
         assert_eq!(certainty(Uncertainty::CallsEnded, Found::Nothing), Some(Certainty::NotStored));
         assert_eq!(
             certainty(Uncertainty::CallsMayStillApply, Found::Nothing),

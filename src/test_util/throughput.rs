@@ -39,7 +39,7 @@ impl Meter {
         self.seconds.clone()
     }
 
-    /// The places of the events beyond the capacity at `now`. Fails if all of them are.
+    /// The indexes of the events beyond the capacity at `now`. Fails if all events are.
     pub(super) fn refuse(
         &mut self,
         events: &[Event],
