@@ -16,7 +16,8 @@ async fn journal(folder: &TempDir, arguments: &[&str]) -> Output {
     run(command).await
 }
 
-/// Puts two events into a table that does not answer, and ends.
+/// Puts two events into a table that does not answer. The put
+/// ends and leaves them in its journal.
 async fn leave_two_events(folder: &TempDir) -> Output {
     let endpoint = Endpoint::start(Script::always(Reply::Hang)).await;
     write(folder, "events.ndjson", "{\"a\":1}\n{\"b\":\"\\\"2\\\"\"}\n");

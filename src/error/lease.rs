@@ -65,8 +65,8 @@ impl fmt::Display for LeaseError {
             }
             return write!(
                 formatter,
-                "every id that was tried is held by another store ({tries} tries, {ids} ids); lease from \
-                 more ids, run fewer stores, or set this machine's clock if it is far behind"
+                "every id that was tried ({tries} tries, {ids} ids) is held by another store; lease from more \
+                 ids, run fewer stores, or set this machine's clock if it is far behind"
             );
         };
         match (cause.class(), cause.code()) {

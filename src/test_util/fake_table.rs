@@ -90,7 +90,7 @@ impl FakeTable {
         self.lock().meter = Some(Meter::new(capacity, now()));
     }
 
-    /// The accepted and refused units of each second. Empty without a capacity.
+    /// The accepted and throttled units of each second. Empty without a capacity.
     #[must_use]
     pub fn throughput(&self) -> Vec<Throughput> {
         self.lock().meter.as_ref().map(Meter::seconds).unwrap_or_default()

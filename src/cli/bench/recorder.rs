@@ -41,7 +41,7 @@ pub(super) struct Sample {
     /// Events that were put.
     pub(super) put: u64,
     pub(super) stored: u64,
-    /// Write units that the table refused.
+    /// Write units that the table throttled.
     pub(super) throttled_units: u64,
     /// Median, 99th percentile and maximum of the latency, in milliseconds, if an event was stored.
     pub(super) latency: Option<[f64; 3]>,

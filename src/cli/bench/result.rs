@@ -36,7 +36,7 @@ pub(super) struct BenchResult {
     pub(super) latency_milliseconds: Latency,
     /// Write units of the stored events, by the sizes of their items.
     pub(super) write_units: u64,
-    /// Write units that the table refused, over all attempts.
+    /// Write units that the table throttled, over all attempts.
     pub(super) throttled_write_units: u64,
     pub(super) retries: u64,
     pub(super) calls: u64,

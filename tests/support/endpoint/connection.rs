@@ -24,7 +24,7 @@ use super::batch::{Read, UNKNOWN_KEY};
 use super::script::Selector;
 use super::{Inner, TABLE, Transport, tls};
 
-/// A request to close all connections. It is answered when they are closed.
+/// A request to close all connections. It is answered after they are closed.
 pub(super) type Close = oneshot::Sender<()>;
 
 /// Accepts connections until the task is aborted, which closes them as well.
