@@ -140,8 +140,8 @@ impl WorkerLost {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FlushError {
-    /// The store was closed before the flush. The close report says what became of its events.
-    #[error("the event store is closed; the report of close() says what became of its events")]
+    /// The store was closed before the flush. The close report has the outcomes of its events.
+    #[error("the event store is closed; the report of close() has the outcomes of its events")]
     Closed,
 
     /// The store's worker has ended. The tickets of events that were not settled fail with the same cause.

@@ -32,7 +32,7 @@ const MAX_TICKETS: usize = 256;
 /// Latencies of stored events, in microseconds.
 pub(super) type Latencies = Histogram<u64>;
 
-/// What happened since the sample before.
+/// What happened since the previous sample.
 #[derive(Debug, Clone)]
 pub(super) struct Sample {
     /// The end of the sample, in seconds since the start.
