@@ -58,7 +58,7 @@ Examples:
     dynamodb-eventstore create-table --table all-events
     dynamodb-eventstore put events.ndjson --table all-events --failed failed.ndjson
 
-  Put the events that could not be stored again, under the same keys
+  Put the failed events again, under the same keys
     dynamodb-eventstore resume failed.ndjson --table all-events --failed failed-again.ndjson
 
   Store what another program prints

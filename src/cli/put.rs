@@ -15,9 +15,9 @@ use crate::run::Run;
 /// Store each line of newline-delimited JSON as an event
 ///
 /// Without --table, events go to a local table, a file in the current directory. The exit code is 0
-/// only if every line was stored. SIGINT (Ctrl-C) or SIGTERM stops the reading and waits for the
-/// accepted events; a second signal ends the wait. A put that ends early prints the command that
-/// continues it.
+/// only if every line was stored. After SIGINT (Ctrl-C) or SIGTERM, put reads no more lines and
+/// waits for the accepted events. A second signal ends the wait. A put that ends early prints the
+/// command that continues it.
 ///
 /// A line is stored byte for byte, without its line break: \n or \r\n. Blank lines are skipped, and
 /// so is a byte order mark at the beginning of the input.

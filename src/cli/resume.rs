@@ -10,7 +10,7 @@ use crate::arguments::StoreOptions;
 use crate::input::Source;
 use crate::run::Run;
 
-/// Put events that were not stored again, under the same keys
+/// Put failed events again, under the same keys
 ///
 /// FILE is what `put --failed` or `resume --failed` wrote, or the failed events of a program's
 /// close report. Each event keeps its key, so it is not stored twice, even if FILE is resumed

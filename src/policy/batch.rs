@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn event_over_the_unit_limit_goes_alone() {
+    fn event_over_the_unit_limit_is_sent_alone() {
         let mut items = Items::new();
         let mut batch = Batch::new(BatchLimits::new(25).with_max_units(1));
         batch.try_push(items.with_body(&"x".repeat(5_000))).unwrap();

@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn events_of_one_key_go_in_separate_batches() {
+    fn events_with_the_same_key_go_in_separate_batches() {
         let (mut items, mut buffer) = (Items::new(), buffer());
         let item = items.item();
         buffer.push(item.clone());

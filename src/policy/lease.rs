@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn clock_that_was_set_back_extends_nothing() {
+    fn lease_is_not_extended_after_the_clock_was_set_back() {
         let mut clocked = Clocked::held();
         clocked.pass(20_000);
         clocked.key_time -= 600_000;
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn id_is_given_back_under_each_token_that_may_be_in_the_row() {
+    fn id_is_given_back_with_each_token_that_may_be_in_the_row() {
         let mut clocked = Clocked::held();
         assert_eq!(clocked.policy.give_back(1_000_001).len(), 1);
         clocked.pass(20_000);

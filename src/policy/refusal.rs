@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn throttled_call_restarts_the_timeout_but_does_not_prove_the_table() {
+    fn throttled_call_restarts_the_timeout_but_proves_no_table() {
         let (start, mut refusals) = (start(), Refusals::new(5 * SECOND));
         refuse(&mut refusals, start, 4 * SECOND);
         refusals.authorized(start + 4 * SECOND);
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn refusal_of_a_call_begun_before_a_success_is_its_own() {
+    fn refusal_of_a_call_older_than_a_success_concerns_it_alone() {
         let (start, mut refusals) = (start(), Refusals::new(Duration::ZERO));
         refusals.succeeded(start + SECOND);
         let (now, before) = (start + 2 * SECOND, start);
