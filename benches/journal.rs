@@ -1,11 +1,11 @@
-//! What the journal costs, and how long it takes to read one.
+//! What the journal costs, and how long it takes to open one.
 //!
 //! ```text
 //! cargo bench --all-features --bench journal
 //! ```
 //!
-//! The store with and without a journal takes turns, before a writer that does nothing. The CPU time is that of all threads
-//! of the process, that of the journal included. The journal is in the folder for temporary files, on whatever disk that is.
+//! Stores with and without a journal take turns. Their `BatchWriter` does nothing. The CPU time is that of all threads of
+//! the process, including the journal's. The journal is in the folder for temporary files, on the disk that has this folder.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -33,7 +33,7 @@ use value::Value;
 const VALUES: usize = 1_000;
 const HELD_TICKETS: usize = 5_000;
 
-/// Answers every call at once, or none.
+/// Answers every call at once, or never answers.
 #[derive(Debug, Clone, Copy)]
 enum Writer {
     Noop,
@@ -79,7 +79,7 @@ async fn put(store: &EventStore, values: &[Value], events: usize) -> Sample {
 }
 
 async fn measure_cost(events: usize, rounds: usize) {
-    println!("| body | journal | events/s | CPU µs/event | CPU, of without |");
+    println!("| body | journal | events/s | CPU µs/event | CPU, ÷ none |");
     println!("|---|---|---:|---:|---:|");
     for body_bytes in [200, 1_000] {
         let values: Vec<Value> = (0..VALUES).map(|number| Value::new(number, body_bytes)).collect();
@@ -166,7 +166,7 @@ async fn measure_recovery(events: usize) {
     let opened = watch.stop(events);
     assert_eq!(journal.report().unsettled, events as u64);
     println!(
-        "\nA journal of {events} unsettled events of 200 B is opened in {:.2} s. Its files have {:.2} bytes for each \
+        "\nTo open a journal of {events} unsettled events of 200 B takes {:.2} s. Its files take {:.2} bytes for each \
          byte of body and key.",
         opened.wall.as_secs_f64(),
         bytes as f64 / (events * 227) as f64,

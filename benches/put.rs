@@ -1,4 +1,4 @@
-//! The cost of an event before and after its call, part by part, in pure functions without a runtime.
+//! The cost of an event outside of its call: each part is measured alone, without a runtime.
 //!
 //! ```text
 //! cargo bench --all-features --bench put
@@ -9,7 +9,7 @@
 #[expect(dead_code, unused_imports, reason = "neither waiting puts nor its unit tests are here")]
 mod flow_control;
 
-/// What the measured file is built on.
+/// The primitives that the measured file imports.
 mod sync {
     pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
     pub(crate) use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -64,7 +64,7 @@ impl Permits for FlowControl {
     }
 }
 
-/// What it takes with tokio's semaphore, which counts one thing.
+/// The same with tokio's semaphore, which has one count: one for events and one for bytes.
 struct TwoSemaphores {
     events: Semaphore,
     bytes: Semaphore,
@@ -82,7 +82,8 @@ impl Permits for TwoSemaphores {
     }
 }
 
-/// Permits for so many events, in batches, on each of so many threads at once.
+/// Acquires and releases permits for `batches` batches, on each of `threads` threads at
+/// once.
 fn use_permits(permits: &impl Permits, batches: u64, threads: usize) -> Duration {
     let start = now();
     thread::scope(|scope| {
@@ -115,7 +116,7 @@ fn permits(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// From a value to an event: serialised, checked and measured.
+/// Makes an event from a value: serialises, checks and measures it.
 fn admit(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("admit");
     let key: EventKey = "20130927T005240652508858176".parse().unwrap();

@@ -1,4 +1,5 @@
-//! An HTTP service that answers 202 with the key of the event, and stores what it has accepted before it ends.
+//! An HTTP service that answers 202 with the key of the event. Before it ends, it stores all events that it has
+//! accepted.
 //!
 //! ```text
 //! TABLE=all-events LISTEN=127.0.0.1:3000 cargo run --example axum_service
@@ -19,10 +20,10 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// For open requests, after SIGTERM.
+/// How long to wait for open requests after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// For accepted events, after that. Kubernetes and ECS wait 30 s between SIGTERM and SIGKILL.
+/// How long to wait for accepted events after that. Kubernetes and ECS wait 30 s between SIGTERM and SIGKILL.
 const CLOSE: Duration = Duration::from_secs(15);
 
 #[tokio::main]
@@ -46,7 +47,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let report = store.close(CLOSE).await?;
     println!("{} events stored, {} failed", report.stored, report.failed);
-    // `dynamodb-eventstore resume` takes these lines. Keep them where they outlive the container.
+    // `dynamodb-eventstore resume` takes these lines. Save them where they outlive the container.
     report.write_ndjson(std::io::stderr())?;
     Ok(())
 }
@@ -56,7 +57,7 @@ async fn accept(
     Json(event): Json<Value>,
 ) -> (StatusCode, Json<Value>) {
     match store.try_put(&event) {
-        // The ticket is dropped. The event is written all the same, and the close report lists it if it fails.
+        // The ticket is dropped, but the event is still written. If it fails, the close report lists it.
         Ok(ticket) => (StatusCode::ACCEPTED, Json(json!({ "key": ticket.key() }))),
         Err(error) => {
             let status = match error {

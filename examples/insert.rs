@@ -5,7 +5,7 @@
 //! DYNAMODB_ES_TEST_ACCESS_KEY_ID=… DYNAMODB_ES_TEST_SECRET_ACCESS_KEY=… cargo run --example insert
 //! ```
 //!
-//! With `AWS_ENDPOINT_URL` it talks to another endpoint than AWS, for example to
+//! With `AWS_ENDPOINT_URL` it writes to another endpoint than AWS, for example to
 //! `dynamodb-eventstore local`.
 
 use std::env;

@@ -3,7 +3,7 @@
 //! Lambda freezes the process between two invocations. Events that are still in the buffer then wait until the next
 //! invocation, or are lost when there is none. So the handler waits for its events, and starts nothing that outlives it.
 //!
-//! `TABLE` names the table. The role needs the permissions of the guide's page on permissions.
+//! `TABLE` names the table. The guide's page on permissions lists what the role needs.
 
 use std::env;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use dynamodb_eventstore::EventStore;
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use serde_json::{Value, json};
 
-/// Shorter than the timeout of the function by the attempt timeout, so that every ticket is answered in time.
+/// At least one attempt timeout shorter than the timeout of the function, so that every ticket is answered in time.
 const EVENT_DEADLINE: Duration = Duration::from_secs(20);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    // Once for the execution environment: connections and the pace outlive an invocation.
+    // Started once for the execution environment, so that invocations share the connections and the pace.
     let store = EventStore::builder()
         .table(env::var("TABLE")?)
         .event_deadline(EVENT_DEADLINE)
@@ -33,7 +33,7 @@ async fn handle(store: &EventStore, event: LambdaEvent<Vec<Value>>) -> Result<Va
     for record in &event.payload {
         tickets.push(store.put(record).await?);
     }
-    // Sends what waits for more events to fill its batch, and waits until everything is settled.
+    // Sends events without waiting for full batches, and waits until all are settled.
     store.flush().await?;
     let mut keys = Vec::with_capacity(tickets.len());
     for ticket in tickets {

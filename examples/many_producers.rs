@@ -1,4 +1,4 @@
-//! Many tasks that put events faster than the table takes them.
+//! Many tasks that put events faster than the table accepts them.
 //!
 //! `put` waits while the buffer is full. So the producers run at the rate of the table, in bounded memory, and no
 //! event passes its deadline while it waits.
@@ -7,7 +7,7 @@
 //! cargo run --example many_producers --features local
 //! ```
 //!
-//! The table is in this process and takes 500 write units a second.
+//! The table is in this process and accepts 500 write units a second.
 
 use std::error::Error;
 use std::time::Duration;
@@ -46,11 +46,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Puts events one after the other, and returns the most events that it saw in the buffer.
+/// Puts events one after the other, and returns the largest number of pending events that it saw.
 async fn produce(store: EventStore, producer: u64) -> Result<u64, PutError> {
     let mut most_pending = 0;
     for number in 0..EVENTS_EACH {
-        // Waits while the buffer is full. The ticket is dropped: `close` reports every failure that no ticket did.
+        // Waits while the buffer is full. The ticket is dropped, so `close` reports the event if it fails.
         drop(store.put(&json!({ "producer": producer, "number": number })).await?);
         most_pending = most_pending.max(store.stats().pending);
     }

@@ -4,8 +4,8 @@
 //! TABLE=all-events cargo run --example own_sdk_config
 //! ```
 //!
-//! The table is created if it is not there. With `AWS_ENDPOINT_URL=http://127.0.0.1:8000` this talks to
-//! `dynamodb-eventstore local`.
+//! The table is created if it does not exist. With `AWS_ENDPOINT_URL=http://127.0.0.1:8000` this example uses a table
+//! of `dynamodb-eventstore local`.
 
 use std::env;
 use std::error::Error;
@@ -20,8 +20,8 @@ use serde_json::json;
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let name = env::var("TABLE").unwrap_or_else(|_| "all-events".to_owned());
-    // Region, credentials, endpoint, proxy and HTTP client are those of this configuration. Its retries and time-outs
-    // are not: the store has its own, so that it sees every attempt.
+    // The store takes region, credentials, endpoint, proxy and HTTP client from this configuration. It does not take
+    // retries and time-outs: it has its own, so that it sees every attempt.
     let config = aws_config::defaults(BehaviorVersion::latest())
         .app_name(AppName::new("order-service")?)
         .load()
@@ -35,7 +35,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     table.wait_until_active(Duration::from_secs(60)).await?;
 
-    // `client(&client)` instead keeps the interceptors, spans and metrics of the client, at about twice the CPU time.
+    // `client(&client)` would keep the interceptors, spans and metrics of the client, but takes about twice the CPU
+    // time.
     let store = EventStore::builder().sdk_config(&config).table(&name).start().await?;
     let stored = store.put(&json!({ "order": 7 })).await?.await?;
     store.close(Duration::from_secs(20)).await?;

@@ -16,7 +16,7 @@ struct Orders {
 }
 
 impl Orders {
-    /// Records a payment. `false` says that its event is in the outbox.
+    /// Records a payment. Returns `false` if its event is in the outbox.
     async fn paid(&mut self, order: u64) -> Result<bool, PutError> {
         let answer = self.store.put(&json!({ "paid": order })).await?.await;
         let failed = answer.err().and_then(|error| error.event().cloned());
@@ -24,7 +24,7 @@ impl Orders {
         Ok(failed.is_none())
     }
 
-    /// Puts the events of the outbox again, under the keys that they have. So none is stored twice.
+    /// Puts the events of the outbox again, under the same keys, so that none is stored twice.
     async fn replay(&mut self) -> Result<(), PutError> {
         for event in std::mem::take(&mut self.outbox) {
             if self.store.put_event(event.clone()).await?.await.is_err() {
@@ -63,7 +63,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_payment_during_an_outage_is_recorded_once_after_it() {
         let table = FakeTable::new();
-        // The event is applied, and its answer never comes. Reads do not work either.
+        // The event is applied, but no answer comes. Reads fail as well.
         table.reply_from_now_on(Reply::StoreThenHang);
         table.reply_to_reads_from_now_on(dynamodb_eventstore::test_util::ReadReply::Hang);
         let mut orders = orders(&table).await;

@@ -1,4 +1,4 @@
-//! Logs what becomes of each event.
+//! Logs the outcome of each event.
 //!
 //! ```text
 //! cargo run --example tracing --features test-util
@@ -12,7 +12,8 @@
 //! | `ok` | DEBUG | `key`, `attempts`, `proof` |
 //! | `error` | ERROR | `key`, `attempts`, `certainty`, `error` |
 //!
-//! Warnings tell of what the operator should look at: a table whose schema is not checked, a call that is throttled.
+//! Warnings are about things that the operator should look at: a table whose schema is not checked, a call that is
+//! throttled.
 
 use std::error::Error;
 use std::time::Duration;
@@ -32,7 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     tracing_subscriber::registry().with(lines).with(levels).init();
 
-    // A table that calls one of the events invalid, so that there is a failure to log.
+    // A table that refuses one of the events as invalid, so that there is a failure to log.
     let table = FakeTable::new();
     table.reject(r#"{"order":"invalid"}"#);
     let store = table.store_builder().start().await?;

@@ -16,15 +16,16 @@ pub(crate) enum AcquireError {
 
 /// A fair semaphore with two counts, events and bytes: waiters acquire in the order in which they came.
 ///
-/// Whoever releases permits assigns them to the waiters. So a waiter whose future is not polled holds its own permit,
-/// and keeps no other from the waiters behind it.
+/// The task that releases permits assigns them to the waiters. So a waiter whose future is not polled holds only its
+/// own permit, and the waiters behind it get theirs.
 #[derive(Debug)]
 pub(crate) struct FlowControl {
     /// [`Available`], in one word: an acquire that need not wait is one atomic step.
     available: AtomicU64,
-    /// By how many events the limit is to be reduced.
+    /// The number of events by which the limit should be reduced.
     reduction_target: AtomicU64,
-    /// Events by which the limit is reduced so far. The rest of the reduction waits until permits in use are released.
+    /// The number of events by which the limit is reduced so far. The rest of the reduction happens when permits in
+    /// use are released.
     reduction: AtomicU64,
     /// Length of the queue. While it is above zero, only waiters acquire.
     waiting: AtomicUsize,
@@ -44,7 +45,7 @@ struct Queue {
 struct Waiter {
     number: u64,
     bytes: u32,
-    /// Sends when the permit is assigned; is dropped when flow control is closed.
+    /// Sends when the permit is assigned. It is dropped when flow control is closed.
     assigned: oneshot::Sender<()>,
 }
 
@@ -83,10 +84,10 @@ impl FlowControl {
         }
     }
 
-    /// Releases the permits of so many events, of so many bytes in total.
+    /// Releases the permits of `events` events with `bytes` bytes in total.
     pub(crate) fn release(&self, events: u64, bytes: u64) {
         let events = events - self.retire(events);
-        // Sequentially consistent with `waiting`: either the waiter sees these permits, or this sees the waiter.
+        // Sequentially consistent with `waiting`: either the waiter sees these permits, or this call sees the waiter.
         self.available.fetch_add(Available::new(events, bytes).0, Ordering::SeqCst);
         if self.has_waiters() {
             self.assign();
@@ -120,7 +121,8 @@ impl FlowControl {
         self.reduction_target.load(Ordering::SeqCst) > 0
     }
 
-    /// Retires as many of these released permits as the reduction of the limit still lacks; returns how many.
+    /// Retires released permits, as many of `events` as the reduction of the limit still needs. Returns how many it
+    /// has retired.
     fn retire(&self, events: u64) -> u64 {
         let reduction_target = self.reduction_target.load(Ordering::SeqCst);
         if reduction_target == 0 {
@@ -150,11 +152,11 @@ impl FlowControl {
         self.waiter_added.notified().await;
     }
 
-    /// Assigns available permits to the first waiters, as far as they go, or fails all waiters when closed. No waiter
-    /// is woken while the queue is locked.
+    /// Assigns available permits to the first waiters until too few are left, or fails all waiters when closed. No
+    /// waiter is woken while the queue is locked.
     fn assign(&self) {
         while let Some((waiter, taken)) = self.assign_next() {
-            // A send fails where the waiter was dropped: its permit becomes available again. When closed, dropping
+            // A send fails if the waiter was dropped. Then its permit becomes available again. When closed, dropping
             // the sender fails the waiter.
             if taken.is_ok() && waiter.assigned.send(()).is_err() {
                 let events = 1 - self.retire(1);
@@ -284,7 +286,7 @@ impl Available {
         self.0 & MAX_BYTES
     }
 
-    /// What is left after one event of `bytes`; `None` where it does not fit, or when closed.
+    /// What is left after one event of `bytes`; `None` if it does not fit, or when closed.
     fn take(self, bytes: u32) -> Option<Self> {
         let fits = !self.is_closed() && self.events() > 0 && self.bytes() >= bytes.into();
         fits.then(|| Self(self.0 - Self::new(1, bytes.into()).0))
@@ -517,7 +519,7 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Step {
-        /// Begins an acquire for an event of so many bytes.
+        /// Begins an acquire for an event of this many bytes.
         Acquire {
             bytes: u32,
         },
@@ -542,7 +544,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever waits, is cancelled or fails, a permit that is not held is available.
+        /// A permit that is not held is available, even if acquires wait, are cancelled or fail.
         #[test]
         fn every_permit_is_held_or_available(
             steps in prop::collection::vec(step(), 1..200),
@@ -571,7 +573,7 @@ mod tests {
                         closed = true;
                     }
                 }
-                // Every assigned permit is received; none is after the close.
+                // Every assigned permit is received. After the close, none is.
                 let mut still_waiting = Vec::new();
                 for mut waiter in waiting {
                     match waiter.as_mut().now_or_never() {

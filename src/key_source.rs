@@ -9,11 +9,11 @@ use crate::clock::KeyClock;
 use crate::event::key::{EventKey, KeyGenerator, WriterId};
 use crate::fresh_random::FreshRandom;
 
-/// Time between two keys, in milliseconds, from which on it is checked whether the process has stood still.
+/// After a longer time than this between two keys, in milliseconds, it is checked whether the process was suspended.
 const GAP: u64 = 1_000;
 
-/// How much more the wall clock may have advanced than the monotonic one, in milliseconds. Clocks that are disciplined
-/// by NTP drift apart by some seconds a day. That a drift is taken for a stop does no harm.
+/// How much more the wall clock may have advanced than the monotonic one, in milliseconds. Clocks that NTP adjusts
+/// drift apart by some seconds a day. If a drift is mistaken for a suspension, the store only changes its id.
 const MAX_DRIFT: u64 = 1_000;
 
 /// Makes the keys of one store, from any thread. Each key is greater than all keys before it.
@@ -36,7 +36,7 @@ pub(crate) enum IdSource {
     Leased,
 }
 
-/// What became of a writer id that another writer has as well.
+/// What happens to a writer id that another writer has as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SharedWriterId {
     /// It was drawn or leased, and is replaced by another.
@@ -45,12 +45,12 @@ pub(crate) enum SharedWriterId {
     Kept,
 }
 
-/// Why there is no key.
+/// Why no key can be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoKey {
     /// The end of the year 9999 has come.
     YearOver,
-    /// No lease covers the time. The keeper was told.
+    /// No lease covers the time. The keeper was notified.
     NoLease,
     /// The store is closed, and its writer id given back.
     Closed,
@@ -106,15 +106,15 @@ impl KeySource {
     /// To be called when the item of another writer is found under `key`. Abandons the writer id, unless the program has
     /// assigned it.
     ///
-    /// `None` if there is nothing to do or to report: the key has another id than the present one, as that was replaced
-    /// before or an earlier process made the key, or an assigned id is known as shared.
+    /// `None` if there is nothing to do or to report. Then the key has another id than the present one, because the id
+    /// was replaced before or an earlier process made the key. Or the id is assigned, and already known as shared.
     pub(crate) fn abandon_shared_writer_id(&self, key: &EventKey) -> Option<SharedWriterId> {
         let shared = self.lock().abandon_shared_writer_id(key);
         self.lease_wanted.notify_one();
         shared
     }
 
-    /// Goes on with a lease.
+    /// Uses a new lease.
     pub(crate) fn grant(&self, id: WriterId, from: u64, until: u64) {
         self.lock().grant(id, from, until);
     }
@@ -199,12 +199,12 @@ impl Keys {
         Self { generator: self.generator.clone(), ids: IdSource::Leased, ..*self }
     }
 
-    /// Checks whether the process has stood still, if that is possible.
+    /// Checks whether the process was suspended, if enough time has passed since the last key.
     #[inline]
     fn look_at_clock(&mut self, now: u64, monotonic: impl FnOnce() -> Instant) {
-        // Also if the clock was set back: then the difference wraps around.
+        // This also holds if the clock was set back: then the difference wraps around.
         if now.wrapping_sub(self.last_call) > GAP {
-            self.check_for_stop(now, monotonic());
+            self.check_for_suspension(now, monotonic());
         }
         self.last_call = now;
     }
@@ -220,18 +220,19 @@ impl Keys {
         }
     }
 
-    /// Abandons the writer id if the process has stood still: a laptop was suspended, or the process goes on from a
-    /// snapshot. Other copies of it may have the same id. A clock that was set looks alike.
+    /// Abandons the writer id if the process was suspended: a laptop slept, or the process resumes from a snapshot.
+    /// Other copies of the process may have the same id. A wall clock that was set forward cannot be told from a
+    /// suspension.
     #[cold]
-    fn check_for_stop(&mut self, now: u64, monotonic: Instant) {
+    fn check_for_suspension(&mut self, now: u64, monotonic: Instant) {
         let (then, then_monotonic) = self.reference;
         self.reference = (now, monotonic);
         let ran = monotonic.saturating_duration_since(then_monotonic).as_millis();
         let passed = now.saturating_sub(then);
-        let stood_still = u128::from(passed.saturating_sub(MAX_DRIFT)) > ran;
-        if stood_still && self.abandon_writer_id() {
+        let was_suspended = u128::from(passed.saturating_sub(MAX_DRIFT)) > ran;
+        if was_suspended && self.abandon_writer_id() {
             tracing::debug!(
-                "the wall clock has advanced further than this process has run: it goes on with another writer id"
+                "the process seems to have been suspended, as its wall clock advanced further than its monotonic clock; later keys have another writer id"
             );
         }
     }
@@ -290,7 +291,7 @@ impl Keys {
     pub(crate) fn time(&mut self, now: u64, monotonic: impl FnOnce() -> Instant) -> KeyTime {
         // It is rarely called, so both clocks are read in any case.
         self.last_call = now;
-        self.check_for_stop(now, monotonic());
+        self.check_for_suspension(now, monotonic());
         KeyTime { next: self.generator.next_time(now), has_lease: self.has_lease }
     }
 }
@@ -329,7 +330,7 @@ mod tests {
             Self { keys: Keys::new(ids, START, monotonic), wall: START, monotonic }
         }
 
-        /// Lets time pass on both clocks, and then some more on the wall clock.
+        /// Lets `both` milliseconds pass on both clocks, and `wall` more on the wall clock.
         fn pass(&mut self, both: u64, wall: i64) -> &mut Self {
             self.wall = (self.wall + both).checked_add_signed(wall).unwrap();
             self.monotonic += Duration::from_millis(both);
@@ -345,17 +346,17 @@ mod tests {
     }
 
     #[test]
-    fn drawn_id_is_replaced_after_a_stop() {
+    fn drawn_id_is_replaced_after_a_suspension() {
         let mut keys = Clocked::new(drawn());
         assert_eq!(keys.next().unwrap(), "00007");
-        assert_eq!(keys.pass(3_600_000, 900).next().unwrap(), "00007", "both clocks went on");
+        assert_eq!(keys.pass(3_600_000, 900).next().unwrap(), "00007", "both clocks advanced");
         let second = keys.pass(0, 2_500).next().unwrap();
         assert_ne!(second, "00007");
         assert_eq!(keys.pass(5_000, 0).next().unwrap(), second);
     }
 
     #[test]
-    fn clock_that_was_set_back_hides_no_later_stop() {
+    fn clock_set_back_hides_no_later_suspension() {
         let mut keys = Clocked::new(drawn());
         keys.next().unwrap();
         assert_eq!(keys.pass(10, -3_600_000).next().unwrap(), "00007");
@@ -363,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn assigned_id_stays_after_a_stop() {
+    fn assigned_id_is_kept_after_a_suspension() {
         let mut keys = Clocked::new(IdSource::Assigned(id(3)));
         keys.next().unwrap();
         assert_eq!(keys.pass(0, 3_600_000).next().unwrap(), "00003");
@@ -384,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn assigned_id_that_is_shared_is_kept_and_reported_once() {
+    fn shared_assigned_id_is_kept_and_reported_once() {
         let mut keys = Clocked::new(IdSource::Assigned(id(7)));
         let key = keys.keys.next(START, || panic!("no gap")).unwrap();
         assert_eq!(keys.keys.abandon_shared_writer_id(&key), Some(SharedWriterId::Kept));
@@ -412,13 +413,13 @@ mod tests {
         let mut keys = Clocked::new(IdSource::Leased);
         keys.keys.grant(id(4), START, START + 60_000);
         keys.next().unwrap();
-        assert_eq!(keys.pass(0, 2_500).next(), Err(NoKey::NoLease), "the process stood still");
+        assert_eq!(keys.pass(0, 2_500).next(), Err(NoKey::NoLease), "the process was suspended");
         keys.keys.extend(START + 60_000);
         assert_eq!(keys.next(), Err(NoKey::NoLease));
     }
 
     #[test]
-    fn end_of_the_year_9999_is_told_from_the_end_of_a_lease() {
+    fn end_of_the_year_9999_differs_from_the_end_of_a_lease() {
         let mut keys = Clocked::new(IdSource::Leased);
         keys.keys.grant(id(4), START, START + 60_000);
         keys.wall = 253_402_300_800_000;

@@ -1,16 +1,18 @@
-//! The words of a leased writer id: what a lease is, and what is asked of the table that holds the leases.
+//! The types of leased writer ids: the lease, and the requests to the table that holds the leases.
 //!
-//! A lease is a range of the *key space*: whoever holds writer id N with the range `from..until` may make the keys with N
-//! whose time is in it. All times are milliseconds since the Unix epoch as keys have them, never those of a timer.
+//! A lease is a range of *key times*: the holder of writer id N with the range `from..until` may make keys that have N
+//! and a time in this range. All times are those of keys, in milliseconds since the Unix epoch, and never those of a
+//! timer.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::event::key::WriterId;
 
-/// What proves to the table who holds a lease: 64 random bits, drawn anew by each write of its row.
+/// Proves to the table who holds a lease: 64 random bits. Each write of the row draws new ones.
 ///
-/// So two copies of one process cannot both extend a lease. The first of them replaces the token that the other knows.
+/// So two copies of one process cannot both extend a lease. The first of them that does replaces the token that the
+/// other knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Token(pub(crate) u64);
 
@@ -28,7 +30,7 @@ impl FromStr for Token {
     }
 }
 
-/// A writer id, and the time in the keys that its holder may make.
+/// A writer id, and the range of times of the keys that its holder may make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lease {
     pub(crate) id: WriterId,
@@ -42,10 +44,10 @@ pub(crate) struct Lease {
 /// One conditional write of a lease's row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LeaseRequest {
-    /// Takes an id. It must never have been held, or its last range must end before `free_before`, or at or before the
-    /// lease's `from` if its holder has given it back. So ranges of one id never overlap.
+    /// Takes an id. Either nobody has held it, or its last range ends before `free_before`, or its holder has given it
+    /// back and its last range ends at or before the new lease's `from`. So ranges of one id never overlap.
     Take { lease: Lease, free_before: u64 },
-    /// Moves the end of a lease, if `held` is still its token.
+    /// Moves the end of a lease to `until`, if `held` is still its token.
     Extend { id: WriterId, held: Token, token: Token, until: u64 },
     /// Ends a lease at `until`, if `held` is still its token. The row stays, with the end of the range.
     GiveBack { id: WriterId, held: Token, until: u64 },

@@ -58,19 +58,19 @@
 //!
 //! | promise | because |
 //! |---|---|
-//! | Every accepted event gets one answer, at the latest one attempt time-out after its deadline. | A pending event can only be consumed by settling it, and settles itself when it is dropped. |
+//! | Every accepted event gets one answer, at the latest one attempt time-out after its deadline. | A pending event can only be consumed by settling it. If it is dropped, its `Drop` settles it. |
 //! | `Ok(Stored)`: the service acknowledged a call with the event, or a consistent read found it. | Answers are matched by key. A 200 that is empty, unreadable or about other keys is no answer. |
-//! | [`NotStored`](Certainty::NotStored): no attempt was applied, and none can be any more. [`MaybeStored`](Certainty::MaybeStored): one may have been, or may still be. | An uncertain event stays uncertain until an attempt is acknowledged or a [read](EventStoreBuilder::read_back) settles it. |
+//! | [`NotStored`](Certainty::NotStored): no attempt was applied, and none can still be applied. [`MaybeStored`](Certainty::MaybeStored): an attempt may have been applied, or may still be applied. | An uncertain event stays uncertain until an attempt is acknowledged or a [read](EventStoreBuilder::read_back) settles it. |
 //! | A retry changes nothing that is stored. | Same key, same body. A key is never changed. |
 //! | The keys of one store are in the order of its puts, whatever the clock does. | The generator never repeats a key and never steps back. |
 //! | With the feature `journal`: an event that is `journalled` is stored sooner or later, even if its process is killed. | Records with checksums in a directory; the next process reads each event back, and puts the rest. |
 //! | Memory is bounded, in events and in bytes. | Space is reserved before an event is accepted, and released when it is settled. |
 //! | `accepted = stored + failed + pending`, at every moment. | [`EventStore::stats`] shows it. |
-//! | Two stores that [lease](WriterIds::leased) their writer ids never make one key, whatever their clocks show, unless both clocks of a copied process [hide the copy](guide::writer_ids). | A lease is a range of key times, and the table of leases lets no two ranges of one id overlap. |
+//! | Two stores that [lease](WriterIds::leased) their writer ids never make the same key, even if their clocks are wrong. The exception is a copied process of which [both clocks hide the copy](guide::writer_ids). | A lease is a range of key times, and the table of leases lets no two ranges of one id overlap. |
 //!
-//! Not promised: that events reach the table in the order of their keys; that two stores with the same [`WriterId`]
-//! have different keys, if it is drawn or assigned; that an accepted event survives the end of its process without a
-//! [journal](guide::journal); that a read finds what somebody has deleted.
+//! Not promised: that events reach the table in the order of their keys; that two stores with the same drawn or
+//! assigned [`WriterId`] have different keys; that an accepted event survives the end of its process without a
+//! [journal](guide::journal); that a read finds an event that somebody has deleted.
 //!
 //! # Three ways to end
 //!
@@ -91,13 +91,13 @@
 //! | feature | adds |
 //! |---|---|
 //! | none, the default | the library |
-//! | `test-util` | `test_util::FakeTable`: a table for your tests that fails by a script or from a seed |
+//! | `test-util` | `test_util::FakeTable`: a fake table for your tests that fails as scripted, or at random from a seed |
 //! | `local` | `LocalTable`: an embedded table, in memory or in a SQLite file |
 //! | `sso` | credentials of AWS profiles with an SSO session |
 //! | `credentials-process` | credentials of AWS profiles with a `credential_process` |
 //! | `cli` | the command-line tool `dynamodb-eventstore`, and `local`, `sso` and `credentials-process` |
 
-// docs.rs shows the feature of each item, which takes a nightly rustdoc.
+// docs.rs shows which feature each item needs. That takes a nightly rustdoc.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod accounting;

@@ -6,8 +6,8 @@ use crate::error::WriteError;
 
 /// The outcome of a [`flush`](crate::EventStore::flush).
 ///
-/// It counts every event that was accepted before the call, except those counted by a flush that was done before the
-/// call. So consecutive flushes count each event once, and concurrent flushes each count the events that they share.
+/// It counts every event that was accepted before the call, except those that an earlier, finished flush has counted.
+/// So consecutive flushes count each event once. Concurrent flushes each count the events that they share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 #[non_exhaustive]
 pub struct FlushReport {

@@ -21,7 +21,7 @@ pub struct Stats {
     pub failed: u64,
     /// Events not yet settled.
     pub pending: u64,
-    /// Attempts after an event's first, summed over all events.
+    /// Attempts beyond the first one of each event, summed over all events.
     pub retried: u64,
     /// Events that got a new key, as another item had theirs. Only with
     /// [`WriteMode::Insert`](crate::WriteMode::Insert).
@@ -46,8 +46,8 @@ pub struct Stats {
     /// How many calls may be in flight now: at most
     /// [`max_batches_in_flight`](crate::EventStoreBuilder::max_batches_in_flight).
     pub batches_in_flight_limit: u64,
-    /// The time since the acceptance of the oldest event that waits to be sent, a retry included; zero where none
-    /// waits.
+    /// The time since the acceptance of the oldest event that waits to be sent, for the first time or again; zero if
+    /// none waits.
     pub oldest_waiting: Duration,
 }
 
@@ -92,8 +92,7 @@ pub(crate) struct Counters {
     batches_in_flight_limit: AtomicU64,
     /// The bits of a float; 0 without a limit.
     write_units_per_second: AtomicU64,
-    /// When the oldest waiting event was accepted, in nanoseconds since the store's start, plus one; 0 where none
-    /// waits.
+    /// When the oldest waiting event was accepted, in nanoseconds since the store's start, plus one; 0 if none waits.
     oldest_accepted: AtomicU64,
 }
 
@@ -150,7 +149,7 @@ impl Counters {
         self.accepted.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Takes an [`accept`](Self::accept) back, as the event could not be sent to the worker.
+    /// Undoes an [`accept`](Self::accept), because the event could not be sent to the worker.
     pub(crate) fn undo_accept(&self) {
         self.accepted.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -162,7 +161,7 @@ impl Counters {
         counter.fetch_add(events, Ordering::Release);
     }
 
-    /// Counts a call that is sent with so many events, `retried` of which were sent before.
+    /// Counts a call that carries this many events, `retried` of which were sent before.
     pub(crate) fn send(&self, events: usize, retried: usize) {
         self.batched_events.fetch_add(events as u64, Ordering::Relaxed);
         self.retried.fetch_add(retried as u64, Ordering::Relaxed);
@@ -207,7 +206,8 @@ impl Counters {
 
     /// The counters at `age` after the store's start.
     pub(crate) fn snapshot(&self, max_batch_events: NonZeroUsize, age: Duration) -> Stats {
-        // Settled events are read first: between the two reads the number of accepted events can only grow by others.
+        // Settled events are read first. Until accepted events are read, only further events can be accepted, so
+        // `accepted` includes all that are settled.
         let (stored, failed) = self.settled();
         let accepted = self.accepted.0.load(Ordering::Acquire);
         let batches = self.batches.load(Ordering::Relaxed);

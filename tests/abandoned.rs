@@ -1,6 +1,6 @@
 //! Large requests that are cancelled while they are being sent. A request may use the whole attempt
-//! timeout. After it, the bytes that the connection has not taken are dropped, and not kept in memory
-//! until the peer reads them.
+//! timeout. After the timeout, bytes that were not yet written to the connection are dropped. They are
+//! not kept in memory until the peer reads them.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
@@ -23,10 +23,10 @@ use support::clock::wait;
 
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// An attempt timeout that the tests reach.
+/// An attempt timeout that is short enough for tests to wait for it.
 const SHORT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// One call with this many of the largest events exceeds the buffers of two sockets that are not read.
+/// One call with this many of the largest events is larger than the buffers of both sockets.
 const EVENTS: usize = 25;
 const REQUEST_BYTES: usize = EVENTS * MAX_BODY_BYTES;
 
@@ -99,7 +99,7 @@ async fn drain(connection: &mut TcpStream, bytes: usize) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn timed_out_request_is_not_sent_to_its_end() {
     for_each_setup(|setup| async move {
-        // The request is not read before its timeout.
+        // The peer reads nothing before the timeout.
         let (mut connection, tickets) = large_call(setup, SHORT_TIMEOUT).await;
         for error in errors(tickets).await {
             assert_eq!(error.certainty(), Certainty::NotStored, "{error}");
@@ -143,8 +143,8 @@ async fn response_before_the_request_was_sent_is_not_accepted() {
 async fn slowly_read_request_may_use_the_whole_attempt_timeout() {
     for_each_setup(|setup| async move {
         let (mut connection, tickets) = large_call(setup, TIME_LIMIT).await;
-        // This takes longer than the SDK waits for a stalled stream: the first half is read in parts,
-        // one a second, and then the rest.
+        // The first half is read in parts, one a second, and then the rest. This takes longer than the
+        // SDK waits for a stalled stream.
         let mut read = 0;
         for _ in 0..7 {
             wait(Duration::from_secs(1)).await;

@@ -165,7 +165,8 @@ async fn local_serves_stored_events_until_sigterm() {
         .output()
         .unwrap();
     assert_success(&output);
-    // A client in the middle of a request does not keep it from stopping.
+    // A client in the middle of a request does not keep the server from
+    // stopping.
     let address = url.strip_prefix("http://").unwrap();
     let mut half_way = std::net::TcpStream::connect(address).unwrap();
     half_way

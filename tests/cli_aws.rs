@@ -40,7 +40,7 @@ async fn killed_put_keeps_its_leased_writer_id() {
     let expected = format!("table `{writers}` is ready\n");
     assert!(stdout(&created).ends_with(&expected), "{created:?}");
 
-    // Its input does not end.
+    // The input of this put does not end.
     let mut put = tool_for(&folder, &server.endpoint_url());
     put.args(["put", "--table", server.name(), "--lease-writer-id", &writers, "--linger", "0s"]);
     let mut child = put.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
@@ -101,7 +101,7 @@ async fn named_profile_overrides_environment_credentials() {
     let put = |more: &[&str]| {
         let mut put = tool_for(&folder, &endpoint.url());
         put.env_remove("AWS_REGION").args(["put", "one.ndjson", "--table", TABLE]).args(more);
-        // A refused credential ends the put soon.
+        // With short limits the put ends soon if its credentials are refused.
         put.args(["--deadline", "1s", "--grace", "1s"]);
         run(put)
     };
@@ -185,7 +185,7 @@ async fn ca_bundle_certificates_are_trusted() {
     };
     assert_success(&put(Some("bundle.pem")).await);
     assert_eq!(endpoint.table().await.len(), 1);
-    // Without the variable they are not trusted.
+    // Without the variable the certificates are not trusted.
     assert_eq!(put(None).await.status.code(), Some(1));
     for (bundle, message) in
         [("missing.pem", "missing.pem: No such file"), ("empty.pem", "it holds no certificate")]

@@ -59,8 +59,8 @@ async fn latency_includes_the_pause_that_delayed_the_put() {
     let output = run(bench).await;
     assert_success(&output);
     let result = result(&output);
-    // Every event was due in the first 400 ms, and none was stored in the first 500 ms: half of the attempt timeout is
-    // kept for a read.
+    // Every event was due in the first 400 ms, and none was stored in the first second, which is the attempt
+    // timeout.
     assert_eq!(result["stored"], 400);
     let median = result["latency_milliseconds"]["p50"].as_f64().unwrap();
     assert!(median > 100.0, "{result}");
@@ -79,7 +79,7 @@ async fn report_is_one_page_with_four_charts() {
     assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"), "{page}");
     assert_eq!(page.matches("<svg").count(), 4);
     assert!(page.contains("300 events into a local table in memory"), "{page}");
-    // It loads nothing: the only address is the name of the SVG language.
+    // The page loads nothing: its only addresses are the XML namespaces of the SVG charts.
     let addresses = page.matches("http").count();
     assert_eq!(addresses, page.matches("http://www.w3.org/2000/svg").count());
 }
@@ -117,7 +117,7 @@ async fn refused_events_fail_the_bench_with_the_first_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn report_that_cannot_be_written_ends_before_the_first_event() {
+async fn unwritable_report_ends_bench_before_the_first_event() {
     let (folder, endpoint) = (folder(), Endpoint::start(Script::of([])).await);
     let mut bench = tool_for(&folder, &endpoint.url());
     bench.args(["bench", "--table", TABLE, "--for", "100ms", "--report", "no/such/folder.html"]);

@@ -1,4 +1,4 @@
-//! The command-line tool's `check`: each line that can fail, with the fault that it reports.
+//! The command-line tool: `check`. There is a test for each line that can fail.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod support;
@@ -27,7 +27,7 @@ async fn check_with(script: Script) -> Output {
     output
 }
 
-/// The line of this name, and the line after it, after its mark.
+/// The mark of the line with this name, and the text of that line and the next.
 fn marked(output: &Output, name: &str) -> (char, String) {
     let text = stdout(output);
     let is_named = |line: &&str| line.chars().skip(2).collect::<String>().starts_with(name);
@@ -37,7 +37,8 @@ fn marked(output: &Output, name: &str) -> (char, String) {
     (line.chars().next().unwrap(), format!("{line}{next}"))
 }
 
-/// Asserts that this line alone has a ✗, with these words, and that the exit code is 1.
+/// Asserts that only this line has a ✗, that it contains these words, and that the exit
+/// code is 1.
 fn assert_only_failure(output: &Output, name: &str, words: &[&str]) {
     let text = stdout(output);
     assert_eq!(output.status.code(), Some(1), "{text}{}", stderr(output));

@@ -64,7 +64,7 @@ async fn signal_during_put_loses_no_accepted_event() {
             format!("was read up to line {last_line}, and every line up to there was put");
         assert!(stderr(&output).contains(&message), "{output:?}");
 
-        // The summary, the failed file and the table agree to the event.
+        // The summary, the failed file and the table agree about every event.
         let mut stored: Vec<String> =
             rows(server.client(), server.name()).await.into_values().collect();
         let mut expected: Vec<String> =
@@ -113,7 +113,7 @@ async fn events_unsettled_after_grace_are_in_the_failed_file() {
             certainty => assert_eq!((certainty, table.get(key)), ("not stored", None)),
         }
     }
-    // There are no calls but the first and the eight that hang.
+    // The only calls are the first and the eight that hang.
     assert_eq!(table.len(), endpoint.sizes().into_iter().sum::<usize>());
 }
 
@@ -137,7 +137,7 @@ async fn fatal_error_stops_put_and_is_reported() {
     assert!(last_line < 100_000, "{output:?}");
 }
 
-/// A script that answers this many calls, and no later one.
+/// A script that answers this many calls, and never answers later ones.
 fn hangs_after(calls: usize) -> Script {
     Script::of(vec![Reply::Ok; calls]).then(Reply::Hang)
 }
@@ -200,11 +200,12 @@ async fn from_line_keeps_the_line_numbers_of_the_file() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lines_read_ahead_from_stdin_are_put_or_kept() {
     watchdog::start();
-    // The table answers three calls and no more. Then a signal stops the put.
+    // The table answers only three calls. Then a signal stops the put.
     let (folder, endpoint) = (folder(), Arc::new(Endpoint::start(hangs_after(3)).await));
     let mut put = tool_for(&folder, &endpoint.url());
     put.args(["put", "--table", TABLE, "--failed", "failed.ndjson", "--buffer", "100"]);
-    // The pipe stays open: the end of the input is not what ends the run.
+    // The pipe stays open, so the run does not end because of the end of its
+    // input.
     let (reader, mut input) = std::io::pipe().unwrap();
     input.write_all(numbered(1_000).as_bytes()).unwrap();
     put.args(["--grace", "1s"]).stdin(reader);

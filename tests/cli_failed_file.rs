@@ -60,7 +60,7 @@ fn failed_file_of_a_running_put_is_refused() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // It has opened the file before it logs anything about a line.
+    // The first put opens the file before it logs anything about a line.
     first.stdin.as_mut().unwrap().write_all(b"{}\n").unwrap();
     let mut stderr_lines = BufReader::new(first.stderr.take().unwrap()).lines();
     assert!(stderr_lines.any(|line| line.unwrap().contains("line=1")));
@@ -73,7 +73,8 @@ fn failed_file_of_a_running_put_is_refused() {
     assert_eq!(std::fs::read(folder.path().join("failed.ndjson")).unwrap(), b"");
 }
 
-/// The tool with a limit on the length of its files, which fails writes like a full disk.
+/// The tool with a limit on the length of its files. Writes beyond the limit fail as on a
+/// full disk.
 #[cfg(unix)]
 fn with_a_full_disk(like: &Command) -> Command {
     let mut shell = shell(like, r#"trap '' XFSZ; ulimit -f 2; exec "$0" "$@""#);
@@ -111,7 +112,7 @@ async fn resume_with_a_full_disk_suggests_the_old_file() {
     assert!(stderr(&output).contains("f2 does not hold all lines"), "{output:?}");
     let next = suggested(&output, "to continue (no event is stored twice)");
     assert!(next.ends_with(" resume f1 --table events --failed f2-2"), "{next}");
-    // The old file still has the events: they are not printed.
+    // The old file still has the events, so they are not printed.
     assert!(!stderr(&output).contains("number"), "{output:?}");
     assert!(lines_of(&folder, "f2").len() < 300, "{output:?}");
 }

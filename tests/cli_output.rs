@@ -87,7 +87,7 @@ async fn json_reports_each_line_and_a_summary() {
     }
     assert_eq!(summary["is_complete"], false);
 
-    // A resume also reports what was stored already.
+    // A resume also reports how many events were stored already.
     let failed = std::fs::read_to_string(folder.path().join("failed.ndjson")).unwrap();
     let (key, body) = table.first_key_value().unwrap();
     let there = format!("{}\n", serde_json::json!({ "line": 1, "key": key, "body": body }));

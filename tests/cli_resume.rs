@@ -46,7 +46,7 @@ async fn resume_stores_failed_events_once_under_their_keys() {
     let left = lines_of(&folder, "left.ndjson");
     assert_eq!(left.len(), 1);
 
-    // Resumed again, without the line that is no event.
+    // Resume once more, without the line that has no event.
     let events = std::fs::read_to_string(folder.path().join("failed.ndjson")).unwrap();
     let events: Vec<&str> = events.lines().skip(1).collect();
     write(&folder, "failed.ndjson", events.join("\n"));
@@ -133,7 +133,8 @@ async fn resume_overwrites_no_other_event() {
     write(&folder, "failed.ndjson", events.lines().nth(1).unwrap());
     assert_success(&resume());
 
-    // A stored key with another event, and two events under a key that is not stored yet.
+    // One line has a stored key and another event. Two lines have different events under a key
+    // that is not stored yet.
     let changed = events.lines().nth(1).unwrap().replace("{\\\"a\\\":1}", "{\\\"a\\\":2}");
     assert_ne!(changed, events.lines().nth(1).unwrap());
     let twice = events.lines().nth(2).unwrap();
@@ -215,7 +216,7 @@ fn assert_more_is_stored(
     table.len()
 }
 
-/// Whether a line has the certainty that its event has in the first file.
+/// Whether a line has the same certainty as the line of its event in the first file.
 fn is_as_certain(all: &[String], line: &str) -> bool {
     let certainty = |line: &str| {
         serde_json::from_str::<Value>(line).unwrap()["certainty"].as_str().unwrap().to_owned()
@@ -277,10 +278,10 @@ async fn chain_of_interrupted_resumes_loses_no_line() {
     let (table, left) = (endpoint.table().await, text_lines(&folder, "f2"));
     stored = assert_more_is_stored(stored, &all, &table, &left, &output);
 
-    // A refused call stores nothing: no event is less certain than before.
+    // A refused call stores nothing, so the certainty of no event changes.
     assert!(left.iter().all(|line| is_as_certain(&all, line)), "{left:?}");
 
-    // A signal comes while calls hang.
+    // Then a signal comes while calls hang.
     endpoint.reply_to_next([Reply::Ok, Reply::Ok]);
     endpoint.reply_from_now_on(Reply::Hang);
     let signals = [("TERM", calls(6))];
@@ -291,7 +292,7 @@ async fn chain_of_interrupted_resumes_loses_no_line() {
     let (table, left) = (endpoint.table().await, text_lines(&folder, "f3"));
     stored = assert_more_is_stored(stored, &all, &table, &left, &output);
 
-    // Two signals come at once: either may be received first.
+    // Then two signals come at once. Either may be received first.
     endpoint.reply_to_next([Reply::Ok, Reply::Ok]);
     let mut patient = resume(&folder, &url, "f3", "f4");
     patient.args(["--grace", "1h"]);
@@ -302,7 +303,7 @@ async fn chain_of_interrupted_resumes_loses_no_line() {
     let (table, left) = (endpoint.table().await, text_lines(&folder, "f4"));
     stored = assert_more_is_stored(stored, &all, &table, &left, &output);
 
-    // The table acknowledges nothing any more.
+    // Then the table stops acknowledging events.
     endpoint.reply_to_next([Reply::Ok, Reply::Ok]);
     let mut impatient = resume(&folder, &url, "f4", "f5");
     impatient.args(["--deadline", "1s", "--grace", "1s"]);
@@ -334,7 +335,7 @@ async fn signal_before_the_first_line_keeps_every_line() {
     let folder = folder();
     let all = failed_lines(300);
     write(&folder, "f1", all.join("\n"));
-    // A client can connect, and gets no answer.
+    // A client can connect, but gets no answer.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let is_connected: Condition = Box::new(move || listener.accept().is_ok());
@@ -396,7 +397,7 @@ async fn stopped_resume_keeps_the_rest_of_its_pipe() {
     watchdog::start();
     let script = Script::of([Reply::Ok, Reply::Ok]).then(Reply::Hang);
     let (folder, endpoint) = (folder(), Arc::new(Endpoint::start(script).await));
-    // Far more than a pipe and the tool's own buffer hold.
+    // These are far more lines than fit into a pipe and the tool's buffer.
     let all = failed_lines(10_000);
     let (reader, mut writer) = std::io::pipe().unwrap();
     let text = all.join("\n") + "\n";

@@ -1,5 +1,5 @@
 //! The store's contract against two real engines: the embedded one in every run, and Amazon's DynamoDB
-//! Local if `.ci/dynamodb-local` starts it. Each case is written once.
+//! Local if `.ci/dynamodb-local` starts it. Each case runs on both.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -122,7 +122,7 @@ impl Engine {
     }
 }
 
-/// Makes tests of each case: on the embedded engine, and on DynamoDB Local by both transports.
+/// Makes three tests of each case: on the embedded engine, and on DynamoDB Local with each transport.
 macro_rules! contract {
     ($($case:ident)*) => {
         mod embedded {
@@ -342,7 +342,7 @@ async fn largest_body_is_stored_and_larger_one_refused(engine: &Engine) {
     assert_eq!(engine.rows().await.len(), 1);
 }
 
-/// Stores the same text 25 times, as many as fit into a batch, and returns the number of calls.
+/// Stores the same text in 25 events, the most that fit into a batch, and returns the number of calls.
 async fn store_a_batch_of(engine: &Engine, mode: WriteMode, text: &str) -> u64 {
     let store = engine.store().linger(TIME_LIMIT / 2).attempt_timeout(TIME_LIMIT);
     let store = store.write_mode(mode);
@@ -497,7 +497,7 @@ async fn two_writers_never_overwrite_each_other(engine: &Engine) {
     let first = engine.store().writer_id(1).start().await.unwrap();
     let second = engine.store().writer_id(2).start().await.unwrap();
     let mut puts = Vec::new();
-    // The writers put in turn, so that they use the same milliseconds and sequence numbers.
+    // The writers put alternately, so that they use the same milliseconds and sequence numbers.
     for number in 0..500 {
         for (writer, store) in [&first, &second].into_iter().enumerate() {
             let event = json!({ "writer": writer, "number": number });
@@ -673,7 +673,7 @@ async fn fifty_stores_lease_fifty_ids(engine: &Engine) {
 async fn lease_table_is_created_with_its_time_to_live(engine: &Engine) {
     let name = engine.lease_table().await;
     let table = Table::for_writer_ids(&engine.client, &name);
-    // A second time changes nothing.
+    // A second call changes nothing.
     table.remove_expired_rows().await.unwrap();
     table.check().await.unwrap();
     let described = engine.client.describe_time_to_live().table_name(&name).send().await.unwrap();

@@ -93,7 +93,7 @@ async fn role_is_assumed_with_the_attempts_of_the_environment() {
     .await;
 }
 
-/// A configuration that the caller has loaded keeps the SDK's three attempts.
+/// With a configuration that the caller has loaded, the role is assumed with the SDK's three attempts.
 #[tokio::test]
 async fn loaded_configuration_assumes_its_role_with_retries() {
     in_time(async {

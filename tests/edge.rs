@@ -1,4 +1,4 @@
-//! The whole store, built as a user builds it, against an endpoint that fails by script.
+//! The whole store, built as a user builds it, against an endpoint that fails as scripted.
 //!
 //! Every test compares the answer of each ticket with the endpoint's table.
 #![allow(
@@ -46,7 +46,7 @@ use support::puts::{
     put_many, settle, settle_one, store_at, with_short_waits,
 };
 
-/// A deadline that a persistent failure reaches soon.
+/// An event deadline that is short enough for tests to wait for it.
 const SHORT_DEADLINE: Duration = Duration::from_millis(300);
 
 /// Part of an event's body. It must not appear in any error or in the log.
@@ -115,7 +115,7 @@ async fn always_unprocessed_event_fails_as_not_stored() {
         let store = with_short_waits(endpoint.store()).max_attempts(5).start().await.unwrap();
         let puts = put_many(&store, 3).await;
         let answers = settle(&store, &endpoint, puts).await;
-        // The unprocessed event is retried alone, at place 0, and is stored.
+        // The unprocessed event is retried alone, so it has index 0, and is stored.
         assert_eq!(attempts(&answers), [1, 2, 1]);
 
         let endpoint =
@@ -177,7 +177,8 @@ async fn temporarily_refused_batch_is_stored_when_refusals_end() {
             "ProvisionedThroughputExceededException",
             "ThrottlingException",
             "RequestLimitExceeded",
-            // Not throttling, but handled like it: nothing was written, and a retry may succeed.
+            // These are not throttling errors, but are handled like them: nothing was written, and a
+            // retry may succeed.
             "ExpiredTokenException",
         ] {
             assert_stored_after(
@@ -328,7 +329,7 @@ async fn refusal_is_final_after_the_refusal_timeout() {
             let store = store_at(&endpoint).await;
             let puts = put_many(&store, 3).await;
             let answers = settle(&store, &endpoint, puts).await;
-            // A table that the store has never written to is not expected to appear.
+            // If the store has never written to the table, a missing table is final at once.
             let fails_at_once = code == "ResourceNotFoundException";
             assert_eq!(
                 endpoint.sizes().len() == 1,
@@ -765,7 +766,7 @@ async fn request_changed_by_an_interceptor_goes_through_the_sdk() {
             let puts = put_many(&store, 60).await;
             let answers = settle(&store, &endpoint, puts).await;
             assert_eq!(attempts(&answers), [1; 60]);
-            // All batches went through the client, and so did the requests for the template.
+            // The client sent all batches, and the requests for the template.
             let batches = endpoint.sizes().len() as u32;
             assert!(requests.load(Ordering::Relaxed) > batches, "{name}");
         }

@@ -1,4 +1,4 @@
-//! The scripted endpoint itself, as seen by a client that is not the store.
+//! Tests of the scripted endpoint itself, with a client that is not the store.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -31,7 +31,7 @@ use support::puts::{ATTEMPT_TIMEOUT, body, in_time, put_many, settle, store_at};
 
 const KEY: &str = "20151231T235959999000010000";
 
-/// A request to put one event, whose `content-length` is `announced` of its real length.
+/// A request to put one event. Its `content-length` is what `announced` returns for the real length.
 fn put_request(announced: impl FnOnce(usize) -> usize) -> String {
     let item = json!({ "key": { "S": KEY }, "body": { "S": "{}" } });
     let body = json!({ "RequestItems": { TABLE: [{ "PutRequest": { "Item": item } }] } });

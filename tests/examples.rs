@@ -1,6 +1,6 @@
-//! Runs each example as its users do, in a process of its own, and checks what it promises.
+//! Runs each example as its users do, in a process of its own, and checks that it does what its text says.
 //!
-//! The AWS of these processes is a local table in the test.
+//! Instead of AWS these processes use a local table in the test's process.
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics")]
 
@@ -47,7 +47,7 @@ fn cargo(arguments: &[&str]) -> std::process::Command {
     cargo
 }
 
-/// An example, with an environment that says of AWS only where `table` is.
+/// An example, whose environment has no AWS settings except those that lead to `table`.
 fn example(name: &str, table: Option<&LocalTable>) -> Command {
     let mut command = Command::new(EXAMPLES.join(name));
     command
@@ -76,7 +76,8 @@ fn stderr(output: &Output) -> &str {
     std::str::from_utf8(&output.stderr).unwrap()
 }
 
-/// A table that takes some seconds for the events of a test. A process that does not wait for it loses events.
+/// A table that needs some seconds to store the events of a test. A process that does not wait for it loses
+/// events.
 async fn slow_table() -> LocalTable {
     let capacity = WriteCapacity::provisioned(20);
     LocalTable::builder().table(TABLE).write_capacity(capacity).start().await.unwrap()
@@ -148,10 +149,10 @@ async fn axum_service_refuses_an_event_that_is_too_large() {
     assert!(service.wait().await.unwrap().success());
 }
 
-/// What Lambda's runtime API has, for one invocation.
+/// The state of a Lambda runtime API that serves one invocation.
 struct Lambda {
     invocations: tokio::sync::Mutex<mpsc::Receiver<Value>>,
-    /// The function's response, and what was in the table when it came.
+    /// The function's response, and the content of the table when it arrived.
     responses: mpsc::Sender<(Value, BTreeMap<String, String>)>,
     table: LocalTable,
 }

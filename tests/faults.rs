@@ -1,4 +1,4 @@
-//! The faults between the store and the service, over HTTP, over HTTPS and through an SDK client.
+//! Faults of the service and the network, over HTTP, over HTTPS and through an SDK client.
 //!
 //! Every test compares the answer of each ticket with a real table.
 #![allow(
@@ -71,7 +71,7 @@ for_each_transport! {
     unprocessed_items_alone_are_sent_again
     item_listed_twice_as_unprocessed_is_retried_once
     throttled_batch_is_stored_when_capacity_returns
-    batch_throttled_to_the_end_is_not_stored
+    batch_throttled_until_its_deadline_is_not_stored
     server_error_before_the_write_is_stored
     server_error_after_the_write_is_stored_once
     server_error_is_retried_over_another_connection
@@ -116,7 +116,7 @@ for_each_transport! {
     event_before_the_table_is_active_fails_alone
 }
 
-/// A script that denies all reads, so that an event that may be stored stays so.
+/// A script that denies all reads, so that an event that may be stored stays maybe stored.
 fn without_reads(script: impl Into<Script>) -> Script {
     script.into().reading(ReadReply::error(400, "AccessDeniedException"))
 }
@@ -198,7 +198,7 @@ async fn throttled_batch_is_stored_when_capacity_returns(transport: Transport) {
     }
 }
 
-async fn batch_throttled_to_the_end_is_not_stored(transport: Transport) {
+async fn batch_throttled_until_its_deadline_is_not_stored(transport: Transport) {
     for throttled in THROTTLED {
         let Reply::Throttled { code, reason } = throttled else { unreachable!() };
         for error in errors_after_one_attempt(transport, throttled).await {
@@ -288,8 +288,8 @@ async fn reset_during_request_is_maybe_stored_until_retried(transport: Transport
     }
 }
 
-/// Checks a response that breaks off, before or after the batch was applied: each event may be stored,
-/// its error has the request id, and a retry leaves one row.
+/// Checks a response that is cut short, before or after the batch was applied. Each event may be
+/// stored, its error has the request id, and a retry leaves one row.
 async fn assert_stored_once_after_broken_response(transport: Transport, broken: Reply) {
     assert_stored_after(transport, [broken.clone()]).await;
     assert_stored_after(transport, [broken.clone().once_applied()]).await;
@@ -360,7 +360,7 @@ const NEW: &str = "NEW";
 /// How long the credentials of a role are valid.
 const SESSION: Duration = Duration::from_secs(60 * 60);
 
-/// A clock that stands still until [`end_session`](Self::end_session) moves it on by one session.
+/// A clock that stops until [`end_session`](Self::end_session) advances it by one session.
 #[derive(Debug, Clone)]
 struct SessionClock {
     start: SystemTime,
@@ -415,7 +415,7 @@ async fn expired_credentials_are_replaced_without_loss(transport: Transport) {
     let mut puts = put_many(&store, 3).await;
     store.flush().await.unwrap();
 
-    // For the service the credentials have expired, for the client they have not yet.
+    // The service treats the credentials as expired, while the client does not yet.
     endpoint.accept_only(NEW);
     puts.extend(put_many(&store, 3).await);
     let end_session = async {
@@ -516,7 +516,7 @@ async fn refusal_with_a_wrong_clock_is_final(transport: Transport) {
         let endpoint = Endpoint::start_over(transport, script).await;
         let store = with_short_waits(endpoint.store()).check_table(false).start().await.unwrap();
         let error = settle_one(&store, &endpoint).await.unwrap_err();
-        // Refused first for its time, and then with this code.
+        // The call is refused first because of its time, and then with this code.
         assert_eq!(error.certainty(), Certainty::NotStored, "{error}");
         assert!(error.attempts() >= 2, "{error}");
         assert_eq!(error.reason(), FailureReason::NotRetryable);
@@ -534,7 +534,7 @@ async fn response_with_wrong_checksum_is_retried(transport: Transport) {
 
 async fn endless_response_is_cancelled_and_retried(transport: Transport) {
     let endpoint = Endpoint::start_over(transport, [Reply::Endless]).await;
-    // The limit of the response's size ends the call, not the timeout.
+    // The timeout is long, so it is the limit on the response's size that ends the call.
     let store =
         with_short_waits(endpoint.store()).attempt_timeout(TIME_LIMIT).start().await.unwrap();
     let puts = put_many(&store, 3).await;
@@ -600,7 +600,7 @@ async fn rotated_keys_are_reloaded_but_not_too_often(transport: Transport) {
         let store = store.start().await.unwrap();
         put_and_flush(&store).await.unwrap();
         assert_eq!(provider.0.load(Ordering::Relaxed), 2, "{code}");
-        // Now no key is valid, and the provider is not asked at each refusal.
+        // Now no key is valid. The provider is not called again at every refusal.
         endpoint.accept_only_with("NEVER", code);
         put_and_flush(&store).await.unwrap_err();
         assert!(endpoint.batches().len() > 3);
@@ -796,7 +796,7 @@ async fn event_not_found_after_an_unfinished_call_stays_maybe_stored(transport: 
         Reply::error(503, "ServiceUnavailable"),
         Reply::Hang,
         Reply::HangUp,
-        // Complete responses, but to other requests. This call may still be in flight.
+        // These are complete responses to other requests. This call may still be in flight.
         Reply::Unprocessed(Selector::PlacesAndUnknownKey(vec![0, 1, 2])),
         Reply::raw(200, r#"{"UnprocessedItems":{"other":[{"PutRequest":{"Item":{}}}]}}"#),
         Reply::raw(200, r#"{"Responses":{"events":[]},"UnprocessedKeys":{}}"#),
@@ -1095,7 +1095,7 @@ async fn store_starts_only_when_its_table_is_active(transport: Transport) {
 async fn event_before_the_table_is_active_fails_alone(transport: Transport) {
     let script = Script::of([Reply::error(400, NO_TABLE)]).describing(Described::creating());
     let endpoint = Endpoint::start_over(transport, script).await;
-    // The check would refuse the start.
+    // With the check of the table the store would not start.
     let store = with_short_waits(endpoint.store()).check_table(false).start().await.unwrap();
     let puts = put_many(&store, 3).await;
     for answer in settle(&store, &endpoint, puts).await {

@@ -1,8 +1,8 @@
-//! `FlowControl` under shuttle, a scheduler that explores the interleavings of threads.
+//! Tests of `FlowControl` with shuttle, a scheduler that explores the interleavings of threads.
 //!
-//! Where all threads are blocked, because a waiter was not notified of its permit, shuttle panics and prints the
-//! schedule that leads there. The harness is `libtest_mimic`, as the unit tests in `src/flow_control.rs` must not run
-//! under this scheduler.
+//! If all threads are blocked, because a waiter was not notified of its permit, shuttle panics and prints the
+//! schedule that leads there. The harness is `libtest_mimic`, because the unit tests in `src/flow_control.rs` must
+//! not run with this scheduler.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 #[path = "../src/flow_control.rs"]
@@ -33,7 +33,7 @@ use self::flow_control::{AcquireError, FlowControl};
 const EVENTS: usize = 2;
 const BYTES: u32 = 10;
 
-/// Several times what it took to find each fault that was introduced on purpose.
+/// Several times as many as were needed to find each fault that was introduced on purpose.
 const SCHEDULES: usize = 5_000;
 
 fn main() -> ExitCode {
@@ -82,7 +82,8 @@ fn cancelled_waiter_unblocks_others() {
     assert_all_available(&flow_control);
 }
 
-/// Begins to wait for all bytes, and is cancelled before, while or after its permit is assigned.
+/// Starts a thread that begins to wait for all bytes, and cancels the wait before, while or after its permit is
+/// assigned.
 fn begin_and_cancel(flow_control: &Arc<FlowControl>) -> JoinHandle<()> {
     let flow_control = Arc::clone(flow_control);
     thread::spawn(move || {
@@ -135,7 +136,7 @@ fn flow_control() -> Arc<FlowControl> {
     Arc::new(FlowControl::new(EVENTS, BYTES as usize))
 }
 
-/// Every permit is available, and no more than there were.
+/// Asserts that exactly the permits of the beginning are available.
 fn assert_all_available(flow_control: &FlowControl) {
     assert!(!flow_control.has_waiters());
     let _all_bytes = flow_control.try_acquire(BYTES).unwrap();

@@ -1,4 +1,4 @@
-//! Rules of the house that the compiler does not know.
+//! Rules of the architecture that the compiler does not check.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,7 @@ use dynamodb_eventstore::{
     SdkBatchWriter, StartError, Stats, Stored, Table, TableError, WriteError, WriterIds,
 };
 
-/// What a policy must not name: runtimes, networks, files, clocks and luck.
+/// Words that must not occur in a policy: runtimes, networks, files, clocks and randomness.
 const IMPURE: [&str; 12] = [
     "tokio",
     "futures",
@@ -42,7 +42,7 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     sources
 }
 
-/// The part of a source that ships: without its tests and without its comments.
+/// The code of a source, without its tests and comments.
 fn code(source: &str) -> impl Iterator<Item = &str> {
     let shipped = source.split_once("#[cfg(test)]").map_or(source, |(shipped, _)| shipped);
     shipped.lines().filter(|line| !line.trim_start().starts_with("//"))
@@ -180,7 +180,7 @@ fn module(path: &Path, root: &Path) -> Vec<String> {
     parts
 }
 
-/// The modules that a source names in `use` items and in paths, as far as they are among `modules`.
+/// Those of `modules` that a source names in `use` items or paths.
 fn used(source: &str, module: &[String], modules: &BTreeSet<Vec<String>>) -> BTreeSet<Vec<String>> {
     let shipped: String = code(source).map(|line| format!("{line}\n")).collect();
     let mut paths = Vec::new();
@@ -240,7 +240,7 @@ fn expand(tree: &str, paths: &mut Vec<String>) {
     }
 }
 
-/// What each module of a crate uses of its others.
+/// The other modules of the crate that each module uses.
 fn imports(root: &str, leaves_out: Option<&str>) -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(root);
     let mut sources = sources(root);
@@ -272,7 +272,10 @@ fn module_imports_only_what_the_architecture_allows() {
     for (module, may_use) in MODULES {
         for used in may_use {
             let pair = (module.to_owned(), (*used).to_owned());
-            assert!(seen.contains(&pair), "`{module}` does not use `{used}` any more");
+            assert!(
+                seen.contains(&pair),
+                "`{module}` no longer uses `{used}`: remove it from the list"
+            );
         }
     }
 }
@@ -284,7 +287,7 @@ fn modules_of_one_folder_have_no_import_cycle() {
         let folders: BTreeSet<&[String]> =
             imports.keys().filter(|module| !module.is_empty()).map(|m| &m[..m.len() - 1]).collect();
         for folder in folders {
-            // Of each module of the folder: those of the folder that it, or what is in it, uses.
+            // For each module of the folder: the modules of the same folder that it or its submodules use.
             let mut siblings: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
             let place = |module: &'_ Vec<String>| {
                 (module.len() > folder.len() && module.starts_with(folder)).then_some(folder.len())
@@ -295,7 +298,7 @@ fn modules_of_one_folder_have_no_import_cycle() {
                 let own = module[at].as_str();
                 siblings.entry(own).or_default().extend(used.filter(|used| *used != own));
             }
-            // Takes out, again and again, what uses nothing that is left.
+            // Repeatedly removes modules that use none of those that are left.
             loop {
                 let free: Vec<&str> = siblings
                     .iter()
@@ -309,7 +312,11 @@ fn modules_of_one_folder_have_no_import_cycle() {
                     siblings.remove(module);
                 }
             }
-            assert!(siblings.is_empty(), "a circle in {root}/{}: {siblings:?}", folder.join("/"));
+            assert!(
+                siblings.is_empty(),
+                "an import cycle in {root}/{}: {siblings:?}",
+                folder.join("/")
+            );
         }
     }
 }
@@ -326,10 +333,13 @@ fn fault_table_rows_name_existing_tests() {
     for row in rows {
         let test = row.trim_end_matches([' ', '|']).rsplit_once("| ").unwrap().1;
         let test = test.trim_matches('`');
-        assert!(tests.contains(&format!("fn {test}(")), "`{test}` backs a row and is not there");
+        assert!(
+            tests.contains(&format!("fn {test}(")),
+            "a row names the test `{test}`, which does not exist"
+        );
         backed += 1;
     }
-    assert!(backed >= 66, "the tables are cut short");
+    assert!(backed >= 66, "the tables have lost rows");
 }
 
 #[test]
@@ -341,7 +351,7 @@ fn no_file_is_longer_than_four_hundred_lines() {
 }
 
 #[test]
-fn everything_public_can_be_sent_and_shared() {
+fn public_types_are_send_and_sync() {
     fn holds<T: Send + Sync + 'static>() {}
     holds::<EventStore>();
     holds::<EventStoreBuilder>();
@@ -368,10 +378,10 @@ fn everything_public_can_be_sent_and_shared() {
 }
 
 #[test]
-fn futures_can_be_sent_whatever_the_event_is() {
+fn futures_are_send_for_every_event_type() {
     fn sent<T: Send>(_: &T) {}
     fn check(store: &EventStore) {
-        // A `Cell` cannot be shared between threads; the future has nothing of it.
+        // A `Cell` cannot be shared between threads. The future must not hold it.
         let event = std::cell::Cell::new(1);
         sent(&store.put(&event));
         sent(&store.put_json("1"));

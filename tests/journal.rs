@@ -39,7 +39,7 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     entries.filter(|path| !path.ends_with("lock")).collect()
 }
 
-/// Puts events into a journal of which the table stores none.
+/// Puts events that the table does not store, so that they stay in the journal.
 async fn leave_events(directory: &Path, bodies: &[&str]) -> BTreeMap<String, String> {
     let store = start(FakeTable::always(Reply::Hang).store_builder(), directory).await;
     let mut left = BTreeMap::new();
@@ -68,12 +68,12 @@ async fn event_that_was_not_stored_is_put_again_under_its_key() {
 }
 
 #[tokio::test]
-async fn event_that_was_stored_without_an_answer_is_found_and_not_written_again() {
+async fn event_stored_without_an_answer_is_not_written_again() {
     let (folder, table) = (folder(), FakeTable::always(Reply::StoreThenHang));
     let store = start(table.store_builder(), folder.path()).await;
     let ticket = store.put(&1).await.unwrap();
     ticket.journalled().await.unwrap();
-    // The call is on its way.
+    // Wait until the call has begun.
     while table.calls().is_empty() {
         tokio::task::yield_now().await;
     }
@@ -86,7 +86,7 @@ async fn event_that_was_stored_without_an_answer_is_found_and_not_written_again(
 }
 
 #[tokio::test]
-async fn event_whose_key_another_event_has_is_not_put_over_it() {
+async fn event_does_not_replace_another_event_under_its_key() {
     let (folder, table) = (folder(), FakeTable::new());
     let left = leave_events(folder.path(), &["1", "2"]).await;
     let (taken, free) = (left.first_key_value().unwrap().0, left.last_key_value().unwrap().0);
@@ -134,7 +134,7 @@ async fn new_keys_come_after_a_key_of_a_clock_that_was_ahead() {
     let ticket = store.put_event(Event::new(ahead, "1").unwrap()).await.unwrap();
     ticket.journalled().await.unwrap();
     store.close(Duration::ZERO).await.unwrap();
-    // A writer id that is smaller than that of the key.
+    // The writer id is smaller than that of the key.
     let store = start(table.store_builder().writer_id(0), folder.path()).await;
     let next = *store.put(&2).await.unwrap().key();
     assert!(next > ahead, "{next}");
@@ -191,7 +191,7 @@ async fn event_that_misses_its_deadline_stays_in_the_journal() {
 }
 
 #[tokio::test]
-async fn torn_end_is_cut_off_and_reported_with_its_byte() {
+async fn torn_record_is_cut_off_and_reported_with_its_offset() {
     let folder = folder();
     let left = leave_events(folder.path(), &["1", "2"]).await;
     let segment = files(folder.path()).remove(0);
@@ -214,7 +214,7 @@ async fn torn_end_is_cut_off_and_reported_with_its_byte() {
 }
 
 #[tokio::test]
-async fn damaged_record_is_kept_aside_and_stops_no_other() {
+async fn damaged_record_is_set_aside_and_other_events_are_put() {
     let (folder, table) = (folder(), FakeTable::new());
     let left = leave_events(folder.path(), &["1", "2", "3"]).await;
     let segment = files(folder.path()).remove(0);
@@ -266,7 +266,7 @@ async fn full_journal_delays_puts_until_events_are_stored() {
 }
 
 #[tokio::test]
-async fn put_that_waits_for_room_ends_with_close() {
+async fn put_waiting_for_journal_room_fails_at_close() {
     let (folder, table) = (folder(), FakeTable::always(Reply::Hang));
     let journal = Journal::options().max_bytes(4 * 1024 * 1024).open(folder.path()).await.unwrap();
     let store = table.store_builder().journal(journal).start().await.unwrap();
@@ -286,7 +286,7 @@ async fn put_that_waits_for_room_ends_with_close() {
 }
 
 #[test]
-fn put_that_waits_for_room_ends_with_the_runtime_of_the_worker() {
+fn put_waiting_for_journal_room_fails_when_the_worker_is_lost() {
     let (folder, table) = (folder(), FakeTable::always(Reply::Hang));
     let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let (first, second) = (runtime(), runtime());
@@ -309,14 +309,15 @@ fn put_that_waits_for_room_ends_with_the_runtime_of_the_worker() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn event_past_its_deadline_is_stored_once_the_table_works_again() {
+async fn event_past_its_deadline_is_stored_when_the_table_recovers() {
     let (folder, table) = (folder(), FakeTable::always(Reply::throttle()));
     let store = table.store_builder().event_deadline(SECOND).read_back(false);
     let store = start(store, folder.path()).await;
     let error = store.put(&1).await.unwrap().await.unwrap_err();
     assert!(error.is_journalled() && table.rows().is_empty());
     table.reply_from_now_on(Reply::Store);
-    // A round of the retry that comes before the record is written does not find it, so there may be several.
+    // If a round of retries comes before the event's record is written, it does not find the event. So
+    // several rounds may be needed.
     for _ in 0..10_000 {
         clock::wait(SECOND).await;
         if !table.rows().is_empty() {
@@ -393,26 +394,26 @@ async fn only_its_user_may_read_a_journal() {
 }
 
 #[tokio::test]
-async fn last_handle_dropped_leaves_nothing_unwritten() {
+async fn dropping_the_last_handle_finishes_and_unlocks_the_journal() {
     let (folder, table) = (folder(), FakeTable::new());
     let store = start(table.store_builder(), folder.path()).await;
     let ticket = store.put(&1).await.unwrap();
     drop(store);
     let stored = ticket.await.unwrap();
     assert_eq!(stored.proof, Proof::Acknowledged);
-    // The thread ends after the worker, and gives the lock back.
+    // The journal's thread ends after the worker, and then unlocks the journal.
     while !files(folder.path()).is_empty() || Journal::open(folder.path()).await.is_err() {
         tokio::task::yield_now().await;
     }
 }
 
-// The death of the process.
+// Killed processes.
 
 const ENDPOINT: &str = "JOURNAL_TEST_ENDPOINT";
 const DIRECTORY: &str = "JOURNAL_TEST_DIRECTORY";
 
-/// Not a test: the process that `killed_writers_lose_and_double_nothing` starts and kills. It puts events until it is
-/// killed, and prints the key of each that is journalled.
+/// This is not a test. `killed_writers_lose_no_event_and_store_none_twice` starts it as a process and
+/// kills it. Until then it puts events, and prints the key of each that is journalled.
 #[tokio::test]
 #[ignore = "it runs until it is killed"]
 async fn process_that_is_killed() {
@@ -451,14 +452,14 @@ fn spawn_writer(endpoint: &str, directory: &Path) -> Child {
         .unwrap()
 }
 
-/// How many processes are killed; `JOURNAL_KILLS` asks for more.
+/// How many processes are killed: 10, or as many as `JOURNAL_KILLS` says.
 fn kills() -> u32 {
     std::env::var("JOURNAL_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(10)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_writers_lose_and_double_nothing() {
-    // Without the watchdog, which ends a test of many kills.
+async fn killed_writers_lose_no_event_and_store_none_twice() {
+    // There is no watchdog here, because many kills take longer than its limit.
     let folder = tempfile::tempdir().unwrap();
     let endpoint = Endpoint::start(Script::of([])).await;
     let mut random = StdRng::seed_from_u64(1);
@@ -486,7 +487,7 @@ async fn killed_writers_lose_and_double_nothing() {
                     child.kill().unwrap();
                 }
             }
-            // A process that never journalled enough is killed as well.
+            // If the process has not journalled that many events, it is killed here.
             let _ = child.kill();
             child.wait().unwrap();
             keys

@@ -1,5 +1,6 @@
-//! Leased writer ids: stores before a real table engine, with a proxy that spoils the calls to the table of leases.
-//! `tests/contract.rs` has what needs no faults. The simulation of the protocol itself is in `src/lease_keeper`.
+//! Leased writer ids: stores write to a real table engine, and a proxy injects faults into calls to the table of
+//! leases. Tests without faults are in `tests/contract.rs`. The simulation of the protocol is in
+//! `src/lease_keeper`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -24,7 +25,7 @@ use support::lease_proxy::{Fate, LeaseProxy};
 const WRITERS: &str = "events-writers";
 const TERM: Duration = Duration::from_secs(1);
 
-/// A table with its table of leases, and a proxy before both.
+/// A table with its table of leases, both behind a proxy.
 struct Tables {
     local: LocalTable,
     proxy: LeaseProxy,
@@ -75,7 +76,7 @@ impl Tables {
     }
 }
 
-/// Ids from 7 on, so many.
+/// This many ids, beginning with 7.
 fn ids(count: u32) -> LeasedWriterIds {
     WriterIds::leased(WRITERS).ids(7..=6 + count).term(TERM).max_wait(Duration::from_millis(600))
 }
@@ -99,7 +100,7 @@ async fn lost_answers_of_the_lease_table_do_not_stop_puts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_second_answer_lost_leaves_the_lease_held() {
+async fn lease_is_held_when_every_second_answer_is_lost() {
     let tables = Tables::start().await;
     let store = tables.store(ids(1)).start().await.unwrap();
     tables.proxy.script([Fate::LoseAnswer, Fate::Forward].repeat(20), Fate::Forward);
@@ -111,7 +112,7 @@ async fn every_second_answer_lost_leaves_the_lease_held() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lease_that_cannot_be_extended_ends_and_puts_wait_in_vain() {
+async fn puts_fail_when_the_lease_cannot_be_extended() {
     let tables = Tables::start().await;
     let store = tables.store(ids(1)).start().await.unwrap();
     tables.proxy.script([], Fate::Drop);
@@ -125,7 +126,7 @@ async fn lease_that_cannot_be_extended_ends_and_puts_wait_in_vain() {
             }
             Err(error) => break error,
         }
-        assert!(start.elapsed() < 10 * TERM, "puts go on without a lease");
+        assert!(start.elapsed() < 10 * TERM, "puts are accepted without a lease");
         wait_milliseconds(10).await;
     };
     let PutError::NoWriterId(error) = error else { panic!("{error}") };
@@ -135,10 +136,10 @@ async fn lease_that_cannot_be_extended_ends_and_puts_wait_in_vain() {
         "{message}"
     );
     assert!(error.cause().is_some());
-    // At once, where it does not wait.
+    // `try_put` does not wait, and fails at once.
     let error = store.try_put(&json!({})).unwrap_err();
     assert!(matches!(error, PutError::NoWriterId(_)), "{error}");
-    // The calls are let through again, and so are the puts.
+    // When calls reach the table again, puts are accepted again.
     tables.proxy.script([], Fate::Forward);
     let key = loop {
         match store.put(&json!({})).await {
@@ -150,7 +151,7 @@ async fn lease_that_cannot_be_extended_ends_and_puts_wait_in_vain() {
     assert!(u64::try_from(key.timestamp().timestamp_millis()).unwrap() >= last_until);
 }
 
-/// A store whose lease has ended, and whose table of ids does not answer. Its puts wait for 20 s.
+/// A store whose lease has ended and whose table of leases does not answer. Its puts wait for 20 s.
 async fn store_without_a_lease() -> (Tables, EventStore) {
     let tables = Tables::start().await;
     let patient = ids(1).max_wait(Duration::from_secs(20));
@@ -158,7 +159,7 @@ async fn store_without_a_lease() -> (Tables, EventStore) {
     tables.proxy.script([], Fate::Drop);
     let start = now();
     while !matches!(store.try_put(&json!({})), Err(PutError::NoWriterId(_))) {
-        assert!(start.elapsed() < 5 * TERM, "puts go on without a lease");
+        assert!(start.elapsed() < 5 * TERM, "puts are accepted without a lease");
         wait_milliseconds(10).await;
     }
     (tables, store)
@@ -190,7 +191,7 @@ async fn put_that_waits_for_a_lease_ends_with_close() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn empty_response_is_no_lease() {
+async fn empty_response_grants_no_lease() {
     let tables = Tables::start().await;
     tables.proxy.script([Fate::Empty; 2], Fate::Forward);
     let _store = tables.store(ids(1)).start().await.unwrap();
@@ -203,7 +204,7 @@ async fn lost_lease_is_replaced() {
     let tables = Tables::start().await;
     let store = tables.store(ids(1)).start().await.unwrap();
     let before = put(&store).await;
-    // Whoever removes the row takes the id away. The next extension finds no row.
+    // Without its row the lease is lost: the next extension finds no row.
     tables.delete().await;
     tables.create().await;
     wait_milliseconds(500).await;
@@ -213,7 +214,7 @@ async fn lost_lease_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn changed_writer_id_is_another_lease() {
+async fn change_writer_id_takes_another_lease() {
     let tables = Tables::start().await;
     let store = tables.store(ids(2)).start().await.unwrap();
     let before = put(&store).await;
@@ -221,14 +222,14 @@ async fn changed_writer_id_is_another_lease() {
     let after = put(&store).await;
     assert!(after > before);
     assert_ne!(after[18..23], before[18..23]);
-    // No third id is left.
+    // There is no third id.
     let error = store.change_writer_id().await.unwrap_err();
     let PutError::NoWriterId(error) = error else { panic!("{error}") };
     assert!(error.to_string().contains("held by another store; lease from more ids"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn changed_drawn_id_is_another_and_an_assigned_one_stays() {
+async fn change_writer_id_replaces_drawn_but_not_assigned_ids() {
     let local = LocalTable::in_memory().await.unwrap();
     let drawn = local.store_builder().start().await.unwrap();
     let before = put(&drawn).await;
@@ -259,7 +260,7 @@ async fn start_without_permission_says_what_to_grant() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn start_that_is_refused_for_a_moment_succeeds() {
+async fn start_succeeds_after_a_brief_refusal() {
     let tables = Tables::start().await;
     tables.proxy.script([Fate::Refuse("AccessDeniedException"); 2], Fate::Forward);
     let store = tables.store(ids(1).max_wait(Duration::from_secs(30))).start().await.unwrap();
@@ -320,7 +321,7 @@ async fn dropped_handle_gives_the_id_back() {
     assert!(put(&next).await > key);
 }
 
-/// Ends a runtime under its store, as a kill ends a process.
+/// Shuts the runtime of a store down, which has the same effect as a killed process.
 #[test]
 fn killed_holder_keeps_its_id_for_two_terms() {
     let outer = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();

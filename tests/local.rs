@@ -1,4 +1,5 @@
-//! The embedded table and its surroundings: other programs, web pages, foreign files, and a kill.
+//! The embedded table: other AWS clients, web pages, files of other programs, and a killed
+//! process.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod support;
@@ -154,16 +155,16 @@ async fn foreign_database_is_refused_and_left_unchanged() {
     drop(begin("same-name.sqlite", "CREATE TABLE _tables (a); CREATE TABLE _config (b)"));
     drop(begin("identified.sqlite", "PRAGMA application_id = 7"));
     drop(begin("versioned?a=1#%41.sqlite", "PRAGMA user_version = 3"));
-    // Of a running program, whose tables are still in the -wal file only.
+    // The database of a running program, whose tables are still only in the -wal file.
     let running = begin("running.sqlite", &format!("PRAGMA journal_mode = WAL; {tables}"));
-    // Of a killed program, with and without the index (-shm) of the -wal file.
+    // The database of a killed program, with and without the index (-shm) of the -wal file.
     for (copy, suffixes) in [("killed", &["", "-wal", "-shm"][..]), ("moved", &["", "-wal"][..])] {
         for suffix in suffixes {
             let original = path(&format!("running.sqlite{suffix}"));
             fs::copy(original, path(&format!("{copy}.sqlite{suffix}"))).unwrap();
         }
     }
-    // With a -wal file that holds no valid frame.
+    // A database with a -wal file that holds no valid frame.
     fs::copy(path("wal.sqlite"), path("junk.sqlite")).unwrap();
     fs::write(path("junk.sqlite-wal"), [7; 100]).unwrap();
     #[cfg(unix)]
@@ -471,13 +472,14 @@ async fn batch_reaches_the_table_stream_and_obeys_its_key() {
     assert_eq!(refused.message(), Some("The provided key element does not match the schema"));
 }
 
-/// Batches written concurrently, and batches acknowledged before the kill.
+/// The number of batches that are written concurrently, and of those that are acknowledged before
+/// the kill.
 const WRITERS: usize = 4;
 const BATCHES_BEFORE_THE_KILL: usize = 100;
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn acknowledged_batches_survive_a_kill_whole() {
+async fn acknowledged_batches_are_whole_after_a_kill() {
     let folder = folder();
     let mut server = Command::new(env!("CARGO_BIN_EXE_dynamodb-eventstore"))
         .args(["local", "events.sqlite", "--port", "0"])
@@ -488,7 +490,7 @@ async fn acknowledged_batches_survive_a_kill_whole() {
     let mut first_line = String::new();
     BufReader::new(server.stdout.take().unwrap()).read_line(&mut first_line).unwrap();
     let url = first_line.trim().rsplit_once(' ').unwrap().1;
-    // The client of another local table has the right configuration except for the address.
+    // The configuration of another local table's client is right except for the address.
     let other = LocalTable::in_memory().await.unwrap();
     let config = other.client().config().to_builder().endpoint_url(url);
     let config = config.retry_config(aws_config::retry::RetryConfig::disabled()).build();

@@ -1,5 +1,5 @@
-//! Stores that write to tables with limits, on a paused clock: how much of the capacity they use, how
-//! much is refused, and how long events wait. A seed makes each run deterministic.
+//! Stores that write to tables with limits, on a paused clock: how much of the capacity they use, how much
+//! is throttled, and how long events wait. A seed makes each run deterministic.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -53,7 +53,7 @@ fn overload(store: &EventStore, body_bytes: &[usize]) -> JoinHandle<()> {
     })
 }
 
-/// The sums of accepted and refused units of these seconds.
+/// The sums of accepted and throttled units of these seconds.
 fn sum(seconds: &[Throughput]) -> (f64, f64) {
     let accepted: u64 = seconds.iter().map(|second| second.accepted_units).sum();
     let refused: u64 = seconds.iter().map(|second| second.throttled_units).sum();
@@ -74,7 +74,7 @@ async fn overloaded(
     table.throughput()[..seconds as usize].to_vec()
 }
 
-/// The share of the capacity that was used, and the share of the sent units that was refused, both after
+/// The share of the capacity that was used, and the share of the sent units that was throttled, both after
 /// the third second.
 fn use_of(throughput: &[Throughput], units: u32) -> (f64, f64) {
     let steady = &throughput[3..];
@@ -88,7 +88,7 @@ async fn events_that_outlived_an_outage_are_paced_like_others() {
     table.reply_from_now_on(Reply::Fail(FailureClass::Transient, Certainty::NotStored));
     let store = start(&table, SEED).await;
     let producer = overload(&store, &[200]);
-    // Long enough for several failed attempts of every event in the full buffer.
+    // In this time every event in the full buffer fails several attempts.
     clock::wait(SECOND * 10).await;
     table.reply_from_now_on(Reply::Store);
     clock::wait(SECOND * 9).await;
@@ -123,7 +123,8 @@ async fn large_and_mixed_events_use_the_whole_capacity() {
     }
 }
 
-/// Seconds from the change in second 20 until the table is used to 95 % for two seconds, with few refusals.
+/// Seconds from the change in second 20 until 95 % of the capacity is used for two seconds, with little
+/// throttling.
 fn settled_after(throughput: &[Throughput], units: u32) -> Option<usize> {
     let is_used = |second: &Throughput| second.accepted_units as f64 >= 0.95 * f64::from(units);
     let is_calm = |second: &Throughput| second.throttled_units as f64 <= 0.05 * f64::from(units);
@@ -197,7 +198,7 @@ async fn events_of_a_busy_partition_are_stored_later() {
     assert_eq!(report.failed, 0);
 }
 
-/// The times from put to answer of `puts` events, one put each `every`, in ascending order.
+/// Puts `puts` events, one per `every`. Returns their times from put to answer, in ascending order.
 async fn waits(store: &EventStore, puts: u32, every: Duration) -> Vec<Duration> {
     let mut answers = Vec::new();
     for _ in 0..puts {
@@ -216,7 +217,7 @@ async fn waits(store: &EventStore, puts: u32, every: Duration) -> Vec<Duration> 
 }
 
 #[tokio::test(start_paused = true)]
-async fn table_below_its_capacity_adds_no_wait() {
+async fn load_below_the_capacity_is_not_delayed() {
     let latency = Duration::from_millis(10);
     let table = FakeTable::with_capacity(capacity(1_000).latency(latency));
     let store = start(&table, SEED).await;
@@ -249,7 +250,7 @@ async fn events_wait_about_equally_long_under_overload() {
 #[tokio::test(start_paused = true)]
 async fn backlog_of_a_slow_table_is_stored_without_loss() {
     let table = FakeTable::with_capacity(WriteCapacity::provisioned(50).latency(LATENCY));
-    // Storing the events accepted before the first refusal takes 200 s.
+    // To store the events that are accepted before the first throttling takes 200 s.
     let builder = table.store_builder().event_deadline(SECOND * 300);
     let store = start_with(builder, SEED).await;
     for _ in 0..15_000 {
@@ -330,15 +331,15 @@ async fn pace_is_unlimited_a_minute_after_throttling_ends() {
     assert_eq!((stats.write_units_per_second, stats.oldest_waiting), (None, Duration::ZERO));
 }
 
-/// Jain's index of fairness: 1 where all have the same, 1/n where one has everything.
+/// Jain's index of fairness: 1 if all shares are equal, 1/n if one store has everything.
 fn jain(shares: &[f64]) -> f64 {
     let sum: f64 = shares.iter().sum();
     let squares: f64 = shares.iter().map(|share| share * share).sum();
     sum * sum / (shares.len() as f64 * squares)
 }
 
-/// Starts `stores` stores on one table, the last one after `late`. Waits for `from`, and returns how many
-/// events each store writes in the `seconds` that follow.
+/// Starts `stores` stores on one table, the last one after `late`. Waits for `from` more, and returns how
+/// many events each store writes in the next `seconds`.
 async fn shares(
     capacity: WriteCapacity,
     stores: u64,

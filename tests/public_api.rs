@@ -1,11 +1,11 @@
-//! Compares the public interface with `tests/public-api.txt`, so that no change of it is an accident.
+//! Compares the public interface with `tests/public-api.txt`, so that it does not change by accident.
 //!
 //! ```text
 //! cargo test --all-features --test public_api -- --ignored
 //! RENEW=1 cargo test --all-features --test public_api -- --ignored
 //! ```
 //!
-//! The second command writes the file anew. Feature `bench-internals` is not part of the interface.
+//! The second command updates the file. Feature `bench-internals` is not part of the interface.
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
@@ -14,14 +14,14 @@ use std::path::Path;
 use std::process::Command;
 use std::{env, fs};
 
-/// What users can switch on.
+/// The features that users can enable.
 const FEATURES: &str = "journal,local,test-util,sso,credentials-process,cli";
 
-/// Runs rustdoc with the features of a nightly toolchain. Only rustdoc: build scripts that look for them would have
-/// every dependency built anew.
+/// A script that runs rustdoc with unstable features enabled. They are enabled for rustdoc only: build scripts
+/// detect them, so that every dependency would be built again.
 const RUSTDOC: &str = "#!/bin/sh\nRUSTC_BOOTSTRAP=1 exec rustdoc \"$@\"\n";
 
-/// The lines of one that are not in the other, each after this sign.
+/// The lines of `lines` that are not in `other`, each after this sign.
 fn missing(sign: char, lines: &str, other: &str) -> String {
     let other: Vec<&str> = other.lines().collect();
     let missing = lines.lines().filter(|line| !other.contains(line));
@@ -62,7 +62,7 @@ fn the_public_interface_is_the_one_in_the_file() {
     let (gone, new) = (missing('-', &was, &is), missing('+', &is, &was));
     assert!(
         gone.is_empty() && new.is_empty(),
-        "the public interface has changed:\n{gone}{new}if that is meant, run\n\
+        "the public interface has changed:\n{gone}{new}if this is intended, run\n\
          RENEW=1 cargo test --all-features --test public_api -- --ignored"
     );
 }

@@ -1,5 +1,5 @@
-//! The read-back of events that may be stored: what it proves, how long it takes, and the history of
-//! attempts in answers. On a paused clock.
+//! Reading back events that may be stored: what a read proves, how long it takes, and the history of
+//! attempts in answers. The tests use a paused clock.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod support;
@@ -258,7 +258,7 @@ async fn writer_without_reads_leaves_event_maybe_stored() {
 // The time of a read-back.
 
 #[tokio::test(start_paused = true)]
-async fn silent_service_settles_tickets_within_deadline_and_one_timeout() {
+async fn tickets_settle_within_deadline_plus_timeout_without_answers() {
     let table = FakeTable::always(Reply::Hang);
     table.reply_to_reads_from_now_on(ReadReply::Hang);
     let store = store_at(&table).start().await.unwrap();
@@ -325,7 +325,7 @@ async fn close_bounds_the_time_of_its_reads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn immediate_close_ends_the_reads_of_a_patient_one() {
+async fn close_without_time_ends_the_reads_of_an_earlier_close() {
     let table = FakeTable::always(Reply::StoreThenHang);
     table.reply_to_reads_from_now_on(ReadReply::Hang);
     let store = store_at(&table).event_deadline(SECOND * 600).start().await.unwrap();
@@ -367,7 +367,7 @@ async fn event_put_again_is_never_called_not_stored() {
     let again = store.put_event(event.clone()).await.unwrap().await.unwrap();
     assert_eq!(again.proof, Proof::ReadBack);
 
-    // Neither sent nor read.
+    // This time the event is neither sent nor read.
     let ticket = store.put_event(event).await.unwrap();
     store.close(Duration::ZERO).await.unwrap();
     let again = ticket.await.unwrap_err();

@@ -1,4 +1,4 @@
-//! The memory that a thousand renewals of credentials leave behind. It is a test binary of its own,
+//! Tests that a thousand renewals of credentials leak no memory. It is a test binary of its own,
 //! because it counts the allocations of the whole process.
 
 mod support;
@@ -20,8 +20,8 @@ use support::http_client::{HttpClientFn, response};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// A renewal that leaks leaves some kilobytes. A failed attempt leaves a few bytes in the history of
-/// its event.
+/// A leaking renewal leaves some kilobytes allocated. A failed attempt leaves a few bytes in the
+/// history of its event.
 const MAX_BYTES_LEFT_PER_RENEWAL: usize = 200;
 
 /// A service that answers this many calls with expired credentials, and stores the batches of the

@@ -1,6 +1,6 @@
 //! Simulations of the whole store on a paused clock, with a table that fails at random. One seed
-//! determines the settings, every put, flush, drop and close, and every reply of the table. The promises
-//! of the store must hold for each seed.
+//! determines the settings, every put, flush, drop and close, and every reply of the table. The store
+//! must keep its promises for each seed.
 //!
 //! The seeds are 0 to 499 by default; `SIMULATION_SEEDS` sets their number, and `SIMULATION_SEED` runs
 //! one seed alone. A failing seed is printed with the command that runs it again.
@@ -115,8 +115,8 @@ impl Plan {
     }
 }
 
-/// A table's capacity, from far too little to plenty. It changes once, and one partition is busy for some
-/// time.
+/// A table's capacity, from far too little to more than enough. It changes once, and one partition is
+/// busy for some time.
 fn draw_capacity(random: &mut StdRng) -> WriteCapacity {
     let busy_from = milliseconds(random, 0..5_000);
     WriteCapacity::provisioned(random.random_range(1..3_000))
@@ -389,11 +389,11 @@ async fn simulate(seed: u64) -> String {
         clock::wait(left).await;
     }
     assert!(puts.lock().unwrap().iter_mut().all(Put::is_settled), "a ticket is not settled");
-    // After this time no unanswered call can be applied any more.
+    // After this time no unanswered call can still be applied.
     clock::wait(LATEST_WRITE).await;
     let transcript = compare(&plan, &table, &observer, &mut puts.lock().unwrap());
 
-    // A table that has refused nothing for a minute counts as unlimited again.
+    // A table that has throttled nothing for a minute counts as unlimited again.
     clock::wait(UNLIMITED_AGAIN).await;
     // All permits are released: the buffer accepts as many events as at the start.
     if !closed {

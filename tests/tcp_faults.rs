@@ -1,5 +1,5 @@
 //! The whole store on a faulty network: a proxy between the store and Amazon's DynamoDB Local delays,
-//! slices, drops, cuts and resets the traffic.
+//! slices or drops packets, and closes or resets connections.
 //!
 //! Every test compares the answer of each ticket with the table: every event called stored is there
 //! with its body, no event called not stored is there, and the table holds nothing else.
@@ -43,7 +43,7 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(500);
 /// How late a timer may fire on a busy machine.
 const LATENESS: Duration = Duration::from_secs(2);
 
-/// Makes a test of each case, which gets its own table.
+/// Makes a test of each case. Each test gets its own table.
 macro_rules! on_dynamodb_local {
     ($($case:ident)*) => {
         mod dynamodb_local_behind {
@@ -132,7 +132,8 @@ impl Table {
         answers
     }
 
-    /// As [`settle`](Self::settle), but every event must be stored. Returns the attempts of each.
+    /// Like [`settle`](Self::settle), but every event must be stored. Returns the number of attempts
+    /// of each.
     async fn settle_stored(&self, puts: Vec<Put>) -> Vec<u32> {
         let answers = self.settle(puts).await;
         answers.into_iter().map(|answer| answer.unwrap().attempts).collect()
@@ -280,7 +281,7 @@ async fn reset_of_the_only_response_is_read_back(table: &Table) {
 }
 
 async fn connections_cut_by_bytes_sent_lose_no_event(table: &Table) {
-    // The first batch of each connection passes, and the second does not.
+    // The first batch of each connection passes. The second is cut off.
     let limit = ToxicKind::LimitData { bytes: 18_000 };
     let proxy = proxy([(TowardsServer, limit)]).await;
     let store = table.store(proxy.url()).max_batches_in_flight(2).start().await.unwrap();
@@ -290,7 +291,7 @@ async fn connections_cut_by_bytes_sent_lose_no_event(table: &Table) {
 }
 
 async fn connections_cut_by_bytes_received_lose_no_event(table: &Table) {
-    // A few responses of each connection pass, and then one breaks off.
+    // A few responses of each connection pass. The next one is cut off.
     let limit = ToxicKind::LimitData { bytes: 1_000 };
     let proxy = proxy([(TowardsClient, limit)]).await;
     let store = table.store(proxy.url()).max_batches_in_flight(2).start().await.unwrap();
@@ -304,7 +305,7 @@ async fn connections_cut_by_bytes_received_lose_no_event(table: &Table) {
 async fn temporary_blackhole_loses_no_event(table: &Table) {
     let mut proxy = proxy([]).await;
     let store = table.store(proxy.url()).attempt_timeout(ATTEMPT_TIMEOUT).start().await.unwrap();
-    // These open the connections on which the blackhole is then added.
+    // These events open the connections that are then blackholed.
     let mut puts = put(&store, 500, EVENT_BYTES).await;
     store.flush().await.unwrap();
     let retried = store.stats().retried;

@@ -1,4 +1,4 @@
-//! The requests of the store, compared with the SDK's own as they arrive.
+//! Compares the store's requests with the SDK's own, as a server receives them.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed set-up fails the test")]
 
 mod support;
@@ -133,7 +133,7 @@ async fn store(
     (keys, requests.recv().await.unwrap())
 }
 
-/// The request of the SDK itself for the same events.
+/// The request that the SDK itself sends for the same events.
 async fn send(
     client: &Client,
     keys: &[String],
@@ -301,7 +301,7 @@ async fn requests_go_where_the_sdk_configuration_says() {
     }
 }
 
-/// Credentials that have expired at once, so that each call loads them again. The account may change.
+/// Credentials that expire at once, so that each call loads them again. The account may change.
 #[derive(Debug, Clone)]
 struct Accounts(Arc<Mutex<&'static str>>);
 

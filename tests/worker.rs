@@ -31,7 +31,7 @@ fn constant_backoff(milliseconds: u64) -> Backoff {
     Backoff { floor: wait, base: wait, ceiling: wait }
 }
 
-/// A transient failure that stored nothing.
+/// The reply of a transient failure. Nothing is stored.
 fn not_applied() -> Reply {
     Reply::Fail(FailureClass::Transient, Certainty::NotStored)
 }
@@ -58,7 +58,7 @@ async fn took<T>(future: impl Future<Output = T>) -> (T, u128) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lone_event_is_sent_after_its_linger() {
+async fn single_event_is_sent_after_its_linger() {
     let writer = FakeTable::new();
     let store = writer.store_builder().start().await.unwrap();
     let ticket = store.put(&json!({ "foo": "bar" })).await.unwrap();
@@ -82,7 +82,7 @@ async fn full_batch_is_sent_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn batches_under_load_are_full_and_fill_the_limit() {
+async fn batches_under_load_are_full_and_use_every_call() {
     let writer = FakeTable::always(Reply::Store.after(Duration::from_millis(10)));
     let store = writer.store_builder().max_batches_in_flight(4).start().await.unwrap();
     let tickets = put_many(&store, 1_000).await;
@@ -117,7 +117,7 @@ async fn unprocessed_events_are_matched_by_key_and_retried() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_is_refilled_with_new_events() {
+async fn new_events_fill_the_batch_of_a_retry() {
     let writer = FakeTable::scripted([not_applied()]);
     let linger = Duration::from_millis(100);
     let builder = writer.store_builder().linger(linger).backoff(constant_backoff(100));
@@ -216,7 +216,7 @@ async fn maybe_stored_event_stays_maybe_stored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn silent_writer_costs_one_timeout_and_leaves_maybe_stored() {
+async fn event_without_a_response_is_maybe_stored_after_one_timeout() {
     let writer = FakeTable::scripted([Reply::StoreThenHang]);
     let builder = writer.store_builder().attempt_timeout(SECOND).linger(Duration::ZERO);
     let store = builder.backoff(constant_backoff(100)).start().await.unwrap();
@@ -253,7 +253,7 @@ async fn attempts_end_at_the_configured_maximum() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failure_that_a_retry_would_repeat_settles_at_once() {
+async fn failure_that_is_not_retryable_settles_at_once() {
     for class in [FailureClass::Fatal, FailureClass::Invalid] {
         let writer = FakeTable::scripted([Reply::Fail(class, Certainty::NotStored)]);
         let store = writer.store_builder().linger(Duration::ZERO).start().await.unwrap();
@@ -288,7 +288,7 @@ async fn invalid_event_fails_alone_and_the_others_are_stored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn several_poison_events_cost_a_few_calls_each() {
+async fn several_invalid_events_cost_a_few_calls_each() {
     let writer = FakeTable::new();
     let store = writer.store_builder().start().await.unwrap();
     for invalid in [3, 11, 12, 24, 30] {
@@ -324,7 +324,7 @@ async fn fatal_error_fails_every_waiting_ticket_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn never_sent_event_is_not_stored_beside_uncertain_call() {
+async fn unsent_event_is_not_stored_when_a_sent_one_is_uncertain() {
     let writer = FakeTable::always(Reply::Fail(FailureClass::Fatal, Certainty::MaybeStored));
     let store = writer.store_builder().max_batches_in_flight(1).start().await.unwrap();
     let tickets = put_many(&store, 26).await;
@@ -576,7 +576,7 @@ fn larger_than_the_buffer() -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cancelled_put_leaves_nothing_behind() {
+async fn cancelled_put_stores_nothing_and_holds_no_permit() {
     let writer = FakeTable::always(Reply::Store.after(Duration::from_millis(10)));
     let store = writer.store_builder().max_buffered_events(1).linger(SECOND).start().await.unwrap();
     let first = store.put(&1).await.unwrap();
@@ -694,7 +694,7 @@ fn runtime_shutdown_settles_every_ticket() {
     }
 }
 
-/// Puts from several threads as fast as they can until the store refuses, and returns the tickets.
+/// Puts from several threads as fast as possible until the store refuses puts. Returns the tickets.
 fn put_from_threads(store: &EventStore) -> Vec<std::thread::JoinHandle<Vec<PutTicket>>> {
     let put_until_refused = |store: EventStore| {
         move || {
@@ -708,7 +708,7 @@ fn put_from_threads(store: &EventStore) -> Vec<std::thread::JoinHandle<Vec<PutTi
     (0..6).map(|_| std::thread::spawn(put_until_refused(store.clone()))).collect()
 }
 
-/// Repetitions of a race that fails at most once in some thousand tries.
+/// How often a race is repeated. Its fault shows up at most once in some thousand tries.
 const RACES: usize = 300;
 
 #[test]
@@ -824,7 +824,7 @@ async fn small_buffer_sends_nearly_full_batches() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn full_buffer_is_sent_at_once_beside_a_hanging_call() {
+async fn full_buffer_is_sent_at_once_while_a_call_hangs() {
     let writer = FakeTable::scripted([Reply::Hang]);
     let builder = writer.store_builder().max_buffered_events(30).linger(SECOND * 20);
     let store = builder.attempt_timeout(SECOND * 100).event_deadline(SECOND * 60);
@@ -900,7 +900,7 @@ impl ArcWake for PanickingWaker {
 }
 
 #[tokio::test(start_paused = true)]
-async fn panicking_waker_takes_no_answer_from_the_others() {
+async fn other_tickets_are_answered_when_a_waker_panics() {
     let table = FakeTable::new();
     let store = table.store_builder().start().await.unwrap();
     let mut tickets = put_many(&store, 3).await;
@@ -959,7 +959,7 @@ impl BatchWriter for FailingTable {
     }
 }
 
-/// For three seconds nine in ten servers do not know the caller yet.
+/// For the first three seconds nine in ten servers do not know the caller.
 #[tokio::test(start_paused = true)]
 async fn new_role_refused_by_some_servers_loses_no_event() {
     let role = FailingTable::new(|number, age| {
@@ -984,7 +984,7 @@ async fn refusals_do_not_count_as_attempts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refusal_beside_a_hanging_call_stops_no_other() {
+async fn refused_call_does_not_stop_others_while_one_hangs() {
     let writer = FakeTable::scripted([Reply::Hang, refused()]);
     let store = writer.store_builder().attempt_timeout(SECOND * 30).start().await.unwrap();
     let mut tickets = put_many(&store, 50).await;
@@ -1013,14 +1013,14 @@ async fn refused_store_sends_one_call_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lone_refusal_hours_after_a_final_one_fails_no_event() {
+async fn single_refusal_hours_after_a_final_one_fails_no_event() {
     let writer = FailingTable::new(|_, age| {
         let moment = SECOND * 7_200..SECOND * 7_200 + Duration::from_millis(20);
         (age < SECOND * 60 || moment.contains(&age)).then_some(FailureClass::Refused)
     });
     let store = writer.store().await;
     failure(put_many(&store, 1).await.remove(0)).await;
-    // An event that follows soon fails after one attempt.
+    // If another event follows soon, it fails after one attempt.
     let (error, milliseconds) = took(failure(put_many(&store, 1).await.remove(0))).await;
     assert_eq!((error.attempts(), milliseconds), (1, 10));
 
@@ -1069,7 +1069,7 @@ async fn throttled_call_among_refusals_restarts_their_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failing_calls_after_a_refusal_soon_run_concurrently() {
+async fn calls_run_concurrently_soon_after_a_refusal() {
     for failing in [Reply::server_error().after(SECOND), Reply::Hang] {
         let writer = FakeTable::scripted([refused()]);
         writer.reply_from_now_on(failing);

@@ -1,4 +1,5 @@
-//! A chart of accepted and refused units over time: a column for each table, a row for each client.
+//! A chart of accepted and throttled units over time: a column for each table, a row for each
+//! client.
 
 use std::path::Path;
 
@@ -9,7 +10,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use super::report::Row;
 use super::table::Table;
 
-/// The tables with a column. The others look like the first.
+/// The tables that get a column. The charts of the others look like the first.
 const SHOWN: [Table; 3] = [Table::Thousand, Table::FourThousand, Table::Changing];
 
 const PANEL: (u32, u32) = (480, 190);
@@ -18,7 +19,8 @@ const HEAD_HEIGHT: u32 = 90;
 /// Seconds of a run that are drawn.
 const SECONDS: usize = 30;
 
-/// The height of a panel in units of the capacity, so that the refused units above it are visible.
+/// The height of a panel, as a multiple of the capacity. It leaves room for the throttled units
+/// above the capacity.
 const HEADROOM: f64 = 2.5;
 
 const FONT: &str = "sans-serif";
@@ -42,8 +44,8 @@ pub(crate) fn draw(rows: &[Row], file: &Path) {
     head.draw_text(heading, &style(22, INK), (20, 26)).unwrap();
     let legend = [
         (20, ACCEPTED, "accepted"),
-        (130, REFUSED, "refused, on top: together what was offered, cut off at the edge"),
-        (580, INK, "line: what the table takes"),
+        (130, REFUSED, "throttled, on top; the sum is what was sent, cut off at the edge"),
+        (580, INK, "line: the table's capacity"),
     ];
     for (left, colour, text) in legend {
         let mark = [(left, 52), (left + 12, 64)];

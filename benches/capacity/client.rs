@@ -13,7 +13,8 @@ use super::measure::Watch;
 use super::table::Table;
 use super::{sdk_loop, store};
 
-/// The first seconds are not counted: in them a client uses up the saved units and finds the limit.
+/// The first seconds are not counted, because a client then uses the saved units and finds the
+/// limit.
 const SETTLING_SECONDS: usize = 3;
 
 #[derive(Debug, Clone)]
@@ -21,7 +22,7 @@ pub(crate) enum Client {
     Store,
     SdkStandard,
     SdkAdaptive,
-    /// With this Python interpreter.
+    /// boto3, run by this Python interpreter.
     Boto3(PathBuf),
 }
 

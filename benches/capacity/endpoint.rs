@@ -30,7 +30,8 @@ pub(crate) struct Endpoint {
     server: Server,
 }
 
-/// The accepted and refused write units of one second, and the calls that were refused as a whole.
+/// The accepted and throttled write units of one second, and the calls that were throttled as a
+/// whole.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 pub(crate) struct Second {
     pub(crate) accepted: u64,

@@ -6,11 +6,12 @@
 //!
 //! Each client writes events of 200 bytes as fast as the table accepts them, for 30 seconds. The table
 //! runs in its own process with DynamoDB's token buckets: a call takes 5 ms, and unused units are kept for
-//! a second. It counts the accepted and refused units of each second. The figures cover the time after the
-//! third second. The results are written to `FOLDER`, or to `target/capacity`: a table, `capacity.md`, and
-//! a chart, `capacity.svg`.
+//! a second. It counts the accepted and throttled units of each second. The figures cover the time after
+//! the third second. The results are written to `FOLDER`, or to `target/capacity`: a table, `capacity.md`,
+//! and a chart, `capacity.svg`.
 //!
-//! Without boto3 (`pip install boto3` for the first `python3` in the path) its rows are left out.
+//! If boto3 is not installed (`pip install boto3` for the first `python3` in the path), its rows are left
+//! out.
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run panics")]
 
 mod chart;

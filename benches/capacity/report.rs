@@ -53,7 +53,7 @@ impl fmt::Display for Report<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             formatter,
-            "| table | client | accepted/s | of capacity | of the items sent refused | calls refused whole | \
+            "| table | client | accepted/s | of capacity | throttled, of the items sent | calls throttled whole | \
              CPU µs/event |"
         )?;
         writeln!(formatter, "|---|---|---:|---:|---:|---:|---:|")?;

@@ -21,7 +21,7 @@ const WAYS: [Way; 5] =
 pub(crate) fn report(runtime: &Runtime, stage: &Arc<Stage>) -> String {
     let mut table = format!(
         "Per event of 200 bytes, counted over {EVENTS} on one thread. A wake-up is a poll of the task \
-         that puts; a sleep is the thread's, when there is nothing to do.\n\n\
+         that puts. A sleep is a wait of the thread because it has nothing to do.\n\n\
          | way | allocations | bytes allocated | wake-ups | sleeps |\n|---|---:|---:|---:|---:|\n",
     );
     for way in WAYS {
@@ -50,8 +50,8 @@ struct Counts {
     parks: u64,
 }
 
-/// The preparation of a way, such as building batches, is part of its run. It is counted alone beforehand
-/// and subtracted.
+/// A run of a way includes its preparation, such as building batches. So the preparation is counted alone
+/// first, and subtracted.
 fn count(runtime: &Runtime, stage: &Arc<Stage>, way: Way) -> Counts {
     let prepared = Region::new(ALLOCATOR);
     stage.prepare(way, EVENTS);

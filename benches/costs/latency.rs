@@ -21,9 +21,9 @@ pub(crate) fn report(runtime: &Runtime, stage: &Arc<Stage>, effort: Effort) -> S
         let (cold, warm) = (puts(&stage, 1).await, puts(&stage, 100).await);
         writeln!(
             report,
-            "put of a 200-byte event, from the value to the ticket in hand, in nanoseconds, as the median \
-             and the middle half of {PUTS}: {warm:.0} in rows of 100; {cold:.0} where each waits for its \
-             answer before the next, and finds the caches full of other things.\n",
+            "put of a 200-byte event, from the value to the ticket, in nanoseconds, as the median and the \
+             quartiles of {PUTS}: {warm:.0} with 100 puts in a row; {cold:.0} if each put waits for the \
+             answer of the one before, so that CPU caches are cold.\n",
         )
         .unwrap();
 
@@ -38,7 +38,7 @@ pub(crate) fn report(runtime: &Runtime, stage: &Arc<Stage>, effort: Effort) -> S
         }
         writeln!(
             report,
-            "A lone event, with linger zero, from put to answer: {:.0} µs, a bare PutItem of the SDK {:.0} \
+            "A single event, with linger zero, from put to answer: {:.0} µs. A PutItem call of the SDK: {:.0} \
              µs. Ratio of the medians of {LONE_EVENTS}, over {} rounds in turns: {}.",
             Spread::of(events).median,
             Spread::of(items).median,

@@ -1,5 +1,5 @@
-//! The costs of an event besides CPU time: memory, allocations, wake-ups and latency; and how costs scale
-//! with many events and many producers.
+//! The costs of an event besides CPU time: memory, allocations, wake-ups and latency. Also how the costs
+//! scale with many events and many producers.
 //!
 //! ```text
 //! cargo bench --all-features --bench costs

@@ -28,9 +28,9 @@ struct Filled {
 pub(crate) fn report(effort: Effort) -> String {
     let buffered = effort.buffered_bytes;
     let mut table = format!(
-        "Resident memory of a process whose buffer of {} MiB is full, all tickets held, while the service \
-         takes connections and says nothing:\n\n\
-         | body | events | before the first put | buffer full | : buffer |\n\
+        "Resident memory of a process whose buffer of {} MiB is full, and which holds all tickets, while the \
+         service accepts connections but does not answer:\n\n\
+         | body | events | before the first put | buffer full | ÷ buffer |\n\
          |---:|---:|---:|---:|---:|\n",
         buffered >> 20,
     );

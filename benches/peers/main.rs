@@ -1,4 +1,4 @@
-//! Ways of writing events to DynamoDB from several languages, side by side.
+//! Compares clients that write events to DynamoDB, in several languages.
 //!
 //! ```text
 //! benches/peers/run benches/peers    # installs what the other languages need, then runs this
@@ -6,13 +6,13 @@
 //! ```
 //!
 //! Every peer runs in its own process, is set up as its documentation advises, and writes the same JSON
-//! texts to the same endpoint on loopback. The peers take turns in rounds. Each measures itself after a
-//! warm-up of half as many events, and prints one line of JSON. The results are written to `FOLDER`, or to
-//! `target/peers`: a table, `peers.md`, and a chart, `peers.svg`.
+//! texts to the same endpoint on loopback. The peers take turns in rounds. After a warm-up with half as
+//! many events, each peer measures its own time, and prints one line of JSON. The results are written to
+//! `FOLDER`, or to `target/peers`: a table, `peers.md`, and a chart, `peers.svg`.
 //!
-//! The endpoint answers as cheaply as possible. It shows the cost of a client, and says nothing about
-//! DynamoDB, where a call takes milliseconds. It runs on the last core; the kernel places the peers, which
-//! use their default number of threads.
+//! The endpoint answers as cheaply as possible. So the figures show the cost of a client. They say nothing
+//! about DynamoDB, where a call takes milliseconds. The endpoint runs on the last core. The kernel chooses
+//! the cores of the peers, which use their default number of threads.
 //!
 //! A peer whose tools are not installed is left out.
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run panics")]

@@ -14,7 +14,8 @@ pub(crate) const ROLE: &str = "--peer";
 /// What all peers share.
 #[derive(Debug)]
 pub(crate) struct Stage {
-    /// Where `run` installs the tools, and the default folder of the results.
+    /// The folder in which `benches/peers/run` installs the tools. It is also the default folder of the
+    /// results.
     pub(crate) folder: PathBuf,
     url: String,
     bodies: PathBuf,
@@ -38,7 +39,7 @@ pub(crate) struct Peer {
     pub(crate) events: usize,
     program: PathBuf,
     arguments: Vec<OsString>,
-    /// The path that `run` installs for it.
+    /// The path that `benches/peers/run` installs for it.
     needs: Option<PathBuf>,
 }
 

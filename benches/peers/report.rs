@@ -71,11 +71,11 @@ impl fmt::Display for Report {
         let Self { rows, rounds, machine } = self;
         writeln!(
             formatter,
-            "Medians of {rounds} rounds in which all took turns, each in a process of its own, against one \
-             endpoint on loopback that answers as cheaply as it can: what a client costs, not what \
-             DynamoDB takes. Events have a body of 200 bytes. CPU is the user and system time of the \
-             peer's process.\n\n\
-             | peer | versions | events/s | CPU µs/event | `EventStore` : peer, events/s | peer : \
+            "Medians of {rounds} rounds in which all peers took turns, each in a process of its own, against one \
+             endpoint on loopback that answers as cheaply as possible. The figures show what a client costs, \
+             not what DynamoDB accepts. Events have a body of 200 bytes. CPU is the user and system time of \
+             the peer's process.\n\n\
+             | peer | versions | events/s | CPU µs/event | `EventStore` ÷ peer, events/s | peer ÷ \
              `EventStore`, CPU |\n\
              |---|---|---:|---:|---:|---:|"
         )?;
@@ -94,12 +94,12 @@ impl fmt::Display for Report {
         writeln!(
             formatter,
             "\nAll but the first two have 8 calls with 25 events each in flight. The npm module sends one \
-             event a call, 8 calls at a time; `batch_writer` has one call with 25 events in flight. The \
-             endpoint has the last core, and peers run on all cores with as many threads as they start by \
-             themselves. Peers that use several cores share them with the endpoint, so that with two cores \
-             their events/s are bounded by the machine as well. boto3 and the SDKs \
-             make their items of texts within the time; the npm module serialises objects, and `EventStore` \
-             checks that the texts are JSON.\n\n\
+             event per call, 8 calls at a time. `batch_writer` has one call with 25 events in flight. The \
+             endpoint has the last core. Peers run on all cores, with as many threads as they start by \
+             themselves. Peers with several threads share the endpoint's core, so the number of cores limits \
+             their events/s as well. The measured time includes the making of items: boto3 and the SDKs make \
+             them from strings, and the npm module serialises objects. `EventStore` checks that the strings \
+             are JSON.\n\n\
              {machine}, with `benches/peers/run benches/peers`."
         )
     }

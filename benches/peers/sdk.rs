@@ -20,7 +20,8 @@ use super::outcome::Outcome;
 pub(crate) const ROLE: &str = "sdk";
 pub(crate) const TABLE: &str = "events";
 
-/// The store's default. Every peer that can have several calls in flight has as many.
+/// Every peer that can have several calls in flight has this many. It is the number with which the
+/// store begins.
 const IN_FLIGHT: usize = 8;
 
 pub(crate) fn play(url: &str, bodies: Arc<[String]>, events: usize) -> Outcome {

@@ -1,7 +1,7 @@
 //! The store of this crate with its default settings, on tokio's default runtime.
 //!
 //! One task puts events, and awaits the oldest ticket whenever it holds `WINDOW` tickets, so that every
-//! ticket is awaited. It puts JSON texts, which the store validates; the SDKs accept any text.
+//! ticket is awaited. It puts JSON texts, which the store validates. The SDKs accept any text.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! The answers of the tickets. They are kept in a file, so that they take no measured memory.
+//! The answers of the tickets. They are kept in a file, so that they do not add to the
+//! measured memory.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -60,7 +61,8 @@ impl Tally {
         self.maybe_stored.load(Ordering::Relaxed)
     }
 
-    /// Events that failed as not retryable: the endpoint refuses requests that break a rule.
+    /// Events that failed as not retryable, because the endpoint refuses requests that break
+    /// a rule.
     pub(crate) fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }

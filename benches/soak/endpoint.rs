@@ -153,7 +153,7 @@ impl Answer {
         Self { status, body: json!({ "__type": kind, "message": message }).to_string() }
     }
 
-    /// The store fails such events, and so the run fails.
+    /// The store fails such events, so that the run fails.
     fn invalid(why: &str) -> Self {
         eprintln!("the endpoint refuses a request: {why}");
         Self::error(400, "ValidationException", why)
@@ -211,8 +211,8 @@ impl Table {
         }
     }
 
-    /// The bodies under these keys. A key whose body is no longer kept is left unprocessed: its
-    /// acknowledgement is in flight, or came too late.
+    /// The bodies under these keys. A key whose body is no longer kept is left unprocessed,
+    /// because its acknowledgement is in flight or came too late.
     fn read(&self, body: &[u8]) -> Answer {
         let asked: Value = serde_json::from_slice(body).unwrap();
         let asked = asked.pointer("/RequestItems/events/Keys").and_then(Value::as_array).unwrap();

@@ -19,7 +19,7 @@ pub(crate) enum Reply {
     Error {
         applied: bool,
     },
-    /// No answer ever.
+    /// No answer ever comes.
     Hang {
         applied: bool,
     },
@@ -38,7 +38,7 @@ impl Replies {
         Self(StdRng::seed_from_u64(seed))
     }
 
-    /// About forty of a hundred calls fail or are late.
+    /// About 40 % of the calls fail or are late.
     pub(crate) fn draw(&mut self) -> Reply {
         let random = &mut self.0;
         let applied = random.random();
@@ -59,8 +59,7 @@ impl Replies {
     }
 }
 
-/// An endless sequence of times in which the endpoint answers, each with the time in which it then does
-/// not.
+/// An endless sequence of pairs: for how long the endpoint answers, and for how long it then does not.
 #[derive(Debug)]
 pub(crate) struct Stalls(StdRng);
 
@@ -74,7 +73,7 @@ impl Iterator for Stalls {
     type Item = (Duration, Duration);
 
     fn next(&mut self) -> Option<Self::Item> {
-        // Even the longest first round leaves ten seconds of a minute to recover.
+        // Even after the longest first stall, ten seconds of the first minute are left to recover.
         let answering = Duration::from_secs(self.0.random_range(10..=20));
         let silent = Duration::from_secs(self.0.random_range(10..=30));
         Some((answering, silent))

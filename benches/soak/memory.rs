@@ -6,8 +6,8 @@ use std::fs;
 /// The memory allowed beyond one and a half times the buffer. It covers
 ///
 /// - the program itself: 20 MiB before the first put in a debug build, 11 in an optimised one;
-/// - the one call that exceeds the limit of bytes in flight, up to 16 MB. The other calls in flight, a
-///   quarter of the buffer, are part of the half;
+/// - the one call that exceeds the limit of bytes in flight, up to 16 MB. The other calls in flight
+///   take a quarter of the buffer, which is part of the half;
 /// - the fragmentation of the allocator with events of very different sizes, and failed events: permits
 ///   are released when a ticket settles, but the answer keeps the event until it is recorded.
 const CONSTANT: u64 = 64 * 1024 * 1024;

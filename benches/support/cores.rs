@@ -1,9 +1,9 @@
 //! Assigns processes to cores.
 //!
 //! The endpoint represents another machine, so it gets a core of its own, the last one. Otherwise the two
-//! processes would sometimes share a core, and a `PutItem` takes twice as long when its answer has to
-//! wake another core, so that the figures of two runs could not be compared. On other systems than Linux,
-//! or with only one core, nothing is assigned.
+//! processes would share a core in some runs and not in others. A `PutItem` takes twice as long when its
+//! answer has to wake another core, so the figures of two runs could not be compared. On systems other
+//! than Linux, or with only one core, nothing is assigned.
 
 /// The cores that this process may use.
 #[derive(Debug)]

@@ -127,7 +127,8 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
         .is_some_and(|target| target == "DynamoDB_20120810.BatchWriteItem");
     let mut body = request.into_body();
     while let Some(Ok(_)) = body.frame().await {}
-    // The checksums are those of DynamoDB. Some clients verify them, and one fails if they are missing.
+    // The checksums are as DynamoDB would send them. Some clients verify them, and one fails if they
+    // are missing.
     let (body, checksum) =
         if is_batch { (r#"{"UnprocessedItems":{}}"#, "4185382651") } else { ("{}", "2745614147") };
     let response = Response::builder()

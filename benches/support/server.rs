@@ -1,5 +1,5 @@
-//! A server in its own process, so that neither its CPU time nor its memory is measured. It is this
-//! program with an environment variable that makes it serve.
+//! A server in its own process, so that neither its CPU time nor its memory is measured. The process
+//! runs this program with an environment variable that makes it serve.
 
 use std::io::{self, BufRead, BufReader};
 use std::process::{Child, Command, Stdio};

@@ -25,7 +25,7 @@ use super::value::Value;
 
 const TABLE: &str = "events";
 
-/// Calls in flight with the SDK alone. It is the store's default.
+/// Calls in flight with the SDK alone. It is the number with which the store begins.
 const IN_FLIGHT: usize = 8;
 
 /// Tickets that all producers together hold before they await the oldest.
@@ -55,14 +55,14 @@ impl Transport {
 pub(crate) enum Way {
     /// The SDK's `PutItem`, one call after the other.
     PutItem,
-    /// The SDK's `PutItem`, with as many calls in flight as the store has batches.
+    /// The SDK's `PutItem`, with [`IN_FLIGHT`] calls in flight.
     PutItemInFlight,
-    /// The SDK's `BatchWriteItem` with full batches that were built before.
+    /// The SDK's `BatchWriteItem` with full batches that were built before the measured time.
     ReadyBatches,
     /// The SDK's `BatchWriteItem` with full batches that are built from values, as in the store.
     BuiltBatches,
-    /// The store's direct transport with bodies that were built before: it signs and sends them, and
-    /// reads the responses.
+    /// The store's direct transport with request bodies that were built before the measured time.
+    /// It signs and sends them, and reads the responses.
     Transport,
     /// The store with its default settings, from a value to a settled ticket.
     Store,
@@ -240,7 +240,7 @@ impl Stage {
         store.check_table(false).linger(linger).start().await.unwrap()
     }
 
-    /// Builds what a run builds before its watch starts, and drops it.
+    /// Builds what a run builds before its measured time, and drops it.
     pub(crate) fn prepare(&self, way: Way, events: usize) {
         match way {
             Way::PutItem | Way::PutItemInFlight => {

@@ -1,21 +1,21 @@
-//! Throughput and CPU time per event: the store, and the AWS SDK without it.
+//! Throughput and CPU time per event of the store, and of the AWS SDK without the store.
 //!
 //! ```text
 //! cargo bench --all-features --bench throughput
 //! ```
 //!
-//! All measurements use one server on loopback that answers as cheaply as possible. It shows the cost
-//! of the client. It says nothing about DynamoDB, where a call takes milliseconds and the number of
-//! calls in flight decides.
+//! All measurements use one server on loopback that answers as cheaply as possible. So the figures show
+//! the cost of the client. They say nothing about DynamoDB, where a call takes milliseconds and the
+//! number of calls in flight determines the throughput.
 //!
 //! First criterion measures each way of writing alone, for comparisons between commits. Further
-//! arguments, such as a filter, are passed to criterion, and then nothing else runs. Otherwise all ways
-//! then take turns in rounds, and the table at the end has medians over the rounds: a busy machine slows
-//! all ways of a round, so that their ratios stay valid even where the figures do not.
+//! arguments, such as a filter, are passed to criterion, and then nothing else runs. Without further
+//! arguments all ways then take turns in rounds, and a table shows the medians over the rounds. A busy
+//! machine slows all ways of a round, so their ratios stay valid even if the figures do not.
 //!
 //! All ways share the runtime, the client's configuration (the SDK's defaults, including its retries)
 //! and the number of calls in flight. The measured process runs on one thread, so that its CPU time is
-//! free of contention between threads. Settings with two worker threads follow.
+//! free of contention between threads. Further settings have two worker threads.
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run panics")]
 
 #[path = "../support/cores.rs"]

@@ -70,16 +70,15 @@ fn samples(rounds: &[[Sample; Way::ALL.len()]], way: Way) -> impl Iterator<Item 
 impl fmt::Display for Table {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(
-            "Medians of rounds in which all took turns, against one endpoint on loopback. CPU is the \
+            "Medians of rounds in which all ways took turns, against one endpoint on loopback. CPU is the \
              user and system time of this process alone. PutItem's items, the ready batches and the transport's bodies were \
-             made beforehand; EventStore begins with values to be serialised and ends with answered \
+             made beforehand. EventStore begins with values to be serialised and ends with answered \
              tickets.\n\n\
-             | | way | events/s | CPU µs/event | × PutItem one by one | × ready batches | CPU : ready batches |\n\
+             | | way | events/s | CPU µs/event | events/s, ÷ PutItem one by one | events/s, ÷ ready batches | CPU, ÷ ready batches |\n\
              |---|---|---:|---:|---:|---:|---:|\n",
         )?;
         formatter.write_str(&self.rows)?;
-        formatter
-            .write_str("\nEventStore, as the median and the middle half of the rounds:\n\n")?;
+        formatter.write_str("\nEventStore, as the median and the quartiles of the rounds:\n\n")?;
         formatter.write_str(&self.remarks)
     }
 }

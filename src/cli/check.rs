@@ -1,4 +1,4 @@
-//! `check`: inspects the table and the way to it, before the first event.
+//! `check`: inspects credentials, endpoint, table and permissions before the first event.
 
 use std::error::Error;
 use std::io::{IsTerminal, stdout};
@@ -15,19 +15,20 @@ use crate::output::print;
 
 /// Check the credentials, the endpoint, the table and the permissions, and store nothing
 ///
-/// Each line begins with ✓, or with ✗ and says what to do, or with – if it was not checked because
-/// of an ✗ before it. The exit code is 0 only if every line has a ✓.
+/// Each line begins with ✓ if the check passed, with ✗ if it failed, or with – if it was skipped
+/// because of an ✗ before it. After each ✗ a line says what to do. The exit code is 0 only if
+/// every line has a ✓.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// DynamoDB table, by name or ARN.
     #[arg(long, required_unless_present = "local", value_parser = NonEmptyStringValueParser::new())]
     table: Option<String>,
 
-    /// Local table instead: an SQLite file, which must exist.
+    /// Check this local table instead: a SQLite file, which must exist.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["table", "region", "profile", "endpoint_url"])]
     local: Option<PathBuf>,
 
-    /// Print one JSON object instead.
+    /// Print one JSON object instead of lines.
     #[arg(long)]
     json: bool,
 

@@ -16,8 +16,8 @@ const ACTIVE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Create a table for events, and wait until it is active
 ///
-/// Its only key is the hash key `key`, a String. It is billed per request unless --read-units and
-/// --write-units are given. A table that exists and has this key is left unchanged.
+/// The table has only a hash key, `key`, a String. It is billed per request unless --read-units and
+/// --write-units are given. An existing table with this key is left unchanged.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Name of the table.
@@ -32,8 +32,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", requires = "read_units", value_parser = clap::value_parser!(u32).range(1..))]
     write_units: Option<u32>,
 
-    /// Also create the table that `put --lease-writer-id` takes writer ids from, billed per request
-    /// [default name: the table's, with `-writers` at its end].
+    /// Also create the table from which `put --lease-writer-id` leases writer ids. It is billed per
+    /// request [default name: the name of the table with `-writers` at its end].
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
     with_writers: Option<String>,
 

@@ -1,4 +1,4 @@
-//! `journal`: looks at the events that a journal has and the table may not, and takes them out.
+//! `journal`: lists, exports or drops the events of a journal that may not be in the table.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -10,10 +10,10 @@ use serde::Serialize;
 
 use crate::output::{count, print, print_error};
 
-/// Look at the events of a journal that are not known to be stored
+/// List, export or drop the events of a journal that are not known to be stored
 ///
-/// `put --journal DIR` puts them again. These commands are for events that it cannot store, and for
-/// journals of other programs. A journal that a program has open is refused.
+/// `put --journal DIR` puts these events again. Use these commands for events that it cannot store,
+/// and for journals of other programs. A journal that another process has open cannot be opened.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -22,22 +22,23 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Say how many events there are, and what is damaged.
+    /// Print how many events there are, and which bytes are damaged.
     List {
         /// Directory of the journal.
         directory: PathBuf,
     },
-    /// Print each event as a line that `resume` puts again, and leave the journal as it is.
+    /// Print each event as a line that `resume` puts again, and leave the journal unchanged.
     Export {
         /// Directory of the journal.
         directory: PathBuf,
     },
-    /// Forget all events. Those that are not in the table are lost.
+    /// Forget all events. Events that are not in the table are lost.
     Drop {
         /// Directory of the journal.
         directory: PathBuf,
 
-        /// How many events `list` has counted. Another number than there are is refused.
+        /// The number of events that `list` has counted. If the journal has another number, nothing
+        /// is dropped.
         #[arg(long, value_name = "N")]
         events: u64,
     },
@@ -75,7 +76,7 @@ async fn open(directory: PathBuf) -> Result<Journal, Box<dyn Error>> {
 fn list(journal: &Journal) -> Result<(), Box<dyn Error>> {
     let report = journal.report();
     let torn =
-        report.torn.iter().map(|damage| (damage, "were not wholly written, and are cut off"));
+        report.torn.iter().map(|damage| (damage, "were written only in part, and are cut off"));
     let damaged = (report.damaged.iter())
         .map(|damage| (damage, "are damaged, and are kept in a file that ends in .damaged"));
     for (damage, what) in torn.chain(damaged) {

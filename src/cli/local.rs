@@ -12,9 +12,9 @@ use crate::target::DEFAULT_FILE;
 
 /// Serve a local table to the AWS clients on this machine, until Ctrl-C
 ///
-/// The table is an SQLite file, the same that `put --local` writes. It accepts any credentials and
-/// any region. Only programs on this machine can connect, and no web page: a request with an
-/// Origin, or with a Host other than 127.0.0.1, localhost or [::1], is refused.
+/// The table is a SQLite file, the same that `put --local` writes. It accepts any credentials and
+/// any region. Only programs on this machine can connect. Web pages cannot: a request with an
+/// Origin header, or with a Host other than 127.0.0.1, localhost or [::1], is refused.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// File of the table, created if it does not exist.

@@ -1,8 +1,8 @@
 //! `dynamodb-eventstore`: stores newline-delimited JSON in a DynamoDB table, from a shell.
 //!
-//! `put` and `resume` share one way of a line: `arguments` → `run` → `input` → `producer` → the
-//! store → `collector` → `report`. `stop` ends it early, and `output` prints. `bench` has a store and
-//! a recorder of its own.
+//! In `put` and `resume` each line takes the same way: `arguments` → `run` → `input` → `producer` →
+//! the store → `collector` → `report`. `stop` ends a run early, and `output` prints. `bench` has its
+//! own store and recorder.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
@@ -58,7 +58,7 @@ Examples:
     dynamodb-eventstore create-table --table all-events
     dynamodb-eventstore put events.ndjson --table all-events --failed failed.ndjson
 
-  Put the events again that could not be stored, under the same keys
+  Put the failed events again, under the same keys
     dynamodb-eventstore resume failed.ndjson --table all-events --failed failed-again.ndjson
 
   Store what another program prints
@@ -97,7 +97,7 @@ async fn main() -> ExitCode {
     })
 }
 
-/// Logs the events of this crate only: the AWS SDK's would show whole requests.
+/// Logs the tracing events of this crate only. Those of the AWS SDK would show whole requests.
 fn log_to_stderr(verbose: u8) {
     let level = match verbose {
         0 => return,

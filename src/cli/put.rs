@@ -15,8 +15,9 @@ use crate::run::Run;
 /// Store each line of newline-delimited JSON as an event
 ///
 /// Without --table, events go to a local table, a file in the current directory. The exit code is 0
-/// only if every line was stored. SIGINT (Ctrl-C) or SIGTERM stops the reading and waits for the
-/// accepted events; a second signal ends the wait. A put that ends early prints how to continue.
+/// only if every line was stored. After SIGINT (Ctrl-C) or SIGTERM, put reads no more lines and
+/// waits for the accepted events. A second signal ends the wait. A put that ends early prints the
+/// command that continues it.
 ///
 /// A line is stored byte for byte, without its line break: \n or \r\n. Blank lines are skipped, and
 /// so is a byte order mark at the beginning of the input.
@@ -25,13 +26,13 @@ pub(crate) struct Arguments {
     /// File of events, one JSON text per line; `-` or no FILE for standard input.
     file: Option<PathBuf>,
 
-    /// Number in each key that keeps the writers to one table apart, 0 to 99999
-    /// [default: random].
+    /// Number in each key that keeps the keys of different writers apart, 0 to 99999 [default:
+    /// random].
     #[arg(long, value_name = "N")]
     writer_id: Option<u32>,
 
-    /// Table to lease that number from, so that no other writer has it. `create-table
-    /// --with-writers` creates it.
+    /// Table from which to lease the writer id, so that no other writer has the same one.
+    /// `create-table --with-writers` creates this table.
     #[arg(long, value_name = "WRITERS_TABLE", requires = "table", conflicts_with = "writer_id")]
     lease_writer_id: Option<String>,
 

@@ -10,16 +10,17 @@ use crate::arguments::StoreOptions;
 use crate::input::Source;
 use crate::run::Run;
 
-/// Put events again that were not stored, under the same keys
+/// Put failed events again, under the same keys
 ///
 /// FILE is what `put --failed` or `resume --failed` wrote, or the failed events of a program's
-/// close report. No event is stored twice, however often its file is resumed, because it keeps its
-/// key. Each key is read first: an event that is already stored is skipped, and an event whose key
-/// holds another event is refused. The exit code is 0 only if every event of FILE is stored.
+/// close report. Each event keeps its key, so it is not stored twice, even if FILE is resumed
+/// several times. Each key is read first: an event that is already stored is skipped, and an event
+/// whose key holds another event is refused. The exit code is 0 only if every event of FILE is
+/// stored.
 ///
-/// With --failed, the new file receives every event that failed again. If the resume ends early, it
-/// also receives the lines that were not put, unchanged. No event is lost when each resume in a row
-/// takes the --failed file of the one before.
+/// With --failed, the new file receives every event that failed again. If the resume ends early,
+/// the new file also receives the lines that were not put, unchanged. So no event is lost if each
+/// resume reads the --failed file of the one before.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// File of failed events, one JSON object per line; `-` for standard input.
@@ -40,7 +41,8 @@ pub(crate) async fn run(
     is_verbose: bool,
 ) -> Result<ExitCode, Box<dyn Error>> {
     let Arguments { file, unchecked, options } = arguments;
-    // There is no default: events that were meant for one table must not end in another.
+    // There is no default table: events that were meant for one table must not be stored in
+    // another.
     if !options.has_target() {
         return Err("name the table that the events were meant for: --table or --local".into());
     }

@@ -11,7 +11,8 @@ use dynamodb_eventstore::{EventStore, EventStoreBuilder, LocalTable, SdkBatchWri
 /// File of the local table if none is named.
 pub(crate) const DEFAULT_FILE: &str = "events.sqlite";
 
-/// A table to write to, and what keeps it alive.
+/// A table to write to, with the local engine that serves it, if
+/// any.
 #[derive(Debug)]
 pub(crate) enum Target {
     Aws {

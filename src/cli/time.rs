@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Far above any useful wait, and far below what an [`Instant`] can be moved forward by.
+/// Far longer than any useful wait. An [`Instant`] plus this duration does not overflow.
 const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// `500ms`, `20s`, `2m`, `1h 30m`; a bare number is seconds.

@@ -1,6 +1,6 @@
 //! The attempts to write one event, and the uncertainty that they leave.
 //!
-//! The pending event records them; its ticket's answer shows them.
+//! The pending event records the attempts. The answer of its ticket shows them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +9,9 @@ use serde::ser::SerializeStruct;
 
 use super::{BatchError, Certainty, FailureClass};
 
-/// Number of attempts that a history keeps from its beginning, and from its end. With the default
-/// settings an event rarely has more than both together. Without a limit, a short backoff and a late
-/// deadline would let the memory of a full buffer grow with every retry.
+/// A history keeps this many of its first attempts, and as many of its last ones. With the default
+/// settings an event rarely has more. Without a limit, a short backoff and a late deadline would
+/// let the memory of a full buffer grow with every retry.
 const KEPT_AT_EACH_END: usize = 8;
 
 /// One attempt to write an event: a call that carried it.
@@ -60,10 +60,10 @@ pub(crate) enum Uncertainty {
     /// No attempt was applied.
     #[default]
     None,
-    /// An attempt may have been applied, but none can be any more. A read settles it.
+    /// An attempt may have been applied, but none can still be applied. A read settles the event.
     CallsEnded,
     /// An attempt may have been applied, or may be applied later. A read that does not find the event
-    /// settles nothing.
+    /// proves nothing.
     CallsMayStillApply,
 }
 
@@ -85,13 +85,13 @@ pub(crate) struct History {
     pub(crate) refusals: u32,
     /// Number of attempts for which the table had no capacity.
     pub(crate) throttled: u32,
-    /// Never decreases: only an acknowledged attempt or a read settles it.
+    /// Never decreases: only an acknowledged attempt or a read settles the event.
     pub(crate) uncertainty: Uncertainty,
     pub(crate) last_cause: Option<Arc<BatchError>>,
 }
 
 impl History {
-    /// Adds an attempt; `failure` is `None` for one that was acknowledged. Of a long history the middle is
+    /// Adds an attempt; `failure` is `None` for one that was acknowledged. The middle of a long history is
     /// dropped.
     pub(crate) fn add(
         &mut self,

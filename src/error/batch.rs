@@ -13,7 +13,7 @@ use super::throttling::ThrottlingReason;
 /// Whether an event that was not acknowledged may be in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Certainty {
-    /// The event is not in the table: no attempt was applied, and none can be any more.
+    /// The event is not in the table: no attempt was applied, and none can still be applied.
     NotStored,
     /// An attempt may have been applied, or may be applied later: its response was lost, late or
     /// unreadable.
@@ -57,16 +57,16 @@ impl serde::Serialize for Certainty {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum FailureClass {
-    /// The service accepted the call and returned the item in `UnprocessedItems`. Retried.
+    /// The service accepted the call and returned the item in `UnprocessedItems`. The event is retried.
     Unprocessed,
-    /// The service refused the call because of its rate. Retried.
+    /// The service refused the call because its rate is too high. The call is retried.
     Throttled,
-    /// A broken connection, a time-out, a 5xx, or a response that cannot be read. Retried.
+    /// A broken connection, a time-out, a 5xx, or a response that cannot be read. The call is retried.
     Transient,
-    /// The credentials have expired, or could not be loaded. Retried.
+    /// The credentials have expired, or could not be loaded. The call is retried.
     ExpiredCredentials,
-    /// The service refused the signature because this machine's clock is wrong. Retried: later signatures
-    /// follow the clock of the service's response.
+    /// The service refused the signature because this machine's clock is wrong. The call is retried. Later signatures
+    /// use the time in the service's response.
     ClockSkew,
     /// The service rejected the request as invalid; one event of the batch may be the cause. The batch is
     /// sent again in halves. An event that was alone in its call is not retried.
@@ -75,16 +75,16 @@ pub enum FailureClass {
     /// itself, stored by an earlier attempt. If it is another one, [`OnDuplicate`](crate::OnDuplicate) decides.
     Duplicate,
     /// The service refuses every call: access denied, unknown credentials, no such table. New roles, keys and
-    /// permissions take seconds to work.
+    /// permissions take some seconds to work.
     ///
-    /// Retried, also beyond [`max_attempts`](crate::EventStoreBuilder::max_attempts). The refusal is final once the
-    /// service has refused every call for [`refusal_timeout`](crate::EventStoreBuilder::refusal_timeout); then it fails
-    /// every queued event. A missing table is final at once, unless the store has written to it before.
+    /// The call is retried, also beyond [`max_attempts`](crate::EventStoreBuilder::max_attempts). The refusal is final
+    /// once the service has refused every call for [`refusal_timeout`](crate::EventStoreBuilder::refusal_timeout). Then
+    /// every queued event fails. A missing table is final at once, unless the store has written to it before.
     Refused,
-    /// No call can succeed: the request cannot be built, or the credentials are set up wrong. Not retried; it fails
-    /// every queued event.
+    /// No call can succeed: the request cannot be built, or the credentials are set up wrong. Every queued event fails
+    /// without a retry.
     Fatal,
-    /// The [`BatchWriter`](crate::BatchWriter) panicked. Not retried.
+    /// The [`BatchWriter`](crate::BatchWriter) panicked. The call is not retried.
     Panicked,
 }
 
@@ -178,7 +178,7 @@ impl BatchError {
         self
     }
 
-    /// Says that the service has finished the call, so that it will apply nothing more of it.
+    /// Marks the call as finished by the service, which then applies nothing more of it.
     ///
     /// This matters if the call may have been applied and the event is not found when it is read back. The
     /// event is then [`NotStored`](Certainty::NotStored). Without `with_call_over` the call may still be
@@ -219,7 +219,7 @@ impl BatchError {
         )
     }
 
-    /// A response arrived, but it is not one to this call.
+    /// A response arrived, but it does not answer this call.
     pub(crate) fn invalid_response(what: &str) -> Self {
         Self::new(
             FailureClass::Transient,

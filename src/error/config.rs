@@ -1,4 +1,4 @@
-//! The error of a setting that a store cannot be built with.
+//! The error of a setting with which a store cannot be built.
 
 use std::fmt;
 

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use super::ConfigError;
 
-/// Why a journal cannot be opened or written, or did not take an event.
+/// Why a journal cannot be opened or written, or did not accept an event.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum JournalError {
-    /// Another process, or another store of this one, has opened the journal.
+    /// Another process, or another store of this process, has opened the journal.
     #[error(
         "the journal {} is in use{}: give each process a directory of its own",
         directory.display(),

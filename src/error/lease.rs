@@ -9,8 +9,8 @@ use super::{BatchError, FailureClass};
 
 /// No writer id could be leased in time.
 ///
-/// At the start the store was not started. At a put the event was not accepted, and nothing was sent. The store goes on
-/// trying, so a later put may succeed.
+/// From `start`: the store was not started. From a put: the event was not accepted, and nothing was sent. The store
+/// keeps trying to lease an id, so a later put may succeed.
 #[derive(Debug, Clone)]
 pub struct LeaseError(Arc<Details>);
 
@@ -22,7 +22,7 @@ pub(crate) struct Details {
     pub(crate) region: String,
     /// How many ids there are to lease.
     pub(crate) ids: u32,
-    /// Ids that were tried and were held.
+    /// Tries that found the id held by another store.
     pub(crate) tries: u32,
     pub(crate) waited: Duration,
     pub(crate) cause: Option<Arc<BatchError>>,
@@ -65,8 +65,8 @@ impl fmt::Display for LeaseError {
             }
             return write!(
                 formatter,
-                "{tries} times an id was tried, of {ids}, and held by another store; lease from more \
-                 ids, run fewer stores, or set this machine's clock, if it is far behind"
+                "every id that was tried ({tries} tries, {ids} ids) is held by another store; lease from more \
+                 ids, run fewer stores, or set this machine's clock if it is far behind"
             );
         };
         match (cause.class(), cause.code()) {

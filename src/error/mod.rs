@@ -1,5 +1,5 @@
-//! The errors of the public interface: one type for put, ticket, flush, close and configuration each,
-//! and what is known of a failed attempt.
+//! The errors of the public interface: one type each for put, ticket, flush, close and configuration, and
+//! types that describe a failed attempt.
 
 mod attempt;
 mod batch;
@@ -60,18 +60,18 @@ pub enum PutError {
         max_buffered_bytes: NonZeroUsize,
     },
 
-    /// So many events are buffered that the table needs half of their deadline to take them. Only
+    /// The table would need half of the event deadline to take the events that are buffered. Only
     /// [`try_put`](crate::EventStore::try_put) fails with this; `put` waits.
     #[error(
-        "{buffered_events} events wait already, and the table takes {write_units_per_second:.0} write \
-         units a second: later ones would not be stored by their deadline; try later, wait with put(), or \
+        "{buffered_events} events wait already, and the table takes only {write_units_per_second:.0} write \
+         units a second, so this event would miss its deadline; try later, wait with put(), or \
          give the table more capacity"
     )]
     Throttled {
         /// Write units a second that the store sends, limited by the table's capacity or by its own
         /// settings.
         write_units_per_second: f64,
-        /// Events that are accepted and not settled.
+        /// Events that are accepted but not settled.
         buffered_events: u64,
     },
 
@@ -84,12 +84,12 @@ pub enum PutError {
     #[error("the event store is closed: put events before close(), or build a new store")]
     Closed,
 
-    /// The store's worker has ended, so nothing can be stored any more.
+    /// The store's worker has ended, so no event can be stored.
     #[error(transparent)]
     WorkerLost(#[from] WorkerLost),
 
-    /// The store's writer id is leased, the lease has run out, and no other could be had: at once
-    /// ([`try_put`](crate::EventStore::try_put)), or within
+    /// The store leases its writer id, the lease has ended, and the store has no new one.
+    /// [`try_put`](crate::EventStore::try_put) fails at once, `put` after
     /// [`max_wait`](crate::LeasedWriterIds::max_wait).
     #[error(transparent)]
     NoWriterId(#[from] LeaseError),
@@ -140,8 +140,8 @@ impl WorkerLost {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FlushError {
-    /// The store was closed before the flush. The close report says what became of its events.
-    #[error("the event store is closed; the report of close() says what became of its events")]
+    /// The store was closed before the flush. The close report has the outcomes of its events.
+    #[error("the event store is closed; the report of close() has the outcomes of its events")]
     Closed,
 
     /// The store's worker has ended. The tickets of events that were not settled fail with the same cause.

@@ -4,8 +4,8 @@ use std::fmt;
 
 /// One of the reasons for which the service throttled a call.
 ///
-/// The service lists them as `ThrottlingReasons` of its exceptions since 2025. It gives none for items
-/// that it returns in `UnprocessedItems`.
+/// Since 2025 the service lists them as `ThrottlingReasons` in its exceptions. It gives no reason for
+/// items that it returns in `UnprocessedItems`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct ThrottlingReason {
     reason: String,

@@ -53,7 +53,7 @@ impl serde::Serialize for FailureReason {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ReadBack {
-    /// The event was not in the table. With [`NotStored`](Certainty::NotStored) that is final. With
+    /// The event was not in the table. With the certainty [`NotStored`](Certainty::NotStored) that is final. With
     /// [`MaybeStored`](Certainty::MaybeStored) an attempt whose response was lost may still be applied.
     NotFound {
         /// Time from the acceptance of the event to the read.
@@ -61,8 +61,8 @@ pub enum ReadBack {
         after: Duration,
     },
     /// Another event is in the table under the same key: a second writer has the same
-    /// [`WriterId`](crate::WriterId). With [`WriteMode::Put`](crate::WriteMode::Put) one of the two events is or will be
-    /// overwritten.
+    /// [`WriterId`](crate::WriterId). With [`WriteMode::Put`](crate::WriteMode::Put) one of the two events has been
+    /// overwritten, or will be.
     OtherBody {
         /// Time from the acceptance of the event to the read.
         #[serde(rename = "after_seconds", serialize_with = "seconds")]
@@ -107,7 +107,7 @@ impl fmt::Display for ReadBack {
     }
 }
 
-/// An accepted event was not acknowledged: it is [`NotStored`](Certainty::NotStored) or
+/// An accepted event was not acknowledged. It is [`NotStored`](Certainty::NotStored) or
 /// [`MaybeStored`](Certainty::MaybeStored).
 ///
 /// To put the event again under the same key, so that it cannot be stored twice, pass
@@ -198,15 +198,15 @@ impl WriteError {
         self.0.reason
     }
 
-    /// The last cause of the failure: usually how the last attempt failed, for an event that was never
-    /// sent why it was not. `None` if there is none.
+    /// The last cause of the failure: usually how the last attempt failed. For an event that was never sent, it is why
+    /// the event was not sent. `None` if there is no cause.
     #[must_use]
     pub fn last_cause(&self) -> Option<&BatchError> {
         self.0.last_cause.as_deref()
     }
 
-    /// The attempts, oldest first: when each began, how long it took and how it failed. Of more than 16
-    /// attempts the first eight and the last eight; [`attempts`](Self::attempts) counts all of them.
+    /// The attempts, oldest first: when each began, how long it took and how it failed. If there were more than 16
+    /// attempts, only the first eight and the last eight are listed; [`attempts`](Self::attempts) counts all of them.
     #[must_use]
     pub fn history(&self) -> &[Attempt] {
         &self.0.history
@@ -222,8 +222,9 @@ impl WriteError {
     /// Whether the journal keeps the event: it is put again later under the same key, by this store or by the next that
     /// opens the journal. It is on disk at the latest when [`close`](crate::EventStore::close) returns.
     ///
-    /// `false` without a journal, for an event that the service calls invalid, and for one that the journal could not
-    /// take. Events that the service calls invalid are in the file `failed.ndjson` in the journal's directory.
+    /// `false` without a journal, for an event that the service calls invalid, and for an event that could not be
+    /// written to the journal. Events that the service calls invalid are in the file `failed.ndjson` in the journal's
+    /// directory.
     #[cfg(feature = "journal")]
     #[must_use]
     pub fn is_journalled(&self) -> bool {
@@ -261,7 +262,7 @@ impl fmt::Display for WriteError {
             &*self.0;
         let plural = if *attempts == 1 { "" } else { "s" };
         write!(formatter, "event {key} is {certainty} after {attempts} attempt{plural}")?;
-        // It is not known when the worker was lost.
+        // The time is not known if the worker was lost.
         if !elapsed.is_zero() {
             write!(formatter, " in {elapsed:.1?}")?;
         }

@@ -1,4 +1,4 @@
-//! The journal: accepted events on disk, until they are settled.
+//! The journal: keeps accepted events on disk until they are settled.
 //!
 //! ```text
 //! put ──▶ Queue ──▶ Writer, on a thread of its own ──▶ segment files
@@ -8,10 +8,10 @@
 //! open: segment files ──▶ recovery ──▶ unsettled events ──▶ Replay (in the store) reads them back, and puts the rest
 //! ```
 //!
-//! [`record`] has the format. A record is read whole or not at all: each has a checksum. A torn record at the end is
-//! cut off. Damaged bytes in the middle are moved to a `.damaged` file. An event that the journal has and the table
-//! may not is in the segments until a record of its settling, or the removal of its segment. Both may be lost: the
-//! event is then read back, and found.
+//! [`record`] has the format. Each record has a checksum, so it is read whole or not at all. An incomplete (torn)
+//! record at the end of a segment is cut off. Damaged bytes in the middle are copied to a `.damaged` file. An event
+//! counts as unsettled until a record says that it is settled, or its segment is removed. If that record or the removal
+//! is lost, the event is read back from the table, and found.
 
 mod options;
 mod queue;
@@ -52,7 +52,7 @@ use crate::event::key::EventKey;
 /// The next process that opens the directory puts the events again that are not known to be stored, under their old
 /// keys. It reads each one first. So an event is stored once, however often processes end in between.
 ///
-/// One process at a time can have a directory open. The files can be read by their user only.
+/// Only one process at a time can have a directory open. Only the user who owns the files can read them.
 ///
 /// ```
 /// # #[cfg(feature = "local")]
@@ -113,7 +113,7 @@ impl Journal {
         Self::options().open(directory).await
     }
 
-    /// The settings, to be changed and then [opened](JournalOptions::open).
+    /// Settings that differ from the defaults. [`JournalOptions::open`] opens a journal with them.
     #[must_use]
     pub fn options() -> JournalOptions {
         JournalOptions::default()
@@ -131,8 +131,8 @@ impl Journal {
         &self.recovered.report
     }
 
-    /// The events that are not known to be stored, in the order in which they were put. Each is read from the disk when
-    /// it is asked for.
+    /// The events that are not known to be stored, in the order in which they were put. The iterator reads each event
+    /// from the disk when it is polled.
     ///
     /// # Errors
     ///
@@ -178,7 +178,7 @@ impl Journal {
         Ok(Self { options, directory, storage, recovered })
     }
 
-    /// Starts the journal's thread. Returns what the store and the replay need.
+    /// Starts the journal's thread. Returns a handle for the store, and the events for the replay.
     pub(crate) fn start(self) -> Result<(ActiveJournal, Unsettled), JournalError> {
         let Self { options, directory, storage, recovered } = self;
         let JournalOptions { sync, max_bytes, segment_bytes } = options;
@@ -201,8 +201,8 @@ impl Journal {
     }
 }
 
-/// The events that are to be put again: those that an earlier process left, and later those whose tickets are answered
-/// although they are not stored.
+/// The events that must be put again. At first they are those that an earlier process left. Later they are those whose
+/// tickets were answered although they are not stored.
 pub(crate) struct Unsettled {
     queue: Arc<Queue>,
     storage: Arc<dyn Storage>,
@@ -212,7 +212,8 @@ pub(crate) struct Unsettled {
 }
 
 impl Unsettled {
-    /// What finds the events that were kept since the last call, in the order of their puts. It reads the segments.
+    /// A function that finds the events that were kept since the last call, in the order of their puts. It reads the
+    /// segments.
     pub(crate) fn finder(&self) -> impl FnOnce() -> Vec<Location> + Send + use<> {
         let (queue, storage) = (Arc::clone(&self.queue), Arc::clone(&self.storage));
         move || {
@@ -224,7 +225,7 @@ impl Unsettled {
                 tracing::error!(%error, "the journal cannot be read");
                 Vec::new()
             });
-            // Not written yet, or not readable now.
+            // Events that are not written yet, or cannot be read now, are kept for the next call.
             for sequence in kept.into_iter().filter_map(NonZeroU64::new) {
                 let found = located.binary_search_by_key(&Some(sequence), Location::sequence);
                 if found.is_err() && queue.keeps(sequence) {
@@ -235,7 +236,7 @@ impl Unsettled {
         }
     }
 
-    /// What reads the events, from any thread.
+    /// A function that reads the event at a location. It can be called from any thread.
     pub(crate) fn reader(&self) -> impl Fn(Location) -> Result<Event, JournalError> + Send + use<> {
         let storage = Arc::clone(&self.storage);
         move |location| read_event(&*storage, &location)
@@ -259,7 +260,7 @@ fn read_event(storage: &dyn Storage, location: &Location) -> Result<Event, Journ
     Event::with_body(key, body).map_err(|_| changed())
 }
 
-/// A journal that a store writes to. Dropping it ends its thread, once everything is written.
+/// A journal that a store writes to. Dropping it ends its thread after everything is written.
 #[derive(Debug)]
 pub(crate) struct ActiveJournal {
     queue: Arc<Queue>,
@@ -284,7 +285,7 @@ impl Position {
 }
 
 impl ActiveJournal {
-    /// Waits for room for an event with a body of so many encoded bytes. Cancel safe.
+    /// Waits for room for an event whose encoded body has this many bytes. Cancel safe.
     pub(crate) async fn reserve(
         &self,
         encoded_bytes: usize,
@@ -307,12 +308,12 @@ impl ActiveJournal {
         Position { queue: Arc::clone(&self.queue), sequence }
     }
 
-    /// Counts an event as settled. An event that failed for good has a line, which is kept in a file.
+    /// Counts an event as settled. `failed_line` is the line that is kept in a file for an event that failed for good.
     pub(crate) fn settle(&self, sequence: NonZeroU64, failed_line: Option<Vec<u8>>) {
         self.queue.settle(sequence, failed_line);
     }
 
-    /// Notes that the event's ticket is answered although it is not stored, so that it is put again.
+    /// Marks an event whose ticket is answered although it is not stored, so that it is put again.
     pub(crate) fn keep(&self, sequence: NonZeroU64) {
         self.queue.keep(sequence);
     }
@@ -322,7 +323,7 @@ impl ActiveJournal {
         self.queue.keeps(sequence)
     }
 
-    /// Ends the thread once it has written everything, and waits for that.
+    /// Ends the thread after it has written everything, and waits for that.
     pub(crate) async fn close(&self) {
         self.queue.close();
         self.queue.wait_closed().await;

@@ -8,22 +8,22 @@ use super::Journal;
 use super::storage::Directory;
 use crate::error::{ConfigError, JournalError};
 
-/// More than the largest event takes, each byte of which is escaped.
+/// More than the largest event takes if each of its bytes is escaped.
 const MIN_MAX_BYTES: u64 = 4 * 1024 * 1024;
 
 const DEFAULT_MAX_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 const DEFAULT_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 const DEFAULT_SYNC_INTERVAL: Duration = Duration::from_millis(10);
 
-/// When the journal's files are synced: written to the disk itself, so that a power cut does not lose them.
+/// When the journal's files are synced. Synced files are on the disk itself, so that a power cut does not lose them.
 ///
-/// The death of the process alone loses nothing that was written, under any policy.
+/// If only the process dies, nothing that was written is lost, under any policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SyncPolicy {
     /// At once. One sync serves all events that wait for it.
     Always,
-    /// At most once in this time, 1 ms to 60 s, for all events that have arrived in it.
+    /// At most once per this duration, 1 ms to 60 s. One sync serves all events that arrived in that time.
     Every(Duration),
     /// Never by the journal: the operating system writes the files when it chooses, usually after some seconds.
     /// [`journalled`](crate::PutTicket::journalled) then only means *written*.
@@ -80,7 +80,7 @@ impl JournalOptions {
             let storage = Directory::open(&directory)?;
             Journal::recover(self, directory, Arc::new(storage))
         });
-        // The task is not cancelled, and a panic in it goes on here.
+        // The task is never cancelled, so an error is a panic, which is resumed here.
         opened.await.unwrap_or_else(|error| match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => Err(JournalError::Closed),

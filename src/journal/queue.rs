@@ -1,4 +1,4 @@
-//! [`Queue`]: what puts and the worker send to the journal's thread, and what the thread answers.
+//! [`Queue`]: connects puts and the worker with the journal's thread.
 
 use std::num::NonZeroU64;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,13 +11,13 @@ use crate::clock::now;
 use crate::error::JournalError;
 use crate::event::Event;
 
-/// While so many bytes wait to be written or synced, puts wait: the disk is slower than they are.
+/// Puts wait while this many bytes are not written or synced, because then the disk is slower than the puts.
 const MAX_UNWRITTEN_BYTES: u64 = 16 * 1024 * 1024;
 
-/// How long after a failed write the next event is let through, to find out whether there is room again.
+/// How long after a failed write the next event is let through, to find out whether writes work again.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long settled events wait for others to share their record.
+/// How long settled events wait for others, to share a record with them.
 const SETTLED_DELAY: Duration = Duration::from_millis(100);
 
 /// Shared by the store's handles, its worker and the journal's thread.
@@ -44,7 +44,7 @@ struct State {
     failing: Option<(JournalError, Instant)>,
     /// Why the journal takes no more events, ever.
     failed: Option<JournalError>,
-    /// Events whose tickets are answered although they are not stored: they are to be put again.
+    /// Events whose tickets are answered although they are not stored. They must be put again.
     kept: Vec<u64>,
     is_closing: bool,
 }
@@ -56,7 +56,7 @@ pub(super) struct Batch {
     pub(super) records: Vec<u8>,
     /// The sequence numbers of the first and the last event in it.
     pub(super) sequences: Option<(u64, u64)>,
-    /// Events in it.
+    /// Number of events in it.
     pub(super) events: u64,
     /// Sequence numbers of events that are settled.
     pub(super) settled: Vec<u64>,
@@ -82,7 +82,7 @@ impl Progress {
     }
 }
 
-/// Room for the record of one event. Dropping it gives the room back.
+/// Room for the record of one event. Dropping it releases the room.
 #[derive(Debug)]
 pub(crate) struct Reservation<'a> {
     queue: &'a Queue,
@@ -105,7 +105,7 @@ impl Queue {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // No code that holds the lock can panic between two changes that belong together.
+        // A panic cannot leave the state inconsistent, so a poisoned lock does not matter.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -149,7 +149,7 @@ impl Queue {
 
     /// Appends the record of an event, for which there is room. Returns its sequence number.
     pub(super) fn append(&self, event: &Event, reservation: Reservation<'_>) -> NonZeroU64 {
-        // From here on the thread gives the room back.
+        // From here on the thread releases the room.
         std::mem::forget(reservation);
         let mut state = self.state();
         let sequence = state.next_sequence;
@@ -177,7 +177,7 @@ impl Queue {
         }
     }
 
-    /// Notes that the event's ticket is answered although it is not stored.
+    /// Marks an event whose ticket is answered although it is not stored.
     pub(super) fn keep(&self, sequence: NonZeroU64) {
         self.state().kept.push(sequence.get());
     }
@@ -214,8 +214,8 @@ impl Queue {
         self.progress.borrow().lost(sequence).is_some()
     }
 
-    /// Waits for work, on the journal's thread. The first event is taken at `not_before` or later, so that others share
-    /// its write. `None` once the journal is closed and everything is taken.
+    /// Waits for work. Runs on the journal's thread. Events are not taken before `not_before`, so that later ones share
+    /// their write. `None` once the journal is closed and everything is taken.
     pub(super) fn take(&self, not_before: Instant) -> Option<Batch> {
         let mut state = self.state();
         loop {
@@ -245,7 +245,7 @@ impl Queue {
         Some(std::mem::take(&mut state.batch))
     }
 
-    /// Everything that is waiting, without a wait.
+    /// Takes everything that is queued, without waiting.
     #[cfg(test)]
     pub(super) fn take_now(&self) -> Batch {
         std::mem::take(&mut self.state().batch)
@@ -256,14 +256,14 @@ impl Queue {
         self.state().total_bytes
     }
 
-    /// Whether [`durable`](Self::durable) returned `Ok` for this event, or would now.
+    /// Whether [`durable`](Self::durable) would return `Ok` for this event now.
     #[cfg(test)]
     pub(super) fn is_durable(&self, sequence: NonZeroU64) -> bool {
         let progress = self.progress.borrow();
         progress.durable >= sequence.get() && progress.lost(sequence.get()).is_none()
     }
 
-    /// The batch is durable, with so many bytes of other records.
+    /// Records that the batch is durable, together with `other_bytes` bytes of other records.
     pub(super) fn succeeded(&self, batch: &Batch, other_bytes: u64) {
         let mut state = self.state();
         if batch.events > 0 {
@@ -278,7 +278,7 @@ impl Queue {
         self.room.notify_waiters();
     }
 
-    /// Segments of so many bytes were removed.
+    /// Records that segments with this many bytes were removed.
     pub(super) fn removed(&self, bytes: u64) {
         let mut state = self.state();
         state.total_bytes = state.total_bytes.saturating_sub(bytes);
@@ -286,7 +286,8 @@ impl Queue {
         self.room.notify_waiters();
     }
 
-    /// The events of the batch are not in the journal. A `is_final` error is that of every later event, too.
+    /// Records that the events of the batch are not in the journal. If the error `is_final`, every later event fails
+    /// with it, too.
     pub(super) fn failed(&self, batch: &Batch, error: &JournalError, is_final: bool) {
         let mut state = self.state();
         state.failing = Some((error.clone(), now()));
@@ -302,17 +303,17 @@ impl Queue {
                 progress.durable = last;
             });
         }
-        // Whoever waits for room gets the error.
+        // Puts that wait for room get the error.
         self.room.notify_waiters();
     }
 
-    /// Ends the thread once it has written everything.
+    /// Makes the thread end after it has written everything.
     pub(super) fn close(&self) {
         self.state().is_closing = true;
         self.work.notify_one();
     }
 
-    /// The thread has ended.
+    /// Records that the thread has ended.
     pub(super) fn closed(&self) {
         self.state().failed.get_or_insert(JournalError::Closed);
         self.progress.send_modify(|progress| progress.is_closed = true);
@@ -328,7 +329,7 @@ impl Queue {
 }
 
 impl Reservation<'_> {
-    /// Gives back what is not needed.
+    /// Releases the room that is not needed.
     pub(super) fn shrink_to(&mut self, event_bytes: usize) {
         let surplus = self.bytes.saturating_sub(event_bytes as u64);
         if surplus > 0 {

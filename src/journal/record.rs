@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Numbers are little-endian. Each event of a journal has a sequence number, which increases from record to record. An
-//! event whose number no later record names is unsettled: it may or may not be in the table.
+//! event is unsettled if no later record names its number. It may or may not be in the table.
 
 use crate::event::key::EventKey;
 
@@ -18,27 +18,27 @@ const MAGIC: &[u8; 8] = b"DDBEVJL1";
 /// Bytes before the payload of a record.
 const FRAME_BYTES: usize = 8;
 
-/// The longest payload: above that of any event (a body has at most 409,574 bytes, six times as many when each is
-/// escaped) and of any list of settled events that is written.
+/// The longest payload. No event has a longer one: with the shortest key a body has at most 409,574 bytes, and six
+/// times as many if each is escaped. Nor has any list of settled events.
 const MAX_PAYLOAD_BYTES: usize = 4 * 1024 * 1024;
 
-/// Most sequence numbers in one record.
+/// The most sequence numbers in one record.
 pub(super) const MAX_SETTLED: usize = 64 * 1024;
 
 const EVENT: u8 = 1;
 const SETTLED: u8 = 2;
 
-/// What a record says.
+/// The content of a record.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Record<'a> {
     Event { sequence: u64, key: EventKey, encoded_body: &'a str },
     Settled(Vec<u64>),
 }
 
-/// What stands at the beginning of some bytes.
+/// What was found at the beginning of some bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Parsed<'a> {
-    /// A whole record, of so many bytes.
+    /// A whole record, of this many bytes.
     Record { record: Record<'a>, bytes: usize },
     /// No whole record.
     Damaged,
@@ -67,7 +67,7 @@ pub(super) fn event_bytes(key: &EventKey, encoded_body: &str) -> usize {
     bytes_with_longest_key(encoded_body.len()) - EventKey::LENGTH + key.as_str().len()
 }
 
-/// Whether these bytes begin with a part of this segment's header, and zeros where it was not written.
+/// Whether these bytes are a header of this segment that was written only in part: its beginning, and then zeros.
 pub(super) fn is_torn_header(bytes: &[u8], segment: u64) -> bool {
     bytes.iter().zip(header(segment)).all(|(found, expected)| *found == expected || *found == 0)
 }
@@ -120,7 +120,7 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed<'_> {
 fn parse_record(bytes: &[u8]) -> Option<Parsed<'_>> {
     let length = u32::from_le_bytes(*bytes.first_chunk()?) as usize;
     let checksum = u32::from_le_bytes(*bytes.get(4..)?.first_chunk()?);
-    // Checked before the checksum, so that a search through damaged bytes seldom computes one.
+    // The kind is checked before the checksum, so that a search through damaged bytes seldom computes a checksum.
     let kind = *bytes.get(FRAME_BYTES)?;
     if !(1..=MAX_PAYLOAD_BYTES).contains(&length) || !matches!(kind, EVENT | SETTLED) {
         return None;

@@ -1,4 +1,4 @@
-//! Reads the segments that an earlier process left: which events are unsettled, and what is damaged.
+//! Reads the segments that an earlier process left, and finds unsettled events and damaged bytes.
 
 use std::io;
 use std::num::NonZeroU64;
@@ -48,13 +48,13 @@ pub struct RecoveryReport {
     pub unsettled: u64,
     /// Segment files that were read.
     pub segments: u64,
-    /// A record that was not wholly written, at the end of a segment. It was cut off.
+    /// Records at the ends of segments that were written only in part. They were cut off.
     pub torn: Vec<Damage>,
     /// Records in the middle of a segment that cannot be read. Their bytes are kept in a file that ends in `.damaged`.
     pub damaged: Vec<Damage>,
 }
 
-/// Bytes of a segment that are no record.
+/// Bytes of a segment that are not a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Damage {
@@ -62,11 +62,11 @@ pub struct Damage {
     pub file: PathBuf,
     /// The first of the bytes.
     pub offset: u64,
-    /// How many there are.
+    /// The number of these bytes.
     pub bytes: u64,
 }
 
-/// Everything that a journal knows of the past.
+/// What earlier processes have left in a journal.
 #[derive(Debug, Default)]
 pub(super) struct Recovered {
     pub(super) segments: Vec<OldSegment>,
@@ -77,7 +77,7 @@ pub(super) struct Recovered {
     pub(super) report: RecoveryReport,
 }
 
-/// Reads all segments. Cuts off torn ends, and keeps damaged bytes aside.
+/// Reads all segments. Cuts off torn ends, and copies damaged bytes to `.damaged` files.
 pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, JournalError> {
     let numbers = storage.segments().map_err(JournalError::io("list", &storage.path(0)))?;
     let mut recovered = Recovered::default();
@@ -86,7 +86,8 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, JournalError> 
         let content = storage.read(number).map_err(JournalError::io("read", &path))?;
         recovered.report.segments += 1;
         if let Some(reason) = header_defect(&content, number) {
-            // No record of such a segment was ever durable, as the header is written and synced before them.
+            // No record of such a segment was ever durable, because the sync that makes a record durable includes the
+            // header.
             if is_torn_header(&content, number) {
                 if content.len() > HEADER_BYTES {
                     storage
@@ -116,7 +117,8 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, JournalError> 
     Ok(recovered)
 }
 
-/// Where the events with these numbers are, which ascend. Reads every segment; one that was removed has none of them.
+/// Finds the events with these sequence numbers, which must be ascending. Reads every segment. A segment that was
+/// removed has none of them.
 pub(super) fn locate(storage: &dyn Storage, sequences: &[u64]) -> io::Result<Vec<Location>> {
     let mut located = Vec::new();
     for segment in storage.segments()? {
@@ -151,7 +153,7 @@ enum Part<'a> {
     },
 }
 
-/// The parts of a segment, after its header. Only the last one can be damage that no record follows.
+/// The parts of a segment, after its header. After damage there is a record, or the end of the segment.
 fn scan(content: &[u8]) -> impl Iterator<Item = Part<'_>> {
     let mut offset = HEADER_BYTES;
     std::iter::from_fn(move || {
@@ -170,7 +172,7 @@ fn scan(content: &[u8]) -> impl Iterator<Item = Part<'_>> {
 }
 
 impl Recovered {
-    /// Reads the records of a segment, and returns its length without a torn end.
+    /// Reads the records of a segment, and returns its length without its torn end.
     fn read_segment(
         &mut self,
         storage: &dyn Storage,
@@ -215,7 +217,7 @@ impl Recovered {
                     let found = self
                         .unsettled
                         .binary_search_by_key(&sequence, |location| location.sequence);
-                    // Marked only: removing each one would move all that follow.
+                    // The event is only marked. To remove it would move all that follow.
                     if let Some(location) =
                         found.ok().and_then(|index| self.unsettled.get_mut(index))
                     {

@@ -1,4 +1,4 @@
-//! The journal on a simulated disk that fails and loses power, from a seed.
+//! Simulates the journal on a disk that fails and loses power. A seed determines each run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -17,7 +17,7 @@ use super::{SyncPolicy, read_event};
 use crate::event::Event;
 use crate::event::key::{EventKey, KeyGenerator, WriterId};
 
-/// A file: what a power cut leaves, and what was written since.
+/// A file: its synced content, which a power cut leaves, and its whole content.
 #[derive(Debug, Clone, Default)]
 struct SimulatedFile {
     synced: Vec<u8>,
@@ -32,7 +32,6 @@ struct Disk {
     random: StdRng,
     /// Probability that an operation fails.
     fault_rate: f64,
-    /// Once the sync of a file has failed, the system has dropped what was not written: a later sync succeeds without it.
     failed_lines: Vec<u8>,
     kept_aside: usize,
 }
@@ -69,7 +68,8 @@ impl SimulatedDisk {
         self.with(|disk| disk.fault_rate = fault_rate);
     }
 
-    /// The power fails: what was not synced survives in part, with torn sectors.
+    /// The power fails. Of the bytes that were not synced, some sectors survive and others do
+    /// not.
     fn lose_power(&self) {
         self.with(|disk| {
             let Disk { files, random, .. } = disk;
@@ -95,7 +95,7 @@ impl SimulatedDisk {
         });
     }
 
-    /// The process dies: the system writes what it was given.
+    /// The process dies. The system still writes everything that it was given.
     fn lose_process(&self) {
         self.with(|disk| {
             for file in disk.files.values_mut() {
@@ -220,16 +220,16 @@ impl SegmentFile for OpenFile {
     }
 }
 
-/// What one run of processes over one disk promised.
+/// What the processes of one run have promised.
 #[derive(Debug, Default)]
 struct Promises {
-    /// Durable and not settled: the next process must find them.
+    /// Events that are durable and not settled. The next process must find them.
     owed: BTreeMap<EventKey, String>,
     /// Everything that was ever put.
     put: BTreeMap<EventKey, String>,
 }
 
-/// Runs processes one after another over one disk, each of which ends in the middle of its work.
+/// Runs processes one after another on one disk. Each of them ends in the middle of its work.
 fn run(seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let disk = SimulatedDisk::new(random.random(), 0.0);
@@ -252,7 +252,7 @@ fn run(seed: u64) {
         }
         let sequences: BTreeSet<NonZeroU64> =
             found.values().map(|(_, sequence)| *sequence).collect();
-        assert_eq!(sequences.len(), found.len(), "seed {seed}: two events have one number");
+        assert_eq!(sequences.len(), found.len(), "seed {seed}: two events have the same number");
 
         // Small, so that segments are often full.
         let segment_bytes = random.random_range(200..2_000);
@@ -306,7 +306,7 @@ fn durable_events_survive_every_end_of_a_process() {
 }
 
 #[test]
-fn event_that_is_not_settled_keeps_one_segment_and_not_all_later_ones() {
+fn unsettled_event_keeps_only_its_own_segment() {
     let disk = SimulatedDisk::new(1, 0.0);
     let queue = Arc::new(Queue::new(0, 0, u64::MAX));
     let storage: Arc<dyn Storage> = Arc::new(disk.clone());

@@ -1,4 +1,4 @@
-//! [`Storage`]: the files of a journal. [`Directory`] has them on a disk; tests have a simulated disk.
+//! [`Storage`]: the files of a journal. [`Directory`] keeps them on a disk. Tests use a simulated disk.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::JournalError;
 
-/// Ending of a segment's name; before it stands its number, in ten digits.
+/// The name of a segment is its number, in ten digits, and this ending.
 const SEGMENT_ENDING: &str = ".journal";
 
 const LOCK_FILE: &str = "lock";
@@ -30,7 +30,7 @@ pub(super) trait Storage: Send + Sync + 'static {
 
     fn remove(&self, segment: u64) -> io::Result<()>;
 
-    /// Makes created and removed files durable.
+    /// Makes the creation and removal of files durable.
     fn sync_directory(&self) -> io::Result<()>;
 
     /// Keeps damaged bytes of a segment in a file of their own.
@@ -39,14 +39,14 @@ pub(super) trait Storage: Send + Sync + 'static {
     /// Appends lines to the file of failed events, durably.
     fn append_failed(&self, lines: &[u8]) -> io::Result<()>;
 
-    /// Lets another process open the journal. Nothing is written after this.
+    /// Lets another process open the journal. Nothing must be written after this call.
     fn unlock(&self);
 
     /// The path that messages show for a segment.
     fn path(&self, segment: u64) -> PathBuf;
 }
 
-/// A segment that is written.
+/// A segment that is being written.
 pub(super) trait SegmentFile: Send {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
 
@@ -57,7 +57,7 @@ pub(super) trait SegmentFile: Send {
     fn truncate(&mut self, bytes: u64) -> io::Result<()>;
 }
 
-/// A directory on a disk. Its lock is held until [`unlock`](Storage::unlock), at most as long as this exists.
+/// A directory on a disk. It is locked until [`unlock`](Storage::unlock), or until this value is dropped.
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
@@ -66,8 +66,8 @@ pub(super) struct Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // Closing the file is not enough: a process that was just forked has it open until its exec. Nothing is to be done
-        // if it is unlocked already.
+        // Closing the file is not enough: a process that was just forked has it open until its exec. An error means that
+        // it is already unlocked.
         let _ = self.lock.unlock();
     }
 }
@@ -205,7 +205,7 @@ fn create_directory(path: &Path) -> io::Result<()> {
     builder.create(path)
 }
 
-/// Only the user may read the file, if it is created.
+/// If the file is created, only the user may read it.
 fn private(options: &mut fs::OpenOptions) -> &mut fs::OpenOptions {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);

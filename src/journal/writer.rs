@@ -13,11 +13,12 @@ use super::storage::{SegmentFile, Storage};
 use crate::clock::now;
 use crate::error::JournalError;
 
-/// With more segments than this, settled ones are removed in any order, so that one event that is not stored for long
-/// keeps one segment and not all later ones. What their records say of older events is lost: those are read back.
+/// With more segments than this, settled ones are removed in any order, so that one event that waits for a long time
+/// keeps only its own segment. The records in a removed segment that settled older events are lost with it, so these
+/// events are read back.
 const MAX_ORDERED_SEGMENTS: usize = 4;
 
-/// How long events wait for others to share their write where nothing is synced.
+/// How long events wait for others, to share a write with them, if nothing is synced.
 const UNSYNCED_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The state of the journal's thread.
@@ -26,7 +27,7 @@ pub(super) struct Writer {
     storage: Arc<dyn Storage>,
     sync: SyncPolicy,
     segment_bytes: u64,
-    /// Every segment, the oldest first. The last one is written if `file` is set.
+    /// Every segment, the oldest first. If `file` is set, the last one is being written.
     segments: VecDeque<Segment>,
     file: Option<Box<dyn SegmentFile>>,
     next_number: u64,
@@ -38,16 +39,16 @@ pub(super) struct Writer {
 struct Segment {
     number: u64,
     bytes: u64,
-    /// The sequence number of its first event, or of one before it.
+    /// No event in it has a smaller sequence number.
     first_sequence: u64,
-    /// Its events that are not settled.
+    /// Number of its events that are not settled.
     unsettled: u64,
 }
 
 /// A write that failed.
 struct WriteFailure {
     error: JournalError,
-    /// Whether nothing that was written since the last sync can be believed.
+    /// Whether what was written since the last sync may be lost, so that the journal must take no more events.
     is_final: bool,
 }
 
@@ -93,12 +94,12 @@ impl Writer {
         }
         self.file = None;
         self.remove_settled();
-        // First, so that whoever waits for the end can open the journal again.
+        // Unlock first, so that a caller that waits for the end can open the journal again.
         self.storage.unlock();
         self.queue.closed();
     }
 
-    /// When the next batch is written at the earliest.
+    /// The earliest time for the next batch.
     fn next_round(&self, began: Instant) -> Instant {
         match self.sync {
             SyncPolicy::Always => began,
@@ -107,9 +108,10 @@ impl Writer {
         }
     }
 
-    /// Writes a batch, and answers for it.
+    /// Writes a batch, and reports the result to the queue.
     pub(super) fn write(&mut self, batch: Batch) {
-        // First, so that a failed event is never in neither place.
+        // The lines of failed events are written first, so that each failed event is always in the file or in the
+        // journal.
         let kept = self.keep_failed(&batch);
         let settled = if kept { batch.settled.as_slice() } else { &[] };
         match self.append(&batch, settled) {
@@ -121,12 +123,13 @@ impl Writer {
                 self.queue.failed(&batch, &error, is_final);
             }
         }
-        // Settled events count as such even if no record says so: the next process reads them back.
+        // Settled events count as settled even if their record could not be written. The next process then reads them
+        // back.
         self.settle(settled);
         self.remove_settled();
     }
 
-    /// Appends the lines of failed events to their file. Without them the events stay unsettled.
+    /// Appends the lines of failed events to their file. If that fails, the events stay unsettled.
     fn keep_failed(&self, batch: &Batch) -> bool {
         if batch.failed_lines.is_empty() {
             return true;
@@ -140,7 +143,8 @@ impl Writer {
         }
     }
 
-    /// Appends the records of a batch, and syncs them. Returns the bytes of the records that are not of events.
+    /// Appends the records of a batch, and syncs them. Returns the number of bytes of the records that are not of
+    /// events.
     fn append(&mut self, batch: &Batch, settled: &[u64]) -> Result<u64, WriteFailure> {
         self.settled_records.clear();
         push_settled(&mut self.settled_records, settled);
@@ -149,7 +153,8 @@ impl Writer {
             other_bytes += self.open_segment(batch)?;
         }
         let Some(mut file) = self.file.take() else {
-            // Nothing was written by this process yet, and only settled events are to be recorded.
+            // This process has not written an event yet, and there are only settled events to record. They need no
+            // record.
             return Ok(0);
         };
         let Some(segment) = self.segments.back_mut() else { return Ok(0) };
@@ -177,7 +182,8 @@ impl Writer {
         Ok(other_bytes)
     }
 
-    /// Makes sure that there is a segment with room for a batch. Returns the bytes of its header if it is new.
+    /// Makes sure that there is a segment with room for a batch. Returns the number of bytes of its header if it is
+    /// new.
     fn open_segment(&mut self, batch: &Batch) -> Result<u64, WriteFailure> {
         let is_full =
             self.segments.back().is_some_and(|segment| segment.bytes >= self.segment_bytes);
@@ -192,7 +198,7 @@ impl Writer {
             self.storage.sync_directory()?;
             Ok(file)
         };
-        // Also after a failure, which may have left a file with this number.
+        // The number is used up even if creation fails, as a failure may have left a file with this number.
         self.next_number += 1;
         let file = create().map_err(|error| WriteFailure {
             error: JournalError::io("create", &path)(error),
@@ -223,8 +229,8 @@ impl Writer {
         }
     }
 
-    /// Removes segments without unsettled events: the oldest first, as the records of settled events in a segment are
-    /// about this and older segments.
+    /// Removes segments without unsettled events, the oldest first, because the records of settled events in a
+    /// segment are about this and older segments.
     fn remove_settled(&mut self) {
         // The segment that is written stays.
         let removable = self.segments.len() - usize::from(self.file.is_some());
@@ -239,7 +245,7 @@ impl Writer {
                 continue;
             }
             if let Err(error) = self.storage.remove(segment.number) {
-                // The next process finds its events settled, or reads them back, and removes it.
+                // The next process finds its events settled, or reads them back. Then it removes the segment.
                 tracing::warn!(%error, segment = segment.number, "a journal segment cannot be removed");
             }
             self.queue.removed(segment.bytes);

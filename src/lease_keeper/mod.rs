@@ -1,6 +1,7 @@
-//! The task that holds a store's writer id: takes it, extends its lease, replaces it, and gives it back.
+//! The task that leases a store's writer id: it takes an id, extends the lease, replaces the id, and gives it back.
 //!
-//! It decides nothing: [`LeasePolicy`] does. Puts do not wait for it while the lease covers the time of their keys.
+//! [`LeasePolicy`] makes the decisions. Puts do not wait for the task as long as the lease covers the time of their
+//! keys.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,18 +31,18 @@ pub(crate) struct LeaseKeeper {
     state: watch::Sender<LeaseState>,
 }
 
-/// What puts that wait for a lease see.
+/// What waiting puts see of the lease.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LeaseState {
-    /// Number of leases so far.
+    /// Number of leases that were granted so far.
     pub(crate) grants: u64,
-    /// Ids that were tried in vain since the last one.
+    /// Ids that were tried and were held by others, since the last lease.
     pub(crate) tries: u32,
-    /// How the last call failed; `None` if it did not.
+    /// How the last call failed; `None` if it did not fail.
     pub(crate) failure: Option<Arc<BatchError>>,
 }
 
-/// A handle to the keeper's task. The id is given back when it is dropped.
+/// A handle to the keeper's task. When it is dropped, the id is given back.
 #[derive(Debug)]
 pub(crate) struct LeaseHandle {
     closing: watch::Sender<bool>,
@@ -65,7 +66,7 @@ impl LeaseKeeper {
         }
     }
 
-    /// Takes the first id. `Err` with what was tried, if that is hopeless or takes longer than `limit`.
+    /// Takes the first id. `Err` contains what was tried. It is returned if a failure is final, or after `limit`.
     pub(crate) async fn take(&mut self, limit: Duration) -> Result<(), LeaseState> {
         let give_up_at = now() + limit;
         while !self.policy.is_held() {
@@ -82,7 +83,7 @@ impl LeaseKeeper {
         Ok(())
     }
 
-    /// Holds the id in a task, until the handle is dropped or closed.
+    /// Spawns the task that holds the id until the handle is dropped or closed.
     pub(crate) fn spawn(self, runtime: &Handle) -> LeaseHandle {
         let (closing, is_closing) = watch::channel(false);
         let state = self.state.subscribe();
@@ -91,7 +92,7 @@ impl LeaseKeeper {
     }
 
     async fn run(mut self, mut is_closing: watch::Receiver<bool>) {
-        // Ends also when the sender is dropped.
+        // This future also ends when the sender is dropped.
         let closing = async move { drop(is_closing.wait_for(|is_closing| *is_closing).await) };
         tokio::pin!(closing);
         let keys = Arc::clone(&self.keys);
@@ -112,8 +113,8 @@ impl LeaseKeeper {
         self.give_back().await;
     }
 
-    /// Does what is due, and returns until when to wait if nothing is. If it is cancelled, a call may be applied without
-    /// an answer: the policy remembers an extension, and an id that was taken is free after its term.
+    /// Does what is due. If nothing is due, returns how long to wait. If it is cancelled, a call may be applied without
+    /// an answer. The policy remembers an extension. An id that was taken becomes free after the end of its range.
     async fn step(&mut self, at: Instant) -> Option<Instant> {
         let time = self.keys.time();
         if !time.has_lease {
@@ -134,13 +135,15 @@ impl LeaseKeeper {
             }
             Change::Extended(until) => self.keys.extend(until),
             Change::Lost => {
-                tracing::warn!("another store has the writer id, so this one leases another");
+                tracing::warn!(
+                    "another store, or a copy of this process, has the writer id; this store leases another one"
+                );
                 self.keys.abandon_writer_id();
             }
         }
         let failure = answer.err().map(Arc::new);
         if let Some(failure) = &failure {
-            // Once for each series of failures.
+            // The warning is logged once for each series of failures.
             if self.state.borrow().failure.is_none() {
                 tracing::warn!(%failure, "a call to the table of writer ids failed; it is repeated");
             } else {
@@ -155,7 +158,8 @@ impl LeaseKeeper {
         None
     }
 
-    /// Makes no more keys, and lets others have the id at once. If that fails, they have it after its term.
+    /// Makes no more keys, and gives the id back, so that other stores can take it at once. If that fails, they can
+    /// take it one term after the end of its range.
     async fn give_back(mut self) {
         let has_lease = self.keys.time().has_lease;
         let end = self.keys.close();

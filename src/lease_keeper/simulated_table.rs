@@ -1,4 +1,5 @@
-//! A table of leases for the [simulation](super::simulation), with the conditions of the real one.
+//! A table of leases for the [simulation](super::simulation), with the same conditions as the real
+//! one.
 
 use std::collections::HashMap;
 
@@ -11,7 +12,7 @@ struct Row {
     until: u64,
 }
 
-/// The table of leases, and writes that are still on their way.
+/// The table of leases, and writes that will be applied later.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     rows: HashMap<WriterId, Row>,

@@ -1,8 +1,8 @@
-//! Stores that lease writer ids from one table, simulated from a seed: wrong clocks, clocks that are set, processes that
-//! stand still, crash, or go on from a snapshot, lost answers, and writes that are applied long after. Two stores never
-//! make keys with one id in one range of time.
+//! Simulates stores that lease writer ids from one table. Clocks are wrong or are set, processes are suspended, crash,
+//! or resume from a snapshot, answers are lost, and writes are applied late. Even so, no two stores make keys with the
+//! same id in overlapping ranges of time.
 //!
-//! Only what decides runs, [`LeasePolicy`] and [`Keys`], without a runtime. So a million seeds take minutes. The seeds
+//! Only the decisions run, [`LeasePolicy`] and [`Keys`], without a runtime. So a million seeds take minutes. The seeds
 //! are 0 to 299 by default; `LEASE_SEEDS` sets their number, and `LEASE_SEED` runs one seed alone.
 
 use std::time::{Duration, Instant};
@@ -23,16 +23,16 @@ const TERM: u64 = 3_000;
 /// The time at the start, so that a clock can be a year behind.
 const START: u64 = 1_800_000_000_000;
 
-/// The longest time for one call, as the keeper has it.
+/// The longest time for one call, as in the keeper.
 const CALL_TIME: u64 = TERM / 3;
 
-/// A call that has not ended for its store.
+/// A call whose answer its store has not received yet.
 #[derive(Debug, Clone)]
 struct Call {
     request: LeaseRequest,
     began: Instant,
     ends_at: u64,
-    /// What the store is told; `None` for a time-out.
+    /// The answer that the store gets; `None` for a time-out.
     answer: Option<LeaseAnswer>,
     certainty: Certainty,
 }
@@ -46,9 +46,9 @@ struct Store {
     call: Option<Call>,
     /// The wall clock's error in milliseconds.
     skew: i64,
-    /// How long the monotonic clock has stood still.
+    /// For how long the monotonic clock was stopped.
     stood_still: u64,
-    /// True time until which the process stands still.
+    /// True time until which the process is paused.
     paused_until: u64,
     grants: usize,
     last_key: Option<EventKey>,
@@ -64,7 +64,7 @@ struct World {
     started: usize,
     tenures: Tenures,
     keys: u64,
-    /// Bits out of a thousand.
+    /// The probability of a fault, in thousandths.
     trouble: u32,
 }
 
@@ -138,7 +138,7 @@ impl World {
         self.random.random_range(0..1_000) < self.trouble
     }
 
-    /// Sends a request, and decides what becomes of it.
+    /// Sends a request, and draws what happens to it.
     fn send(&mut self, request: LeaseRequest, began: Instant) -> Call {
         let took = self.random.random_range(0..50);
         let mut call = Call {
@@ -153,13 +153,13 @@ impl World {
             return call;
         }
         match self.random.random_range(0..5) {
-            // Not sent at all.
+            // The request is not sent at all.
             0 => call.certainty = Certainty::NotStored,
-            // Applied, and the answer is lost.
+            // The request is applied, and its answer is lost.
             1 | 2 => {
                 self.table.apply(&request);
             }
-            // No answer until the time is up. Applied later, or never.
+            // No answer comes in time. The request is applied later, or never.
             3 => {
                 call.ends_at = self.now + CALL_TIME;
                 let delay = self.random.random_range(0..5 * TERM);
@@ -170,7 +170,7 @@ impl World {
         call
     }
 
-    /// What the keeper does in one step.
+    /// Does what the keeper does in one step.
     fn keep(&mut self, store: &mut Store) {
         let monotonic = self.monotonic(store);
         if let Some(call) = store.call.take() {
@@ -241,8 +241,8 @@ impl World {
         }
     }
 
-    /// Sets a store's clock back, and has that noticed. What is set back and not noticed before a snapshot would hide the
-    /// time until the restore; nothing else depends on it.
+    /// Sets a store's clock back, and lets the store notice it. If a snapshot were taken before the store has noticed it,
+    /// the time until the restore would be hidden. Nothing else depends on this.
     fn set_back(&self, store: &mut Store, by: u64) {
         let monotonic = self.monotonic(store);
         store.keys.time(self.wall(store), || monotonic);
@@ -250,7 +250,7 @@ impl World {
         store.keys.time(self.wall(store), || monotonic);
     }
 
-    /// A copy of a store that goes on at another place, long enough after to be noticed.
+    /// A copy of a store that resumes elsewhere. Enough time has passed for the copy to notice.
     fn restore(&mut self, store: &Store) -> Store {
         self.started += 1;
         let away = self.random.random_range(2_100..3 * TERM);
@@ -282,7 +282,7 @@ impl World {
             if self.now < store.paused_until {
                 continue;
             }
-            // Puts come before and after the keeper's step, as they do from other threads.
+            // Puts come before or after the keeper's step, as puts from other threads do.
             if self.random.random_bool(0.5) {
                 self.put(store);
             }
@@ -310,9 +310,9 @@ impl World {
                     let by = self.random.random_range(0..2 * TERM);
                     self.set_back(&mut stores[place], by);
                 }
-                // The process is not scheduled, and both clocks go on.
+                // The process is not scheduled, and both clocks advance.
                 4 => stores[place].paused_until = self.now + self.random.random_range(0..4 * TERM),
-                // The machine is suspended: the monotonic clock stands still.
+                // The machine is suspended, and the monotonic clock stops.
                 5 => {
                     let away = self.random.random_range(0..4 * TERM);
                     stores[place].paused_until = self.now + away;
@@ -340,7 +340,7 @@ fn simulate(seed: u64) -> (u64, usize) {
 }
 
 #[test]
-fn two_stores_never_make_keys_with_one_id_at_one_time() {
+fn no_two_stores_make_keys_with_the_same_id_and_time() {
     let variable = |name| std::env::var(name).ok().map(|value| value.parse::<u64>().unwrap());
     let seeds = match variable("LEASE_SEED") {
         Some(seed) => seed..seed + 1,
@@ -373,6 +373,6 @@ fn two_stores_never_make_keys_with_one_id_at_one_time() {
     println!("{} seeds, {keys} keys, {tenures} leases with keys", seeds.end - seeds.start);
     assert!(
         keys > (seeds.end - seeds.start) * 10,
-        "the stores were without leases nearly all the time"
+        "the stores had no leases for nearly all of the time"
     );
 }

@@ -1,4 +1,5 @@
-//! Which store has made keys with which writer id, and in which range of time.
+//! Records which store has made keys with which writer id, and in which range of
+//! time.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -29,7 +30,8 @@ impl Tenures {
         }
     }
 
-    /// Checks that no two stores have made keys with one id in one range of time.
+    /// Checks that no two stores have made keys with the same id in overlapping
+    /// ranges of time.
     pub(super) fn check(&self) {
         for (id, tenures) in &self.0 {
             for (place, one) in tenures.iter().enumerate() {

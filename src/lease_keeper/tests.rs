@@ -1,4 +1,4 @@
-//! The keeper's task on virtual time, before a table in memory.
+//! The keeper's task on virtual time, with a table in memory.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -18,7 +18,7 @@ use crate::lease::LeaseRequest;
 
 const TERM: Duration = Duration::from_secs(60);
 
-/// What becomes of one call.
+/// What happens to one call.
 #[derive(Debug, Clone, Copy)]
 enum Fate {
     Answer,
@@ -28,11 +28,12 @@ enum Fate {
     Hang,
 }
 
-/// A table of leases that fails by a script.
+/// A table of leases that fails as scripted.
 #[derive(Debug)]
 struct FakeLeaseTable {
     table: Mutex<Table>,
-    /// The next fates, and the one after them.
+    /// The fates of the next calls, and the fate of all calls
+    /// after them.
     fates: Mutex<(VecDeque<Fate>, Fate)>,
     calls: Mutex<Vec<LeaseRequest>>,
 }
@@ -157,7 +158,7 @@ async fn id_is_given_back_while_a_call_hangs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn id_is_given_back_under_the_token_whose_answer_was_lost() {
+async fn id_is_given_back_with_the_token_of_a_lost_answer() {
     let (handle, table, _keys) = start().await;
     table.script([Fate::LoseAnswer], Fate::Answer);
     wait(TERM / 3 + Duration::from_millis(1)).await;
@@ -174,7 +175,7 @@ async fn id_is_given_back_under_the_token_whose_answer_was_lost() {
 async fn abandoned_id_is_free_again_after_two_terms() {
     let (handle, table, keys) = start().await;
     keys.next().unwrap();
-    // The one id is held for its term, and for one more.
+    // The only id is held for its term, and for one more.
     assert!(keys.abandon_writer_id());
     wait(2 * TERM - Duration::from_secs(2)).await;
     assert_eq!(keys.next(), Err(NoKey::NoLease));

@@ -1,17 +1,17 @@
-//! Access control: requests of programs on this machine are accepted, those of web pages are not.
+//! Access control: accepts requests of programs on this machine, and refuses those of web pages.
 //!
-//! A web page in a browser on this machine can reach loopback as well. A script of another site sends an
-//! `Origin` header with every request that could write or whose response it could read. A page whose
-//! name resolves to 127.0.0.1 (DNS rebinding) has the same origin and may read without that header, but
-//! its requests have that name in their `Host` header. An AWS client sends no `Origin`, and a loopback
-//! name as its `Host`.
+//! A web page in a browser on this machine can reach loopback as well. If a script of another site sends
+//! a request that could write, or whose response it could read, the browser adds an `Origin` header. A
+//! page whose name resolves to 127.0.0.1 (DNS rebinding) has the same origin and may read without that
+//! header, but its requests have that name in their `Host` header. An AWS client sends no `Origin`, and
+//! its `Host` is a loopback name.
 
 use std::net::IpAddr;
 
 use hyper::header::{HOST, ORIGIN};
 use hyper::{HeaderMap, Uri};
 
-/// Accepts a request. An error is the reason for its refusal.
+/// Checks a request. An error says why it is refused.
 pub(super) fn check(uri: &Uri, headers: &HeaderMap) -> Result<(), String> {
     if let Some(origin) = headers.get(ORIGIN) {
         return Err(format!(

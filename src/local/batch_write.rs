@@ -1,9 +1,9 @@
 //! `BatchWriteItem` in one transaction.
 //!
 //! The engine's own `BatchWriteItem` writes each item in a transaction of its own, and syncs the file for
-//! each. Its import writes many items in one transaction, but omits some checks. So a batch that passes
-//! these checks here is imported. Every other batch goes to the engine's `BatchWriteItem`, which returns
-//! the proper error.
+//! each. The engine's import writes many items in one transaction, but omits some checks. So this module
+//! does these checks, and imports a batch that passes. Every other batch goes to the engine's
+//! `BatchWriteItem`, which returns the proper error.
 
 use std::collections::{HashMap, HashSet};
 
@@ -23,7 +23,7 @@ use super::limits::Limits;
 use crate::event::MAX_BATCH_EVENTS;
 
 /// Answers one call. Acknowledged items are on disk. Items beyond the capacity of their table are
-/// unprocessed; if that is all of them, the call fails.
+/// unprocessed. If all items are beyond it, the call fails.
 pub(super) fn batch_write_item(
     database: &Database,
     limits: Option<&Limits>,
@@ -49,7 +49,7 @@ fn take_throttled(
 ) -> Result<HashMap<String, Vec<Value>>, Failure> {
     let mut throttled: HashMap<String, Vec<Value>> = HashMap::new();
     if request.request_items.values().map(Vec::len).sum::<usize>() > MAX_BATCH_EVENTS {
-        // The engine refuses such a request.
+        // Such a request passes, because the engine refuses it.
         return Ok(throttled);
     }
     let mut last = None;
@@ -92,15 +92,15 @@ fn write(
     }
 }
 
-/// Puts into one table that has a hash key of type String, and neither an index nor a stream that a write
-/// would have to update.
+/// Puts into one table that has a hash key of type String, and no index or stream that a write would have
+/// to update.
 struct PlainPuts {
     table: String,
     items: Vec<Item>,
 }
 
 impl PlainPuts {
-    /// Converts a batch. The inner error is the unchanged request, if it is not one of plain puts.
+    /// Converts a batch. The inner error is the unchanged request, if it has anything but plain puts.
     fn find(
         database: &Database,
         mut request: BatchWriteItemRequest,
@@ -123,8 +123,8 @@ impl PlainPuts {
     }
 }
 
-/// The name of a table's key, if it is a hash key of type String alone and the table has neither an index
-/// nor a stream.
+/// The name of a table's key, if it is a single hash key of type String and the table has no index and no
+/// stream.
 fn plain_key(table: &TableMetadata) -> Option<String> {
     let derived = [&table.gsi_definitions, &table.lsi_definitions, &table.vector_index_definitions];
     if table.stream_enabled || derived.iter().any(|definitions| definitions.is_some()) {

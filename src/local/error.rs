@@ -18,7 +18,7 @@ pub enum LocalError {
         cause: String,
     },
 
-    /// The port could not be listened on. No file was created.
+    /// The server could not listen on the port. No file was created.
     #[error("cannot listen on {address}: {cause}; name another port, or 0 for any that is free")]
     Listen {
         /// The loopback address and port.

@@ -36,8 +36,8 @@ impl Failure {
     }
 }
 
-/// The error in the format of the service. The name of the member with the reasons depends on the
-/// exception.
+/// The error in the format of the service. The name of the JSON member with the reasons depends
+/// on the exception.
 fn throttled(refusal: Refusal, table: &str) -> String {
     let (code, reason) = refusal.exception();
     let member = match code {
@@ -47,7 +47,7 @@ fn throttled(refusal: Refusal, table: &str) -> String {
     let table = format!("arn:aws:dynamodb:us-east-1:000000000000:table/{table}");
     json!({
         "__type": format!("com.amazonaws.dynamodb.v20120810#{code}"),
-        "message": "The local table has no capacity left for this request, as it was given a limit.",
+        "message": "The local table has no capacity left for this request: it was started with a limit of write units.",
         member: [{ "reason": reason, "resource": table }],
     })
     .to_string()

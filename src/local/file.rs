@@ -10,8 +10,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::error::LocalError;
 
-/// Opens the engine's database: in memory, or in a file. The file must be missing, empty, or a database
-/// of the engine; another file is refused and not written to.
+/// Opens the engine's database: in memory, or in a file. The file must be missing, empty, or a database of
+/// the engine. Any other file is refused and left unchanged.
 pub(super) fn open_database(file: Option<&Path>) -> Result<Database, LocalError> {
     let Some(path) = file else {
         let refused = |cause| LocalError::Open { path: ":memory:".to_owned(), cause };
@@ -32,7 +32,7 @@ fn prepare(path: &Path) -> Result<String, String> {
     let path = path.canonicalize().map_err(message)?;
     let metadata = path.metadata().map_err(message)?;
     if !metadata.is_file() {
-        return Err("it is no regular file".to_owned());
+        return Err("it is not a regular file".to_owned());
     }
     let text = path.to_str().ok_or("the path is not valid UTF-8")?;
     if metadata.len() > 0 {
@@ -50,7 +50,7 @@ fn create(path: &Path) -> io::Result<()> {
     options.open(path).map(drop)
 }
 
-/// Refuses a file that is no SQLite database, or that belongs to another program.
+/// Refuses a file that is not a SQLite database, or that belongs to another program.
 fn check_owner(path: &str) -> Result<(), String> {
     let owner = open_without_trace(path).and_then(|database| owner(&database));
     match owner {
@@ -66,12 +66,12 @@ fn check_owner(path: &str) -> Result<(), String> {
     }
 }
 
-/// Opens a database for reading without a trace: it takes no lock, creates no `-wal` and no `-shm`, and
-/// writes to no existing one.
+/// Opens a database read-only and leaves no trace: takes no lock, creates no `-wal` or `-shm` file, and
+/// does not change an existing one.
 fn open_without_trace(path: &str) -> rusqlite::Result<Connection> {
     let companion = |suffix: &str| fs::metadata(format!("{path}{suffix}"));
     let parameters = if companion("-wal").map_or(0, |wal| wal.len()) == 0 {
-        // All data is in the file itself.
+        // The `-wal` file is missing or empty, so all data is in the file itself.
         "immutable=1"
     } else if companion("-shm").is_ok() {
         "mode=ro&readonly_shm=1"
@@ -115,7 +115,7 @@ fn owner(database: &Connection) -> rusqlite::Result<Owner> {
         let shown: String = others.iter().take(2).map(|name| format!(", `{name}`")).collect();
         return Ok(Owner::Other(format!("it holds `{first}`{shown}{more}")));
     }
-    // A program may have marked its file before it creates a table.
+    // A program may mark its file before it creates a table.
     for mark in ["application_id", "user_version"] {
         let value: i32 = database.pragma_query_value(None, mark, |row| row.get(0))?;
         if value != 0 {

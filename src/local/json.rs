@@ -14,7 +14,7 @@ pub(super) fn parse<Request: DeserializeOwned>(body: &str) -> dynoxide::Result<R
     serde_json::from_str(body).map_err(|error| refusal(&error))
 }
 
-/// The constructor of an error with a message.
+/// Makes an error from a message.
 type Constructor = fn(String) -> DynoxideError;
 
 /// DynamoDB's error for a request that cannot be parsed. The engine's types put the class of the error

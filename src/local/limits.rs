@@ -12,7 +12,7 @@ use crate::clock::now;
 use crate::event::{KEY_ATTRIBUTE, WRITE_UNIT_BYTES};
 use crate::write_capacity::{Buckets, Refusal, WriteCapacity};
 
-/// The limit of each table. Its time starts at the first write to the table.
+/// The limit of each table. The time of a limit starts at the first write to its table.
 pub(super) struct Limits {
     capacity: WriteCapacity,
     tables: Mutex<HashMap<String, Table>>,
@@ -23,7 +23,7 @@ struct Table {
     buckets: Buckets,
 }
 
-/// The members of a request to write one item that determine its write units.
+/// The JSON members of a single-item request that determine its write units.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct ItemWrite {

@@ -40,10 +40,10 @@ const REGION: &str = "us-east-1";
 /// The engine runs in its own thread until the handle is dropped. Then it finishes the requests that
 /// have begun, for at most five seconds, and closes the file. [`stop`](Self::stop) waits for that.
 ///
-/// A write to a file is on disk before it is acknowledged, and a batch of events is one transaction: all
-/// of it is written or nothing. A new file, its `-wal` and its `-shm` can be accessed only by their user
-/// (mode 0600); an existing file keeps its mode. A file with another program's database is refused and
-/// not changed. Only one process at a time should open a file.
+/// A write to a file is on disk before it is acknowledged, and a batch of events is one transaction: all of it
+/// is written or nothing. Only the user can access a new file, its `-wal` and its `-shm` (mode 0600). An
+/// existing file keeps its mode. A file with another program's database is refused and left unchanged. Only one
+/// process at a time should open a file.
 ///
 /// All programs on this machine can connect, but web pages cannot: a request with an `Origin` header, or
 /// with a `Host` other than 127.0.0.1, localhost or `[::1]`, is answered with status 403.
@@ -196,10 +196,10 @@ impl LocalTableBuilder {
         self
     }
 
-    /// Limits the write capacity, like that of a table in AWS. Beyond it some items of a `BatchWriteItem`
-    /// call are unprocessed, or the call fails with an exception that names the limit; a `PutItem`,
-    /// `UpdateItem` or `DeleteItem` fails. Transactions and PartiQL are not limited. Each table has its
-    /// own limit. Default: none.
+    /// Limits the write capacity, like that of a table in AWS. Beyond it some items of a `BatchWriteItem` call
+    /// are unprocessed, or the call fails with an exception that names the limit. A `PutItem`, `UpdateItem` or
+    /// `DeleteItem` fails. Transactions and PartiQL are not limited. Each table has its own limit. Default: no
+    /// limit.
     pub fn write_capacity(mut self, write_capacity: WriteCapacity) -> Self {
         self.write_capacity = Some(write_capacity);
         self

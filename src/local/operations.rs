@@ -1,4 +1,4 @@
-//! The operations of DynamoDB that the engine has, by their names.
+//! Calls the engine's operation that a request names.
 
 use dynoxide::{Database, DynoxideError};
 use serde::Serialize;

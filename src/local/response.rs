@@ -1,4 +1,5 @@
-//! Responses: with DynamoDB's headers, and without those that would let a web page read them.
+//! Responses. They have DynamoDB's headers, and no header that would let a web page read
+//! them.
 
 use bytes::Bytes;
 use http_body_util::Full;

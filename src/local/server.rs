@@ -37,14 +37,15 @@ use crate::write_capacity::WriteCapacity;
 /// How long a stopping server waits for requests that have begun.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The pause after a failure to accept connections, for example for lack of file descriptors.
+/// The pause after a connection could not be accepted, for example because there are no file descriptors
+/// left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The longest request: a batch of 16 MB, and the JSON around its items.
 const MAX_REQUEST_BYTES: usize = 16 * 1024 * 1024;
 
-/// Runs the server in the current thread, with its own runtime: the engine blocks the tasks of the
-/// requests, and would delay other tasks of a shared runtime.
+/// Runs the server in the current thread, with its own runtime. The engine blocks the tasks of the
+/// requests, which would delay other tasks of a shared runtime.
 ///
 /// The port is bound before the file is opened, so that no file is created if the port is taken.
 pub(super) fn run(
@@ -148,7 +149,7 @@ impl Service {
         }
         match head.method {
             Method::POST => {}
-            // Health checks of a starting server send this request.
+            // Tools that wait until a server is up send this request as a health check.
             Method::GET if head.uri.path() == "/" => {
                 return Answer::text(StatusCode::OK, "healthy: dynamodb.us-east-1.amazonaws.com ");
             }
@@ -211,5 +212,5 @@ const SERIALIZATION: &str = "com.amazon.coral.service#SerializationException";
 
 fn unknown_operation(status: StatusCode) -> Answer {
     let kind = "com.amazon.coral.service#UnknownOperationException";
-    Answer::error(status, kind, "no operation of DynamoDB is served under this name")
+    Answer::error(status, kind, "the local table has no operation with this name")
 }

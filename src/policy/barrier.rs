@@ -1,10 +1,11 @@
-//! The barrier of flushes: when every event that was accepted before a flush is settled. The worker's settling uses it.
+//! The barrier of flushes: finds out when every event that was accepted before a flush is settled. The worker updates
+//! it when it settles events.
 
 use std::collections::VecDeque;
 
 use crate::report::FlushReport;
 
-/// The time between two flushes. Events that are accepted in it share the epoch.
+/// The time between two flushes. Events that are accepted in that time share the epoch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Epoch(u64);
 
@@ -12,18 +13,18 @@ pub(crate) struct Epoch(u64);
 ///
 /// Each flush ends an epoch, and waits until no event of that epoch or an earlier one is pending. There is a counter
 /// per epoch, and a total for the epochs that are over. So the cost of settling an event and of answering a flush does
-/// not depend on how many flushes wait. `R` is what a flush is answered through.
+/// not depend on how many flushes wait. `R` is the channel through which a flush is answered.
 #[derive(Debug)]
 pub(crate) struct Barrier<R> {
-    /// From the first epoch that is not over to the current one. Never empty.
+    /// The counters from the first epoch that is not over to the current one. Never empty.
     epochs: VecDeque<Tally>,
     /// Number of the first epoch in `epochs`.
     first: u64,
     /// Settled events of all epochs before `first`.
     over: FlushReport,
-    /// What the answered flushes have reported of `over`.
+    /// The part of `over` that the answered flushes have reported.
     reported: FlushReport,
-    /// In the order of their epochs, in which they are answered too.
+    /// In the order of their epochs. They are answered in this order.
     flushes: VecDeque<Flush<R>>,
 }
 

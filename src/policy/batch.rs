@@ -1,4 +1,4 @@
-//! The events of one call. A batch cannot exceed the service's limits, so every call that the worker makes is valid in
+//! The events of one call. A batch cannot exceed the service's limits, so every call that the worker makes has a valid
 //! size.
 
 use super::BufferedEvent;
@@ -19,7 +19,7 @@ const STATEMENT_BYTES: usize = 400;
 pub(crate) struct BatchLimits {
     pub(crate) max_events: usize,
     pub(crate) max_wire_bytes: usize,
-    /// Most write units of a batch. An event that has more by itself goes alone.
+    /// The most write units of a batch. A single event that has more is sent alone.
     pub(crate) max_units: u64,
 }
 
@@ -34,18 +34,18 @@ impl BatchLimits {
         Self { max_events, max_wire_bytes, max_units: u64::MAX }
     }
 
-    /// The same limits with at most so many write units.
+    /// The same limits with at most `max_units` write units.
     pub(crate) const fn with_max_units(self, max_units: u64) -> Self {
         Self { max_units, ..self }
     }
 }
 
-/// Why an item was not added to a batch. It returns the item.
+/// Why an item was not added to a batch. The error contains the item.
 #[derive(Debug, PartialEq)]
 pub(crate) enum PushError<T> {
     /// The item does not fit into what is left of the batch.
     Full(T),
-    /// The batch has an event of the same key. The service rejects a call that has a key twice.
+    /// The batch has an event with the same key. The service rejects a call that has a key twice.
     SameKey(T),
 }
 
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn event_over_the_unit_limit_goes_alone() {
+    fn event_over_the_unit_limit_is_sent_alone() {
         let mut items = Items::new();
         let mut batch = Batch::new(BatchLimits::new(25, WriteMode::Put).with_max_units(1));
         batch.try_push(items.with_body(&"x".repeat(5_000))).unwrap();
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn bytes_are_counted_as_encoded_in_the_request() {
-        // 25 items of 400 KB fit into 16 MB. Of items that are all quotes, which are escaped, only 19 do.
+        // 25 items of 400 KB fit into 16 MB. If the items consist of quotes, which are escaped, only 19 fit.
         for (body, fitting) in [("x", 25), ("\"", 19)] {
             let mut items = Items::new();
             let mut batch = Batch::new(BatchLimits::new(25, WriteMode::Put));

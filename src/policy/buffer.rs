@@ -1,4 +1,4 @@
-//! The events that wait to be sent: which of them make the next batch, and when it is due.
+//! The events that wait to be sent. Decides which of them form the next batch, and when it is due.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,17 +10,17 @@ use super::retry_queue::RetryQueue;
 /// The events that are not in flight: those never sent, and those that wait for their next attempt.
 ///
 /// - A fresh event waits at most `linger` for other events to share its call.
-/// - A retry waits until its backoff ends, and then goes before the fresh events, which fill the rest of its batch. A
-///   retry that is not ready delays no other event.
-/// - A repeated event is one that was throttled more than once. It goes before retries, as far as the
+/// - A retry waits until its backoff ends, and is then sent before the fresh events, which fill the rest of its batch.
+///   A retry that is not ready delays no other event.
+/// - A repeated event is one that was throttled more than once. It is sent before retries, as far as the
 ///   [pace](super::pace) permits.
-/// - The events of a batch that failed because of one invalid event go in batches of their own, so that the invalid one
-///   is found.
+/// - If a batch failed because of one invalid event, its events are sent in batches of their own, so that the invalid
+///   one is found.
 #[derive(Debug)]
 pub(crate) struct Buffer<T> {
     limits: BatchLimits,
     linger: Duration,
-    /// In the order of their arrival, which is that of their deadlines too.
+    /// In the order of their arrival, which is also that of their deadlines.
     fresh: VecDeque<T>,
     fresh_wire_bytes: usize,
     /// How many events at the front of `fresh` are due before their linger ends.
@@ -31,11 +31,11 @@ pub(crate) struct Buffer<T> {
     next_group: u64,
 }
 
-/// How many write units the next batch may have.
+/// The most write units of the next batch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MaxUnits {
     pub(crate) all: u64,
-    /// Of these, how many may be of repeated events.
+    /// The most write units of repeated events among these.
     pub(crate) repeated: u64,
 }
 
@@ -64,8 +64,7 @@ impl<T: BufferedEvent> Buffer<T> {
         self.retries.push(item, None, ready_at);
     }
 
-    /// Adds an event that is ready at once and goes before those that were accepted after it. `accepted_at` is when it
-    /// was accepted.
+    /// Adds an event that is ready at once and is sent before those that were accepted after it, at `accepted_at`.
     pub(crate) fn requeue_in_order(&mut self, item: T, accepted_at: Instant) {
         self.requeue(item, accepted_at);
     }
@@ -75,8 +74,8 @@ impl<T: BufferedEvent> Buffer<T> {
         self.repeated.push(item, None, ready_at);
     }
 
-    /// Adds the events of a batch that failed because of one of them, as two batches of half its size that no other
-    /// event joins. Halving finds one invalid event among 25 in five steps.
+    /// Adds the events of a batch that failed because of one of them. They form two batches of half its size, which no
+    /// other event joins. Halving finds one invalid event among 25 in five steps.
     pub(crate) fn isolate(&mut self, mut events: Vec<T>, now: Instant) {
         let second_half = events.split_off(events.len() / 2);
         for half in [events, second_half] {
@@ -88,7 +87,7 @@ impl<T: BufferedEvent> Buffer<T> {
         }
     }
 
-    /// Makes every fresh event due that the buffer holds now.
+    /// Makes every fresh event that the buffer holds now due.
     pub(crate) fn flush_now(&mut self) {
         self.due_now = self.fresh.len();
     }
@@ -118,8 +117,8 @@ impl<T: BufferedEvent> Buffer<T> {
         (!batch.is_empty()).then_some(batch)
     }
 
-    /// When the next batch is due, if no event arrives before. Repeated events do not count, as the pace decides when
-    /// they are sent.
+    /// When the next batch is due, unless an event arrives earlier. Repeated events do not count, as the pace decides
+    /// when they are sent.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         let fresh = self.fresh.front().map(|item| item.accepted_at() + self.linger);
         self.retries.next_ready().into_iter().chain(fresh).min()
@@ -135,7 +134,7 @@ impl<T: BufferedEvent> Buffer<T> {
         self.repeated.first_ready(now).is_some()
     }
 
-    /// When the next event fails, if it is not sent before.
+    /// When the next event fails, unless it is sent earlier.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
         let fresh = self.fresh.front().map(T::expires_at);
         let retries =
@@ -214,7 +213,7 @@ impl<T: BufferedEvent> Buffer<T> {
         let mut is_open = true;
         let mut group = None;
         while let Some((position, _)) = self.retries.first_ready(now) {
-            // The group of the first event is that of the batch.
+            // The group of the first event is the group of the whole batch.
             if *group.get_or_insert(position.group) != position.group {
                 break;
             }
@@ -373,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn events_of_one_key_go_in_separate_batches() {
+    fn events_with_the_same_key_go_in_separate_batches() {
         let (mut items, mut buffer) = (Items::new(), buffer());
         let item = items.item();
         buffer.push(item.clone());

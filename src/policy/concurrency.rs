@@ -1,13 +1,14 @@
-//! How many calls may be in flight: a hill climber that looks for the fewest calls with the most events stored a
-//! second.
+//! How many calls may be in flight: a hill climber that looks for the smallest number of calls with the highest rate of
+//! stored events.
 //!
-//! The number of calls in flight is their rate times their latency. While the [pace](super::pace) limits the rate, that
-//! limits the calls too. Otherwise a table that answers slowly needs more calls in flight than one that answers fast,
-//! and calls beyond what it needs only queue behind each other. So the limit goes up as long as more calls store more
-//! events, and down where fewer store as many.
+//! The number of calls in flight is their rate times their latency. While the [pace](super::pace) limits the rate, it
+//! limits the number of calls, too. Otherwise a table that answers slowly needs more calls in flight than one that
+//! answers fast. Calls beyond that number only queue behind each other. So the limit rises as long as more calls store
+//! more events, and falls if fewer calls store as many.
 //!
-//! 1. A *round* measures the events stored a second at the current limit. It takes at least [`ANSWERS_PER_CALL`]
-//!    answers for each call in flight and at least [`MIN_ROUND`], and counts only while the limit is used up.
+//! 1. A *round* measures the events stored per second at the current limit. It takes at least [`ANSWERS_PER_CALL`]
+//!    answers for each call in flight and at least [`MIN_ROUND`], and counts only while as many calls are in flight as
+//!    the limit allows.
 //! 2. A *trial* then changes the limit by [`STEP`], up or down, and the next round decides: a step up is kept if it
 //!    stores [`GAIN`] times the events, a step down if it stores [`LOSS`] times the events. A kept step is followed by
 //!    the next one in the same direction.
@@ -22,16 +23,17 @@ const MIN_LIMIT: usize = 8;
 /// The factor by which one step changes the limit.
 const STEP: f64 = 1.25;
 
-/// A step up is kept if it stores so many times the events. A quarter more calls store at most a quarter more.
+/// A step up is kept if it multiplies the stored events per second by at least this. A quarter more calls store at most
+/// a quarter more.
 const GAIN: f64 = 1.1;
 
-/// A step down is kept if it stores so many times the events.
+/// A step down is kept if it multiplies the stored events per second by at least this.
 const LOSS: f64 = 0.97;
 
-/// A round takes at least so many answers for each call in flight.
+/// A round takes at least this many answers for each call in flight.
 const ANSWERS_PER_CALL: usize = 4;
 
-/// A round takes at least so long.
+/// A round takes at least this time.
 const MIN_ROUND: Duration = Duration::from_millis(50);
 
 /// How long the limit stays when neither more nor fewer calls were better.
@@ -46,11 +48,11 @@ pub(crate) struct Concurrency {
     round: Option<Round>,
     trial: Option<Trial>,
     hold_until: Option<Instant>,
-    /// Whether the next trial is of fewer calls.
+    /// Whether the next trial tries fewer calls.
     tries_fewer: bool,
 }
 
-/// A measurement while the limit is used up.
+/// A measurement while as many calls are in flight as the limit allows.
 #[derive(Debug)]
 struct Round {
     began: Instant,
@@ -58,7 +60,7 @@ struct Round {
     events: usize,
 }
 
-/// A step that the next round decides on: the limit before it, and the events stored a second at that limit.
+/// A step that the next round decides on: the limit before the step, and the events stored per second at that limit.
 #[derive(Debug, Clone, Copy)]
 struct Trial {
     limit_before: usize,
@@ -85,8 +87,8 @@ impl Concurrency {
         self.limit
     }
 
-    /// Counts a call that was answered at `now` with so many events stored. `is_saturated` says whether the limit was
-    /// used up while another batch was due.
+    /// Counts a call that was answered at `now` and has stored this many events. `is_saturated` says whether a batch
+    /// was due but had to wait because of the limit.
     pub(crate) fn observe(&mut self, stored_events: usize, is_saturated: bool, now: Instant) {
         if self.min == self.max {
             return;
@@ -107,8 +109,8 @@ impl Concurrency {
         self.conclude(rate, now);
     }
 
-    /// Decides on the trial, if there is one, and begins the next. `rate` is the events stored a second in the last
-    /// round.
+    /// Decides on the trial, if there is one, and begins the next. `rate` is the number of events stored per second in
+    /// the last round.
     fn conclude(&mut self, rate: f64, now: Instant) {
         if let Some(Trial { limit_before, rate_before }) = self.trial.take() {
             let required = if self.limit > limit_before { GAIN } else { LOSS };
@@ -148,7 +150,7 @@ impl Concurrency {
 mod tests {
     use super::*;
 
-    /// Saturates `concurrency` for so many seconds. The service answers a call in `latency` seconds while at most
+    /// Saturates `concurrency` for this many seconds. The service answers a call in `latency` seconds while at most
     /// `at_once` are in flight; each further call makes all of them slower.
     #[expect(clippy::disallowed_methods, reason = "an origin for the test's own time line")]
     fn saturate(concurrency: &mut Concurrency, seconds: u64, latency: f64, at_once: f64) {
@@ -170,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn limit_stays_where_more_calls_only_queue() {
+    fn limit_stays_when_more_calls_only_queue() {
         let mut concurrency = Concurrency::new(64);
         saturate(&mut concurrency, 60, 0.002, 8.0);
         assert!(concurrency.limit() <= 10, "{}", concurrency.limit());
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn limit_is_unchanged_while_it_is_not_reached() {
+    fn unreached_limit_is_not_changed() {
         let mut concurrency = Concurrency::new(64);
         #[expect(clippy::disallowed_methods, reason = "an origin for the test's own time line")]
         let start = Instant::now();

@@ -1,8 +1,8 @@
-//! When a store takes a writer id, when it extends the lease, and what each answer of the leases' table means.
+//! When a store takes a writer id, when it extends its lease, and what each answer of the table of leases means.
 //!
 //! Keys are unique because the ranges of one id never overlap. The table alone ensures that: each write is conditional,
-//! and [`Take`](LeaseRequest::Take) begins where the last range has ended. So nothing here has to be in time. A lease that
-//! is extended too late costs a wait, not a key.
+//! and a range that is [taken](LeaseRequest::Take) begins after the end of the last one. So nothing here has to happen in
+//! time. If a lease is extended too late, puts wait, but no key is made twice.
 
 use std::time::{Duration, Instant};
 
@@ -11,30 +11,31 @@ use crate::error::{BatchError, Certainty, FailureClass};
 use crate::event::key::WriterId;
 use crate::lease::{Lease, LeaseAnswer, LeaseRequest, Token};
 
-/// The wait after a call that failed. The ceiling is short beside a term, so that a table that answers again is noticed.
+/// The wait after a call that failed. The ceiling is much shorter than a term, so that the store soon notices when the
+/// table answers again.
 const FAILURE_BACKOFF: Backoff = Backoff {
     floor: Duration::from_millis(25),
     base: Duration::from_millis(50),
     ceiling: Duration::from_secs(5),
 };
 
-/// The wait after ids were tried in vain. Where few ids are left, another store may give one back.
+/// The wait after all ids that were tried were held. If few ids are free, another store may give one back.
 const SEARCH_BACKOFF: Backoff = Backoff {
     floor: Duration::from_millis(50),
     base: Duration::from_millis(100),
     ceiling: Duration::from_secs(1),
 };
 
-/// Ids that are tried one after the other, before the first wait. With 10,000 of 100,000 ids held, all of them are
-/// held once in 10¹⁶ searches.
+/// Ids that are tried one after the other, before the first wait. If 10,000 of 100,000 ids are held, all 16 are held
+/// with odds of 1 in 10¹⁶.
 const TRIES_IN_A_ROW: u32 = 16;
 
-/// What the policy is set to.
+/// The settings of the policy.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LeaseTerms {
-    /// How far a lease reaches beyond the time of its holder's keys, in milliseconds.
+    /// How far a lease reaches beyond the time of its holder's next key, in milliseconds.
     pub(crate) term: u64,
-    /// The ids to take from, both included.
+    /// The first and the last id that may be leased.
     pub(crate) first_id: WriterId,
     pub(crate) last_id: WriterId,
     /// How long the service may refuse every call before that is final.
@@ -45,18 +46,18 @@ pub(crate) struct LeaseTerms {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     Call(LeaseRequest),
-    /// Nothing before this moment, unless a put finds no key.
+    /// Wait until this moment, unless a put cannot get a key.
     Wait(Instant),
 }
 
-/// What an answer changes for the source of keys.
+/// What an answer changes for the [key source](crate::key_source).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
     Nothing,
     Granted(Lease),
     /// The lease now ends at this time.
     Extended(u64),
-    /// Somebody else has the id, or another copy of this process goes on with it.
+    /// Another store has the id, or another copy of this process has extended the lease.
     Lost,
 }
 
@@ -68,7 +69,7 @@ struct Held {
     extend_at: Instant,
 }
 
-/// An extension that was asked for. It stays until its answer is known.
+/// An extension that was requested. It is kept until its answer is known.
 #[derive(Debug, Clone, Copy)]
 struct Claim {
     token: Token,
@@ -81,9 +82,9 @@ pub(crate) struct LeasePolicy {
     terms: LeaseTerms,
     held: Option<Held>,
     claim: Option<Claim>,
-    /// Calls that failed, in a row.
+    /// Number of calls that failed in a row.
     failures: u32,
-    /// Ids that were tried in vain, in a row.
+    /// Number of ids in a row that were tried and were held by others.
     tries: u32,
     next_call: Option<Instant>,
     refused_since: Option<Instant>,
@@ -106,13 +107,13 @@ impl LeasePolicy {
         self.held.is_some()
     }
 
-    /// Ids that were tried in vain since the last answer of another kind.
+    /// Number of ids that were tried and were held by others, since the last answer of another kind.
     pub(crate) fn tries(&self) -> u32 {
         self.tries
     }
 
-    /// Whether a failure of this kind will not end by itself: a table that is missing or has another key, or a refusal
-    /// that has lasted.
+    /// Whether this failure will not end by itself: the table is missing or has another key, or the service has refused
+    /// every call for the refusal timeout.
     pub(crate) fn is_final(&self, error: &BatchError, now: Instant) -> bool {
         let has_lasted = |since| now.saturating_duration_since(since) >= self.terms.refusal_timeout;
         match error.class() {
@@ -124,14 +125,14 @@ impl LeasePolicy {
         }
     }
 
-    /// Gives the lease up without a call, for a process that may be one of several copies. Its id is free when its
-    /// range is over.
+    /// Gives the lease up without a call, because this process may be one of several copies. Other stores can take the
+    /// id one term after the end of its range.
     pub(crate) fn abandon(&mut self) {
         self.held = None;
         self.claim = None;
     }
 
-    /// What to do at `now`, when the next key would have the time `key_time`. `draw` returns random bits.
+    /// What to do at `now`, if the next key would have the time `key_time`. `draw` returns random bits.
     pub(crate) fn next(
         &mut self,
         now: Instant,
@@ -159,7 +160,7 @@ impl LeasePolicy {
             }
             let until = key_time.saturating_add(term);
             if until <= held.until {
-                // The clock was set back: the range is as long as it has to be.
+                // The clock was set back, so the range still reaches far enough.
                 held.extend_at = now + third(term);
                 return Step::Wait(held.extend_at);
             }
@@ -167,7 +168,8 @@ impl LeasePolicy {
         }
         let (id, token) = (held.id, held.token);
         match self.claim {
-            // The same claim as before, if its answer was lost. If it was applied, the row has its token.
+            // If the answer to a claim was lost, the same claim is sent again. If the first one was applied, the row
+            // already has its token.
             Some(claim) => Step::Call(LeaseRequest::Extend {
                 id,
                 held: token,
@@ -178,7 +180,7 @@ impl LeasePolicy {
         }
     }
 
-    /// Takes in the answer to a request that was sent at `began`. `jitter` is 0 to 1.
+    /// Handles the answer to a request that was sent at `began`. `jitter` is 0 to 1.
     pub(crate) fn answered(
         &mut self,
         request: &LeaseRequest,
@@ -238,7 +240,7 @@ impl LeasePolicy {
 
     fn failed(&mut self, error: &BatchError, now: Instant, jitter: f64) {
         if error.certainty() == Certainty::NotStored {
-            // The next claim reaches further.
+            // The next claim will have a later end.
             self.claim = None;
         }
         if error.class() == FailureClass::Refused {
@@ -250,8 +252,8 @@ impl LeasePolicy {
         self.next_call = Some(now + FAILURE_BACKOFF.delay(self.failures, jitter));
     }
 
-    /// The requests that give the id back when all keys of the store were made before `end`: the second one if the
-    /// first is refused. None if no id is held.
+    /// The requests that give the id back, if all keys of the store have times before `end`. The second one is for the
+    /// case that the first is refused. Empty if no id is held.
     pub(crate) fn give_back(&self, end: u64) -> Vec<LeaseRequest> {
         let Some(Held { id, token, until, .. }) = self.held else { return Vec::new() };
         let until = end.min(until);
@@ -348,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn taken_range_is_a_term_from_the_key_time_on() {
+    fn taken_range_lasts_a_term_from_the_key_time() {
         let mut clocked = Clocked::new();
         let take = clocked.request();
         let LeaseRequest::Take { lease, free_before } = take else { panic!("{take:?}") };
@@ -360,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn held_id_is_followed_by_another_and_then_by_a_wait() {
+    fn other_ids_are_tried_before_a_wait_when_one_is_held() {
         let mut clocked = Clocked::new();
         for _ in 0..TRIES_IN_A_ROW {
             let take = clocked.request();
@@ -392,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn clock_that_was_set_back_extends_nothing() {
+    fn lease_is_not_extended_after_the_clock_was_set_back() {
         let mut clocked = Clocked::held();
         clocked.pass(20_000);
         clocked.key_time -= 600_000;
@@ -400,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn lost_answer_is_asked_for_again_and_told_by_its_token() {
+    fn lost_answer_is_requested_again_and_recognised_by_its_token() {
         let mut clocked = Clocked::held();
         clocked.pass(20_000);
         let extend = clocked.request();
@@ -414,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn extension_that_was_not_sent_is_claimed_anew() {
+    fn extension_that_was_not_sent_gets_a_new_claim() {
         let mut clocked = Clocked::held();
         clocked.pass(20_000);
         let extend = clocked.request();
@@ -424,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn row_of_another_loses_the_lease() {
+    fn lease_is_lost_when_the_row_has_another_token() {
         for token in [None, Some(Token(77))] {
             let mut clocked = Clocked::held();
             clocked.pass(20_000);
@@ -437,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn id_is_given_back_under_each_token_that_may_be_in_the_row() {
+    fn id_is_given_back_with_each_token_that_may_be_in_the_row() {
         let mut clocked = Clocked::held();
         assert_eq!(clocked.policy.give_back(1_000_001).len(), 1);
         clocked.pass(20_000);
@@ -453,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn refusal_is_final_after_its_timeout_and_a_missing_table_at_once() {
+    fn refusal_is_final_after_its_timeout_and_missing_table_at_once() {
         let mut clocked = Clocked::new();
         let denied = error(FailureClass::Refused, Certainty::NotStored);
         for _ in 0..3 {

@@ -15,7 +15,7 @@ pub(crate) struct Reconciled<T> {
     pub(crate) unprocessed: Vec<T>,
     /// Sent, and listed as failed by themselves.
     pub(crate) failed: Vec<(T, Arc<BatchError>)>,
-    /// How many keys are listed that were not sent, or that are listed twice with a failure. If there are any, the
+    /// The number of listed keys that were not sent, or that are listed twice with a failure. If there are any, the
     /// receipt belongs to another batch, and `stored` proves nothing.
     pub(crate) unknown_keys: usize,
 }
@@ -29,7 +29,7 @@ impl<T> Reconciled<T> {
 }
 
 /// Matches `sent` with the `unprocessed` and `failed` keys of its receipt. Each sent event ends in exactly one of the
-/// three lists. Events are matched by key, never by position, since the service promises no order.
+/// three lists. Events are matched by key, never by position, because the service promises no order.
 pub(crate) fn reconcile<T: BufferedEvent>(
     sent: Vec<T>,
     unprocessed: &[String],

@@ -5,19 +5,19 @@ use std::time::{Duration, Instant};
 
 use super::retry::Backoff;
 
-/// The wait before the next attempt while a refusal lasts. One call at a time is enough to find out whether it still
-/// does.
+/// The wait before the next attempt while a refusal lasts. One call at a time is enough to find out whether it has
+/// ended.
 const ATTEMPT_BACKOFF: Backoff = Backoff {
     floor: Duration::from_millis(50),
     base: Duration::from_millis(100),
     ceiling: Duration::from_secs(1),
 };
 
-/// A refusal ends when no other call was refused for so long, several times the longest wait between two attempts. The
-/// next refused call then begins a new refusal.
+/// A refusal ends when no call was refused for this time, which is several times the longest wait between two
+/// attempts. The next refused call then begins a new refusal.
 const LAPSES_AFTER: Duration = Duration::from_secs(5);
 
-/// A refusal is final only if at least so many calls that began after it were refused as well.
+/// A refusal is final only if at least this many calls that began after it were refused as well.
 const MIN_REPEATED: u32 = 2;
 
 /// Decides when a refusal of every call is final.
@@ -42,9 +42,9 @@ struct Ongoing {
     since: Instant,
     /// When the last call was refused.
     last: Instant,
-    /// Refused calls that began after `since`. Calls that were in flight then confirm nothing.
+    /// Refused calls that began after `since`. Calls that were already in flight at `since` confirm nothing.
     repeated: u32,
-    /// When the next call may begin. Later than `since`, so that this call counts as repeated if it is refused.
+    /// When the next call may begin. It is later than `since`, so that this call counts as repeated if it is refused.
     next_attempt: Instant,
     is_final: bool,
 }
@@ -58,8 +58,8 @@ impl Ongoing {
         self.last + LAPSES_AFTER
     }
 
-    /// Whether the refusal at `now` of a call that began at `began` continues this one. An attempt counts from its
-    /// beginning, so that a late answer does not begin a new refusal.
+    /// Whether a call that began at `began` and was refused at `now` continues this refusal. The begin of the call
+    /// counts, so that a late answer does not begin a new refusal.
     fn is_continued(&self, began: Instant, now: Instant) -> bool {
         let refused_from = if began > self.since { began } else { now };
         refused_from < self.lapses_at()
@@ -83,9 +83,9 @@ impl Refusals {
         self.ongoing = None;
     }
 
-    /// Records that a call that began at `began` was refused. `is_missing_table` says that the table does not exist,
-    /// which is final at once unless a call has ever succeeded: then the name is right. `jitter` is a random number
-    /// from 0 to 1.
+    /// Records that a call that began at `began` was refused. `is_missing_table` says that the table does not exist.
+    /// This is final at once, unless a call has succeeded before, which shows that the name is right. `jitter` is a
+    /// random number from 0 to 1.
     pub(crate) fn refused(
         &mut self,
         began: Instant,
@@ -110,12 +110,12 @@ impl Refusals {
         ongoing.next_attempt = now + ATTEMPT_BACKOFF.delay(ongoing.repeated + 1, jitter);
         let is_repeated = ongoing.repeated >= MIN_REPEATED || self.timeout.is_zero();
         let is_timed_out = now.saturating_duration_since(ongoing.since) >= self.timeout;
-        // Once final, a refusal stays final while it lasts: later events fail at their first attempt.
+        // Once it is final, a refusal stays final as long as it lasts: later events fail at their first attempt.
         ongoing.is_final |= is_repeated && is_timed_out;
         if ongoing.is_final { Refusal::Final } else { Refusal::OfEveryCall }
     }
 
-    /// The refusal that lasts and is not final.
+    /// The ongoing refusal, if it is not final.
     fn undecided(&self, now: Instant) -> Option<&Ongoing> {
         self.ongoing.as_ref().filter(|ongoing| !ongoing.is_final && now < ongoing.lapses_at())
     }
@@ -125,12 +125,13 @@ impl Refusals {
         self.undecided(now).map(|ongoing| ongoing.next_attempt)
     }
 
-    /// Since when a refusal lasts that is not final. Of the calls that began after it, one at a time may be in flight.
+    /// When the ongoing refusal began, if it is not final. Of the calls that begin after it, only one at a time may be
+    /// in flight.
     pub(crate) fn since(&self, now: Instant) -> Option<Instant> {
         self.undecided(now).map(|ongoing| ongoing.since)
     }
 
-    /// When a refusal that is not final ends, if no other call is refused.
+    /// When the ongoing refusal ends if no other call is refused; `None` if it is final.
     pub(crate) fn lapses_at(&self, now: Instant) -> Option<Instant> {
         self.undecided(now).map(Ongoing::lapses_at)
     }
@@ -139,11 +140,11 @@ impl Refusals {
 /// What the refusal of one call means for other calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// Nothing: the service has authorized another call since.
+    /// Nothing: the service has authorized another call since this one began.
     OfOneCall,
     /// They are refused as well, for now.
     OfEveryCall,
-    /// They are refused as well, and waiting does not help.
+    /// They are refused as well, and waiting will not help.
     Final,
 }
 
@@ -162,7 +163,7 @@ mod tests {
         Duration::from_millis(milliseconds)
     }
 
-    /// Records a refused call each half second, from `from` on and for `period`, and returns the last refusal.
+    /// Records a refused call every half second for `period`, beginning at `from`. Returns the last refusal.
     fn refuse(refusals: &mut Refusals, from: Instant, period: Duration) -> Refusal {
         let mut last = refusals.refused(from, false, from, 0.0);
         for step in 1..=period.as_millis() / 500 {
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn throttled_call_restarts_the_timeout_and_proves_no_table() {
+    fn throttled_call_restarts_the_timeout_but_proves_no_table() {
         let (start, mut refusals) = (start(), Refusals::new(5 * SECOND));
         refuse(&mut refusals, start, 4 * SECOND);
         refusals.authorized(start + 4 * SECOND);
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn call_begun_before_a_success_is_refused_alone() {
+    fn refusal_of_a_call_older_than_a_success_concerns_it_alone() {
         let (start, mut refusals) = (start(), Refusals::new(Duration::ZERO));
         refusals.succeeded(start + SECOND);
         let (now, before) = (start + 2 * SECOND, start);
@@ -269,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn refusal_without_another_lapses() {
+    fn single_refusal_lapses() {
         let (start, mut refusals) = (start(), Refusals::new(3_600 * SECOND));
         refusals.refused(start, false, start, 0.0);
         let lapses_at = refusals.lapses_at(start).unwrap();
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_during_a_refusal_are_about_one_a_second() {
+    fn attempts_during_a_refusal_come_about_once_a_second() {
         let (start, mut refusals) = (start(), Refusals::new(60 * SECOND));
         let (mut now, mut attempts) = (start, 0);
         while refusals.refused(now, false, now, 1.0) != Refusal::Final {

@@ -25,7 +25,8 @@ pub(crate) enum Resolution {
     Failed(Certainty, ReadBack),
 }
 
-/// Decides an event of this `uncertainty` that was read `after` its acceptance. `None` where its key was not read.
+/// Decides the outcome of an event with this `uncertainty` that was read `after` its acceptance. `None` if its key was
+/// not read.
 ///
 /// | found | every unconfirmed call is over (`None`, `CallsEnded`) | one may still be in progress (`CallsMayStillApply`) |
 /// |---|---|---|
@@ -34,12 +35,11 @@ pub(crate) enum Resolution {
 /// | another body under the key, [`Put`](WriteMode::Put) | maybe stored: the event may have been overwritten | maybe stored |
 /// | another body under the key, [`Insert`](WriteMode::Insert) | not stored | not stored: the call finds the key taken |
 ///
-/// A consistent read reflects every write that was acknowledged before it
-/// ([read
+/// A consistent read reflects every write that was acknowledged before it ([read
 /// consistency](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.ReadConsistency.html)). So
-/// it decides about a call that the service answered with 200, even if part of that answer was lost. It cannot decide
-/// about a call without an answer, as no document bounds how long such a call can take. Nor can it decide about a 5xx:
-/// that says that the operation may have succeeded or failed, but not that it has ended.
+/// the read decides if the service answered the call with 200, even if part of that answer was lost. It does not
+/// decide if the call had no answer, because AWS documents no limit on how long such a call can take. Nor does it
+/// decide after a 5xx. A 5xx says that the operation may have succeeded or failed, but not that it has ended.
 pub(crate) fn resolve(
     uncertainty: Uncertainty,
     found: Found,
@@ -70,7 +70,7 @@ pub(crate) fn resolve(
 mod tests {
     use super::*;
 
-    /// The certainty of a failed event; `None` where the event is stored or unread.
+    /// The certainty of a failed event; `None` if the event is stored or unread.
     fn certainty(uncertainty: Uncertainty, found: Found) -> Option<Certainty> {
         certainty_in(WriteMode::Put, uncertainty, found)
     }
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_event_is_not_stored_only_after_every_call_ended() {
+    fn missing_event_is_not_stored_only_if_every_call_ended() {
         assert_eq!(certainty(Uncertainty::CallsEnded, Found::Nothing), Some(Certainty::NotStored));
         assert_eq!(
             certainty(Uncertainty::CallsMayStillApply, Found::Nothing),

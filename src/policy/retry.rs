@@ -6,11 +6,11 @@ use crate::error::{FailureClass, FailureReason};
 
 /// Exponential backoff with full jitter, between a floor and a ceiling.
 ///
-/// The wait after failed attempt *n* is drawn uniformly between `floor` and `base` · 2ⁿ⁻¹, where the latter is at most
-/// `ceiling`. Without the floor a draw near zero would waste an attempt.
+/// The wait after failed attempt *n* is drawn uniformly between `floor` and the smaller of `base` · 2ⁿ⁻¹ and `ceiling`.
+/// Without the floor a draw near zero would waste an attempt.
 ///
 /// The default is a floor of 25 ms, a base of 50 ms and a ceiling of 5 s. AWS advises to begin with 50 ms and to double
-/// ([error
+/// the wait ([error
 /// handling](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html#Programming.Errors.RetryAndBackoff)).
 /// With a ceiling of 5 s an event gets a dozen attempts or more within the default deadline of 60 s.
 ///
@@ -57,7 +57,7 @@ impl Backoff {
     }
 }
 
-/// How often and how long one event is tried.
+/// How many times and for how long one event is tried.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RetryPolicy {
     pub(crate) backoff: Backoff,
@@ -66,7 +66,7 @@ pub(crate) struct RetryPolicy {
     pub(crate) event_deadline: Duration,
 }
 
-/// What is to be done with an event after a failed attempt.
+/// What to do with an event after a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Decision {
     /// Send it again after this delay.
@@ -90,7 +90,8 @@ impl RetryPolicy {
     /// random number from 0 to 1.
     ///
     /// The delay grows with the attempts of the same kind: refused, throttled, or all but the refused ones.
-    /// `max_attempts` does not limit refusals, as a refusal says nothing about the event and comes within milliseconds.
+    /// `max_attempts` does not limit refused attempts: a refusal says nothing about the event, and comes within
+    /// milliseconds.
     pub(crate) fn decide(
         &self,
         attempts: Attempts,
@@ -110,7 +111,7 @@ impl RetryPolicy {
             _ if class.is_throttled() => throttled_delay(attempts.throttled, jitter),
             _ => self.backoff.delay(counted, jitter),
         };
-        // An attempt that cannot begin before the deadline fails the event now.
+        // If the next attempt cannot begin before the deadline, the event fails now.
         if elapsed.saturating_add(delay) >= self.event_deadline {
             return Decision::Fail(FailureReason::Deadline);
         }
@@ -118,16 +119,16 @@ impl RetryPolicy {
     }
 }
 
-/// Backoff of an event that is throttled again after its first attempt. Without it the events of one partition that
-/// takes less than the others would fill every batch.
+/// The backoff of an event that was throttled more than once. Without it, if one partition accepts less than the
+/// others, its events would fill every batch.
 const THROTTLED_BACKOFF: Backoff = Backoff {
     floor: Duration::from_millis(10),
     base: Duration::from_millis(10),
     ceiling: Duration::from_secs(1),
 };
 
-/// The delay of an event that was throttled so many times, the last attempt included. After the first time there is
-/// none, as throttling slows the pace of all calls already.
+/// The delay of an event that was throttled this many times, the last attempt included. After the first time there is
+/// no delay, because throttling already slows the pace of all calls.
 fn throttled_delay(throttled: u32, jitter: f64) -> Duration {
     if throttled <= 1 {
         return Duration::ZERO;
@@ -141,7 +142,7 @@ mod tests {
 
     use super::*;
 
-    /// Attempts that failed in none of the ways that are counted apart.
+    /// Attempts that failed, but were neither refused nor throttled.
     const fn failed(attempts: u32) -> Attempts {
         Attempts { all: attempts, refused: 0, throttled: 0 }
     }
@@ -201,7 +202,7 @@ mod tests {
 
     #[test]
     fn throttled_event_is_delayed_from_the_second_time_on() {
-        // However often it failed otherwise before.
+        // It does not matter how often it failed in other ways.
         let decide = |throttled| {
             let attempts = Attempts { throttled, all: 9, refused: 0 };
             POLICY.decide(attempts, Duration::ZERO, FailureClass::Throttled, 1.0)

@@ -1,4 +1,4 @@
-//! A queue of events that are to be sent again, each not before some moment. The [buffer](super::buffer) has two.
+//! A queue of events that are sent again, each when it is ready. The [buffer](super::buffer) has two such queues.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;

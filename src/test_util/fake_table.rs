@@ -1,4 +1,4 @@
-//! A table in memory that fails by script or at random.
+//! A table in memory that fails as scripted, or at random.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,10 +29,10 @@ const UNKNOWN_KEY: &str = "20130927T005240652508858176";
 
 /// A table in memory that replaces DynamoDB; see [the module](crate::test_util).
 ///
-/// Like the service it refuses a whole batch with a `ValidationException` if the batch is empty, has
-/// more than 25 events, a duplicate key, an item of more than 400 KiB, or more than 16 MB. The store
-/// never sends such a batch, so [`violations`](Self::violations) stays empty as long as every
-/// [`BatchWriter`] between the store and the table is correct.
+/// Like the service, it refuses a whole batch with a `ValidationException` if the batch is empty, or
+/// has more than 25 events, a duplicate key, an item of more than 400 KiB, or more than 16 MB in
+/// total. The store never sends such a batch, so [`violations`](Self::violations) stays empty as
+/// long as every [`BatchWriter`] between the store and the table is correct.
 ///
 /// A clone is the same table, for a test to inspect. Delays need a runtime with a timer.
 #[derive(Debug, Clone)]
@@ -53,7 +53,7 @@ impl FakeTable {
         Self::scripted([])
     }
 
-    /// A table that replies to the first calls by this script, and then stores all events.
+    /// A table that replies to the first calls as this script says, and then stores all events.
     #[must_use]
     pub fn scripted(script: impl IntoIterator<Item = Reply>) -> Self {
         Self::with(script, Then::Always(Reply::Store), Then::Always(ReadReply::Read))
@@ -91,7 +91,7 @@ impl FakeTable {
         self.lock().meter = Some(Meter::new(capacity, now()));
     }
 
-    /// The accepted and refused units of each second. Empty without a capacity.
+    /// The accepted and throttled units of each second. Empty without a capacity.
     #[must_use]
     pub fn throughput(&self) -> Vec<Throughput> {
         self.lock().meter.as_ref().map(Meter::seconds).unwrap_or_default()
@@ -139,7 +139,7 @@ impl FakeTable {
     }
 
     /// Refuses every batch that has an event with this body, as the service refuses a batch with an
-    /// invalid item. Such a call uses no reply of the script up.
+    /// invalid item. Such a call does not use a reply of the script.
     pub fn reject(&self, body: impl Into<String>) {
         self.lock().invalid_bodies.insert(body.into());
     }
@@ -202,7 +202,7 @@ impl FakeTable {
         self.lock().violations.clone()
     }
 
-    /// The current state, after the late batches whose time has come were applied.
+    /// Locks the current state, after applying the late batches that are due.
     fn lock(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = now();
@@ -260,7 +260,7 @@ impl FakeTable {
         }
     }
 
-    /// Applies all events except those at these places.
+    /// Applies all events except those at these indexes.
     fn leave_unprocessed(&self, events: &[Event], places: &[usize]) -> BatchReceipt {
         let unprocessed: Vec<&Event> =
             places.iter().filter_map(|&place| events.get(place)).collect();

@@ -1,8 +1,8 @@
 //! Feature `test-util`: a fake table for the tests of programs that store events.
 //!
 //! [`FakeTable`] is a [`BatchWriter`](crate::BatchWriter) that keeps its items in memory, obeys the
-//! service's rules, and fails by a script or at random from a seed. The store that writes to it is the
-//! real one, with its retries, deadlines and answers. On tokio's paused clock
+//! service's rules, and fails as scripted, or at random from a seed. The store that writes to it is
+//! the real one, with its retries, deadlines and answers. On tokio's paused clock
 //! (`#[tokio::test(start_paused = true)]`) an outage of hours takes no real time.
 //!
 //! A throttled event, and an outage that lasts longer than the event deadline:

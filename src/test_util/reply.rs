@@ -17,25 +17,25 @@ pub enum Reply {
     Store,
     /// The events at these indexes of the batch, from 0, are unprocessed, in this order; the others are applied.
     Unprocessed(Vec<usize>),
-    /// All is applied, but the answer lists a key as unprocessed that was never sent.
+    /// All events are applied, but the answer lists an unprocessed key that was never sent.
     UnprocessedUnknownKey,
     /// Nothing is applied, and the call fails.
     Fail(FailureClass, Certainty),
-    /// All is applied, and the call fails with [`Certainty::MaybeStored`].
+    /// All events are applied, and the call fails with [`Certainty::MaybeStored`].
     StoreThenFail,
-    /// Nothing is applied. The answer breaks off, so the call has ended without a result.
+    /// Nothing is applied. The answer is cut short, so the call has ended without a result.
     LoseAnswer,
-    /// All is applied. The answer breaks off, so the call has ended without a result.
+    /// All events are applied. The answer is cut short, so the call has ended without a result.
     StoreThenLoseAnswer,
-    /// Nothing is applied and no answer ever comes.
+    /// Nothing is applied, and no answer ever comes.
     Hang,
-    /// All is applied and no answer ever comes.
+    /// All events are applied, and no answer ever comes.
     StoreThenHang,
-    /// No answer ever comes, and all is applied after this time, even if the call was dropped.
+    /// No answer ever comes. All events are applied after this time, even if the call was dropped.
     HangThenStore(Duration),
     /// The writer panics.
     Panic,
-    /// As the inner reply, after this time. The batch is applied at the end of the wait.
+    /// The inner reply, after this time. The batch is applied at the end of the wait.
     After(Duration, Box<Self>),
 }
 
@@ -65,26 +65,26 @@ impl Reply {
 pub enum ReadReply {
     /// Every key is read.
     Read,
-    /// The keys at these places are left unread.
+    /// The keys at these indexes are left unread.
     LeaveOut(Vec<usize>),
     /// The read fails.
     Fail(FailureClass),
     /// The read is denied with `AccessDeniedException`.
     Deny,
-    /// The answer names a key that was not asked for.
+    /// The answer names a key that was not requested.
     NameUnknownKey,
     /// No answer ever comes.
     Hang,
     /// The writer panics.
     Panic,
-    /// As the inner reply, after this time.
+    /// The inner reply, after this time.
     After(Duration, Box<Self>),
 }
 
 /// The probabilities with which a [`FakeTable`](super::FakeTable) fails, from 0.0 (never) to 1.0 (always).
 ///
-/// For each call they are drawn in the order of the fields, and the first hit decides. A call without a
-/// hit is stored and acknowledged. The default has some of each fault.
+/// For each call the faults are drawn in the order of the fields, and the first that is drawn happens. A call
+/// without a fault is stored and acknowledged. The default has some of each fault.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FaultRates {
     /// The whole call is throttled.
@@ -95,11 +95,11 @@ pub struct FaultRates {
     pub failed_before: f64,
     /// The call fails, and all of it was applied.
     pub failed_after: f64,
-    /// The answer breaks off. The call has ended, and was applied or not.
+    /// The answer is cut short. The call has ended, and was applied or not.
     pub answer_lost: f64,
     /// No answer comes, and nothing is applied.
     pub hanging_before: f64,
-    /// No answer comes, and all is applied: at once, or within ten seconds.
+    /// No answer comes, and all events are applied, at once or within ten seconds.
     pub hanging_after: f64,
     /// A read fails, hangs, or leaves keys unread.
     pub read_failed: f64,
@@ -189,7 +189,7 @@ impl<R: Clone> Then<R> {
     }
 }
 
-/// At least one place of a batch of this many events, in random order.
+/// At least one index of a batch of this many events, in random order.
 fn places(random: &mut (impl Rng + ?Sized), events: usize) -> Vec<usize> {
     let mut places: Vec<usize> = (0..events).collect();
     places.shuffle(random);

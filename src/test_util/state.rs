@@ -21,7 +21,8 @@ pub struct Call {
     pub at: Duration,
     /// The keys of the batch.
     pub keys: Vec<String>,
-    /// Writes in flight when a write began, or reads when a read began, including this call.
+    /// Number of writes in flight when this write began, or of reads when this read began.
+    /// It includes this call.
     pub in_flight: usize,
 }
 
@@ -69,7 +70,7 @@ impl State {
         Ok((self.script.pop_front().unwrap_or_else(|| self.then.next(events.len())), latency))
     }
 
-    /// The places of the events beyond the table's capacity.
+    /// The indexes of the events beyond the table's capacity.
     pub(super) fn refuse(&mut self, events: &[Event]) -> Result<Vec<usize>, BatchError> {
         self.meter.as_mut().map_or(Ok(Vec::new()), |meter| meter.refuse(events, now()))
     }

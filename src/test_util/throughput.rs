@@ -6,15 +6,15 @@ use crate::error::{BatchError, Certainty, FailureClass, ThrottlingReason};
 use crate::event::Event;
 use crate::write_capacity::{Buckets, Refusal, WriteCapacity};
 
-/// The units that a table accepted and refused in one second.
+/// The units that a table accepted and throttled in one second.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Throughput {
     /// Write units of the items that were applied.
     pub accepted_units: u64,
-    /// Write units of the items that were refused for lack of capacity.
+    /// Write units of the items that were throttled.
     pub throttled_units: u64,
-    /// Calls whose items were all refused.
+    /// Calls whose items were all throttled.
     pub throttled_calls: u64,
 }
 
@@ -39,7 +39,7 @@ impl Meter {
         self.seconds.clone()
     }
 
-    /// The places of the events beyond the capacity at `now`. Fails if all of them are.
+    /// The indexes of the events beyond the capacity at `now`. Fails if all events are.
     pub(super) fn refuse(
         &mut self,
         events: &[Event],

@@ -1,4 +1,4 @@
-//! Credentials providers of which several test files make use.
+//! Credentials providers that several test files use.
 
 use std::time::Duration;
 

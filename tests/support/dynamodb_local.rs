@@ -13,7 +13,7 @@ const URL: &str = "DYNAMODB_LOCAL_URL";
 pub(crate) const REGION: &str = "us-east-1";
 pub(crate) const ACCESS_KEY_ID: &str = "local";
 
-/// Far longer than creating a table in memory takes.
+/// Far longer than it takes to create a table in memory.
 const TIME_TO_CREATE: Duration = Duration::from_secs(60);
 
 pub(crate) fn url() -> String {
@@ -36,8 +36,8 @@ pub(crate) fn client() -> Client {
     Client::from_conf(config)
 }
 
-/// Creates a table for events and returns its name. The name holds the case and the process id,
-/// because all cases share the server, possibly with earlier runs.
+/// Creates a table for events and returns its name. The name contains the case and the process
+/// id, because all cases share the server, possibly with earlier runs.
 pub(crate) async fn create_table(client: &Client, case: &str) -> String {
     let name = format!("{case}-{}", std::process::id());
     let table = Table::new(client, &name);

@@ -8,8 +8,9 @@ use tokio::process::Command;
 /// Set in the process that runs one test alone.
 const ALONE: &str = "EVENT_STORE_TEST_IN_AN_ENVIRONMENT";
 
-/// Runs the test of this name once more in another process, whose environment holds no AWS settings
-/// but `variables`, and panics if it fails there. Returns true in that process.
+/// Runs the test with this name once more in another process, and panics if it fails there. The
+/// environment of that process has `variables` and no other AWS settings. Returns true in that
+/// process.
 pub(crate) async fn in_environment(
     test: &str,
     variables: impl IntoIterator<Item = (&'static str, String)>,

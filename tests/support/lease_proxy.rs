@@ -1,4 +1,5 @@
-//! An HTTP proxy before the embedded table that spoils calls to the table of leases, one per connection.
+//! An HTTP proxy in front of the embedded table. It injects faults into calls to the table of leases. A
+//! connection carries one call.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,17 +9,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// What becomes of one `UpdateItem` call.
+/// What happens to one `UpdateItem` call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Fate {
     Forward,
-    /// It is applied, and its answer is lost.
+    /// The call is applied, and its answer is lost.
     LoseAnswer,
-    /// It does not arrive.
+    /// The call does not reach the table.
     Drop,
-    /// A proxy answers with 200 and no body. It does not arrive.
+    /// The proxy answers with 200 and no body. The call does not reach the table.
     Empty,
-    /// It is refused with this code.
+    /// The call is refused with this code.
     Refuse(&'static str),
 }
 
@@ -58,7 +59,7 @@ impl LeaseProxy {
         format!("http://{}", self.address)
     }
 
-    /// What becomes of the next calls, and of those after them.
+    /// Sets the fates of the next calls, and the fate of all calls after them.
     pub(crate) fn script(&self, fates: impl IntoIterator<Item = Fate>, then: Fate) {
         let mut script = self.script.lock().unwrap();
         script.fates = fates.into_iter().collect();

@@ -3,12 +3,12 @@
 //!
 //! Known limits of noxious 1.0.4:
 //!
-//! - A bandwidth below 328 kB/s needs a slicer before it, with slices of at most a tenth of a second's
-//!   bytes. Otherwise it subtracts more time than there is, and panics.
-//! - A change on an open connection applies to the opposite direction of the one that was named.
-//!   So such a change always names both directions.
+//! - A bandwidth below 328 kB/s needs a slicer before it. A slice may take at most a tenth of a
+//!   second. Otherwise noxious subtracts more time than there is, and panics.
+//! - A change on an open connection applies to the opposite of the named direction. So such a change
+//!   always names both directions.
 //! - "Remove all" removes only the faults towards the server. So each fault is removed by name.
-//! - It closes connections and never resets one. `resets.rs` does that.
+//! - It closes connections, but cannot reset them. `resets.rs` can.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
@@ -21,7 +21,7 @@ pub(crate) use noxious::toxic::StreamDirection::{
 pub(crate) use noxious::toxic::ToxicKind;
 use noxious::toxic::{StreamDirection, Toxic, ToxicEvent, ToxicEventKind, ToxicEventResult};
 
-/// How often another process may take a free port before the proxy listens on it.
+/// How often the proxy tries another port, because another process has taken the free one first.
 const TRIES: usize = 10;
 
 /// A fault in one direction.

@@ -25,8 +25,8 @@ pub(crate) async fn in_time<T>(test: impl Future<Output = T>) -> T {
     timeout(TIME_LIMIT, Box::pin(test)).await.expect("the test to end within its time limit")
 }
 
-/// Short waits between attempts, and a linger so long that nothing is sent before the flush of
-/// [`settle`]: all events put before it share one batch.
+/// Sets short waits between attempts, and a long linger, so that nothing is sent before the flush of
+/// [`settle`]. All events that are put before it share one batch.
 pub(crate) fn with_short_waits(store: EventStoreBuilder) -> EventStoreBuilder {
     let milliseconds = Duration::from_millis;
     let store = store.refusal_timeout(REFUSAL_TIMEOUT);
@@ -98,8 +98,8 @@ pub(crate) fn attempts(answers: &[Answer]) -> Vec<u32> {
     answers.iter().map(|answer| answer.as_ref().unwrap().attempts).collect()
 }
 
-/// Puts one batch of three events that meets `replies` in turn. The batch must be retried and stored,
-/// with every event in every call and always under the same key.
+/// Puts one batch of three events, whose calls get `replies` in turn. The batch must be retried and
+/// stored. Every call must have all events, under the same keys.
 pub(crate) async fn assert_stored_after(
     transport: Transport,
     replies: impl IntoIterator<Item = Reply>,

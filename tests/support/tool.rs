@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::endpoint::{Endpoint, Reply, Script, TABLE};
 use super::table::rows;
 
-/// The tool in this folder, with no AWS configuration but that of the test.
+/// The tool in this folder, without any AWS configuration of the user.
 pub(crate) fn tool(folder: &TempDir) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dynamodb-eventstore"));
     command
@@ -103,8 +103,8 @@ pub(crate) fn send_signal(process: u32, signal: &str) {
     assert!(sent.success());
 }
 
-/// Puts three events into a table that refuses them. `failed.ndjson` holds them, after a line that
-/// is no event.
+/// Puts three events into a table that refuses them. `failed.ndjson` then has these events, after
+/// a line that has no event.
 pub(crate) async fn fail_to_put(folder: &TempDir) {
     let script = Script::always(Reply::error(400, "AccessDeniedException"));
     let endpoint = Endpoint::start(script).await;

@@ -1,5 +1,5 @@
-//! Ends a test process that hangs. A test that waits for ever on a paused clock, or spins, would
-//! otherwise never fail.
+//! Ends a test process that hangs. Without it, a test that waits for ever on a paused clock, or
+//! spins, would never fail.
 
 use std::process;
 use std::sync::Once;

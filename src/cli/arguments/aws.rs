@@ -1,4 +1,4 @@
-//! How to reach AWS: region, credentials, endpoint.
+//! The options that say how to reach AWS: region, profile, endpoint.
 
 use std::error::Error;
 

@@ -1,4 +1,4 @@
-//! Trusted certificates: `AWS_CA_BUNDLE`, as for the AWS CLI.
+//! Trusted certificates: the variable `AWS_CA_BUNDLE`, with the same meaning as for the AWS CLI.
 
 use aws_sdk_dynamodb::config::SharedHttpClient;
 use aws_smithy_http_client::proxy::ProxyConfig;
@@ -21,7 +21,7 @@ pub(super) fn client_with_ca_bundle() -> Result<Option<SharedHttpClient>, String
         format!("cannot use the certificates of {CA_BUNDLE}, {}: {reason}", file.display())
     };
     let pem = std::fs::read(&file).map_err(|error| invalid(error.to_string()))?;
-    // The TLS library panics at a certificate that it cannot read.
+    // The TLS library panics if it cannot read a certificate, so they are parsed here first.
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let certificates = certificates.map_err(|error| invalid(error.to_string()))?;
     if certificates.is_empty() {

@@ -1,4 +1,4 @@
-//! The command as it was typed, and the commands that continue it.
+//! The command as the user typed it, and the commands that continue it.
 
 use std::fmt;
 use std::path::Path;
@@ -47,7 +47,7 @@ impl CommandLine {
         Self { program, positional, options }
     }
 
-    /// The same `put`, from a line on.
+    /// The same `put`, beginning at this line.
     pub(crate) fn with_first_line(&self, line: u64, failed: Option<&Path>) -> Self {
         let mut command = self.with_failed_file(failed);
         command.set("--from-line", Some(line.to_string()));
@@ -110,7 +110,8 @@ impl fmt::Display for CommandLine {
         }
         for (name, value) in &self.options {
             match value {
-                // Joined by `=`, a value that looks like an option is read as a value.
+                // A value that looks like an option is joined by `=`, so that it is
+                // read as a value.
                 Some(value) if value.starts_with('-') => {
                     write!(formatter, " {name}={}", quoted(&without_password(value)))?;
                 }

@@ -9,14 +9,15 @@ use crate::time;
 /// The store's default for `max_buffered_events`.
 const DEFAULT_BUFFERED_EVENTS: usize = 10_000;
 
-/// Limits of the store. Those that are not given have the store's defaults.
+/// Limits of the store. A limit that is not given has the store's default.
 #[derive(Debug, clap::Args)]
 pub(crate) struct LimitOptions {
-    /// Time for one BatchWriteItem call [default: 10s].
+    /// Time limit for one BatchWriteItem call [default: 10s].
     #[arg(long, value_name = "TIME", value_parser = time::parse, help_heading = "Limits")]
     attempt_timeout: Option<Duration>,
 
-    /// Time that an event waits for others to share its call [default: 5ms].
+    /// How long an event waits for other events, to share a call with them
+    /// [default: 5ms].
     #[arg(long, value_name = "TIME", value_parser = time::parse, help_heading = "Limits")]
     linger: Option<Duration>,
 

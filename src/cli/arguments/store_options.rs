@@ -12,10 +12,11 @@ use crate::output::{Output, count};
 use crate::target::{DEFAULT_FILE, Target};
 use crate::time;
 
-/// The store's deadline for one event: longer than any run waits, because `--deadline` ends a run without progress.
+/// The store's deadline for one event. It is longer than any run waits, because `--deadline` ends a run without
+/// progress.
 const EVENT_DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The store's attempts per event. They are out of reach for the same reason.
+/// The store's limit of attempts per event. It is never reached, for the same reason.
 const MAX_ATTEMPTS: u32 = 1_000_000;
 
 /// Write units of the largest event.
@@ -27,8 +28,8 @@ pub(crate) struct StoreOptions {
     #[command(flatten)]
     table: TableOptions,
 
-    /// File to write each line to that was not stored, as JSON with its number, key and reason;
-    /// `resume` puts its events again. It must not exist yet, or be empty.
+    /// File for the lines that were not stored, each as JSON with its number, key and reason.
+    /// `resume` puts the events of this file again. It must not exist yet, or must be empty.
     #[arg(long, value_name = "FILE")]
     pub(crate) failed: Option<PathBuf>,
 
@@ -46,13 +47,13 @@ pub(crate) struct StoreOptions {
     #[arg(long, short, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
 
-    /// End when the table has acknowledged no event for this TIME. As long as it acknowledges others, no event fails
-    /// because of its deadline. A TIME is 500ms, 20s, 2m; a bare number is seconds.
+    /// End when the table has acknowledged no event for this TIME. As long as it acknowledges events, no event fails
+    /// because it waits too long. A TIME is 500ms, 20s, 2m; a bare number is seconds.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time::parse)]
     #[arg(help_heading = "Limits")]
     pub(crate) deadline: Duration,
 
-    /// Time for accepted events once the run has to end early: after SIGINT, SIGTERM or --deadline.
+    /// How long to wait for accepted events when the run ends early: after SIGINT, SIGTERM or --deadline.
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = time::parse)]
     #[arg(help_heading = "Limits")]
     pub(crate) grace: Duration,
@@ -124,8 +125,8 @@ impl StoreOptions {
         builder.writer_id(writer_ids)
     }
 
-    /// How long no event may be acknowledged: `--deadline`, and the waits that these options cause
-    /// themselves.
+    /// After how much time without an acknowledged event a run ends: `--deadline`, plus the waits
+    /// that these options cause themselves.
     pub(crate) fn stall_timeout(&self) -> Duration {
         let largest_event = self.write_units.map_or(Duration::ZERO, |write_units| {
             Duration::from_secs(1) * MAX_EVENT_WRITE_UNITS / write_units.max(1)

@@ -17,7 +17,7 @@ pub(crate) struct TableOptions {
     #[arg(long, conflicts_with = "local", value_parser = NonEmptyStringValueParser::new())]
     table: Option<String>,
 
-    /// Local table: an SQLite file, created if it does not exist.
+    /// Local table: a SQLite file, created if it does not exist.
     #[arg(long, value_name = "PATH")]
     local: Option<PathBuf>,
 
@@ -68,7 +68,8 @@ impl TableOptions {
     }
 }
 
-/// A setting that is out of range, by the name of its option.
+/// The message for a setting that is out of range, with the name of
+/// its option.
 fn describe(error: &ConfigError) -> String {
     let option = match error.field {
         "attempt_timeout" => "--attempt-timeout",

@@ -44,7 +44,7 @@ pub(super) fn throughput(samples: &[Sample]) -> Drawn {
     })
 }
 
-/// Write units per second: what the table took, and on top what it refused.
+/// Write units per second: what the table accepted, and on top what it throttled.
 pub(super) fn write_units(samples: &[Sample], units_per_event: u32) -> Drawn {
     let units = |sample: &Sample| {
         let seconds = sample.seconds.max(0.001);

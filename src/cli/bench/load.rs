@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::output::count;
 use crate::time::{self, now};
 
-/// The smallest body that has room for the number of its event.
+/// The smallest body: it has room for the number of its event.
 pub(super) const MIN_BODY_BYTES: usize = 40;
 
 /// An event that was put.
@@ -34,7 +34,7 @@ impl Load {
     /// Puts the events, and sends their tickets to `tickets`.
     ///
     /// With a rate the load is open-loop: an event is due at its time, whether or not the store has accepted the event
-    /// before it. A put that waits delays the later ones, and their latencies show that.
+    /// before it. If a put waits, the later puts are late, and their latencies include that.
     pub(super) async fn run(
         &self,
         store: &EventStore,
@@ -65,7 +65,7 @@ impl fmt::Display for Load {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.rate {
             Some(rate) => write!(formatter, "{}/s", count(rate.into(), "event"))?,
-            None => formatter.write_str("events as fast as they are taken")?,
+            None => formatter.write_str("events as fast as the store accepts them")?,
         }
         let bytes = count(self.body_bytes.into(), "byte");
         write!(formatter, " of {bytes} for {}", time::format(self.duration))
@@ -78,7 +78,7 @@ fn due_after(number: u64, rate: u32) -> Duration {
     Duration::from_secs(number / rate) + Duration::from_secs(number % rate) / rate as u32
 }
 
-/// The JSON text of event `number`, of so many bytes.
+/// The JSON text of event `number`, of `body_bytes` bytes.
 fn body(number: u64, body_bytes: u32) -> String {
     let mut body = format!(r#"{{"bench":{number},"fill":""#);
     let fill = (body_bytes as usize).saturating_sub(body.len() + 2);

@@ -1,4 +1,4 @@
-//! `bench`: puts events at a steady rate, or as fast as the table takes them, and shows what became of them.
+//! `bench`: puts events at a steady rate, or as fast as the table accepts them, and shows the results.
 //!
 //! `load` puts the events, `recorder` receives the answers, `summary` and `page` show the result, `clean_up` deletes the
 //! events.
@@ -28,15 +28,15 @@ use load::{Load, MIN_BODY_BYTES};
 use recorder::Recorder;
 use result::BenchResult;
 
-/// Time for the accepted events once no more are put.
+/// How long to wait for the accepted events after the last put.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(70);
 
 /// Put events at a steady rate, and show latency, throughput and throttling
 ///
 /// The events have bodies of --size bytes and go to --table, to --local or to a table in memory.
 /// With --rate the latency of an event counts from the moment at which it should have been put, so
-/// a pause of the table shows in every event that it delays. Without --rate events are put as fast
-/// as they are taken, and the latency counts from the put.
+/// a pause of the table adds to the latency of every event that it delays. Without --rate events
+/// are put as fast as the store accepts them, and the latency counts from the put.
 ///
 /// The events stay in the table unless --delete is given. Writing to a table costs money.
 #[derive(Debug, clap::Args)]
@@ -44,7 +44,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     table: TableOptions,
 
-    /// Events to put per second [default: as many as the table takes].
+    /// Events to put per second [default: as many as the table accepts].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
 
@@ -102,7 +102,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>
         signal = signals.next() => Err(format!("{} came before every answer", signal.name)),
         closed = store.close(DRAIN_TIMEOUT) => closed.map_err(|error| error.to_string()),
     };
-    // The store settles every event before it ends, and a dropped store ends without a deadline.
+    // The store settles every event before it ends. If it is dropped, it ends without a deadline.
     if closed.is_err() {
         drop(store.close(Duration::ZERO).await);
     }

@@ -22,8 +22,8 @@ h1{font-size:1.5rem;margin:0}h2{font-size:1.1rem;margin:2rem 0 0}p{margin:.3rem 
 .bad b{color:#c0392b}.key{display:inline-block;width:.8em;height:.8em;margin:0 .3em 0 .8em;border-radius:2px}
 .note{color:#5a6572;font-size:.9rem}svg{width:100%;height:auto}";
 
-/// Opens the file of the report, so that a path that cannot be written to is found before the run. What is in the file
-/// stays until the report is written.
+/// Opens the file of the report, so that a path that cannot be written to fails before the run. The old content of the
+/// file stays until the report is written.
 pub(super) fn create(path: &Path) -> Result<File, String> {
     let opened = File::options().write(true).create(true).truncate(false).open(path);
     opened.map_err(|error| format!("cannot write the report to {}: {error}", path.display()))
@@ -80,15 +80,15 @@ fn render(result: &BenchResult, recording: &Recording) -> Result<String, Box<dyn
         &mut page,
         "Events per second",
         &[(STORED, "stored"), (OFFERED, "put")],
-        "Where the line is above the area, events wait in memory. Where the line falls to the area, the store makes \
-         puts wait, because the table takes no more.",
+        "Where the line is above the area, events wait in memory. Where the line meets the area, the store makes \
+         puts wait, because the table accepts no more.",
         &chart::throughput(samples)?,
     );
     section(
         &mut page,
         "Write units per second",
         &[(STORED, "accepted by the table"), (REFUSED, "throttled by the table, and sent again")],
-        "A table with enough capacity throttles nothing. Much red means that the load is above the table's capacity.",
+        "A table with enough capacity throttles nothing. Much red means that the load exceeds the table's capacity.",
         &chart::write_units(samples, units)?,
     );
     if recording.latencies.is_empty() {
@@ -103,9 +103,9 @@ fn render(result: &BenchResult, recording: &Recording) -> Result<String, Box<dyn
         );
         section(
             &mut page,
-            "How many events were how fast",
+            "Latency by percentile",
             &[(MEDIAN, "time from put to stored")],
-            "Read it like this: above 99 % stands the time within which 99 of 100 events were stored.",
+            "Read it like this: the height at 99 % is the time within which 99 of 100 events were stored.",
             &chart::latency_curve(&recording.latencies)?,
         );
     }
@@ -133,7 +133,9 @@ fn plan(result: &BenchResult) -> String {
 
 fn note(result: &BenchResult) -> String {
     let from = match result.rate {
-        Some(_) => "the moment at which the event should have been put, so that pauses count",
+        Some(_) => {
+            "the moment at which the event should have been put, so that pauses are included"
+        }
         None => "the call of put",
     };
     let keys = match (&result.first_key, &result.last_key) {

@@ -14,7 +14,7 @@ use crate::output::Output;
 use crate::output::progress::{Measure, Progress};
 use crate::time::now;
 
-/// Samples of a run. A chart has room for about as many.
+/// Samples of a run. A chart has room for about this many.
 const SAMPLES: u32 = 100;
 
 /// The shortest time between two samples.
@@ -32,7 +32,7 @@ const MAX_TICKETS: usize = 256;
 /// Latencies of stored events, in microseconds.
 pub(super) type Latencies = Histogram<u64>;
 
-/// What happened between two moments.
+/// What happened since the previous sample.
 #[derive(Debug, Clone)]
 pub(super) struct Sample {
     /// The end of the sample, in seconds since the start.
@@ -41,13 +41,13 @@ pub(super) struct Sample {
     /// Events that were put.
     pub(super) put: u64,
     pub(super) stored: u64,
-    /// Write units that the table refused.
+    /// Write units that the table throttled.
     pub(super) throttled_units: u64,
     /// Median, 99th percentile and maximum of the latency, in milliseconds, if an event was stored.
     pub(super) latency: Option<[f64; 3]>,
 }
 
-/// Everything that a run showed.
+/// Everything that was recorded of a run.
 #[derive(Debug)]
 pub(super) struct Recording {
     pub(super) samples: Vec<Sample>,
@@ -61,7 +61,7 @@ pub(super) struct Recording {
     pub(super) first_and_last_key: Option<(EventKey, EventKey)>,
     /// The keys of all events that may be in the table, if they are to be deleted.
     pub(super) keys: Vec<EventKey>,
-    /// From the start to the last answer.
+    /// Time from the start to the last answer.
     pub(super) elapsed: Duration,
 }
 
@@ -115,7 +115,7 @@ impl Recorder {
         let mut ticks = interval_at(self.start + self.interval, self.interval);
         let mut is_open = true;
         while is_open || !tickets.is_empty() {
-            // Answers come first: their latency ends here.
+            // Answers come before new tickets, because their latency ends when they are received.
             tokio::select! {
                 biased;
                 Some((due, answer)) = tickets.next(), if !tickets.is_empty() => self.answer(due, answer),

@@ -6,7 +6,8 @@ use serde::Serialize;
 use super::load::Load;
 use super::recorder::Recording;
 
-/// What the service counts for an item besides its body: the names and the key. A write unit is 1,024 bytes.
+/// Bytes that the service counts for an item besides its body: the attribute names and the key. A write unit
+/// is 1,024 bytes.
 const ITEM_OVERHEAD_BYTES: u32 = 34;
 const WRITE_UNIT_BYTES: u32 = 1_024;
 
@@ -23,7 +24,7 @@ pub(super) struct BenchResult {
     pub(super) planned_seconds: f64,
     /// Why the run ended before its time.
     pub(super) ended_early: Option<String>,
-    /// From the start to the last answer.
+    /// Time from the start to the last answer.
     pub(super) seconds: f64,
     pub(super) put: u64,
     pub(super) stored: u64,
@@ -31,11 +32,11 @@ pub(super) struct BenchResult {
     pub(super) maybe_stored: u64,
     pub(super) first_error: Option<String>,
     pub(super) stored_per_second: f64,
-    /// Of the stored events, from the moment at which each should have been put.
+    /// Latency of the stored events, from the moment at which each should have been put.
     pub(super) latency_milliseconds: Latency,
     /// Write units of the stored events, by the sizes of their items.
     pub(super) write_units: u64,
-    /// Write units that the table refused, over all attempts.
+    /// Write units that the table throttled, over all attempts.
     pub(super) throttled_write_units: u64,
     pub(super) retries: u64,
     pub(super) calls: u64,
@@ -105,7 +106,7 @@ impl BenchResult {
     }
 }
 
-/// Write units of an event with a body of so many bytes.
+/// Write units of an event with a body of this many bytes.
 pub(super) fn units_per_event(body_bytes: u32) -> u32 {
     (body_bytes + ITEM_OVERHEAD_BYTES).div_ceil(WRITE_UNIT_BYTES)
 }

@@ -1,4 +1,4 @@
-//! The `--failed` file: whole lines, of one run only, readable by its user only.
+//! The `--failed` file. It has whole lines of one run, and only its user may read it.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -21,8 +21,8 @@ impl FailedFile {
     ///
     /// # Errors
     ///
-    /// If the file is not empty, because it may hold the only copy of an earlier run's events; if
-    /// another run is writing to it; or if it is a symbolic link, which may lead to another file.
+    /// The file is not empty: it may hold the only copy of an earlier run's events. Or another
+    /// run is writing to it. Or it is a symbolic link, which may lead to another file.
     pub(super) fn create(path: &Path) -> Result<Self, String> {
         let refused = |reason: &str| format!("cannot write {}: {reason}", path.display());
         let failed = |error: io::Error| refused(&error.to_string());
@@ -37,7 +37,8 @@ impl FailedFile {
         if is_regular {
             match file.try_lock() {
                 Ok(()) => {}
-                // No other run can have a new file open. An existing one may be in use.
+                // A new file needs no lock, as no other run can have it open. An existing file
+                // may be in use.
                 Err(TryLockError::Error(_)) if is_new => {}
                 Err(TryLockError::Error(error)) => {
                     return Err(refused(&format!(
@@ -48,7 +49,8 @@ impl FailedFile {
                     return Err(refused("another run is writing to it; name another file"));
                 }
             }
-            // Only under the lock: the run that had it may have written.
+            // The length is read under the lock, because the run that had the lock may have
+            // written.
             if file.metadata().map_err(failed)?.len() > 0 {
                 return Err(format!(
                     "{} exists and is not empty; it may hold lines of an earlier run: move it away \

@@ -15,7 +15,7 @@ pub(crate) struct Failure {
 
 #[derive(Debug)]
 enum Kind {
-    /// The line is no event that can be put.
+    /// The line has no event that can be put.
     Refused {
         /// `None` if no store has accepted the line.
         key: Option<String>,
@@ -56,7 +56,7 @@ impl Content {
         }
     }
 
-    /// The length of the content, in its place.
+    /// The length of the content, to be kept instead of the content.
     fn omitted(&self) -> Self {
         Self::OmittedBytes(match self {
             Self::Text(text) | Self::Body(text) | Self::Unchanged(text) => text.len() as u64,
@@ -67,7 +67,7 @@ impl Content {
 }
 
 impl Failure {
-    /// A line that is no event that can be put. `key` is the one that the line itself has.
+    /// A line that has no event that can be put. `key` is the key in the line, if it has one.
     pub(crate) fn refused(
         line: u64,
         key: Option<String>,
@@ -157,7 +157,8 @@ impl Failure {
                     })
                 };
                 match to_json(content) {
-                    // `resume` could not read this line whole. Its content is too long for an event.
+                    // This line is longer than `resume` reads, and its content is too long for an
+                    // event.
                     Ok(json) if json.len() > MAX_LINE_BYTES => to_json(&content.omitted()),
                     json => json,
                 }

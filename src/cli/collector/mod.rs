@@ -15,7 +15,7 @@ use crate::output::json_lines::JsonLines;
 use failure::Failure;
 use failure_log::FailureLog;
 
-/// The outcome of one line, as far as the producer knows it.
+/// What the producer knows about the outcome of one line.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// The store has accepted the event. Its ticket returns the rest.
@@ -62,7 +62,7 @@ impl Outcomes {
     }
 
     /// Awaits every ticket, until `outcomes` is closed. `fatal_error` receives the cause of an error
-    /// that every later event would meet.
+    /// with which every later event would fail.
     pub(crate) async fn collect(
         mut self,
         mut outcomes: mpsc::Receiver<Outcome>,
@@ -117,7 +117,7 @@ impl Outcomes {
     }
 
     fn record_failure(&mut self, failure: &Failure) {
-        // The file comes first: the reader of standard output may be slow, or gone.
+        // The file is written first, because the reader of standard output may be slow or gone.
         let message = self.failures.record(failure);
         if let Some(json_lines) = &mut self.json_lines {
             json_lines.print(&LineObject {

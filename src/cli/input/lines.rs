@@ -1,4 +1,4 @@
-//! Splits an input into lines, whatever bytes it holds.
+//! Splits an input into lines. The input may hold any bytes.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::Arc;
@@ -31,11 +31,11 @@ impl Line {
     }
 }
 
-/// What the thread that reads shares with the task that takes its lines.
+/// The state that the reading thread shares with the task that takes its lines.
 #[derive(Debug)]
 pub(super) struct ReadState {
     is_stopped: AtomicBool,
-    /// Whether a read of the source is under way, which may block for ever.
+    /// Whether the thread is reading from the source, which may block for ever.
     is_reading: watch::Sender<bool>,
 }
 

@@ -13,8 +13,8 @@ use std::thread;
 
 use tokio::sync::oneshot;
 
-/// Runs work that may block for ever in a thread of its own. The end of the program waits for
-/// tokio's blocking tasks, but not for this thread.
+/// Runs work that may block for ever in a thread of its own. When the program ends, it waits
+/// for tokio's blocking tasks, but not for this thread.
 pub(crate) async fn run_in_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {

@@ -8,7 +8,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::lines::{Line, Lines, ReadState};
 
-/// Lines read ahead of the one that is being put: few, as each may be of the maximum length.
+/// Lines read ahead of the one that is being put. They are few, because each may have the maximum
+/// length.
 const LINES_READ_AHEAD: usize = 16;
 
 /// Receives lines from a thread of its own, because a read of a terminal or a pipe can block for
@@ -50,8 +51,8 @@ impl LineReader {
         self.lines.try_recv()
     }
 
-    /// Reads nothing more from the source. The lines read before still come, up to the last whole
-    /// one.
+    /// Reads nothing more from the source. The lines that were read before are still returned, up
+    /// to the last whole one.
     pub(crate) fn stop_reading(&self) {
         self.state.stop();
     }
@@ -62,7 +63,8 @@ impl LineReader {
         tokio::select! {
             biased;
             line = self.lines.recv() => line,
-            // The thread is in a read that may never end: no line comes after those in the channel.
+            // The thread is in a read that may never end, so no line comes after those in the
+            // channel.
             _ = self.is_reading.wait_for(|&is_reading| is_reading) => self.lines.try_recv().ok(),
         }
     }

@@ -25,7 +25,8 @@ impl Source {
         matches!(self, Self::Stdin) && io::stdin().is_terminal()
     }
 
-    /// Whether a later run can read the same lines: not from a pipe or a device.
+    /// Whether a later run can read the same lines. From a pipe or a device it
+    /// cannot.
     pub(crate) fn is_repeatable(&self) -> bool {
         matches!(self, Self::File(path) if path.is_file())
     }

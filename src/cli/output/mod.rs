@@ -62,7 +62,7 @@ pub(crate) fn print_error(line: impl Display) {
     let _ = writeln!(stderr(), "{line}");
 }
 
-/// The error and its causes, without those that the text before them contains.
+/// The error and its causes. A cause that the text before it already contains is omitted.
 pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let causes = std::iter::successors(error.source(), |&cause| cause.source());

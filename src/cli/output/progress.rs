@@ -25,7 +25,7 @@ pub(crate) struct Progress {
     ticker: Option<JoinHandle<()>>,
 }
 
-/// What the progress is measured by.
+/// What progress is measured with.
 pub(crate) struct Measure {
     /// Bytes of the input, if known.
     pub(crate) input_bytes: Option<u64>,

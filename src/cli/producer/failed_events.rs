@@ -11,10 +11,10 @@ use crate::collector::Outcome;
 use crate::collector::failure::Failure;
 use crate::stop::StopReason;
 
-/// Bytes of the lines of one read, not counting its last line.
+/// Maximum bytes of the lines whose keys one read covers, without the last line.
 const MAX_READ_BYTES: usize = 4 * 1024 * 1024;
 
-/// Puts each line as an event that has its key.
+/// Puts each line as an event that already has its key.
 #[derive(Debug)]
 pub(crate) struct FailedEvents {
     pub(super) input: TrackedInput,
@@ -66,7 +66,7 @@ impl FailedEvents {
         Ok(())
     }
 
-    /// Waits for a first line, and adds those that have been read already.
+    /// Waits for a first line, and adds the lines that have already been read.
     async fn fill_batch(&mut self) -> Result<(), StopReason> {
         if self.decisions.is_empty() {
             let first = self.input.next().await?;

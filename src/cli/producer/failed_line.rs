@@ -1,4 +1,4 @@
-//! A line of a `--failed` file, and whether it is put again.
+//! A line of a `--failed` file, and the decision whether it is put again.
 
 use dynamodb_eventstore::{Certainty, Event, EventKey, ParseKeyError};
 use serde::Deserialize;
@@ -26,7 +26,7 @@ pub(super) struct FailedLine {
     /// Maybe stored, if the line does not say otherwise.
     pub(super) certainty: Certainty,
     pub(super) body_bytes: u64,
-    /// Or the column at which the line is not valid.
+    /// The fields, or the column at which the line is not valid.
     fields: Result<Fields, usize>,
 }
 
@@ -39,7 +39,8 @@ struct Refusal {
 
 impl FailedLine {
     pub(super) fn parse(line: Line) -> Self {
-        // Only the column of the error: serde's message may repeat the body of an event.
+        // Only the column of the error is kept, because serde's message may repeat the body of
+        // an event.
         let fields: Result<Fields, usize> =
             serde_json::from_slice(&line.text).map_err(|error| error.column());
         let valid = fields.as_ref().ok();

@@ -23,8 +23,8 @@ pub(crate) enum Producer {
 }
 
 impl Producer {
-    /// Puts lines until there are no more. Cancel safe: a line whose put is interrupted was not
-    /// accepted, and is the next line.
+    /// Puts lines until there are no more. Cancel safe: if a put is cancelled, its line was not
+    /// accepted, and is put next.
     pub(crate) async fn put_all(
         &mut self,
         store: &EventStore,
@@ -41,7 +41,7 @@ impl Producer {
         }
     }
 
-    /// Records every remaining line as one that was not put. Cancel safe.
+    /// Records every remaining line as not put. Cancel safe.
     pub(crate) async fn record_rest(&mut self) {
         while let Ok(permit) = self.input().reserve_outcome().await {
             let failure = match self {

@@ -23,8 +23,8 @@ impl NewEvents {
         Self { input, current: None, hint: JqHint { is_printed: false, output } }
     }
 
-    /// Puts one line. Cancel safe: a line whose put is interrupted was not accepted, and is the next
-    /// line.
+    /// Puts one line. Cancel safe: if a put is cancelled, its line was not accepted, and is put
+    /// next.
     pub(super) async fn put_next(&mut self, store: &EventStore) -> Result<(), StopReason> {
         let permit = self.input.reserve_outcome().await?;
         let line = match self.current.take() {
@@ -46,7 +46,7 @@ impl NewEvents {
         Ok(())
     }
 
-    /// The next line as one that was not put. Cancel safe.
+    /// Takes the next line as one that was not put. Cancel safe.
     pub(super) async fn next_not_put(&mut self) -> Result<Failure, StopReason> {
         let line = match self.current.take() {
             Some(line) => line,
@@ -83,7 +83,7 @@ async fn put(
     }
 }
 
-/// The hint to convert JSON that is spread over several lines. It is printed once.
+/// The hint that JSON over several lines must be converted. It is printed once.
 #[derive(Debug)]
 struct JqHint {
     is_printed: bool,
@@ -108,14 +108,15 @@ impl JqHint {
 /// text that continues on the next line.
 fn jq_filter(line: &str, error: &serde_json::Error) -> Option<&'static str> {
     match line.trim() {
-        // Nothing else is on the line: a program has printed it so, and it is not truncated.
+        // Nothing else is on the line, so it is the beginning of pretty-printed JSON, and not a
+        // truncated event.
         "{" => Some("."),
         line if line.starts_with('[') && error.is_eof() => Some(".[]"),
         _ => None,
     }
 }
 
-/// serde_json's message without its line number: it counts within the text, which is one line here.
+/// serde_json's message without its line number, which is always 1 here.
 fn not_json(error: &serde_json::Error) -> String {
     let message = error.to_string();
     let (problem, _place) = message.rsplit_once(" at line ").unwrap_or((&message, ""));

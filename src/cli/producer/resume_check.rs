@@ -24,9 +24,9 @@ const MAX_RETRY_WAIT: Duration = Duration::from_secs(5);
 pub(crate) struct ResumeCheck {
     /// `None` with `--unchecked`.
     reader: Option<SdkBatchWriter>,
-    /// How long reads of the same keys may fail.
+    /// How long reads of the same keys are retried when they fail.
     timeout: Duration,
-    /// The events put last: a read does not see those in flight.
+    /// The events that were put last. A read does not see those that are in flight.
     recent: RecentPuts,
 }
 
@@ -47,7 +47,7 @@ enum EarlierPut {
 }
 
 impl RecentPuts {
-    /// Records a put, unless there was one under the same key, which is returned.
+    /// Records a put, unless there was an earlier put under the same key. Returns the earlier put.
     fn record(&mut self, key: EventKey, hash: u64) -> EarlierPut {
         match self.hashes.entry(key) {
             Entry::Occupied(earlier) if *earlier.get() == hash => return EarlierPut::SameEvent,
@@ -76,8 +76,8 @@ impl ResumeCheck {
         Self { reader, timeout, recent }
     }
 
-    /// Decides about as many lines as one read covers. An error means that their keys cannot be
-    /// read. Cancel safe.
+    /// Decides for each of these lines, whose keys are read together. An error means that they
+    /// cannot be read. Cancel safe.
     pub(super) async fn decide(&mut self, decisions: &mut [Decision]) -> Result<(), String> {
         let stored = self.read_keys(decisions).await.map_err(|error| {
             let advice = match error.code() {
@@ -126,8 +126,8 @@ fn hash(body: &str) -> u64 {
     hasher.finish()
 }
 
-/// Reads what is stored under these keys. Keys that a read leaves out are read again, for as long as
-/// there is progress.
+/// Reads what is stored under these keys. Keys that the service leaves unprocessed are read again,
+/// as long as there is progress.
 async fn read(
     reader: &SdkBatchWriter,
     keys: &[EventKey],

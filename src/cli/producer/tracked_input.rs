@@ -1,4 +1,4 @@
-//! The input of a producer, and how far it has come.
+//! The input of a producer, and the position in it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -87,8 +87,8 @@ impl TrackedInput {
         line
     }
 
-    /// Reserves capacity for an outcome. It is reserved before anything is put: a wait after an
-    /// accepted put could be cancelled, and its ticket would be lost. Cancel safe.
+    /// Reserves capacity for an outcome, before its line is put. A wait after an accepted put could
+    /// be cancelled, and the ticket would be lost. Cancel safe.
     pub(super) async fn reserve_outcome(&self) -> Result<OwnedPermit<Outcome>, StopReason> {
         let permit = self.outcomes.clone().reserve_owned().await;
         permit.map_err(|_| {
@@ -96,7 +96,7 @@ impl TrackedInput {
         })
     }
 
-    /// Notes that the line was accepted or refused.
+    /// Records that the line was accepted or refused.
     pub(super) fn mark_done(&mut self, line: &Line) {
         self.last_line = line.number;
         self.position.store(line.end, Ordering::Relaxed);

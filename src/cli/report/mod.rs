@@ -33,7 +33,7 @@ pub(crate) struct Report<'a> {
     /// `None` if no store was started.
     pub(crate) stats: Option<Stats>,
     pub(crate) elapsed: Duration,
-    /// Errors that concern no single event.
+    /// Errors that are not about a single event.
     pub(crate) errors: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The commands that store what a run has not stored.
+//! The commands that store what a run did not store.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use crate::arguments::{CommandLine, quoted};
 use crate::collector::failure_log::FailureLog;
 use crate::input::Source;
 
-/// What a run has left over.
+/// What a run did not store.
 pub(super) struct NextSteps<'a> {
     pub(super) command_line: &'a CommandLine,
     pub(super) source: &'a Source,
@@ -31,7 +31,7 @@ impl NextSteps<'_> {
         [read, resume, put].into_iter().flatten().collect()
     }
 
-    /// Which lines were taken from an input that cannot be read again.
+    /// Says which lines were taken from an input that cannot be read again.
     fn lines_read(&self) -> Option<String> {
         if !self.is_early || self.source.is_repeatable() {
             return None;
@@ -50,7 +50,8 @@ impl NextSteps<'_> {
         Some(format!("lines {first} to {last_read} of {source} were read and not put{kept}"))
     }
 
-    /// Puts the lines in the `--failed` file that were not put, and have no key.
+    /// The command that puts the lines of the `--failed` file that were not put and have no
+    /// key.
     fn put_kept_lines(&self, names: &mut impl Iterator<Item = PathBuf>) -> Option<String> {
         let file = self.failures.path()?;
         if self.mode.is_resume() || self.failures.not_put == 0 {
@@ -64,7 +65,7 @@ impl NextSteps<'_> {
         ))
     }
 
-    /// Puts the events in the `--failed` file again.
+    /// The command that puts the events in the `--failed` file again.
     fn resume_failed_file(&self, names: &mut impl Iterator<Item = PathBuf>) -> Option<String> {
         let has_events = self.failures.has_keys() && !self.failures.is_incomplete();
         let file = self.failures.path().filter(|_| has_events)?;
@@ -72,7 +73,7 @@ impl NextSteps<'_> {
         Some(format!("to put the events of {} again:\n  {resume}", file.display()))
     }
 
-    /// Puts the lines that are still in the input.
+    /// The command that puts the lines that are still in the input.
     fn continue_input(&self, names: &mut impl Iterator<Item = PathBuf>) -> Option<String> {
         if !self.is_early || !self.source.is_repeatable() {
             return None;

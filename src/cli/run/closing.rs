@@ -16,15 +16,15 @@ pub(super) struct Closing<'a> {
     pub(super) store: &'a EventStore,
     pub(super) stop_conditions: &'a mut StopConditions,
     pub(super) output: &'a Output,
-    /// Time for the accepted events once the run has to end early.
+    /// How long to wait for accepted events when the run ends early.
     pub(super) grace: Duration,
-    /// When that time is over; `None` while every event may take as long as it needs.
+    /// When that time ends; `None` while every event may take as long as it needs.
     pub(super) deadline: Option<Instant>,
 }
 
 impl Closing<'_> {
-    /// Puts the lines already read of an input that cannot be read again. It uses half of the grace
-    /// period, which leaves the other half to store them.
+    /// Puts the lines that were already read, if the input cannot be read again. It uses half of
+    /// the grace period, which leaves the other half to store them.
     pub(super) async fn put_lines_already_read(
         &mut self,
         producer: &mut Producer,
@@ -40,8 +40,8 @@ impl Closing<'_> {
         }
     }
 
-    /// Keeps the lines that still arrive from a pipe, for half of the grace period: its writer may
-    /// never close it.
+    /// Keeps the lines that still arrive from a pipe. It reads for half of the grace period,
+    /// because the writer of the pipe may never close it.
     pub(super) async fn record_rest_of_pipe(&mut self, producer: &mut Producer) {
         let half_time = now() + self.grace / 2;
         tokio::select! {
@@ -82,7 +82,7 @@ impl Closing<'_> {
     }
 
     /// Closes the store, and returns whether the table stalled meanwhile. Without a deadline each
-    /// event may take as long as it needs, while the table acknowledges any.
+    /// event may take as long as it needs, as long as the table acknowledges events.
     pub(super) async fn close(&mut self) -> (Result<(), CloseError>, bool) {
         let mut has_stalled = false;
         loop {
@@ -103,8 +103,8 @@ impl Closing<'_> {
     }
 }
 
-/// The part of the time before the store fails its events. `close` may take another quarter of that
-/// part to read them back.
+/// The part of `time_left` after which the store fails its events. `close` may take another quarter
+/// of that part to read them back.
 fn without_read_back(time_left: Duration) -> Duration {
     time_left - time_left / 5
 }

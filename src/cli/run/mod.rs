@@ -58,7 +58,7 @@ impl<'a> Run<'a> {
     }
 
     pub(crate) async fn execute(&self, is_verbose: bool) -> Result<ExitCode, Box<dyn Error>> {
-        // This comes first: from here on no signal ends the process before the report.
+        // Listen first: from here on no signal ends the process before the report.
         let mut signals = Signals::listen()?;
         let files = tokio::select! {
             biased;
@@ -130,7 +130,7 @@ impl<'a> Run<'a> {
                 }
             },
         };
-        // Whatever fails from here on, the run ends with its report.
+        // From here on the run ends with its report, even if something fails.
         let mut closing = Closing {
             store: &store,
             stop_conditions: &mut stop_conditions,
@@ -206,8 +206,9 @@ impl<'a> Run<'a> {
         ResumeCheck::new(reader, self.options.deadline, self.options.max_buffered_events())
     }
 
-    /// Whether the `--failed` file receives every line that is not put. It does for `resume`, whose
-    /// input may be deleted once there is a new file. `put` continues from a line of its input.
+    /// Whether the `--failed` file receives every line that is not put. For `resume` it does,
+    /// because the user may delete the input once there is a new file. `put` can continue from a
+    /// line of its input.
     fn keeps_rest(&self) -> bool {
         self.mode.is_resume() && self.options.failed.is_some()
     }
@@ -267,13 +268,13 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Says what became of the events of an earlier run.
+/// Prints what happened to the events of an earlier run.
 fn note_replay(output: &Output, replayed: ReplayReport) {
     let ReplayReport { found, stored, failed, left, .. } = replayed;
     if found + stored + failed + left > 0 {
         output.note(format_args!(
-            "of an earlier run, {} stored now, {found} were in the table, {failed} failed for good, {left} are left in \
-             the journal",
+            "of an earlier run, {} stored now, {found} were already in the table, {failed} failed for good, {left} are \
+             left in the journal",
             count(stored, "event"),
         ));
     }

@@ -17,7 +17,7 @@ use crate::input::{LineReader, Source, run_in_thread};
 use crate::output::Output;
 use crate::producer::{FailedEvents, NewEvents, Producer, TrackedInput};
 
-/// Outcomes that wait to be recorded: few, because a refused line is kept with its text.
+/// Outcomes that wait to be recorded. They are few, because a refused line is kept with its text.
 const OUTCOME_CHANNEL_CAPACITY: usize = 16;
 
 /// The open files of a run.
@@ -34,7 +34,7 @@ impl Files {
         options: &StoreOptions,
     ) -> Result<Self, Box<dyn Error>> {
         let (source, failed) = (source.clone(), options.failed.clone());
-        // To open a pipe blocks until its other end is opened.
+        // Opening a pipe blocks until its other end is opened.
         let files = run_in_thread(move || {
             let (input, input_bytes) =
                 source.open().map_err(|error| format!("cannot read {source}: {error}"))?;

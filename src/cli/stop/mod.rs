@@ -32,7 +32,7 @@ impl StopConditions {
         }
     }
 
-    /// Waits for the next reason to stop once nothing more is put: a fatal error is none then.
+    /// Waits for the next reason to stop after the last put. A fatal error is no reason then.
     /// Cancel safe.
     pub(crate) async fn next_while_closing(&mut self) -> StopReason {
         tokio::select! {

@@ -16,7 +16,7 @@ pub(crate) enum StopReason {
     StartError(String),
     /// Every later event would fail for this reason.
     FatalError(String),
-    /// Events were waiting, and none was settled for the time of `--deadline`.
+    /// Events were waiting, and none was settled within `--deadline`.
     Stalled,
 }
 

@@ -14,14 +14,14 @@ impl Signal {
     #[cfg(unix)]
     const TERMINATE: Self = Self { name: "SIGTERM", number: 15 };
 
-    /// The exit code by which a shell reports a program that this signal ended.
+    /// The exit code that a shell reports for a program that this signal ended.
     pub(crate) fn exit_code(self) -> u8 {
         128 + self.number
     }
 }
 
-/// Receives SIGINT and SIGTERM. From [`listen`](Self::listen) on, none is lost and none ends the
-/// process.
+/// Receives SIGINT and SIGTERM. After [`listen`](Self::listen) no signal is lost, and none ends
+/// the process.
 #[derive(Debug)]
 pub(crate) struct Signals {
     #[cfg(unix)]

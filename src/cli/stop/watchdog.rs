@@ -7,21 +7,22 @@ use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 use crate::time::now;
 
-/// Checks in a row without progress after which the store counts as stalled.
+/// After this many checks in a row without progress the store counts as stalled.
 const CHECKS: u32 = 20;
 
 const MIN_PERIOD: Duration = Duration::from_millis(20);
 
-/// Watches one store. An event that waits longer than others is no stall: while the table
-/// acknowledges any event, each has its turn.
+/// Watches one store. An event that waits longer than others is no stall: as long as the table
+/// acknowledges events, each gets its turn.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     store: EventStore,
     ticks: Interval,
     /// Events settled at the last check.
     settled: u64,
-    /// Checks in a row at which events were waiting and none had been settled. Checks are counted,
-    /// because the time between two of them may include a suspension of the process.
+    /// Checks in a row that found events waiting and none settled since the check before. Checks
+    /// are counted instead of time, because the time between two checks may include a suspension
+    /// of the process.
     idle_checks: u32,
 }
 

@@ -1,26 +1,28 @@
-//! The table's limit: its capacity as throttled answers show it, and the rate at which the [pace](super) sends because
-//! of it.
+//! The table's limit: its capacity, as measured from throttled answers, and the rate at which the [pace](super)
+//! therefore sends.
 //!
-//! *C* is the capacity in units per second, *e* the mean units of an event, and *r* the seconds in which the rate has
-//! risen: since it last stepped back, without the time in which the pace was not used up.
+//! *C* is the capacity in units per second, and *e* the mean units of an event. *r* is the time in seconds during which
+//! the rate has risen since it last stepped back. It does not include time in which the store sent less than the pace
+//! allowed.
 //!
 //! # The rate
 //!
 //! - While *C* is guessed, the rate is 0.85 *C* · 2^(*r* / 0.5): it doubles twice a second until the table throttles.
 //! - Once *C* is measured, the rate is 0.85 *C* + *g* *C* *r* + max(0.008 *C*, 0.1) · max(*r* − 2, 0)³: it rises
-//!   linearly past *C*, and after 2 s ever faster, as there may be a new capacity to find.
-//! - The growth *g* is 0.3 · √(100 / *C*), and at least 0.01; and at most 0.15 (*C* / *e*) / 8, so that at least 8
-//!   events are sent on the way back to *C*, as each step back costs at least one throttled event.
-//! - After the first measurement, and after an early throttled answer, the rate dips further: 0.25 *C* · exp(−*r* / 0.3)
-//!   is subtracted.
+//!   linearly past *C*, and after 2 s ever faster, because the table may have more capacity than before.
+//! - The growth *g* is 0.3 · √(100 / *C*), at least 0.01, and at most 0.15 (*C* / *e*) / 8. With this maximum at least
+//!   8 events are sent before the rate is back at *C*, as each step back costs at least one throttled event.
+//! - After the first measurement, and after an early throttled answer, the rate *dips*: 0.25 *C* · exp(−*r* / 0.3) is
+//!   subtracted.
 //! - The rate is at least 0.2 and at most 10⁹ units per second.
 //!
-//! An answer is *early* while *r* is below half of the time that the rate takes back to *C*: 0.15 / *g*, at most 3 s.
+//! The rate takes 0.15 / *g* seconds to rise back to *C*. An answer is *early* if *r* is less than half of that time,
+//! or less than 1.5 if that is shorter.
 //!
 //! # The capacity
 //!
-//! A *cycle* counts the accepted units since a step back. When an answer is throttled beyond the noise, the next limit
-//! is ([`Limit::after_throttling`]):
+//! A *cycle* counts the accepted units since a step back. When an answer is throttled by more than the noise, the next
+//! limit is ([`Limit::after_throttling`]):
 //!
 //! | capacity so far | throttled answer | next capacity | dips |
 //! |---|---|---|---|
@@ -30,46 +32,46 @@
 //! time | no |
 //! | measured | otherwise | the rate that was reached | if early |
 //!
-//! A cycle begins at the first answer of a call that began after the step back. It is long enough after 500 ms with the
-//! units of 4 events, or after 150 ms with 150 units.
+//! A cycle begins at the first answer of a call that began after the step back. It is *long enough* after 500 ms with
+//! the units of 4 events, or after 150 ms with 150 units.
 //!
 //! # The noise
 //!
-//! A throttled answer counts only if the throttled share of the recent units is at least the noise: 0.005 · √*e*, where
-//! √*e* counts as 1 to 4. It is 20 times that while answers are early, and 10 times that while *C* is guessed. A
-//! [busy partition](Limit::busy_partition_share) adds the share that it throttles by itself.
+//! A throttled answer counts only if the throttled share of the recent units is at least the noise. The noise is 0.005
+//! · √*e*, where √*e* is limited to 1 to 4. It is 20 times as high while answers are early, and 10 times while *C* is
+//! guessed. A [busy partition](Limit::busy_partition_share) adds the share that it throttles by itself.
 
 use std::time::{Duration, Instant};
 
 use super::Units;
 
-/// The share of throttled units below which they are noise. Keys are spread over partitions by a hash, so the buckets
-/// of single partitions are empty at different times.
+/// Throttled units are noise if their share is below this. A hash spreads keys over partitions, so the buckets of
+/// single partitions are empty at different times.
 const NOISE: f64 = 0.005;
 
-/// The noise is so many times higher while an answer is early: just after a step back the buckets of many partitions
+/// The noise is this many times as high while answers are early: just after a step back the buckets of many partitions
 /// are nearly empty.
 const NOISE_BELOW_CAPACITY: f64 = 20.0;
 
-/// The noise is so many times higher while the capacity is guessed.
+/// The noise is this many times as high while the capacity is guessed.
 const NOISE_OF_GUESS: f64 = 10.0;
 
-/// The noise grows with the size of events, as fewer of them take a bucket from full to empty; at most by this factor.
+/// The noise grows with the size of events, as fewer of them empty a full bucket. It grows at most by this factor.
 const MAX_NOISE_BY_SIZE: f64 = 4.0;
 
 /// A partition is busy if at least this share of all first attempts is throttled below the capacity.
 const MIN_BUSY_SHARE: f64 = 0.015;
 
-/// A busy partition may throttle so many times the share that it has throttled below the capacity.
+/// A busy partition may throttle this many times the share that it has throttled below the capacity.
 const BUSY_MARGIN: f64 = 1.5;
 
 /// While answers are early, a busy partition may throttle up to this share.
 const MAX_BUSY_SHARE: f64 = 0.5;
 
-/// Standard deviations that count as chance: the deviation of a count *n* is √*n*.
+/// This many standard deviations count as chance. The deviation of a count *n* is √*n*.
 const CHANCE: f64 = 3.0;
 
-/// The share of throttled units below which they are noise, for events of this mean size, at and above the capacity.
+/// The share below which throttled units are noise at and above the capacity, for events of this mean size.
 pub(super) fn noise(event_units: f64) -> f64 {
     NOISE * event_units.sqrt().clamp(1.0, MAX_NOISE_BY_SIZE)
 }
@@ -83,24 +85,24 @@ const DIP: f64 = 0.25;
 /// The time constant of the exponential decay of a dip, in seconds.
 const DIP_SECONDS: f64 = 0.3;
 
-/// The growth of the rate a second, as a share of the capacity, at a capacity of 100 units per second.
+/// The growth of the rate per second, as a share of the capacity, at a capacity of 100 units per second.
 const GROWTH: f64 = 0.3;
 
-/// The growth falls with this power of the capacity. So of several writers on one table the smaller ones gain on the
-/// larger ones, until their parts are equal.
+/// The growth falls with this power of the capacity. So if several writers share a table, those with smaller shares
+/// gain on those with larger ones, until all shares are equal.
 const GROWTH_EXPONENT: f64 = 0.5;
 const MIN_GROWTH: f64 = 0.01;
 
-/// On the way back to the capacity at least so many events are sent, as each step back costs at least one throttled
-/// event.
+/// At least this many events are sent before the rate is back at the capacity, as each step back costs at least one
+/// throttled event.
 const EVENTS_PER_RETURN: f64 = 8.0;
 
-/// After so many seconds the rate rises ever faster, as the table may have a new capacity: by [`ACCELERATION`] of the
-/// capacity times the cube of the seconds since.
+/// After this many seconds the rate rises ever faster, because the table may have a new capacity. [`ACCELERATION`] of
+/// the capacity is added, times the cube of the seconds since then.
 const ACCELERATES_AFTER_SECONDS: f64 = 2.0;
 const ACCELERATION: f64 = 0.008;
 
-/// The least acceleration in units, so that a table that seemed to have next to no capacity is soon tried again.
+/// The least acceleration in units, so that more is soon tried at a table that seemed to have hardly any capacity.
 const MIN_ACCELERATION: f64 = 0.1;
 
 /// The seconds in which the rate doubles while the capacity is guessed.
@@ -109,25 +111,25 @@ const DOUBLING_SECONDS: f64 = 0.5;
 /// One throttled answer reduces a guess at most to this share of the rate.
 const MIN_GUESS_SHARE: f64 = 0.4;
 
-/// The longest cycle. In a longer time the table's bucket may have been full, so that units were lost that do not show
-/// in the accepted ones.
+/// The longest cycle. In a longer time the table's bucket may have been full. Then the table has lost units, and the
+/// accepted units are less than its capacity.
 const MAX_CYCLE: Duration = Duration::from_secs(8);
 
-/// A cycle measures the capacity if it took this time and has accepted the units of [`ENOUGH_EVENTS`].
+/// A cycle measures the capacity if it took this time and the table accepted the units of [`ENOUGH_EVENTS`].
 const ENOUGH_TIME: Duration = Duration::from_millis(500);
 const ENOUGH_EVENTS: f64 = 4.0;
 
-/// A cycle also measures the capacity if it took this time and has accepted [`ENOUGH_UNITS`].
+/// A cycle also measures the capacity if it took this time and the table accepted [`ENOUGH_UNITS`].
 const MIN_CYCLE: Duration = Duration::from_millis(150);
 const ENOUGH_UNITS: f64 = 150.0;
 
-/// The lowest rate, in units per second: one unit in five seconds, however often the table throttles it.
+/// The lowest rate, in units per second: one unit in five seconds, even if the table throttles all of them.
 const MIN_RATE: f64 = 0.2;
 
-/// The highest rate, in units per second: above the capacity of any table, so that the curve has an end.
+/// The highest rate, in units per second. It is above the capacity of any table, and keeps the curve finite.
 const MAX_RATE: f64 = 1e9;
 
-/// The longest time back to the capacity that counts for whether an answer is early.
+/// If the rate takes longer than this to return to the capacity, this time decides whether an answer is early.
 const MAX_RETURN: Duration = Duration::from_secs(3);
 
 /// The table's limit, as far as it is known.
@@ -140,14 +142,14 @@ pub(super) struct Limit {
     dips: bool,
     /// When the rate last stepped back.
     pub(super) stepped_back_at: Instant,
-    /// How much of the time since then the pace was not used up. In that time the rate does not rise.
+    /// How much of the time since then the store sent less than the pace allowed. In that time the rate does not rise.
     pub(super) unused: Duration,
     cycle: Option<Cycle>,
     /// When an answer was last throttled, noise included.
     pub(super) last_throttled: Instant,
     /// Mean size of an event, in units.
     event_units: f64,
-    /// Units of first attempts, answered while answers are early.
+    /// Units of first attempts in early answers.
     below_capacity: Units,
 }
 
@@ -190,7 +192,7 @@ impl Limit {
         }
     }
 
-    /// Counts the units of first attempts, if they are answered early.
+    /// Counts the units of first attempts, if the answer is early.
     pub(super) fn count_below_capacity(&mut self, first: Units, now: Instant) {
         if self.is_early(now) {
             self.below_capacity.accepted += first.accepted;
@@ -198,10 +200,11 @@ impl Limit {
         }
     }
 
-    /// The share of first attempts that a busy partition may throttle at any rate; `None` where no partition is busy.
+    /// The share of first attempts that a busy partition may throttle at any rate; `None` if no partition is busy.
     ///
-    /// It is derived from the share that is throttled below the capacity. At the capacity, partitions are used up one
-    /// after the other, and each looks busy for a moment, so what is throttled there does not count.
+    /// It is derived from the share that is throttled below the capacity. At the capacity, the buckets of partitions
+    /// become empty one after the other, and each partition looks busy for a moment. So what is throttled there does
+    /// not count.
     pub(super) fn busy_partition_share(&self, now: Instant) -> Option<f64> {
         if self.is_early(now) {
             return Some(MAX_BUSY_SHARE);
@@ -233,26 +236,26 @@ impl Limit {
             + acceleration * accelerated_seconds.powi(3)
     }
 
-    /// Seconds in which the rate has risen since it stepped back.
+    /// The seconds during which the rate has risen since it stepped back.
     fn rising_seconds(&self, now: Instant) -> f64 {
         let since = now.saturating_duration_since(self.stepped_back_at);
         since.saturating_sub(self.unused).as_secs_f64()
     }
 
-    /// The linear growth of the rate a second, as a share of the capacity.
+    /// The linear growth of the rate per second, as a share of the capacity.
     fn growth(&self) -> f64 {
         let growth = GROWTH * (100.0 / self.capacity).powf(GROWTH_EXPONENT);
         let events_per_second = self.capacity / self.event_units;
         growth.max(MIN_GROWTH).min(STEP_BACK * events_per_second / EVENTS_PER_RETURN)
     }
 
-    /// Whether the rate has had less than half of the time that it takes back to the capacity.
+    /// Whether the rate has risen for less than half of the time that it takes to return to the capacity.
     fn is_early(&self, now: Instant) -> bool {
         let return_seconds = (STEP_BACK / self.growth()).min(MAX_RETURN.as_secs_f64());
         self.rising_seconds(now) < return_seconds / 2.0
     }
 
-    /// The share of throttled units from which on they show the limit of the whole table.
+    /// The share of throttled units from which they show the limit of the whole table.
     pub(super) fn noise(&self, now: Instant) -> f64 {
         let factor = match (self.is_measured, self.is_early(now)) {
             (true, false) => 1.0,
@@ -283,7 +286,7 @@ impl Limit {
 }
 
 impl Cycle {
-    /// Units per second that were accepted until `now`; `None` where they are too few to be a measure.
+    /// Units per second that were accepted until `now`; `None` if they are too few for a measurement.
     fn measure(&self, event_units: f64, now: Instant) -> Option<f64> {
         let took = now.saturating_duration_since(self.began);
         let is_long = took >= ENOUGH_TIME && self.units >= ENOUGH_EVENTS * event_units;

@@ -3,29 +3,28 @@
 //!
 //! # The model
 //!
-//! A table is a token bucket. It gains write units at a constant rate, its capacity; it keeps some of those that nobody
-//! uses; and it throttles while it is empty. So the bucket is empty at each throttled answer. Between two of them it
-//! goes from empty to empty: the units accepted in between, divided by the time in between, are the capacity, however
-//! many units the bucket can keep.
+//! A table is a token bucket. It gains write units at a constant rate, its capacity. It keeps a limited number of
+//! unused units, and throttles while it is empty. So the bucket is empty at each throttled answer. The units accepted
+//! between two throttled answers, divided by the time, are the capacity. The size of the bucket does not matter.
 //!
 //! # The control loop
 //!
-//! 1. The first throttled answer gives a guess of the capacity: the units sent a second, times the share that was
+//! 1. The first throttled answer gives a guess of the capacity: the units sent per second, times the share that was
 //!    accepted.
-//! 2. From then on batches take their units from a token bucket of the pace's own, which fills at [`Limit::rate`].
+//! 2. From then on batches take their units from a token bucket of the pace, which fills at [`Limit::rate`].
 //! 3. After a throttled answer the rate steps back below the capacity, and then rises past it until the next one. Units
 //!    that are not used below the capacity stay in the table's bucket and are used above it, so the steps cost no
 //!    throughput. [`limit`] has the curve, and measures the capacity between two such answers.
 //! 4. A few throttled units need not mean that the whole table is at its limit. [`limit`] has the share below which
-//!    they are noise. [`recent`] finds out whether a single busy partition throttles. A throttled answer also needs a
-//!    [minimum](MIN_SAMPLE) of recent units to count, and a [higher share](SEVERAL_PARTITIONS) if its throttling may be
-//!    that of one partition alone.
-//! 5. Repeated events, those that were throttled more than once, say more about their partition than
-//!    about the table. What is throttled of them counts neither as noise nor as the table's limit, and they get a share
-//!    of the pace of their own: [`repeated`].
+//!    they are noise. [`recent`] finds out whether a single busy partition throttles. A throttled answer counts only
+//!    with a [minimum](MIN_SAMPLE) of recent units, and needs a [higher share](SEVERAL_PARTITIONS) if a single
+//!    partition may have throttled it.
+//! 5. Repeated events, those that were throttled more than once, say more about their partition than about the table.
+//!    When they are throttled, that counts neither as noise nor as the table's limit. They get their own share of the
+//!    pace: [`repeated`].
 //! 6. The limit is dropped after [`FORGET_AFTER`] without a throttled answer and without a batch that the pace delayed.
 //!
-//! A budget of the store's own caps the rate at all times.
+//! If the store has a budget, the budget limits the rate at all times.
 
 mod limit;
 mod recent;
@@ -37,12 +36,13 @@ use limit::Limit;
 use recent::Recent;
 use repeated::Repeated;
 
-/// The throttled share counts only if the recent units are at least as many as the rate sends in this time.
+/// The throttled share counts only if the recent units are at least as many as are sent in this time at the current
+/// rate.
 const MIN_SAMPLE: Duration = Duration::from_millis(50);
 
-/// The bucket of the pace holds the units of this time, or those of a full batch if they are more; with a budget, those
-/// that a batch waits for if they are more. A batch does not wait for more units than those of this time, or of one
-/// event.
+/// The bucket of the pace holds the units of this time, or the units of a full batch if those are more. With a budget
+/// it holds the units of this time, or the units for which a batch waits if those are more. A batch waits at most for
+/// the units of this time, or for those of one event.
 const BURST: Duration = Duration::from_millis(100);
 
 /// The lowest rate from which the first guess is made, in units per second: the rate of a store with few events does
@@ -61,7 +61,7 @@ const MIN_WAIT: Duration = Duration::from_micros(500);
 /// The longest wait that `allow` returns, in seconds.
 const MAX_WAIT_SECONDS: f64 = 3_600.0;
 
-/// If this share of units or more is throttled, that cannot be one partition among many.
+/// If at least this share of units is throttled, more than one partition throttles.
 const SEVERAL_PARTITIONS: f64 = 0.25;
 
 /// The weight of one batch in the moving mean of the size of events.
@@ -81,7 +81,7 @@ pub(crate) struct Observation {
     pub(crate) second: Units,
     /// Units of events that were throttled more than once before.
     pub(crate) repeated: Units,
-    /// Whether the throttling may be that of one partition alone.
+    /// Whether a single partition may have caused the throttling.
     pub(crate) is_of_one_partition: bool,
 }
 
@@ -97,10 +97,10 @@ pub(crate) struct Units {
 /// What may be sent now.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Allowance {
-    /// A batch of at most so many units. A single event that has more may go alone: the pace then waits longer
+    /// A batch of at most this many units. A single event that has more may be sent alone. The pace then waits longer
     /// afterwards.
     Units(u64),
-    /// Nothing before this moment.
+    /// Nothing may be sent before this moment.
     NotBefore(Instant),
 }
 
@@ -110,7 +110,7 @@ pub(crate) enum Change {
     None,
     /// The table has throttled for the first time, and limits the pace from now on.
     Began,
-    /// The table limits the pace no longer.
+    /// The table no longer limits the pace.
     Ended,
 }
 
@@ -126,7 +126,7 @@ pub(crate) struct Pace {
     /// The table's limit; `None` until it throttles.
     limit: Option<Limit>,
     repeated: Repeated,
-    /// Units that may be sent now. Below zero after an event that had more by itself.
+    /// Units that may be sent now. Negative after a single event that had more.
     tokens: f64,
     /// When `tokens` was last updated; `None` while nothing limits the pace.
     filled_at: Option<Instant>,
@@ -174,13 +174,14 @@ impl Pace {
         Some((units / self.mean_event_units) as u64)
     }
 
-    /// What may be sent at `now`, with so many events waiting.
+    /// What may be sent at `now`, while this many events wait.
     pub(crate) fn allow(&mut self, waiting_events: usize, now: Instant) -> Allowance {
         let Some(rate) = self.rate(now) else { return Allowance::Units(u64::MAX) };
         let burst = rate * BURST.as_secs_f64();
         let full_batch = self.max_batch_events * self.mean_event_units;
         let batch = self.batch_units(rate);
-        // A budget limits each burst, too. A table has a bucket of its own, so a full batch may always accumulate.
+        // A budget limits bursts as well. Without a budget the bucket always has room for a full batch, because the
+        // table has a bucket of its own.
         let max_tokens =
             if self.budget.is_some() { batch.max(burst) } else { full_batch.max(burst) };
         self.fill(rate, max_tokens, now);
@@ -199,7 +200,7 @@ impl Pace {
         full_batch.min(rate * BURST.as_secs_f64()).max(self.mean_event_units)
     }
 
-    /// What may be sent of repeated events at `now`, with so many of them waiting.
+    /// What may be sent of repeated events at `now`, while this many of them wait.
     pub(crate) fn allow_repeated(&mut self, waiting_events: usize, now: Instant) -> Allowance {
         let Some(rate) = self.rate(now) else { return Allowance::Units(u64::MAX) };
         let required = self.batch_units(rate).min(waiting_events as f64 * self.mean_event_units);
@@ -209,8 +210,7 @@ impl Pace {
         }
     }
 
-    /// Charges a batch that is sent. `repeated_units` are those of its `units` whose events were throttled twice or more
-    /// before.
+    /// Charges a batch that is sent. `repeated_units` are the part of its `units` that belongs to repeated events.
     pub(crate) fn charge(&mut self, units: u64, repeated_units: u64, events: usize) {
         self.repeated.charge(repeated_units as f64);
         let mean = units as f64 / events.max(1) as f64;
@@ -240,8 +240,8 @@ impl Pace {
             if throttled == 0.0 || self.recent.throttled_share() < noise {
                 return Change::None;
             }
-            // The recent rate can be above the capacity, as the table's bucket was not empty until now. So the share of
-            // this answer that was accepted scales it down.
+            // The recent rate can be above the capacity, as the table's bucket was not empty until now. So it is
+            // multiplied by the accepted share of this answer.
             let share = accepted / (accepted + throttled);
             let guess = self.recent.units_per_second().max(MIN_GUESSED_RATE);
             self.limit = Some(Limit::guessed(guess, share, self.mean_event_units, now));
@@ -251,7 +251,7 @@ impl Pace {
             return Change::Began;
         };
         limit.count_accepted(began, accepted, now);
-        // Calls that began before the rate stepped back only confirm why it did.
+        // Calls that began before the rate stepped back are no news: they only confirm the step.
         if began < limit.stepped_back_at {
             return Change::None;
         }
@@ -266,7 +266,7 @@ impl Pace {
             {
                 share = self.recent.first_throttled_share();
                 noise += busy_share;
-                // Units that a busy partition has throttled have used nothing of the table's capacity.
+                // Units that a busy partition has throttled have not used any of the table's capacity.
                 self.tokens += throttled;
             }
             let sample = limit.rate(now) * MIN_SAMPLE.as_secs_f64();
@@ -305,7 +305,7 @@ impl Pace {
         self.tokens += rate * passed.as_secs_f64();
         if self.tokens > max_tokens {
             self.tokens = max_tokens;
-            // The pace was not used up in this time, which therefore shows nothing of the table's capacity.
+            // In this time the store sent less than the pace allowed, so it says nothing about the table's capacity.
             if let Some(limit) = &mut self.limit {
                 limit.unused += passed;
             }

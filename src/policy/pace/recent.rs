@@ -1,5 +1,5 @@
-//! The recently answered units: which share of them was throttled, and whether a single busy partition throttles. The
-//! [pace](super) uses both at each throttled answer.
+//! The recently answered units: the share of them that was throttled, and whether a single busy partition throttles.
+//! The [pace](super) uses both at each throttled answer.
 
 use std::time::{Duration, Instant};
 
@@ -8,13 +8,13 @@ use super::Units;
 /// The time constant of the exponential decay: after this time units count 1/e.
 const MEMORY: Duration = Duration::from_millis(200);
 
-/// A partition is busy if at least this share of second attempts is throttled.
+/// A partition is busy only if at least this share of second attempts is throttled,
 const MIN_SECOND_SHARE: f64 = 0.5;
 
-/// And if that share is at least so many times the one of first attempts.
+/// and if that share is at least this many times the share of first attempts.
 const MIN_SHARE_RATIO: f64 = 2.0;
 
-/// The share of fewer units of second attempts means nothing.
+/// With fewer units of second attempts than this, their share says nothing.
 const MIN_SECOND_UNITS: f64 = 5.0;
 
 /// Accepted and throttled units of first and second attempts, which decay exponentially.

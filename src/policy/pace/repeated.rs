@@ -1,8 +1,8 @@
 //! The share of the [pace](super) for repeated events: those that were throttled more than once.
 //!
-//! Where the whole table is at its limit, repeated events are like any other. Where one partition accepts less than the
-//! others, the repeated events are its events. Sent without limit they would fill every batch, and be throttled again.
-//! So the share shrinks while most of them are throttled, and grows while nearly all are accepted.
+//! If the whole table is at its limit, repeated events are like any other. If one partition accepts less than the
+//! others, the repeated events belong to it. Without a limit they would fill every batch, and would be throttled again.
+//! So their share shrinks while most of them are throttled, and grows while nearly all are accepted.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ const MANY_THROTTLED: f64 = 0.5;
 const GROWTH_FACTOR: f64 = 1.5;
 const FEW_THROTTLED: f64 = 0.1;
 
-/// The bucket holds the units of this time, or those that a batch waits for if they are more.
+/// The bucket holds the units of this time, or the units for which a batch waits if those are more.
 const BURST: Duration = Duration::from_millis(100);
 
 /// The longest wait that `allow` returns, in seconds.
@@ -44,7 +44,7 @@ impl Default for Repeated {
 }
 
 impl Repeated {
-    /// How many units may be sent at `now`, if there are `required` or more; otherwise how long to wait for them.
+    /// How many units may be sent at `now`, if at least `required` units may. Otherwise how long to wait for them.
     /// `rate` is that of the whole pace, in units per second.
     pub(super) fn allow(
         &mut self,
@@ -95,7 +95,7 @@ mod tests {
         Instant::now()
     }
 
-    /// Units sent in a second, with a question every millisecond.
+    /// Units sent in a second, if `allow` is called every millisecond.
     fn units_in_a_second(repeated: &mut Repeated, from: Instant) -> f64 {
         let mut sent = 0.0;
         for millisecond in 0..1_000 {

@@ -43,7 +43,7 @@ pub(super) enum Answer {
     Inserted {
         items: Vec<(Item, Option<&'static str>)>,
     },
-    /// The response holds what the table returns for this read, except for the keys in `unprocessed`.
+    /// The response has what the table returns for this read, without the keys in `unprocessed`.
     Read {
         read: Read,
         unprocessed: Selector,
@@ -123,7 +123,7 @@ impl Head {
         self.response(status).body(body.boxed_unsync()).unwrap()
     }
 
-    /// Announces the whole body and breaks off in the middle of it.
+    /// Announces the whole body, and ends the connection in the middle of it.
     pub(super) fn cut_short(&self, body: String) -> Response {
         let length = body.len();
         let half = Bytes::from(body).slice(..length / 2);

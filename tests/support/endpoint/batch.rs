@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::TABLE;
 
-// The limits are repeated here, because those of the crate are under test. "16 MB" is read as the
-// smaller of its two meanings.
+// The limits are repeated here, because those of the crate are under test. "16 MB" can mean two
+// numbers of bytes. This is the smaller one.
 const MAX_ITEMS: usize = 25;
 const MAX_ITEM_BYTES: usize = 409_600;
 const MAX_REQUEST_BYTES: usize = 16_000_000;
@@ -16,7 +16,7 @@ const MAX_KEYS: usize = 100;
 /// A key that the stores under test never make.
 pub(super) const UNKNOWN_KEY: &str = "20130927T005240652508858176";
 
-/// Whether this is the one invalid request that the crate makes by intention: a single item with an empty key.
+/// Whether this is the only invalid request that the crate makes on purpose: a single item with an empty key.
 pub(super) fn has_empty_key(bytes: &[u8]) -> bool {
     let expected = json!([{ "PutRequest": { "Item": { "key": { "S": "" } } } }]);
     only_table(bytes).is_ok_and(|requests| requests == expected)
@@ -123,7 +123,7 @@ impl Batch {
             return Err("an item without a key or a body".to_owned());
         };
         let item = Item { key, body };
-        // The request may hold nothing but the key and the body.
+        // The request must have nothing but the key and the body.
         if *request != item.write_request() {
             return Err(format!("the item {} has more than a key and a body", item.key));
         }
@@ -135,8 +135,8 @@ impl Batch {
     }
 }
 
-/// One valid `BatchGetItem` request. It must ask for a consistent read, because another one may miss
-/// recent writes.
+/// One valid `BatchGetItem` request. It must ask for a consistent read, because other reads may
+/// miss recent writes.
 #[derive(Debug, Clone)]
 pub(super) struct Read {
     pub(super) keys: Vec<String>,

@@ -25,7 +25,7 @@ use super::script::Selector;
 use super::storage::statement_error;
 use super::{Inner, TABLE, Transport, tls};
 
-/// A request to close all connections. It is answered when they are closed.
+/// A request to close all connections. It is answered after they are closed.
 pub(super) type Close = oneshot::Sender<()>;
 
 /// Accepts connections until the task is aborted, which closes them as well.

@@ -1,9 +1,9 @@
-//! A scripted endpoint: HTTP on loopback, with or without TLS. It injects the faults of DynamoDB that
-//! the emulators never show.
+//! A scripted endpoint: HTTP on loopback, with or without TLS. It injects faults of DynamoDB that the
+//! emulators never have.
 //!
-//! A [`Script`] of [`Reply`]s is data and says how the calls are answered. `batch.rs` parses each
-//! request and checks every rule for which DynamoDB would reject it. Writes are applied to a real
-//! table, the embedded one, so that tests can compare it with the answers of the tickets.
+//! A [`Script`] is data: its [`Reply`]s say how the calls are answered. `batch.rs` parses each request
+//! and checks every rule for which DynamoDB would reject it. Writes are applied to a real table, the
+//! embedded one, so that tests can compare it with the answers of the tickets.
 
 mod answer;
 mod batch;
@@ -122,7 +122,8 @@ impl Endpoint {
         }
     }
 
-    /// As [`store`](Self::store), with this configuration instead of [`sdk_config`](Self::sdk_config).
+    /// Like [`store`](Self::store), with this configuration instead of
+    /// [`sdk_config`](Self::sdk_config).
     pub(crate) fn store_with(&self, config: &aws_config::SdkConfig) -> EventStoreBuilder {
         let store = EventStore::builder().table(TABLE);
         match self.transport {
@@ -145,8 +146,8 @@ impl Endpoint {
         }
     }
 
-    /// From now on refuses every request that is not signed with this access key, as one with expired
-    /// credentials.
+    /// From now on refuses every request that is not signed with this access key, as if its
+    /// credentials had expired.
     pub(crate) fn accept_only(&self, access_key: &'static str) {
         self.accept_only_with(access_key, "ExpiredTokenException");
     }
@@ -220,7 +221,7 @@ impl Endpoint {
         let (close, closed) = oneshot::channel();
         self.closes.send(close).unwrap();
         closed.await.unwrap();
-        // A runtime with one thread polls its sockets before both yields return.
+        // Before both yields return, a runtime with one thread has polled its sockets.
         yield_now().await;
         yield_now().await;
     }
@@ -364,7 +365,8 @@ impl State {
         }
     }
 
-    /// Whether the next reply resets the connection before the batch is read. Uses that reply up.
+    /// Whether the next reply resets the connection before the batch is read. If so, removes the reply
+    /// from the script.
     fn takes_reset_in_request(&mut self) -> bool {
         let next = self.script.replies.front().unwrap_or(&self.script.then);
         let takes = matches!(next, Reply::ResetInRequest);

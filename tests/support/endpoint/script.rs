@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
-/// Placeholder in a scripted message for the body of the batch's first item.
+/// Placeholder in a scripted message. It is replaced by the body of the batch's first item.
 pub(crate) const ECHO: &str = "<body>";
 
 /// How one `BatchWriteItem` or `BatchExecuteStatement` call is handled.
@@ -15,7 +15,7 @@ pub(crate) enum Reply {
     Unprocessed(Selector),
     /// The statements at these places fail with this code, and nothing of them is applied; the others are applied.
     Statements { places: Vec<usize>, code: &'static str },
-    /// Nothing is applied, and the answer is this error. [`ECHO`] in the message becomes a body.
+    /// Nothing is applied, and the answer is this error. [`ECHO`] in the message is replaced.
     Error { status: u16, code: &'static str, message: &'static str },
     /// Nothing is applied, and the answer names the limit of DynamoDB that was reached.
     Throttled { code: &'static str, reason: &'static str },
@@ -29,7 +29,7 @@ pub(crate) enum Reply {
     WrongChecksum,
     /// Nothing is applied, and the answer never ends.
     Endless,
-    /// As [`CutShort`](Self::CutShort), but the connection is reset instead of closed.
+    /// Like [`CutShort`](Self::CutShort), but the connection is reset instead of closed.
     ResetInResponse,
     /// The connection is reset when the first bytes of the request's body have arrived. The rest is
     /// not read, so nothing can be applied.
@@ -38,7 +38,7 @@ pub(crate) enum Reply {
     HangUp,
     /// Nothing is applied, and no answer ever comes.
     Hang,
-    /// Every item is applied, and the answer is that of the inner reply.
+    /// Every item is applied, and the answer is the inner reply.
     Applied(Box<Self>),
 }
 
@@ -62,11 +62,11 @@ impl Reply {
 /// How one `BatchGetItem` call is answered.
 #[derive(Debug, Clone)]
 pub(crate) enum ReadReply {
-    /// With what the table holds.
+    /// With the items of the table.
     Ok,
-    /// With what the table holds, except for these keys, which are unprocessed.
+    /// With the items of the table, except these keys, which are unprocessed.
     Unprocessed(Selector),
-    /// As [`Ok`](Self::Ok), but without the member `Responses`.
+    /// Like [`Ok`](Self::Ok), but without the JSON member `Responses`.
     WithoutResponses,
     Error {
         status: u16,
@@ -94,9 +94,9 @@ impl ReadReply {
 #[derive(Debug, Clone)]
 pub(crate) enum Selector {
     All,
-    /// Those at these places of the request. The answer lists them in this order.
+    /// Those at these indexes of the request. The answer lists them in this order.
     Places(Vec<usize>),
-    /// Those at these places, and a key that was never sent.
+    /// Those at these indexes, and a key that was never sent.
     PlacesAndUnknownKey(Vec<usize>),
 }
 
@@ -168,7 +168,7 @@ pub(crate) struct Script {
     pub(super) replies: VecDeque<Reply>,
     /// For the later writes.
     pub(super) then: Reply,
-    /// A batch with one of these bodies is always invalid, and uses no reply up.
+    /// A batch with one of these bodies is always invalid, and does not use a reply.
     pub(super) poisonous: HashSet<String>,
     /// One for each of the first reads.
     pub(super) read_replies: VecDeque<ReadReply>,
@@ -188,12 +188,12 @@ pub(crate) struct Script {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock {
     pub(super) hours_ahead: i64,
-    /// The error code for a signature with another time.
+    /// The error code for a signature whose time is wrong.
     pub(super) code: &'static str,
 }
 
 impl Script {
-    /// These replies in turn, and then always [`Reply::Ok`].
+    /// Gives these replies in turn, and then always [`Reply::Ok`].
     pub(crate) fn of(replies: impl IntoIterator<Item = Reply>) -> Self {
         Self {
             replies: replies.into_iter().collect(),
@@ -214,12 +214,12 @@ impl Script {
         Self { is_signed: false, ..self }
     }
 
-    /// This reply to every call.
+    /// Gives this reply to every call.
     pub(crate) fn always(reply: Reply) -> Self {
         Self::of([]).then(reply)
     }
 
-    /// The reply when those of the script are used up.
+    /// Sets the reply to all calls after those of the script.
     pub(crate) fn then(self, then: Reply) -> Self {
         Self { then, ..self }
     }
@@ -256,8 +256,8 @@ impl Script {
     }
 
     /// Sets a clock that differs from the client's. Every response has its time in the `Date` header,
-    /// and a request that is not signed with its time is refused with this code. Such a refusal uses
-    /// no reply up.
+    /// and a request that is not signed with its time is refused with this code. Such a refusal does
+    /// not use a reply.
     pub(crate) fn with_clock_ahead(mut self, hours_ahead: i64, code: &'static str) -> Self {
         self.set_clock_ahead(hours_ahead, code);
         self

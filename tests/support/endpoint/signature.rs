@@ -1,5 +1,5 @@
-//! Checks the credentials of a request: the access key and the time in its headers, and its signature,
-//! which is computed again from the received request.
+//! Checks the access key and the time in the headers of a request, and its signature, which is
+//! computed again from the received request.
 
 use std::fmt::Write;
 use std::time::SystemTime;

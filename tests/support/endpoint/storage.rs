@@ -15,7 +15,7 @@ use super::TABLE;
 use super::batch::{Item, Read};
 use crate::support::table::rows;
 
-/// The table, which its own task reads and writes. A batch is applied even if its client has
+/// The table. A task of its own reads and writes it. So a batch is applied even if its client has
 /// disconnected, and before every read that is requested later.
 #[derive(Debug, Clone)]
 pub(super) struct Storage {
@@ -64,8 +64,8 @@ impl Storage {
     }
 }
 
-/// Executes commands in turn until all senders are dropped. The sender of a command need not wait
-/// for its result.
+/// Executes commands one after the other until all senders are dropped. The sender of a command
+/// need not wait for its result.
 async fn run(table: LocalTable, mut commands: mpsc::UnboundedReceiver<Command>) {
     let client = table.client();
     while let Some(command) = commands.recv().await {
