@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -13,13 +13,13 @@ use std::time::Duration;
 use dynamodb_eventstore::test_util::{FakeTable, Reply};
 use dynamodb_eventstore::{
     Event, EventKey, EventStore, EventStoreBuilder, Journal, JournalError, Proof, PutError,
-    SyncPolicy,
+    SyncPolicy, WriteMode,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 
-use support::endpoint::{Endpoint, Reply as HttpReply, Script, Selector, TABLE};
+use support::endpoint::{Endpoint, OTHER_BODY, Reply as HttpReply, Script, Selector, TABLE};
 use support::{clock, watchdog};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -407,10 +407,60 @@ async fn dropping_the_last_handle_finishes_and_unlocks_the_journal() {
     }
 }
 
+#[tokio::test]
+async fn replayed_event_gets_a_new_key_if_its_own_is_taken() {
+    let (folder, table) = (folder(), FakeTable::new());
+    table.set_write_mode(WriteMode::Insert);
+    let left = leave_events(folder.path(), &["1", "2", "3"]).await;
+    let keys: Vec<EventKey> = left.keys().map(|key| key.parse().unwrap()).collect();
+    table.insert(&keys[0], "another");
+    table.insert(&keys[1], "2");
+    let store = start(table.store_builder(), folder.path()).await;
+    let report = store.replayed().await.unwrap();
+    assert_eq!((report.found, report.stored, report.failed, report.left), (1, 2, 0, 0));
+    assert_eq!(store.stats().replaced_keys, 1);
+    store.close(20 * SECOND).await.unwrap();
+    let mut bodies: Vec<String> = table.rows().into_values().collect();
+    bodies.sort();
+    assert_eq!(bodies, ["1", "2", "3", "another"]);
+    assert_eq!(table.body(&keys[2]).unwrap(), "3");
+    // Only the two events whose keys were taken are read.
+    let read: Vec<usize> = table.reads().iter().map(|read| read.keys.len()).collect();
+    assert_eq!(read, [2]);
+    assert_eq!(files(folder.path()), Vec::<PathBuf>::new());
+}
+
+#[tokio::test]
+async fn event_is_in_the_journal_under_its_new_key_before_it_is_inserted() {
+    let (folder, table) = (folder(), FakeTable::scripted([Reply::Store, Reply::Hang]));
+    table.set_write_mode(WriteMode::Insert);
+    let store = table.store_builder().linger(SECOND);
+    let store = start(store, folder.path()).await;
+    let ticket = store.put(&1).await.unwrap();
+    let key = *ticket.key();
+    table.insert(&key, "another");
+    while table.calls().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    // What a process that is killed now would leave.
+    let copy = self::folder();
+    for file in files(folder.path()) {
+        fs::copy(&file, copy.path().join(file.file_name().unwrap())).unwrap();
+    }
+    let journal = Journal::open(copy.path()).await.unwrap();
+    let left: Vec<Event> = journal.unsettled().map(Result::unwrap).collect();
+    assert_eq!(left.len(), 1);
+    assert_ne!(left[0].key(), &key);
+    assert_eq!(table.calls()[1].keys, [left[0].key().to_string()]);
+}
+
 // Killed processes.
 
 const ENDPOINT: &str = "JOURNAL_TEST_ENDPOINT";
 const DIRECTORY: &str = "JOURNAL_TEST_DIRECTORY";
+
+/// Set for a process that inserts.
+const INSERTS: &str = "JOURNAL_TEST_INSERTS";
 
 /// This is not a test. `killed_writers_lose_no_event_and_store_none_twice` starts it as a process and
 /// kills it. Until then it puts events, and prints the key of each that is journalled.
@@ -425,6 +475,7 @@ async fn process_that_is_killed() {
         .region("us-east-1")
         .credentials("test", "test")
         .endpoint_url(endpoint)
+        .write_mode(mode(std::env::var_os(INSERTS).is_some()))
         .attempt_timeout(SECOND);
     let store = start(store, Path::new(&directory)).await;
     for round in 0.. {
@@ -441,8 +492,16 @@ async fn process_that_is_killed() {
     }
 }
 
-fn spawn_writer(endpoint: &str, directory: &Path) -> Child {
-    Command::new(std::env::current_exe().unwrap())
+fn mode(inserts: bool) -> WriteMode {
+    if inserts { WriteMode::Insert } else { WriteMode::Put }
+}
+
+fn spawn_writer(endpoint: &str, directory: &Path, inserts: bool) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    if inserts {
+        command.env(INSERTS, "1");
+    }
+    command
         .args(["process_that_is_killed", "--exact", "--ignored", "--nocapture"])
         .env(ENDPOINT, endpoint)
         .env(DIRECTORY, directory)
@@ -459,6 +518,16 @@ fn kills() -> u32 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_writers_lose_no_event_and_store_none_twice() {
+    kill_writers(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_writers_that_insert_lose_no_event_and_store_none_twice() {
+    kill_writers(true).await;
+}
+
+/// Kills writers, whose keys another writer takes now and then if they insert.
+async fn kill_writers(inserts: bool) {
     // There is no watchdog here, because many kills take longer than its limit.
     let folder = tempfile::tempdir().unwrap();
     let endpoint = Endpoint::start(Script::of([])).await;
@@ -466,14 +535,23 @@ async fn killed_writers_lose_no_event_and_store_none_twice() {
     let mut promised: BTreeMap<String, String> = BTreeMap::new();
     for _ in 0..kills() {
         let replies = (0..4).map(|_| match random.random_range(0..8) {
+            0 if inserts => {
+                let (places, code) = ((0..25).collect(), "ThrottlingError");
+                HttpReply::Statements { places, code }
+            }
             0 => HttpReply::Unprocessed(Selector::All),
+            4 | 5 if inserts => HttpReply::Taken(vec![0, 3, 7], Box::new(HttpReply::Ok)),
+            6 if inserts => {
+                let lost = HttpReply::error(500, "InternalServerError").once_applied();
+                HttpReply::Taken(vec![1, 4], Box::new(lost))
+            }
             1 => HttpReply::error(500, "InternalServerError").once_applied(),
             2 => HttpReply::error(503, "ServiceUnavailable"),
             3 => HttpReply::Hang,
             _ => HttpReply::Ok,
         });
         endpoint.reply_to_next(replies.collect::<Vec<_>>());
-        let mut child = spawn_writer(&endpoint.url(), folder.path());
+        let mut child = spawn_writer(&endpoint.url(), folder.path(), inserts);
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let keys_before_the_end = random.random_range(0..300);
         let killed = tokio::task::spawn_blocking(move || {
@@ -495,16 +573,27 @@ async fn killed_writers_lose_no_event_and_store_none_twice() {
         promised.extend(killed.await.unwrap());
     }
     endpoint.reply_from_now_on(HttpReply::Ok);
-    let store = start(endpoint.store().attempt_timeout(SECOND), folder.path()).await;
+    let store = endpoint.store().write_mode(mode(inserts)).attempt_timeout(SECOND);
+    let store = start(store, folder.path()).await;
     let report = store.replayed().await.unwrap();
     assert_eq!((report.failed, report.left), (0, 0), "{report:?}");
     store.close(20 * SECOND).await.unwrap();
-    let table = endpoint.table().await;
+    let mut table = endpoint.table().await;
+    let taken = table.extract_if(.., |_, body| body == OTHER_BODY).count();
+    assert_eq!(taken > 10, inserts, "{taken} keys were taken");
     assert!(promised.len() > 100, "{}", promised.len());
-    for (key, body) in &promised {
-        assert_eq!(table.get(key), Some(body), "{key} was journalled, and is lost");
+    let mut keys: BTreeMap<&String, &String> = BTreeMap::new();
+    for (key, body) in &table {
+        let other = keys.insert(body, key);
+        assert_eq!(other, None, "{body} is stored twice");
     }
-    let bodies: BTreeSet<&String> = table.values().collect();
-    assert_eq!(bodies.len(), table.len(), "an event is stored twice");
+    let mut replaced = 0;
+    for (key, body) in &promised {
+        match keys.get(body) {
+            Some(stored) => replaced += usize::from(*stored != key),
+            None => panic!("{key} was journalled, and is lost"),
+        }
+    }
+    assert_eq!(replaced > 0, inserts, "{replaced} events got new keys");
     assert_eq!(files(folder.path()), Vec::<PathBuf>::new());
 }

@@ -240,9 +240,17 @@ impl WriteError {
             return "; the journal keeps it: it is put again later, by this store or by the next that opens the journal";
         }
         let is_duplicate = self.0.reason == FailureReason::DuplicateKey
-            && self.0.certainty == Certainty::NotStored;
-        if is_duplicate || matches!(self.0.read_back, Some(ReadBack::OtherBody { .. })) {
-            return "; put its body as a new event, as the other one has its key";
+            || matches!(self.0.read_back, Some(ReadBack::OtherBody { .. }));
+        match self.0.certainty {
+            Certainty::NotStored if is_duplicate => {
+                return "; put its body as a new event, as the other one has its key";
+            }
+            Certainty::MaybeStored
+                if matches!(self.0.read_back, Some(ReadBack::OtherBody { .. })) =>
+            {
+                return "; put its body as a new event, as putting it again would overwrite the other one";
+            }
+            _ => {}
         }
         let is_invalid =
             self.last_cause().is_some_and(|cause| cause.class() == FailureClass::Invalid);

@@ -266,8 +266,8 @@ pub(crate) struct ActiveJournal {
     queue: Arc<Queue>,
 }
 
-/// The place of one event in the journal, for its ticket.
-#[derive(Debug)]
+/// The place of one event in the journal.
+#[derive(Debug, Clone)]
 pub(crate) struct Position {
     queue: Arc<Queue>,
     sequence: NonZeroU64,
@@ -303,9 +303,25 @@ impl ActiveJournal {
 
     /// Appends an event, for which there is room.
     pub(crate) fn append(&self, event: &Event, mut reservation: Reservation<'_>) -> Position {
-        reservation.shrink_to(record_bytes(event));
-        let sequence = self.queue.append(event, reservation);
+        reservation.shrink_to(record_bytes(event, None));
+        let sequence = self.queue.append(event, None, reservation);
         Position { queue: Arc::clone(&self.queue), sequence }
+    }
+
+    /// Appends the event with the number `replaced` again, with its new key, and settles it under its old one. The event
+    /// must not be sent under its new key before that is [durable](Position::durable).
+    pub(crate) fn replace(
+        &self,
+        replaced: NonZeroU64,
+        event: &Event,
+    ) -> Result<Position, JournalError> {
+        // With two records that replace the same event, the next process would put the event under both keys.
+        if let Some(error) = self.queue.lost_replacement(replaced) {
+            return Err(error);
+        }
+        let reservation = self.queue.try_reserve(record_bytes(event, Some(replaced)))?;
+        let sequence = self.queue.append(event, Some(replaced), reservation);
+        Ok(Position { queue: Arc::clone(&self.queue), sequence })
     }
 
     /// Counts an event as settled. `failed_line` is the line that is kept in a file for an event that failed for good.

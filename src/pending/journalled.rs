@@ -3,12 +3,31 @@
 use std::num::NonZeroU64;
 
 use super::PendingEvent;
-use crate::error::{BatchError, Certainty, FailureClass, FailureReason, WriteError};
+use crate::error::{BatchError, Certainty, FailureClass, FailureReason, JournalError, WriteError};
+use crate::event::key::EventKey;
+use crate::journal::Position;
 
 impl PendingEvent {
     /// Sets the event's number in the journal.
     pub(crate) fn set_journal_sequence(&mut self, sequence: NonZeroU64) {
         self.journal_sequence = Some(sequence);
+    }
+
+    /// Appends the event to the journal under `key`, and settles it under its present key. Does nothing without a
+    /// journal.
+    pub(crate) fn replace_in_journal(&mut self, key: EventKey) -> Result<(), JournalError> {
+        let journal = self.accounting.as_ref().and_then(|accounting| accounting.journal.as_ref());
+        if let (Some(journal), Some(replaced)) = (journal, self.journal_sequence) {
+            let position = journal.replace(replaced, &self.event.with_key(key))?;
+            self.journal_sequence = Some(position.sequence());
+            self.failures.get_or_insert_default().position = Some(position);
+        }
+        Ok(())
+    }
+
+    /// The place of the event's new key in the journal, if it has one. It must be durable before the event is sent.
+    pub(crate) fn position_of_new_key(&self) -> Option<Position> {
+        self.failures.as_ref()?.position.clone()
     }
 
     /// Whether the event is put again later. Those that the service calls invalid are not, and those whose keys other

@@ -23,6 +23,8 @@ use crate::error::{
 use crate::event::Event;
 use crate::event::key::EventKey;
 use crate::flow_control::Permit;
+#[cfg(feature = "journal")]
+use crate::journal::Position;
 use crate::policy::BufferedEvent;
 use crate::policy::barrier::Epoch;
 use read_back::PendingReadBack;
@@ -73,6 +75,9 @@ struct Failures {
     history: History,
     /// Only of a failed event that is read back before its ticket is answered.
     read_back: Option<PendingReadBack>,
+    /// Only of an event that got a new key.
+    #[cfg(feature = "journal")]
+    position: Option<Position>,
 }
 
 /// When a call began and ended.

@@ -12,13 +12,14 @@ use tokio::time::timeout;
 
 use super::builder::EventStoreBuilder;
 use super::{EventStore, Shared};
-use crate::dynamodb::BatchWriter;
+use crate::dynamodb::{BatchReading, BatchWriter};
 use crate::error::{Certainty, WriteError};
 use crate::event::key::EventKey;
 use crate::event::{Event, MAX_BATCH_EVENTS};
 use crate::journal::{Journal, Location, Unsettled};
 use crate::pending::{Proof, PutTicket, Stored};
 use crate::worker::WorkerExit;
+use crate::write_mode::WriteMode;
 
 /// Replayed events that are in the buffer at the same time. The rest of the buffer is for new events.
 const MAX_REPLAYED_EVENTS: usize = 1_000;
@@ -72,6 +73,7 @@ impl EventStoreBuilder {
 pub(super) struct Replay {
     shared: Weak<Shared>,
     writer: Arc<dyn BatchWriter>,
+    mode: WriteMode,
     read_timeout: Duration,
     unsettled: Unsettled,
     exit: watch::Receiver<Option<WorkerExit>>,
@@ -86,7 +88,8 @@ impl Replay {
         report: watch::Sender<Option<ReplayReport>>,
     ) -> Self {
         let (read_timeout, exit) = (shared.config.attempt_timeout, shared.exit.clone());
-        Self { shared: Arc::downgrade(shared), writer, read_timeout, unsettled, exit, report }
+        let mode = shared.config.write_mode;
+        Self { shared: Arc::downgrade(shared), writer, mode, read_timeout, unsettled, exit, report }
     }
 
     /// Puts again what an earlier process left, and until the store ends what this one has kept.
@@ -115,10 +118,7 @@ impl Replay {
         for chunk in locations.chunks(MAX_BATCH_EVENTS) {
             let events = self.read(chunk).await;
             report.left += (chunk.len() - events.len()) as u64;
-            let keys: Vec<EventKey> = events.iter().map(|(_, event)| *event.key()).collect();
-            let reading = timeout(self.read_timeout, self.writer.read_batch(&keys)).await;
-            let reading =
-                reading.ok().and_then(Result::ok).filter(|reading| reading.is_about(&keys));
+            let reading = self.read_back(&events).await;
             for (sequence, event) in events {
                 match reading.as_ref().and_then(|reading| reading.body(event.key())) {
                     Some(Some(body)) if body == event.body() => {
@@ -150,6 +150,16 @@ impl Replay {
             report.count(&answer);
         }
         report
+    }
+
+    /// Reads from the table which of the events it has. `None` if the read fails, and for inserts, which need none.
+    async fn read_back(&self, events: &[(NonZeroU64, Event)]) -> Option<BatchReading> {
+        if self.mode == WriteMode::Insert {
+            return None;
+        }
+        let keys: Vec<EventKey> = events.iter().map(|(_, event)| *event.key()).collect();
+        let reading = timeout(self.read_timeout, self.writer.read_batch(&keys)).await;
+        reading.ok()?.ok().filter(|reading| reading.is_about(&keys))
     }
 
     /// Reads events from the disk. An event that cannot be read stays in the journal.

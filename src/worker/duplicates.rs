@@ -76,6 +76,11 @@ impl Worker {
         }
         match self.keys.next() {
             Ok(key) => {
+                #[cfg(feature = "journal")]
+                if let Err(error) = event.replace_in_journal(key) {
+                    tracing::warn!(%taken, %error, "the journal cannot take an event under a new key");
+                    return self.insert_again(event, found, now);
+                }
                 tracing::debug!(%taken, %key, "another item has the key of an event, which gets a new one");
                 event.replace_key(key);
                 self.accounting.counters.replace_key();

@@ -121,6 +121,7 @@ async fn answer(
         Err(error) => return Err(io::Error::other(error)),
     };
     let decision = inner.lock().decide(&operation, &head.headers, &bytes);
+    inner.storage.insert(decision.taken).await;
     if !decision.to_apply.is_empty() {
         if operation == "BatchExecuteStatement" {
             inner.storage.insert(decision.to_apply).await;

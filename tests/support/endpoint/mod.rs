@@ -246,8 +246,13 @@ struct State {
     violations: Vec<String>,
 }
 
+/// The body of the items with which another writer takes keys.
+pub(crate) const OTHER_BODY: &str = "\"another writer's\"";
+
 /// How one request is handled.
 struct Decision {
+    /// Items of another writer, which are there first.
+    taken: Vec<Item>,
     to_apply: Vec<Item>,
     head: Head,
     /// Sent after the items are applied.
@@ -261,19 +266,20 @@ impl State {
     }
 
     fn decide(&mut self, operation: &str, headers: &HeaderMap, bytes: &[u8]) -> Decision {
-        let mut to_apply = Vec::new();
+        let (mut taken, mut to_apply) = (Vec::new(), Vec::new());
         if self.script.is_signed && !signature::is_signed(headers, bytes) {
             self.violations.push(format!("a {operation} whose signature does not match it"));
         }
         let answer = match operation {
-            "BatchWriteItem" => self.write(operation, headers, bytes, &mut to_apply),
-            "BatchExecuteStatement" => self.write(operation, headers, bytes, &mut to_apply),
+            "BatchWriteItem" | "BatchExecuteStatement" => {
+                self.write(operation, headers, bytes, &mut taken, &mut to_apply)
+            }
             "BatchGetItem" => self.read(headers, bytes),
             "DescribeTable" => self.describe(headers, bytes),
             _ => self.violation(format!("a call of `{operation}`")),
         };
         let date = self.script.clock.map(|clock| signature::date(clock.now()));
-        Decision { to_apply, head: Head { number: self.requests.len(), date }, answer }
+        Decision { taken, to_apply, head: Head { number: self.requests.len(), date }, answer }
     }
 
     fn write(
@@ -281,6 +287,7 @@ impl State {
         operation: &str,
         headers: &HeaderMap,
         bytes: &[u8],
+        taken: &mut Vec<Item>,
         to_apply: &mut Vec<Item>,
     ) -> Answer {
         let inserts = operation == "BatchExecuteStatement";
@@ -313,6 +320,12 @@ impl State {
         }
         let reply = self.script.replies.pop_front();
         let mut reply = reply.unwrap_or_else(|| self.script.then.clone());
+        if let Reply::Taken(places, then) = reply {
+            let keys =
+                places.iter().filter_map(|&place| batch.items.get(place)).map(|item| &item.key);
+            taken.extend(keys.map(|key| Item { key: key.clone(), body: OTHER_BODY.to_owned() }));
+            reply = *then;
+        }
         if let Reply::Applied(then) = reply {
             to_apply.clone_from(&batch.items);
             reply = *then;
@@ -358,6 +371,7 @@ impl State {
             Reply::Hang => Answer::Hang,
             Reply::ResetInRequest
             | Reply::Applied(_)
+            | Reply::Taken(..)
             | Reply::Unprocessed(_)
             | Reply::Statements { .. } => {
                 self.violation("a script with an impossible reply".to_owned())

@@ -40,6 +40,8 @@ pub(crate) enum Reply {
     Hang,
     /// Every item is applied, and the answer is the inner reply.
     Applied(Box<Self>),
+    /// Another writer stores items under the keys at these places first. Then the inner reply counts.
+    Taken(Vec<usize>, Box<Self>),
 }
 
 impl Reply {
