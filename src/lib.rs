@@ -142,8 +142,8 @@ pub use dynamodb::{BatchReading, BatchReceipt, BatchWriter, SdkBatchWriter};
 pub use error::JournalError;
 pub use error::{
     Attempt, BatchError, Certainty, CloseError, ConfigError, FailureClass, FailureReason,
-    FlushError, LeaseError, PutError, ReadBack, ThrottlingLimit, ThrottlingReason, WorkerLost,
-    WriteError,
+    FlushError, LeaseError, PutError, ReadBack, SinkError, ThrottlingLimit, ThrottlingReason,
+    WorkerLost, WriteError,
 };
 pub use event::key::{EventKey, ParseKeyError, WriterId};
 pub use event::{
@@ -160,6 +160,8 @@ pub use report::{CloseReport, FlushReport};
 pub use stats::{Stats, ThrottledBatches};
 pub use store::EventStore;
 pub use store::builder::EventStoreBuilder;
+pub use store::puts::put_all::{FailedPut, NotAccepted, PutAllReport, PutAllTicket};
+pub use store::puts::sink::EventSink;
 #[cfg(feature = "journal")]
 pub use store::replay::ReplayReport;
 pub use store::start_error::StartError;

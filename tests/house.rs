@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use dynamodb_eventstore::{
     Attempt, BatchError, BatchReading, BatchReceipt, CloseReport, Event, EventKey, EventStore,
-    EventStoreBuilder, FlushReport, LeaseError, LeasedWriterIds, PutError, PutTicket,
-    SdkBatchWriter, StartError, Stats, Stored, Table, TableError, WriteError, WriterIds,
+    EventStoreBuilder, FlushReport, LeaseError, LeasedWriterIds, PutAllReport, PutAllTicket,
+    PutError, PutTicket, SdkBatchWriter, SinkError, StartError, Stats, Stored, Table, TableError,
+    WriteError, WriterIds,
 };
 
 /// What a policy must not name: runtimes, networks, files, clocks and luck.
@@ -340,6 +341,9 @@ fn everything_public_can_be_sent_and_shared() {
     holds::<EventStore>();
     holds::<EventStoreBuilder>();
     holds::<PutTicket>();
+    holds::<PutAllTicket<u8>>();
+    holds::<PutAllReport<u8>>();
+    holds::<SinkError>();
     holds::<Stored>();
     holds::<WriteError>();
     holds::<PutError>();
@@ -369,6 +373,8 @@ fn futures_can_be_sent_whatever_the_event_is() {
         let event = std::cell::Cell::new(1);
         sent(&store.put(&event));
         sent(&store.put_json("1"));
+        sent(&store.put_all([std::cell::Cell::new(1)]));
+        sent(&store.sink::<std::cell::Cell<u8>>());
         sent(&store.flush());
         sent(&store.change_writer_id());
         sent(&store.close(std::time::Duration::ZERO));

@@ -138,6 +138,11 @@ async fn lease_that_cannot_be_extended_ends_and_puts_wait_in_vain() {
     // At once, where it does not wait.
     let error = store.try_put(&json!({})).unwrap_err();
     assert!(matches!(error, PutError::NoWriterId(_)), "{error}");
+    // Of many events, only the first waits.
+    let start_all = now();
+    let report = store.put_all(0..100).await.await;
+    assert_eq!(report.not_accepted.len(), 100);
+    assert!(start_all.elapsed() < 10 * TERM, "each event has waited");
     // The calls are let through again, and so are the puts.
     tables.proxy.script([], Fate::Forward);
     let key = loop {

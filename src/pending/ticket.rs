@@ -92,6 +92,21 @@ impl PutTicket {
         self.position = Some(position);
     }
 
+    /// Blocks the thread until the answer is there. Awaiting the ticket gives the same answer.
+    ///
+    /// # Errors
+    ///
+    /// A [`WriteError`] if the event failed.
+    ///
+    /// # Panics
+    ///
+    /// In async code, like [`blocking_put`](crate::EventStore::blocking_put).
+    #[track_caller]
+    pub fn blocking_wait(self) -> Result<Stored, WriteError> {
+        let answer = self.answer.blocking_recv();
+        answer.unwrap_or_else(|_| Err(WriteError::unanswered(self.key)))
+    }
+
     /// Waits until the event is in the journal.
     ///
     /// `Ok` means that the event survives the death of the process and, unless the journal's policy is

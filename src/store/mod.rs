@@ -7,6 +7,7 @@ mod distinct_keys;
 mod limits;
 mod next_key;
 mod put_again;
+pub(crate) mod puts;
 #[cfg(feature = "journal")]
 pub(crate) mod replay;
 pub(crate) mod start_error;
@@ -84,6 +85,7 @@ struct Shared {
     exit: watch::Receiver<Option<WorkerExit>>,
     accounting: Arc<Accounting>,
     keys: Arc<KeySource>,
+    runtime: Handle,
     /// Dropped with the last handle, which gives the writer id back.
     lease: Option<StoreLease>,
     config: Config,
@@ -146,6 +148,7 @@ impl EventStore {
                 exit: exit_receiver,
                 accounting,
                 keys,
+                runtime: runtime.clone(),
                 lease,
                 config,
                 #[cfg(feature = "journal")]
@@ -255,13 +258,7 @@ impl EventStore {
     /// # }
     /// ```
     pub fn try_put<E: Serialize + ?Sized>(&self, event: &E) -> Result<PutTicket, PutError> {
-        let body = EncodedBody::from_value(event)?;
-        let accounting = &self.shared.accounting;
-        let bytes = accounting.permit_bytes(body.buffered_bytes());
-        let permit =
-            accounting.flow_control.try_acquire(bytes).map_err(|error| self.put_error(error))?;
-        let room = self.try_reserve(&body)?;
-        self.accept(self.try_next_key()?, body, permit, room)
+        self.try_put_body(EncodedBody::from_value(event)?)
     }
 
     /// Waits until every event accepted before the call is settled, retries included, and returns how many were stored
