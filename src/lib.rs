@@ -125,6 +125,7 @@ mod local;
 mod pending;
 mod policy;
 mod report;
+mod settled;
 mod stats;
 mod store;
 mod sync;
@@ -154,9 +155,10 @@ pub use event::{
 pub use journal::{Damage, Journal, JournalOptions, RecoveryReport, SyncPolicy};
 #[cfg(feature = "local")]
 pub use local::{LocalError, LocalTable, LocalTableBuilder};
-pub use pending::{Proof, PutTicket, Stored};
+pub use pending::PutTicket;
 pub use policy::retry::Backoff;
 pub use report::{CloseReport, FlushReport};
+pub use settled::{Proof, Settled, Stored};
 pub use stats::{Stats, ThrottledBatches};
 pub use store::EventStore;
 pub use store::builder::EventStoreBuilder;

@@ -104,7 +104,7 @@ fn worker_imports_no_sdk_and_dynamodb_no_tickets() {
 }
 
 /// The modules at the top of `src`, in the order in which an event passes them, and those that each may use.
-const MODULES: [(&str, &[&str]); 22] = [
+const MODULES: [(&str, &[&str]); 23] = [
     ("clock", &[]),
     ("sync", &[]),
     ("write_capacity", &[]),
@@ -112,14 +112,15 @@ const MODULES: [(&str, &[&str]); 22] = [
     ("error", &["event"]),
     ("report", &["error"]),
     ("stats", &["error"]),
+    ("settled", &["error", "event"]),
     ("fresh_random", &[]),
     ("key_source", &["clock", "event", "fresh_random"]),
     ("lease", &["event"]),
     ("flow_control", &["sync"]),
     ("journal", &["clock", "error", "event"]),
-    ("accounting", &["flow_control", "journal", "stats"]),
+    ("accounting", &["flow_control", "journal", "settled", "stats"]),
     ("policy", &["error", "event", "lease", "report"]),
-    ("pending", &["accounting", "error", "event", "flow_control", "journal", "policy"]),
+    ("pending", &["accounting", "error", "event", "flow_control", "journal", "policy", "settled"]),
     ("dynamodb", &["clock", "error", "event", "lease"]),
     // `event` is for the simulation.
     (
@@ -157,6 +158,7 @@ const MODULES: [(&str, &[&str]); 22] = [
             "pending",
             "policy",
             "report",
+            "settled",
             "stats",
             "worker",
         ],

@@ -14,6 +14,7 @@ use crate::fresh_random::FreshRandom;
 use crate::key_source::IdSource;
 use crate::policy::batch::BatchLimits;
 use crate::policy::retry::{Backoff, RetryPolicy};
+use crate::settled::hook::SettledHook;
 use crate::stats::Stats;
 use crate::store::limits::{DAY, HOUR, duration_in_range, in_range};
 use crate::store::writer_ids::{Source, WriterIds};
@@ -37,6 +38,7 @@ pub(crate) struct Config {
     pub(crate) writer_ids: WriterIds,
     /// The seed of all randomness; `None` for the system's.
     pub(crate) seed: Option<u64>,
+    pub(crate) on_settled: Option<SettledHook>,
 }
 
 impl Default for Config {
@@ -57,6 +59,7 @@ impl Default for Config {
             read_back: true,
             writer_ids: WriterIds::drawn(),
             seed: None,
+            on_settled: None,
         }
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod config;
 mod distinct_keys;
 mod limits;
 mod next_key;
+mod on_settled;
 mod put_again;
 pub(crate) mod puts;
 #[cfg(feature = "journal")]
@@ -114,13 +115,13 @@ impl EventStore {
         let (commands, commands_receiver) = mpsc::unbounded_channel();
         let (close_deadlines, close_deadlines_receiver) = watch::channel(None);
         let (exit, exit_receiver) = watch::channel(None);
-        #[cfg_attr(not(feature = "journal"), expect(unused_mut, reason = "the journal is set"))]
         let mut accounting = Accounting::new(
             config.max_buffered_events,
             config.max_buffered_bytes,
             config.event_deadline,
             now(),
         );
+        accounting.hook = config.start_hook(runtime);
         #[cfg(feature = "journal")]
         let unsettled = journal.map(|(journal, unsettled)| {
             accounting.journal = Some(journal);
@@ -357,6 +358,7 @@ impl EventStore {
         if let Some(journal) = &self.shared.accounting.journal {
             journal.close().await;
         }
+        self.drain_hook(answer_by).await;
         let result = match exit {
             Ok(Some(WorkerExit::Closed(report))) => Ok(CloseReport::clone(&report)),
             Ok(Some(WorkerExit::Lost(lost))) => Err(CloseError::from(lost)),

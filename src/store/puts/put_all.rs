@@ -10,7 +10,8 @@ use tokio::task::coop::consume_budget;
 use super::unsettled::Unsettled;
 use crate::error::{PutError, WriteError};
 use crate::event::key::EventKey;
-use crate::pending::{PutTicket, Stored};
+use crate::pending::PutTicket;
+use crate::settled::Stored;
 use crate::store::EventStore;
 
 /// An accepted event whose write failed, in a [`PutAllReport`].

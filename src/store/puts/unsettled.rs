@@ -7,7 +7,8 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 
 use crate::error::WriteError;
-use crate::pending::{PutTicket, Stored};
+use crate::pending::PutTicket;
+use crate::settled::Stored;
 
 /// Tickets that are not answered, in any order, each with the index of its event.
 ///
