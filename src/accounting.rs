@@ -1,10 +1,12 @@
-//! A store's flow control, counters and deadline, which its handles, its worker and its pending events share.
+//! A store's flow control, counters, deadline and hook, which its handles, its worker and its pending events share.
 
 use std::time::{Duration, Instant};
 
 use crate::flow_control::FlowControl;
 #[cfg(feature = "journal")]
 use crate::journal::ActiveJournal;
+use crate::settled::Settled;
+use crate::settled::hook::SettledSender;
 use crate::stats::Counters;
 
 /// Every accepted event is counted here until it is settled.
@@ -20,6 +22,8 @@ pub(crate) struct Accounting {
     pub(crate) started_at: Instant,
     #[cfg(feature = "journal")]
     pub(crate) journal: Option<ActiveJournal>,
+    /// To the hook that learns of each event, if there is one.
+    pub(crate) hook: Option<SettledSender>,
 }
 
 impl Accounting {
@@ -39,6 +43,7 @@ impl Accounting {
             started_at,
             #[cfg(feature = "journal")]
             journal: None,
+            hook: None,
         }
     }
 
@@ -53,6 +58,13 @@ impl Accounting {
     pub(crate) fn settle(&self, usage: Usage, stored: bool) {
         self.counters.settle(usage.events, stored);
         self.flow_control.release(usage.events, usage.bytes);
+    }
+
+    /// Reports a settled event to the hook, if there is one.
+    pub(crate) fn report_settled(&self, settled: impl FnOnce() -> Settled) {
+        if let Some(hook) = &self.hook {
+            hook.send(settled());
+        }
     }
 }
 

@@ -142,6 +142,11 @@ impl FlowControl {
         self.assign();
     }
 
+    /// Whether it was closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.available().is_closed()
+    }
+
     /// Whether a put waits for a permit.
     pub(crate) fn has_waiters(&self) -> bool {
         self.waiting.load(Ordering::SeqCst) > 0

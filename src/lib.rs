@@ -125,6 +125,7 @@ mod local;
 mod pending;
 mod policy;
 mod report;
+mod settled;
 mod stats;
 mod store;
 mod sync;
@@ -143,8 +144,8 @@ pub use dynamodb::{BatchReading, BatchReceipt, BatchWriter, SdkBatchWriter};
 pub use error::JournalError;
 pub use error::{
     Attempt, BatchError, Certainty, CloseError, ConfigError, FailureClass, FailureReason,
-    FlushError, LeaseError, PutError, ReadBack, ThrottlingLimit, ThrottlingReason, WorkerLost,
-    WriteError,
+    FlushError, LeaseError, PutError, ReadBack, SinkError, ThrottlingLimit, ThrottlingReason,
+    WorkerLost, WriteError,
 };
 pub use event::key::{EventKey, ParseKeyError, WriterId};
 pub use event::{
@@ -155,12 +156,15 @@ pub use event::{
 pub use journal::{Damage, Journal, JournalOptions, RecoveryReport, SyncPolicy};
 #[cfg(feature = "local")]
 pub use local::{LocalError, LocalTable, LocalTableBuilder};
-pub use pending::{Proof, PutTicket, Stored};
+pub use pending::PutTicket;
 pub use policy::retry::Backoff;
 pub use report::{CloseReport, FlushReport};
+pub use settled::{Proof, Settled, Stored};
 pub use stats::{Stats, ThrottledBatches};
 pub use store::EventStore;
 pub use store::builder::EventStoreBuilder;
+pub use store::puts::put_all::{FailedPut, NotAccepted, PutAllReport, PutAllTicket};
+pub use store::puts::sink::EventSink;
 #[cfg(feature = "journal")]
 pub use store::replay::ReplayReport;
 pub use store::start_error::StartError;

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use dynamodb_eventstore::{
     Attempt, BatchError, BatchReading, BatchReceipt, CloseReport, Event, EventKey, EventStore,
-    EventStoreBuilder, FlushReport, LeaseError, LeasedWriterIds, PutError, PutTicket,
-    SdkBatchWriter, StartError, Stats, Stored, Table, TableError, WriteError, WriterIds,
+    EventStoreBuilder, FlushReport, LeaseError, LeasedWriterIds, PutAllReport, PutAllTicket,
+    PutError, PutTicket, SdkBatchWriter, SinkError, StartError, Stats, Stored, Table, TableError,
+    WriteError, WriterIds,
 };
 
 /// Words that must not occur in a policy: runtimes, networks, files, clocks and randomness.
@@ -103,7 +104,7 @@ fn worker_imports_no_sdk_and_dynamodb_no_tickets() {
 }
 
 /// The modules at the top of `src`, in the order in which an event passes them, and those that each may use.
-const MODULES: [(&str, &[&str]); 23] = [
+const MODULES: [(&str, &[&str]); 24] = [
     ("clock", &[]),
     ("sync", &[]),
     ("write_capacity", &[]),
@@ -112,14 +113,15 @@ const MODULES: [(&str, &[&str]); 23] = [
     ("error", &["event"]),
     ("report", &["error"]),
     ("stats", &["error"]),
+    ("settled", &["error", "event"]),
     ("fresh_random", &[]),
     ("key_source", &["clock", "event", "fresh_random"]),
     ("lease", &["event"]),
     ("flow_control", &["sync"]),
     ("journal", &["clock", "error", "event"]),
-    ("accounting", &["flow_control", "journal", "stats"]),
+    ("accounting", &["flow_control", "journal", "settled", "stats"]),
     ("policy", &["error", "event", "lease", "report", "write_mode"]),
-    ("pending", &["accounting", "error", "event", "flow_control", "journal", "policy"]),
+    ("pending", &["accounting", "error", "event", "flow_control", "journal", "policy", "settled"]),
     ("dynamodb", &["clock", "error", "event", "lease", "write_mode"]),
     // `event` is for the simulation.
     (
@@ -134,6 +136,7 @@ const MODULES: [(&str, &[&str]); 23] = [
             "dynamodb",
             "error",
             "event",
+            "journal",
             "key_source",
             "pending",
             "policy",
@@ -158,6 +161,7 @@ const MODULES: [(&str, &[&str]); 23] = [
             "pending",
             "policy",
             "report",
+            "settled",
             "stats",
             "worker",
             "write_mode",
@@ -356,6 +360,9 @@ fn public_types_are_send_and_sync() {
     holds::<EventStore>();
     holds::<EventStoreBuilder>();
     holds::<PutTicket>();
+    holds::<PutAllTicket<u8>>();
+    holds::<PutAllReport<u8>>();
+    holds::<SinkError>();
     holds::<Stored>();
     holds::<WriteError>();
     holds::<PutError>();
@@ -385,6 +392,8 @@ fn futures_are_send_for_every_event_type() {
         let event = std::cell::Cell::new(1);
         sent(&store.put(&event));
         sent(&store.put_json("1"));
+        sent(&store.put_all([std::cell::Cell::new(1)]));
+        sent(&store.sink::<std::cell::Cell<u8>>());
         sent(&store.flush());
         sent(&store.change_writer_id());
         sent(&store.close(std::time::Duration::ZERO));

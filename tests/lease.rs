@@ -139,6 +139,11 @@ async fn puts_fail_when_the_lease_cannot_be_extended() {
     // `try_put` does not wait, and fails at once.
     let error = store.try_put(&json!({})).unwrap_err();
     assert!(matches!(error, PutError::NoWriterId(_)), "{error}");
+    // Of many events, only the first waits.
+    let start_all = now();
+    let report = store.put_all(0..100).await.await;
+    assert_eq!(report.not_accepted.len(), 100);
+    assert!(start_all.elapsed() < 10 * TERM, "each event has waited");
     // When calls reach the table again, puts are accepted again.
     tables.proxy.script([], Fate::Forward);
     let key = loop {

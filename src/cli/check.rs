@@ -1,7 +1,7 @@
 //! `check`: inspects credentials, endpoint, table and permissions before the first event.
 
 use std::error::Error;
-use std::io::{IsTerminal, stdout};
+use std::io::stdout;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::arguments::AwsOptions;
 use crate::output::json_lines::JsonLines;
-use crate::output::print;
+use crate::output::{has_colours, print};
 
 /// Check the credentials, the endpoint, the table and the permissions, and store nothing
 ///
@@ -60,8 +60,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>
             return Err(error.into());
         }
     } else {
-        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let is_coloured = stdout().is_terminal() && !no_color;
+        let is_coloured = has_colours(&stdout());
         for finding in inspection.findings() {
             print_finding(finding, is_coloured);
         }

@@ -10,10 +10,13 @@ mod arguments;
 mod bench;
 mod check;
 mod collector;
+mod completions;
 mod create_table;
+mod dry_run;
 mod input;
 mod journal;
 mod local;
+mod man;
 mod output;
 mod producer;
 mod put;
@@ -73,6 +76,8 @@ enum Command {
     Bench(bench::Arguments),
     Journal(journal::Arguments),
     Local(local::Arguments),
+    Completions(completions::Arguments),
+    Man(man::Arguments),
 }
 
 #[tokio::main]
@@ -90,6 +95,8 @@ async fn main() -> ExitCode {
         Command::Bench(bench) => Box::pin(bench::run(bench)).await,
         Command::Journal(journal) => journal::run(journal).await,
         Command::Local(local) => local::run(local).await,
+        Command::Completions(completions) => completions::run(&completions, Cli::command()),
+        Command::Man(man) => man::run(man, Cli::command()),
     };
     result.unwrap_or_else(|error| {
         output::print_error(format_args!("error: {}", output::with_causes(&*error)));
@@ -104,7 +111,11 @@ fn log_to_stderr(verbose: u8) {
         1 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    // Another crate could switch on the feature that colours the log, on pipes and files as well.
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(false);
     let crate_events = Targets::new().with_target("dynamodb_eventstore", level);
     tracing_subscriber::registry().with(lines).with(crate_events).init();
 }

@@ -9,7 +9,9 @@ use dynamodb_eventstore::WriterIds;
 use crate::arguments::CommandLine;
 use crate::arguments::Mode;
 use crate::arguments::StoreOptions;
+use crate::dry_run;
 use crate::input::Source;
+use crate::output::Output;
 use crate::run::Run;
 
 /// Store each line of newline-delimited JSON as an event
@@ -42,6 +44,11 @@ pub(crate) struct Arguments {
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     from_line: u64,
 
+    /// Store nothing and call no one: say how many events, bytes and write units it would be, and
+    /// which lines would be refused. The options of the table and of the store have no effect.
+    #[arg(long)]
+    dry_run: bool,
+
     #[command(flatten)]
     options: StoreOptions,
 }
@@ -51,14 +58,19 @@ pub(crate) async fn run(
     command_line: &CommandLine,
     is_verbose: bool,
 ) -> Result<ExitCode, Box<dyn Error>> {
-    let Arguments { file, writer_id, lease_writer_id, from_line: first_line, options } = arguments;
+    let Arguments { file, writer_id, lease_writer_id, from_line: first_line, dry_run, options } =
+        arguments;
+    let source = Source::new(file);
+    if dry_run {
+        let output = Output::new(options.quiet);
+        return dry_run::run(&source, first_line, options.json, output).await;
+    }
     let writer_ids = match (lease_writer_id, writer_id) {
         (Some(table), _) => WriterIds::leased(table).into(),
         (None, Some(writer_id)) => WriterIds::from(writer_id),
         (None, None) => WriterIds::drawn(),
     };
-    let (source, mode) = (Source::new(file), Mode::Put { first_line });
-    Run::new(&source, &options, mode, command_line)
+    Run::new(&source, &options, Mode::Put { first_line }, command_line)
         .with_writer_ids(writer_ids)
         .execute(is_verbose)
         .await

@@ -7,6 +7,7 @@ mod config;
 #[cfg(feature = "journal")]
 mod journal;
 mod lease;
+mod sink;
 mod throttling;
 mod write;
 
@@ -20,6 +21,7 @@ pub use config::ConfigError;
 pub use journal::JournalError;
 pub(crate) use lease::Details as LeaseDetails;
 pub use lease::LeaseError;
+pub use sink::SinkError;
 pub use throttling::{ThrottlingLimit, ThrottlingReason};
 pub(crate) use write::Failure;
 pub use write::{FailureReason, ReadBack, WriteError};

@@ -3,6 +3,7 @@
 //! | page | for the question |
 //! |---|---|
 //! | [`answers`] | What does `Ok` mean, and what do I do with an error? |
+//! | [`puts`] | How do I put a stream, a collection, or events of a thread? |
 //! | [`failures`] | What happens to my events when something breaks? |
 //! | [`capacity`] | What happens when events arrive faster than the table accepts them? |
 //! | [`shutdown`] | How do I end a service, or an invocation of a Lambda function, without losing an event? |
@@ -19,6 +20,9 @@
 
 #[doc = include_str!("answers.md")]
 pub mod answers {}
+
+#[doc = include_str!("puts.md")]
+pub mod puts {}
 
 #[doc = include_str!("failures.md")]
 pub mod failures {}

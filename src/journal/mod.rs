@@ -18,6 +18,8 @@ mod queue;
 mod record;
 mod recovery;
 #[cfg(test)]
+mod simulated_disk;
+#[cfg(test)]
 mod simulation;
 mod storage;
 mod writer;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-pub use ticket::{Proof, PutTicket, Stored};
+pub use ticket::PutTicket;
 
 use crate::accounting::{Accounting, Usage};
 use crate::error::{
@@ -27,6 +27,7 @@ use crate::flow_control::Permit;
 use crate::journal::Position;
 use crate::policy::BufferedEvent;
 use crate::policy::barrier::Epoch;
+use crate::settled::{Proof, Settled, Stored};
 use read_back::PendingReadBack;
 use ticket::Answer;
 
@@ -298,6 +299,9 @@ impl PendingEvent {
         tracing::debug!(key = %stored.key, attempts = stored.attempts, ?proof, "ok");
         #[cfg(feature = "journal")]
         self.settle_in_journal(None);
+        if let Some(accounting) = &self.accounting {
+            accounting.report_settled(|| Settled::Stored(stored.clone()));
+        }
         if let Some(reply) = self.reply.take() {
             // Fails if the caller has dropped the ticket.
             let _ = reply.send(Ok(stored));
@@ -345,6 +349,9 @@ impl PendingEvent {
             "error"
         );
         self.release(false);
+        if let Some(accounting) = &self.accounting {
+            accounting.report_settled(|| Settled::Failed(error.clone()));
+        }
         let was_received =
             self.reply.take().is_some_and(|reply| reply.send(Err(error.clone())).is_ok());
         SettledError { error, was_received }

@@ -1,4 +1,4 @@
-//! [`PutTicket`], the caller's half of an answer, and [`Stored`], the answer for a stored event.
+//! [`PutTicket`], the caller's half of an answer.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,51 +8,14 @@ use tokio::sync::oneshot;
 
 #[cfg(feature = "journal")]
 use crate::error::JournalError;
-use crate::error::{Attempt, WriteError};
+use crate::error::WriteError;
 use crate::event::key::EventKey;
 #[cfg(feature = "journal")]
 use crate::journal::Position;
+use crate::settled::Stored;
 
 /// The output of a ticket.
 pub(super) type Answer = Result<Stored, WriteError>;
-
-/// The answer for an event that is stored.
-///
-/// Either the service acknowledged a call that carried the event and did not list its key as unprocessed, or a
-/// consistent read found the event although no acknowledgement arrived. An eventually consistent read may find it a
-/// moment later.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Stored {
-    /// Key of the event in the table.
-    pub key: EventKey,
-    /// How many calls carried the event, the acknowledged one included.
-    pub attempts: u32,
-    /// How the store knows that the event is stored.
-    pub proof: Proof,
-    pub(super) history: Vec<Attempt>,
-}
-
-impl Stored {
-    /// The attempts, oldest first: when each began, how long it took, and how it failed unless it was acknowledged. Of
-    /// more than 16 attempts, the first eight and the last eight.
-    ///
-    /// Empty for an event that was stored at the first attempt.
-    #[must_use]
-    pub fn history(&self) -> &[Attempt] {
-        &self.history
-    }
-}
-
-/// How the store knows that an event is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Proof {
-    /// The service acknowledged a call that carried the event.
-    Acknowledged,
-    /// A consistent read found the event, with its body.
-    ReadBack,
-}
 
 /// A future for the answer to one put.
 ///
@@ -90,6 +53,21 @@ impl PutTicket {
     #[cfg(feature = "journal")]
     pub(crate) fn set_position(&mut self, position: Position) {
         self.position = Some(position);
+    }
+
+    /// Blocks the thread until the answer is there. Awaiting the ticket gives the same answer.
+    ///
+    /// # Errors
+    ///
+    /// A [`WriteError`] if the event failed.
+    ///
+    /// # Panics
+    ///
+    /// In async code, like [`blocking_put`](crate::EventStore::blocking_put).
+    #[track_caller]
+    pub fn blocking_wait(self) -> Result<Stored, WriteError> {
+        let answer = self.answer.blocking_recv();
+        answer.unwrap_or_else(|_| Err(WriteError::unanswered(self.key)))
     }
 
     /// Waits until the event is in the journal.

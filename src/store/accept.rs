@@ -35,6 +35,16 @@ impl EventStore {
         self.accept(self.next_key().await?, body, permit, room)
     }
 
+    /// Accepts an event at once or not at all.
+    pub(super) fn try_put_body(&self, body: EncodedBody) -> Result<PutTicket, PutError> {
+        let accounting = &self.shared.accounting;
+        let bytes = accounting.permit_bytes(body.buffered_bytes());
+        let permit =
+            accounting.flow_control.try_acquire(bytes).map_err(|error| self.put_error(error))?;
+        let room = self.try_reserve(&body)?;
+        self.accept(self.try_next_key()?, body, permit, room)
+    }
+
     /// Waits for room for an event in the journal, if there is one.
     #[cfg(feature = "journal")]
     pub(super) async fn reserve(&self, body: &EncodedBody) -> Result<Room<'_>, PutError> {

@@ -14,6 +14,7 @@ use crate::fresh_random::FreshRandom;
 use crate::key_source::IdSource;
 use crate::policy::batch::BatchLimits;
 use crate::policy::retry::{Backoff, RetryPolicy};
+use crate::settled::hook::SettledHook;
 use crate::stats::Stats;
 use crate::store::limits::{DAY, HOUR, duration_in_range, in_range};
 use crate::store::writer_ids::{Source, WriterIds};
@@ -40,6 +41,7 @@ pub(crate) struct Config {
     pub(crate) writer_ids: WriterIds,
     /// The seed of all randomness; `None` for the system's.
     pub(crate) seed: Option<u64>,
+    pub(crate) on_settled: Option<SettledHook>,
 }
 
 impl Default for Config {
@@ -62,6 +64,7 @@ impl Default for Config {
             on_duplicate: OnDuplicate::default(),
             writer_ids: WriterIds::drawn(),
             seed: None,
+            on_settled: None,
         }
     }
 }

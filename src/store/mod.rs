@@ -6,7 +6,9 @@ pub(crate) mod config;
 mod distinct_keys;
 mod limits;
 mod next_key;
+mod on_settled;
 mod put_again;
+pub(crate) mod puts;
 #[cfg(feature = "journal")]
 pub(crate) mod replay;
 pub(crate) mod start_error;
@@ -85,6 +87,7 @@ struct Shared {
     exit: watch::Receiver<Option<WorkerExit>>,
     accounting: Arc<Accounting>,
     keys: Arc<KeySource>,
+    runtime: Handle,
     /// Dropped with the last handle, which gives the writer id back.
     lease: Option<StoreLease>,
     config: Config,
@@ -113,13 +116,13 @@ impl EventStore {
         let (commands, commands_receiver) = mpsc::unbounded_channel();
         let (close_deadlines, close_deadlines_receiver) = watch::channel(None);
         let (exit, exit_receiver) = watch::channel(None);
-        #[cfg_attr(not(feature = "journal"), expect(unused_mut, reason = "the journal is set"))]
         let mut accounting = Accounting::new(
             config.max_buffered_events,
             config.max_buffered_bytes,
             config.event_deadline,
             now(),
         );
+        accounting.hook = config.start_hook(runtime);
         #[cfg(feature = "journal")]
         let unsettled = journal.map(|(journal, unsettled)| {
             accounting.journal = Some(journal);
@@ -147,6 +150,7 @@ impl EventStore {
                 exit: exit_receiver,
                 accounting,
                 keys,
+                runtime: runtime.clone(),
                 lease,
                 config,
                 #[cfg(feature = "journal")]
@@ -256,13 +260,7 @@ impl EventStore {
     /// # }
     /// ```
     pub fn try_put<E: Serialize + ?Sized>(&self, event: &E) -> Result<PutTicket, PutError> {
-        let body = EncodedBody::from_value(event)?;
-        let accounting = &self.shared.accounting;
-        let bytes = accounting.permit_bytes(body.buffered_bytes());
-        let permit =
-            accounting.flow_control.try_acquire(bytes).map_err(|error| self.put_error(error))?;
-        let room = self.try_reserve(&body)?;
-        self.accept(self.try_next_key()?, body, permit, room)
+        self.try_put_body(EncodedBody::from_value(event)?)
     }
 
     /// Waits until every event accepted before the call is settled, retries included, and returns how many were stored
@@ -361,6 +359,7 @@ impl EventStore {
         if let Some(journal) = &self.shared.accounting.journal {
             journal.close().await;
         }
+        self.drain_hook(answer_by).await;
         let result = match exit {
             Ok(Some(WorkerExit::Closed(report))) => Ok(CloseReport::clone(&report)),
             Ok(Some(WorkerExit::Lost(lost))) => Err(CloseError::from(lost)),

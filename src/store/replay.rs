@@ -17,7 +17,8 @@ use crate::error::{Certainty, WriteError};
 use crate::event::key::EventKey;
 use crate::event::{Event, MAX_BATCH_EVENTS};
 use crate::journal::{Journal, Location, Unsettled};
-use crate::pending::{Proof, PutTicket, Stored};
+use crate::pending::PutTicket;
+use crate::settled::{Proof, Stored};
 use crate::worker::WorkerExit;
 use crate::write_mode::WriteMode;
 

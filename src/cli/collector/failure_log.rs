@@ -10,7 +10,7 @@ use super::failure::Failure;
 use crate::output::count;
 
 /// Number of failures that are printed to standard error. The file has all of them.
-const MAX_PRINTED: u64 = 10;
+pub(crate) const MAX_PRINTED: u64 = 10;
 
 /// Counts failures, and writes all of them to the `--failed` file.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ pub(crate) mod progress;
 
 use std::error::Error;
 use std::fmt::Display;
-use std::io::{Write, stderr, stdout};
+use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
 
 use indicatif::{HumanCount, ProgressBar};
 
@@ -55,6 +55,24 @@ impl Output {
 /// Prints a line to standard output.
 pub(crate) fn print(line: impl Display) {
     let _ = writeln!(stdout(), "{line}");
+}
+
+/// Prints a whole file to standard output. A closed pipe is no error: its reader wants no more.
+pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), String> {
+    let mut stdout = stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(format!("standard output does not hold everything: {error}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether to print colours: only on a terminal, and not where the user has set `NO_COLOR`
+/// (<https://no-color.org>).
+pub(crate) fn has_colours(stream: &impl IsTerminal) -> bool {
+    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    stream.is_terminal() && !no_colour
 }
 
 /// Prints a line to standard error.

@@ -3,6 +3,7 @@
 mod failed_events;
 mod failed_line;
 mod new_events;
+pub(crate) mod refusal;
 mod resume_check;
 mod tracked_input;
 
