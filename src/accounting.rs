@@ -1,4 +1,4 @@
-//! A store's flow control, counters, deadline and hook, which its handles, its worker and its pending events share.
+//! A store's flow control, counters, deadline, journal and hook, which its handles, its worker and its pending events share.
 
 use std::time::{Duration, Instant};
 
@@ -47,8 +47,8 @@ impl Accounting {
         }
     }
 
-    /// Bytes of the permit for an event of so many bytes of memory. An event that is larger than the buffer's limit
-    /// takes the whole buffer.
+    /// The bytes of the permit for an event that takes `buffered_bytes` of memory. An event that is larger than the
+    /// buffer's limit takes the whole buffer.
     pub(crate) fn permit_bytes(&self, buffered_bytes: u32) -> u32 {
         buffered_bytes.min(self.max_event_bytes)
     }

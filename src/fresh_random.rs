@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng};
 /// restored from it would draw the same.
 #[derive(Debug)]
 pub(crate) struct FreshRandom {
-    /// What is drawn from where the system has no randomness.
+    /// The generator that is used if the system has no randomness.
     fallback: StdRng,
     /// Whether everything is drawn from `fallback`, so that a seed decides it.
     is_deterministic: bool,

@@ -186,7 +186,7 @@ struct BusyPartition {
     until: Duration,
 }
 
-/// Why an item is refused.
+/// Why an item is throttled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     Provisioned,
@@ -196,7 +196,7 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// The exception of a call whose items are all refused, and the reason in it.
+    /// The exception of a call whose items are all throttled, and the reason in it.
     pub(crate) fn exception(self) -> (&'static str, &'static str) {
         const PROVISIONED: &str = "ProvisionedThroughputExceededException";
         const THROTTLING: &str = "ThrottlingException";

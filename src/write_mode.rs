@@ -1,33 +1,33 @@
-//! [`WriteMode`] and [`OnDuplicate`]: whether a write may replace an item, and what becomes of an event whose key is
+//! [`WriteMode`] and [`OnDuplicate`]: whether a write may replace an item, and what happens to an event whose key is
 //! taken.
 
 /// How the store writes events.
 ///
 /// | | `Put` | `Insert` |
 /// |---|---|---|
-/// | an item with the key of a new event | is overwritten, and nothing tells of it | stays; the new event gets another key, or fails ([`OnDuplicate`]) |
+/// | an item with the key of a new event | is overwritten without an error | stays; the new event gets another key, or fails ([`OnDuplicate`]) |
 /// | call | `BatchWriteItem` | `BatchExecuteStatement` with an `INSERT` for each event |
 /// | permission | `dynamodb:BatchWriteItem` | `dynamodb:PartiQLInsert` |
-/// | write units | one per started KB | the same; an insert that finds its key taken consumes units, too |
-/// | table | name or ARN | name: AWS documents no ARN in a statement |
+/// | write units | one per started KB | the same; an insert that finds its key taken consumes units as well |
+/// | table | name or ARN | name only: AWS does not document an ARN in a statement |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum WriteMode {
     /// An event replaces an item with its key. That loses data only if two writers make the same key: they have the
-    /// same [`WriterId`](crate::WriterId) and put in the same nanosecond slot.
+    /// same [`WriterId`](crate::WriterId) and put in the same millisecond.
     #[default]
     Put,
-    /// An event is stored only if its key is free, so it cannot overwrite another one.
+    /// An event is stored only if its key is free, so it cannot overwrite another event.
     Insert,
 }
 
-/// What becomes of an event in [`WriteMode::Insert`] if another item has its key.
+/// What happens in [`WriteMode::Insert`] to an event whose key another item has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OnDuplicate {
     /// The event gets a new key. [`Stored::key`](crate::Stored::key) then differs from
     /// [`PutTicket::key`](crate::PutTicket::key), and [`Stats::replaced_keys`](crate::Stats::replaced_keys) counts it.
-    /// The new key has the time at which it is made, so the event comes after those that were put meanwhile.
+    /// The new key has the time at which it is made, so the event comes after the events that were put in the meantime.
     #[default]
     NewKey,
     /// The event fails as [`NotStored`](crate::Certainty::NotStored), with

@@ -1,4 +1,4 @@
-//! `WriteMode::Insert`: what becomes of an event whose key another item has, on a paused clock.
+//! `WriteMode::Insert`: what happens to an event whose key another item has. The clock is paused.
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +25,7 @@ fn inserting(script: impl IntoIterator<Item = Reply>) -> FakeTable {
     table
 }
 
-/// A store whose events wait long enough for a test to take their keys.
+/// A store whose events wait until a test has put other items under their keys.
 fn store_at(table: &FakeTable) -> EventStoreBuilder {
     table.store_builder().linger(SECOND).attempt_timeout(4 * SECOND).event_deadline(20 * SECOND)
 }
@@ -44,7 +44,7 @@ async fn event_with_a_taken_key_is_stored_under_a_new_one() {
     let keys = [*taken.key(), *free.key()];
     table.insert(&keys[0], OTHER);
     let stored = taken.await.unwrap();
-    assert!(stored.key > keys[1], "the new key is that of a later put");
+    assert!(stored.key > keys[1], "the new key is later than those of both puts");
     assert_eq!((stored.attempts, stored.proof), (2, Proof::Acknowledged));
     assert_eq!(stored.history()[0].failure().unwrap().class(), FailureClass::Duplicate);
     assert_eq!(free.await.unwrap().key, keys[1]);
@@ -52,7 +52,7 @@ async fn event_with_a_taken_key_is_stored_under_a_new_one() {
     assert_eq!(table.body(&stored.key).unwrap(), "1");
     assert_eq!(table.rows().len(), 3);
     assert_eq!(store.stats().replaced_keys, 1);
-    assert!(table.reads().is_empty(), "no earlier attempt can have stored it");
+    assert!(table.reads().is_empty(), "no earlier attempt can have stored the event");
 }
 
 #[tokio::test(start_paused = true)]
@@ -74,7 +74,7 @@ async fn drawn_writer_id_is_replaced_after_a_duplicate() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn duplicate_fails_as_not_stored_by_setting() {
+async fn duplicate_fails_as_not_stored_with_on_duplicate_fail() {
     let table = inserting([]);
     let store = store_at(&table).on_duplicate(OnDuplicate::Fail).start().await.unwrap();
     let ticket = store.put(&1).await.unwrap();
@@ -90,9 +90,10 @@ async fn duplicate_fails_as_not_stored_by_setting() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stores_with_one_writer_id_and_clock_lose_nothing_by_inserting() {
+async fn stores_with_the_same_writer_id_and_clock_lose_nothing_if_they_insert() {
     const EVENTS: usize = 10_000;
-    /// The events of two stores that make the same keys, and the table.
+    /// Runs two stores that make the same keys. Returns the events that are found under the keys in their answers, the
+    /// rows of the table, and how many keys were replaced.
     async fn run(mode: WriteMode) -> (BTreeSet<String>, BTreeMap<String, String>, u64) {
         watchdog::start();
         let table = FakeTable::new();
@@ -163,7 +164,7 @@ async fn late_insert_of_a_lost_attempt_finds_the_key_taken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn event_that_was_put_again_and_is_stored_is_found() {
+async fn stored_event_that_is_put_again_is_found() {
     let table = inserting([]);
     let store = store_at(&table).start().await.unwrap();
     let first = store.put(&1).await.unwrap().await.unwrap();
@@ -195,7 +196,7 @@ async fn duplicate_without_read_back_is_maybe_stored() {
     assert!(table.reads().is_empty());
 }
 
-/// Deletes the item of another writer when it is read.
+/// Deletes the items that the store reads, just before each read.
 #[derive(Clone)]
 struct Deleting(FakeTable);
 
@@ -232,7 +233,7 @@ async fn key_that_is_free_again_is_used() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lost_event_is_not_stored_when_another_is_found_under_its_key() {
+async fn lost_event_is_not_stored_if_another_item_has_its_key() {
     let table = inserting([Reply::Hang]);
     let store = store_at(&table).max_attempts(1).start().await.unwrap();
     let ticket = store.put(&1).await.unwrap();
@@ -242,10 +243,10 @@ async fn lost_event_is_not_stored_when_another_is_found_under_its_key() {
     assert!(matches!(error.read_back(), Some(ReadBack::OtherBody { .. })));
 }
 
-// Ends.
+// The end of the store.
 
 #[tokio::test(start_paused = true)]
-async fn duplicates_at_the_deadline_of_close_fail_by_it() {
+async fn duplicate_in_flight_at_the_deadline_of_close_fails_with_that_reason() {
     let table = inserting([Reply::Store.after(SECOND)]);
     let store = table.store_builder().linger(Duration::ZERO).start().await.unwrap();
     let ticket = store.put(&1).await.unwrap();
@@ -270,7 +271,7 @@ async fn table_must_be_a_name() {
 }
 
 #[tokio::test]
-async fn duplicate_policy_needs_inserts() {
+async fn on_duplicate_needs_write_mode_insert() {
     watchdog::start();
     let store = FakeTable::new().store_builder().on_duplicate(OnDuplicate::Fail);
     let Err(StartError::Config(error)) = store.start().await else { panic!("it started") };

@@ -1,5 +1,5 @@
 //! Inserts over HTTP, against a scripted endpoint in front of the embedded table: errors of single statements, lost
-//! answers, and keys that another writer has. By both transports.
+//! answers, and keys that another writer has. Each scenario runs over both transports.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -22,7 +22,7 @@ use support::watchdog;
 
 const OTHER: &str = "\"another\"";
 
-/// Makes a test of each scenario for both transports.
+/// Makes two tests of each scenario, one for each transport.
 macro_rules! for_each_transport {
     ($($scenario:ident)*) => {
         mod directly {
@@ -48,13 +48,13 @@ macro_rules! for_each_transport {
 for_each_transport! {
     inserts_are_sent_once_and_stored
     key_of_another_writer_is_not_overwritten
-    duplicate_that_is_not_replaced_fails_alone
+    duplicate_fails_alone_with_on_duplicate_fail
     lost_answers_leave_each_event_stored_once
-    answers_that_are_none_leave_each_event_stored_once
-    throttled_statements_alone_are_sent_again
-    failed_statements_alone_are_sent_again
-    statement_with_an_invalid_event_fails_it_alone
-    statements_that_are_all_denied_are_a_refusal
+    invalid_answers_leave_each_event_stored_once
+    only_throttled_statements_are_sent_again
+    only_failed_statements_are_sent_again
+    statement_with_an_invalid_event_fails_alone
+    call_whose_statements_are_all_denied_is_refused
     batch_with_an_invalid_event_is_split
 }
 
@@ -75,7 +75,7 @@ fn stored(answers: Vec<Answer>) -> Vec<Stored> {
     answers.into_iter().map(|answer| answer.expect("the event is stored")).collect()
 }
 
-/// The table has each of these events once, in their order, and nothing else.
+/// Asserts that the table has exactly these events, each with the body of its number.
 async fn assert_stored_once(endpoint: &Endpoint, stored: &[Stored]) {
     let table = endpoint.table().await;
     assert_eq!(table.len(), stored.len());
@@ -112,7 +112,7 @@ async fn key_of_another_writer_is_not_overwritten(transport: Transport) {
     assert!(endpoint.calls("BatchGetItem").is_empty());
 }
 
-async fn duplicate_that_is_not_replaced_fails_alone(transport: Transport) {
+async fn duplicate_fails_alone_with_on_duplicate_fail(transport: Transport) {
     let endpoint = Endpoint::start_over(transport, []).await;
     let store = with_short_waits(endpoint.store()).write_mode(WriteMode::Insert);
     let store = store.on_duplicate(OnDuplicate::Fail).start().await.unwrap();
@@ -147,7 +147,7 @@ async fn lost_answers_leave_each_event_stored_once(transport: Transport) {
         }
         assert_eq!(endpoint.calls("BatchGetItem").len(), 1);
         assert_stored_once(&endpoint, &stored).await;
-        // The same answer before anything was applied.
+        // The same fault, but nothing was applied.
         let endpoint = Endpoint::start_over(transport, [lost.clone()]).await;
         let store = store_at(&endpoint).await;
         let stored = self::stored(put_and_settle(&store, 3).await);
@@ -156,7 +156,7 @@ async fn lost_answers_leave_each_event_stored_once(transport: Transport) {
     }
 }
 
-async fn answers_that_are_none_leave_each_event_stored_once(transport: Transport) {
+async fn invalid_answers_leave_each_event_stored_once(transport: Transport) {
     for answer in
         ["", "{}", r#"{"Responses":[]}"#, r#"{"Responses":[{}]}"#, r#"{"UnprocessedItems":{}}"#]
     {
@@ -169,7 +169,7 @@ async fn answers_that_are_none_leave_each_event_stored_once(transport: Transport
     }
 }
 
-async fn throttled_statements_alone_are_sent_again(transport: Transport) {
+async fn only_throttled_statements_are_sent_again(transport: Transport) {
     for code in ["ProvisionedThroughputExceeded", "ThrottlingError", "RequestLimitExceeded"] {
         let reply = Reply::Statements { places: vec![1, 3], code };
         let endpoint = Endpoint::start_over(transport, [reply]).await;
@@ -183,7 +183,7 @@ async fn throttled_statements_alone_are_sent_again(transport: Transport) {
     }
 }
 
-async fn failed_statements_alone_are_sent_again(transport: Transport) {
+async fn only_failed_statements_are_sent_again(transport: Transport) {
     for code in ["InternalServerError", "TransactionConflict", "SomethingNew"] {
         let reply = Reply::Statements { places: vec![0], code };
         let endpoint = Endpoint::start_over(transport, [reply]).await;
@@ -194,7 +194,7 @@ async fn failed_statements_alone_are_sent_again(transport: Transport) {
     }
 }
 
-async fn statement_with_an_invalid_event_fails_it_alone(transport: Transport) {
+async fn statement_with_an_invalid_event_fails_alone(transport: Transport) {
     let reply = Reply::Statements { places: vec![1], code: "ValidationError" };
     let endpoint = Endpoint::start_over(transport, [reply]).await;
     let store = store_at(&endpoint).await;
@@ -205,7 +205,7 @@ async fn statement_with_an_invalid_event_fails_it_alone(transport: Transport) {
     assert_eq!(endpoint.table().await.len(), 2);
 }
 
-async fn statements_that_are_all_denied_are_a_refusal(transport: Transport) {
+async fn call_whose_statements_are_all_denied_is_refused(transport: Transport) {
     let denied = Reply::Statements { places: (0..25).collect(), code: "AccessDenied" };
     let endpoint = Endpoint::start_over(transport, Script::always(denied)).await;
     let store = store_at(&endpoint).await;

@@ -24,9 +24,9 @@ use crate::event::key::EventKey;
 /// - `events` holds 1 to 25 events with distinct keys, which need at most
 ///   [`MAX_BATCH_WIRE_BYTES`](crate::MAX_BATCH_WIRE_BYTES) in a request. One call writes all of them. Writing
 ///   an event again under its key must change nothing.
-/// - A writer that inserts, for a store with [`WriteMode::Insert`](crate::WriteMode::Insert), must not replace an
-///   item. It lists the event [as failed](BatchReceipt::with_failed) with [`FailureClass::Duplicate`], also where the
-///   item is the event itself.
+/// - A writer that inserts, for a store with [`WriteMode::Insert`](crate::WriteMode::Insert), must not replace an item.
+///   It lists the event [as failed](BatchReceipt::with_failed) with [`FailureClass::Duplicate`], even if the item is
+///   the event itself.
 /// - `Ok` means that the call was applied to every event that is not listed as unprocessed or failed.
 /// - `Err` means that the call failed as a whole. Its [`certainty`](BatchError::certainty) says whether
 ///   the call may have been applied despite the failure.
@@ -91,9 +91,8 @@ pub trait BatchWriter: Send + Sync + 'static {
     /// The store reads an event back before it reports it as maybe stored. The read must be consistent: it
     /// sees every write that was acknowledged before it began. The future is dropped when its time is up.
     ///
-    /// The default implementation fails, so that an event that may be stored is reported as such. With a
-    /// writer that cannot read, switch [`read_back`](crate::EventStoreBuilder::read_back) off: no time is
-    /// reserved for it then.
+    /// The default implementation fails, so that an event that may be stored is reported as such. If your writer cannot
+    /// read, switch [`read_back`](crate::EventStoreBuilder::read_back) off, so that no time is reserved for reads.
     fn read_batch<'a>(
         &'a self,
         keys: &'a [EventKey],

@@ -1,10 +1,10 @@
 //! A large request body that is sent in chunks, and dropped with its call. Both writers use it.
 //!
-//! When a request is dropped while it is being written, hyper 1.12 first writes the rest of its body. That
-//! never ends if the peer does not read, and a body passed as a whole would stay in memory as long, once for
-//! each attempt that times out. Of a body in chunks only the chunks stay that the connection has taken.
+//! When a request is dropped while it is being written, hyper 1.12 first writes the rest of its body. That never ends
+//! if the peer does not read, and a body that was passed as a whole would stay in memory until then, once for each
+//! attempt that times out. Of a body in chunks, only the chunks that the connection has taken stay in memory.
 //!
-//! It also shows whether a request can have been applied: not if a part of its body was never sent.
+//! It also shows whether a request can have been applied. It cannot if a part of its body was never sent.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -171,7 +171,7 @@ mod tests {
         chunked.source().set(&Bytes::from(vec![0; 2 * CHUNK_BYTES]));
         let other = vec![1; 2 * CHUNK_BYTES];
         assert!(chunked.source().chunks(Some(&other)).is_none());
-        assert!(!chunked.cancel(), "nothing is known of the other");
+        assert!(!chunked.cancel(), "whether the other body was sent is not known");
     }
 
     #[test]

@@ -17,12 +17,12 @@ use super::response::throttling_reasons;
 use super::signing_state::SigningInfo;
 use crate::error::{BatchError, Certainty, FailureClass};
 
-/// The service's error codes that decide more than the class of a failure.
+/// The service's error codes that other modules compare with.
 pub(super) const ACCESS_DENIED: &str = "AccessDeniedException";
 pub(super) const RESOURCE_NOT_FOUND: &str = "ResourceNotFoundException";
 
-/// Difference between the service's clock and the time of a signature from which the clocks are the cause of a
-/// refused signature. The service allows five minutes. The SDK's own threshold is four.
+/// A wrong clock is the cause of a refused signature if the signature's time differs from the service's clock by at
+/// least this. The service allows five minutes. The SDK's own threshold is four.
 const MIN_CLOCK_SKEW: Duration = Duration::from_secs(4 * 60);
 
 /// Length to which messages of the service and of credentials providers are cut, in characters.

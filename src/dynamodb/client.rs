@@ -1,5 +1,5 @@
-//! The SDK's client as both writers use it: its retries are off, and it reloads credentials that the service
-//! refuses. Also the state of one call, and what its failure means.
+//! Wraps the SDK's client for both writers: switches its retries off, and reloads credentials that the service refuses.
+//! Also holds the state of one call, and says what its failure means.
 
 use std::error::Error;
 use std::fmt;
@@ -46,7 +46,7 @@ pub(super) fn no_credentials_within(limit: Duration) -> BatchError {
 #[derive(Clone)]
 pub(super) struct RefreshableClient {
     current: Arc<RwLock<CurrentClient>>,
-    /// Whether any request has been signed, so that there have been credentials.
+    /// Whether any request was signed, which shows that there were credentials.
     has_signed: Arc<AtomicBool>,
     connections: ConnectionPool,
 }
@@ -98,8 +98,8 @@ impl RefreshableClient {
             .config()
             .to_builder()
             .retry_config(RetryConfig::disabled())
-            // It would measure the body that was signed, not the chunks that are sent instead. The store's
-            // attempt time-out bounds the call.
+            // Stalled-stream protection would measure the signed body, not the chunks that are sent instead. The
+            // store's attempt time-out bounds the call.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .identity_cache(DetachedIdentityCache::wrapping(client.config().identity_cache()))
             .build();

@@ -1,4 +1,5 @@
-//! Responses to `BatchExecuteStatement`: a 200 has one answer for each statement, and any of them can be an error.
+//! Parses responses to `BatchExecuteStatement`. A 200 has an answer for each statement, and each answer can be an
+//! error.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -36,7 +37,7 @@ struct StatementError<'a> {
     message: Option<Cow<'a, str>>,
 }
 
-/// Parses the body of a 200 to the inserts of `events`.
+/// Parses the body of a 200 that answers the inserts of `events`.
 pub(super) fn parse_receipt(events: &[Event], body: &[u8]) -> Result<BatchReceipt, BatchError> {
     let Output { responses, consumed } = parse_output(body)?;
     let responses = responses.ok_or_else(no_answer)?;
@@ -47,7 +48,7 @@ pub(super) fn parse_receipt(events: &[Event], body: &[u8]) -> Result<BatchReceip
     })
 }
 
-/// The receipt of the inserts of `events` that were sent through the SDK.
+/// The receipt for the inserts of `events`, which were sent through the SDK.
 pub(super) fn receipt(
     events: &[Event],
     output: &BatchExecuteStatementOutput,
@@ -73,10 +74,10 @@ fn no_answer() -> BatchError {
     BatchError::invalid_response("a 200 that does not answer each statement")
 }
 
-/// Matches the answers with the events by their order, which is that of the statements
-/// ([API reference](https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchExecuteStatement.html)).
+/// Matches the answers with the events by their order. The answers have the order of the statements ([API
+/// reference](https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchExecuteStatement.html)).
 ///
-/// If the service throttles or refuses all of them, the call fails as a whole, as `BatchWriteItem` does.
+/// If the service throttles or refuses every statement, the call fails as a whole, like a `BatchWriteItem` call.
 fn match_errors<'a>(
     events: &[Event],
     errors: impl Iterator<Item = Option<StatementError<'a>>>,
@@ -89,7 +90,7 @@ fn match_errors<'a>(
         return Err(failure);
     }
     let mut receipt = BatchReceipt::all_processed();
-    // The failures of one call have few causes, so their events share the errors.
+    // The failures of one call have few different codes. Events with the same code share one error.
     let mut failures: HashMap<&str, Arc<BatchError>> = HashMap::new();
     for (event, error) in events.iter().zip(&errors) {
         let Some(error) = error else { continue };
@@ -115,7 +116,7 @@ impl StatementError<'_> {
         self.code.as_deref().unwrap_or_default()
     }
 
-    /// What the error means.
+    /// The failure that this error means.
     fn failure(&self) -> BatchError {
         let code = self.code();
         let (class, certainty) = classify_statement(code);
@@ -131,7 +132,7 @@ impl StatementError<'_> {
     }
 }
 
-/// The codes are those of
+/// The class of a code, and whether the event may be stored. The codes are those of
 /// [`BatchStatementError`](https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchStatementError.html).
 fn classify_statement(code: &str) -> (FailureClass, Certainty) {
     use Certainty::{MaybeStored, NotStored};
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn answer_to_another_number_of_statements_is_invalid() {
+    fn response_that_does_not_answer_each_statement_is_invalid() {
         for body in [
             "",
             "{}",

@@ -1,6 +1,6 @@
-//! The table that holds the leases of writer ids: the trait, and its implementation with conditional `UpdateItem` calls.
+//! The table that holds the leases of writer ids: a trait, and its implementation with conditional `UpdateItem` calls.
 //!
-//! A row is an id. Its `until` outlives the lease, because the next one begins there.
+//! Each row is one id. The row keeps `until` after the lease has ended, because the next lease begins there.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub(super) const ID_ATTRIBUTE: &str = "id";
 pub(super) const EXPIRES_AT_ATTRIBUTE: &str = "expires_at";
 
 /// How long a row is kept after the end of its range, in seconds: 30 days. Without the row the next holder begins at
-/// its own clock. So keys stay unique where no clock is more than 30 days behind another.
+/// its own clock. So keys stay unique if no clock is more than 30 days behind another.
 const KEPT_FOR: u64 = 30 * 24 * 60 * 60;
 
 /// Makes one attempt at one conditional write: the interface between a lease's keeper and the table.
@@ -75,9 +75,10 @@ impl DynamoDbLeaseTable {
             .expression_attribute_names("#expires", EXPIRES_AT_ATTRIBUTE)
             .expression_attribute_values(":until", number(until))
             .expression_attribute_values(":expires", number(until / 1_000 + KEPT_FOR))
-            // An empty 200 of a proxy is no answer: the row has to come back.
+            // The response must contain the row. The empty 200 of a proxy does not.
             .return_values(ReturnValue::AllNew)
-            // Whose the row is. It also tells a claim that was applied, and whose answer was lost.
+            // The token in the row shows who holds it. It also shows that an earlier claim was applied although its
+            // answer was lost.
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         match *request {
             LeaseRequest::Take { lease, free_before } => call
@@ -148,7 +149,7 @@ impl LeaseTable for DynamoDbLeaseTable {
     }
 }
 
-/// Whether a row is what the request has written.
+/// Whether a row is the one that the request has written.
 fn is_row_of(request: &LeaseRequest, row: &HashMap<String, AttributeValue>) -> bool {
     let has_id = |id: WriterId| {
         row.get(ID_ATTRIBUTE).and_then(|value| value.as_s().ok()) == Some(&id.to_string())

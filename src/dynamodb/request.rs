@@ -1,7 +1,7 @@
 //! Renders the body of a `BatchWriteItem` or `BatchExecuteStatement` request, for both writers.
 //!
-//! The SDK builds a map for each item, copies each text and escapes it byte by byte, which took more than
-//! a third of the time of a call with 25 events. Here each body is escaped already and is copied once.
+//! The SDK builds a map for each item, copies each text and escapes it byte by byte, which takes more than a third of
+//! the time of a call with 25 events. Here each body is escaped already and is copied once.
 
 use crate::event::escape::push_escaped;
 use crate::event::{AFTER_BODY, BEFORE_BODY, BEFORE_KEY, BETWEEN_ITEMS, Event};

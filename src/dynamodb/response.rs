@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn response_without_unprocessed_items_acknowledges_the_batch() {
+    fn empty_unprocessed_items_acknowledge_the_batch() {
         for body in [
             r#"{"UnprocessedItems":{}}"#,
             r#" { "UnprocessedItems" : { } } "#,
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_response_is_an_error_and_over_if_damaged() {
+    fn invalid_response_is_an_error_and_damaged_one_ends_the_call() {
         for (body, is_over) in [
             ("", false),
             ("{}", false),

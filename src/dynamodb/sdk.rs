@@ -29,8 +29,8 @@ use crate::event::key::EventKey;
 use crate::event::{BODY_ATTRIBUTE, Event, KEY_ATTRIBUTE};
 use crate::write_mode::WriteMode;
 
-/// Writes batches with the AWS SDK's `BatchWriteItem`, or in [`WriteMode::Insert`] with its `BatchExecuteStatement`, and
-/// reads them back with its `BatchGetItem`.
+/// Writes batches with the AWS SDK's `BatchWriteItem`, or in [`WriteMode::Insert`] with its `BatchExecuteStatement`.
+/// Reads them back with its `BatchGetItem`.
 ///
 /// It uses the client's configuration, interceptors included, with these differences:
 ///
@@ -50,7 +50,7 @@ pub struct SdkBatchWriter {
 }
 
 impl SdkBatchWriter {
-    /// A writer to `table`: a table's name or its ARN. In [`WriteMode::Insert`] it has to be a name.
+    /// A writer to `table`: a table's name or its ARN. In [`WriteMode::Insert`] it must be a name.
     #[must_use]
     pub fn new(client: &Client, table: impl Into<String>) -> Self {
         Self::with_client(RefreshableClient::new(client), RequestSettings::new(table))
@@ -128,10 +128,7 @@ impl SdkBatchWriter {
         let items = match found.get(&self.settings.table) {
             Some(items) => items.as_slice(),
             None if unread.is_empty() => {
-                return Err(invalid_response(
-                    &output,
-                    "a 200 without the table that was asked for",
-                ));
+                return Err(invalid_response(&output, "a 200 without the requested table"));
             }
             None => &[],
         };
@@ -149,7 +146,7 @@ impl SdkBatchWriter {
             reading = reading.with_unread(key);
         }
         if !reading.is_about(keys) {
-            return Err(invalid_response(&output, "items that were not asked for"));
+            return Err(invalid_response(&output, "items that were not requested"));
         }
         Ok(reading)
     }
@@ -213,8 +210,8 @@ impl SdkBatchWriter {
     }
 }
 
-/// Replaces the body of a request by the one with the items, just before it is signed: the SDK builds, signs and sends a
-/// call without items.
+/// Replaces the body of a request by the one with the items, just before it is signed. The SDK builds a call without
+/// items.
 fn replace_body(
     source: ChunkedBodySource,
     render: impl Fn() -> Bytes + Send + Sync + 'static,

@@ -177,9 +177,9 @@ impl Table {
         Self { purpose: Purpose::WriterIds, ..Self::new(client, name) }
     }
 
-    /// Has the service remove each row of a table [for writer ids](Self::for_writer_ids) 30 days after its lease has
-    /// ended (time to live, attribute `expires_at`). Does nothing if that is so already. The table must be active. A
-    /// table for events has no such attribute, and nothing is removed from it.
+    /// Switches time to live on (attribute `expires_at`), so that the service removes each row of a table [for writer
+    /// ids](Self::for_writer_ids) 30 days after its lease has ended. Does nothing if it is already on. The table must
+    /// be active. A table for events has no such attribute, and nothing is removed from it.
     ///
     /// # Errors
     ///
@@ -187,7 +187,7 @@ impl Table {
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, it may or may not be switched on.
+    /// If the future is dropped, time to live may or may not be switched on.
     pub async fn remove_expired_rows(&self) -> Result<(), TableError> {
         let call = self.client.describe_time_to_live().table_name(&self.name);
         let described = self.call("DescribeTimeToLive", call.send()).await?;
@@ -242,8 +242,8 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// [`TableError::NotActive`] or [`TableError::Missing`] if that is still so when `limit` has passed. The
-    /// other errors of [`check`](Self::check) at once.
+    /// [`TableError::NotActive`] or [`TableError::Missing`] if the table is still in this state when `limit` has
+    /// passed. The other errors of [`check`](Self::check) are returned at once.
     ///
     /// # Cancel safety
     ///
@@ -253,7 +253,7 @@ impl Table {
         let deadline = start.checked_add(limit).unwrap_or(start + MAX_DEADLINE);
         loop {
             match self.check().await {
-                // The service may not know a table yet that was just created.
+                // The service may not yet know a table that was just created.
                 Err(TableError::NotActive { .. } | TableError::Missing { .. })
                     if now() + POLL_INTERVAL <= deadline => {}
                 result => return result,

@@ -28,7 +28,7 @@ pub enum Transport {
     Sdk,
 }
 
-/// The builder's settings of where a store writes.
+/// The builder's settings that say where a store writes.
 #[derive(Default)]
 pub(crate) struct TargetSettings {
     pub(crate) table: Option<String>,
@@ -78,7 +78,7 @@ impl TargetSettings {
                 Err(ConfigError::new("table", table, limit))
             }
             (None, Some("batch_writer")) => Ok(()),
-            // The name is a part of the statements.
+            // The name becomes a part of the statements.
             (Some(table), _) if mode == WriteMode::Insert && !is_table_name(table) => {
                 let limit = "be a table's name with `WriteMode::Insert`: 3 to 255 of a-z, A-Z, 0-9, `_`, `-`, `.`";
                 Err(ConfigError::new("table", format_args!("`{table}`"), limit))
@@ -207,7 +207,7 @@ impl Target {
     }
 }
 
-/// Whether DynamoDB allows a table to have this name. An ARN is none.
+/// Whether DynamoDB allows a table to have this name. An ARN is not a name.
 fn is_table_name(table: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
     (3..=255).contains(&table.len()) && table.bytes().all(is_allowed)

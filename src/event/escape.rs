@@ -119,7 +119,7 @@ impl Formatter for EscapingFormatter<'_> {
         self.write_raw_fragment(writer, number)
     }
 
-    /// JSON text that the value brings along (`RawValue`).
+    /// JSON text inside the value (`RawValue`).
     fn write_raw_fragment<W: Write + ?Sized>(
         &mut self,
         writer: &mut W,

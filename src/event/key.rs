@@ -142,7 +142,7 @@ pub struct ParseKeyError {
 enum ParseKeyErrorKind {
     #[error("it has {0} bytes, and a key has 19 to 27")]
     Length(usize),
-    #[error("it has another character in the place of a digit or of the T")]
+    #[error("it has a character that is neither a digit nor the T after the date")]
     Format,
     #[error("there is no such date or time")]
     Timestamp,
@@ -169,10 +169,9 @@ fn parse_timestamp(text: &str) -> Option<NaiveDateTime> {
 
 /// A number from 0 to 99,999 that keeps the keys of two writers apart. Every key has it, as five digits.
 ///
-/// Two stores that write to one table at the same time need different ids. Assign them where something
-/// numbers your processes (an instance index, a shard, a partition), or let
-/// [`EventStore::builder`](crate::EventStore::builder) choose one at random. The probability that random
-/// ids collide:
+/// Two stores that write to one table at the same time need different ids. Assign them if something numbers your
+/// processes (an instance index, a shard, a partition), or let [`EventStore::builder`](crate::EventStore::builder)
+/// choose one at random. The probability that random ids collide:
 ///
 /// | writers at the same time | at least two share an id |
 /// |---|---|
@@ -266,7 +265,7 @@ impl KeyGenerator {
         time > LAST_MILLISECOND
     }
 
-    /// Goes on with another writer id, after all keys made so far. The range stays.
+    /// Sets another writer id. Later keys are greater than all keys made so far. The range stays.
     pub(crate) fn set_writer_id(&mut self, writer_id: WriterId) {
         self.end_millisecond();
         write_digits(&mut self.text, WRITER_POSITION, SEQUENCE_POSITION, writer_id.get().into());
@@ -278,7 +277,7 @@ impl KeyGenerator {
         self.text.get(id.clone()) == key.text.get(id)
     }
 
-    /// Sets the range of the keys' times. A millisecond that has begun is not gone on with.
+    /// Sets the range of the keys' times. The next key begins a new millisecond.
     pub(crate) fn set_range(&mut self, from: u64, until: u64) {
         self.end_millisecond();
         self.from = from;
@@ -295,7 +294,7 @@ impl KeyGenerator {
         self.next_sequence = SEQUENCES_PER_MILLISECOND;
     }
 
-    /// Makes all later keys greater than `key`: their time is later, as `key` may be of another writer.
+    /// Makes all later keys greater than `key`: their time is later, because `key` may have another writer id.
     #[cfg(feature = "journal")]
     pub(crate) fn start_after(&mut self, key: &EventKey) {
         let time = u64::try_from(key.timestamp().timestamp_millis()).unwrap_or_default();
@@ -414,7 +413,7 @@ mod tests {
         assert_eq!(first.as_str(), "20130927T005240657000070000");
         assert!(keys.next(NOW + 6).unwrap() > first);
         assert_eq!(keys.next(NOW + 7), None);
-        // The clock was set back. What is left of the millisecond may be used.
+        // The clock was set back. The remaining keys of the millisecond may be used.
         assert_eq!(keys.next(NOW).unwrap().as_str(), "20130927T005240658000070001");
         keys.set_range_end(NOW + 8);
         assert_eq!(keys.next(NOW + 7).unwrap().as_str(), "20130927T005240659000070000");
@@ -465,7 +464,7 @@ mod tests {
             ("20130927T005240652", "it has 18 bytes, and a key has 19 to 27"),
             (
                 "20130927 005240652508858176",
-                "it has another character in the place of a digit or of the T",
+                "it has a character that is neither a digit nor the T after the date",
             ),
             ("20139927T005240652508858176", "there is no such date or time"),
         ] {

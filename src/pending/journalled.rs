@@ -1,4 +1,4 @@
-//! What a [`PendingEvent`] of a store with a journal does in addition.
+//! The part of [`PendingEvent`] that is needed with a journal.
 
 use std::num::NonZeroU64;
 
@@ -30,8 +30,8 @@ impl PendingEvent {
         self.failures.as_ref()?.position.clone()
     }
 
-    /// Whether the event is put again later. Those that the service calls invalid are not, and those whose keys other
-    /// events have.
+    /// Whether the event is put again later. Events that the service calls invalid are not, and neither are events
+    /// whose keys other events have.
     pub(super) fn stays_in_journal(
         &self,
         reason: FailureReason,

@@ -35,8 +35,8 @@ use ticket::Answer;
 ///
 /// [`settle_acknowledged`](Self::settle_acknowledged), [`settle_found`](Self::settle_found) and
 /// [`settle_failed`](Self::settle_failed) consume it, release its permit and answer the ticket. An event that is
-/// dropped before that does the same by itself: it answers that the worker is lost. So no answer and no permit can be
-/// forgotten, or be given twice.
+/// dropped before that does the same by itself: it answers that the worker is lost. So each ticket is answered once,
+/// and each permit is released once.
 ///
 /// Until the worker [admits](Self::admit) it, an event has no reference to anything shared. Threads that put at the
 /// same time would otherwise contend for the reference count.
@@ -49,7 +49,7 @@ pub(crate) struct PendingEvent {
     is_in_flight: bool,
     /// Calls that carried the event, the one in flight included.
     attempts: u32,
-    /// Whether its permit is to be released, and the event to be counted as settled.
+    /// Whether the permit is still held, and the event not yet counted as settled.
     holds_permit: bool,
     /// Whether the event is counted as stored and its permit released. Only its ticket is left to answer.
     is_stored: bool,
@@ -115,8 +115,8 @@ impl BufferedEvent for PendingEvent {
 }
 
 impl PendingEvent {
-    /// Accepts an event with its permit. `uncertainty_before` is that of earlier puts, [`Uncertainty::None`] without
-    /// any.
+    /// Accepts an event with its permit. `uncertainty_before` is the uncertainty that earlier puts of the event have
+    /// left; [`Uncertainty::None`] if there were none.
     pub(crate) fn new(
         event: Event,
         uncertainty_before: Uncertainty,
@@ -151,7 +151,7 @@ impl PendingEvent {
         (pending, ticket)
     }
 
-    /// Takes the acceptance back, for an event that could not be sent to the worker and whose ticket nobody has.
+    /// Undoes the acceptance of an event that could not be sent to the worker and whose ticket nobody has.
     pub(crate) fn undo_accept(mut self, accounting: &Accounting) {
         accounting.counters.undo_accept();
         let usage = self.take_usage(accounting);
@@ -205,21 +205,22 @@ impl PendingEvent {
         self.is_in_flight = true;
     }
 
-    /// Ends the attempt in flight with a failure, which becomes the event's last cause.
+    /// Ends the attempt in flight with a failure. The failure becomes the event's last cause.
     pub(crate) fn fail_attempt(&mut self, cause: &Arc<BatchError>, call: CallTimes) {
         self.end_attempt(Some(cause), call);
         self.set_cause(cause);
     }
 
-    /// Ends the attempt in flight, whose call was cancelled. That becomes the event's last cause only if it has none.
+    /// Ends the attempt in flight, whose call was cancelled. The cancellation becomes the event's last cause only if it
+    /// has none.
     pub(crate) fn drop_attempt(&mut self, cause: &Arc<BatchError>, call: CallTimes) {
         self.end_attempt(Some(cause), call);
         let history = &mut self.failures.get_or_insert_default().history;
         history.last_cause.get_or_insert_with(|| Arc::clone(cause));
     }
 
-    /// Gives the event a new key, as another item has its own. No call stores it under the old key any more, so it is
-    /// certainly not stored.
+    /// Gives the event a new key, because another item has its key. No call can still store the event under the old
+    /// key, so it is certainly not stored.
     pub(crate) fn replace_key(&mut self, key: EventKey) {
         self.event = self.event.with_key(key);
         self.uncertainty_before = Uncertainty::None;

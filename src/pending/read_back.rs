@@ -11,7 +11,7 @@ use crate::error::{BatchError, FailureReason, ReadBack};
 pub(super) struct PendingReadBack {
     /// Why the event failed.
     reason: FailureReason,
-    /// When the ticket is answered at the latest.
+    /// The latest time at which the ticket is answered.
     pub(super) answer_by: Instant,
     reads: u32,
     /// Why the last read decided nothing.

@@ -43,7 +43,8 @@ pub struct PutTicket {
 }
 
 impl PutTicket {
-    /// Key of the event in the table. It is known from the start and never changes.
+    /// Key that the event got when it was put. In [`WriteMode::Insert`](crate::WriteMode::Insert) the event may be
+    /// stored under another key, which [`Stored::key`] then has.
     #[must_use]
     pub fn key(&self) -> &EventKey {
         &self.key
@@ -79,7 +80,7 @@ impl PutTicket {
     /// # Errors
     ///
     /// [`JournalError::Missing`] if the store has no journal, [`JournalError::Io`] if the event could not be written or
-    /// synced. The event is accepted all the same, and the ticket will be answered.
+    /// synced. The event is accepted anyway, and the ticket will be answered.
     ///
     /// # Cancel safety
     ///

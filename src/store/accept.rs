@@ -1,4 +1,4 @@
-//! The way of a put: permit, room in the journal, key, worker.
+//! The steps of a put: acquire a permit, reserve room in the journal, make a key, send the event to the worker.
 
 #[cfg(not(feature = "journal"))]
 use std::marker::PhantomData;
@@ -54,7 +54,7 @@ impl EventStore {
         }
     }
 
-    /// Waits for room in the journal, or for the end of the store: then no event leaves the journal any more.
+    /// Waits for room in the journal, or for the end of the store, after which no room is released.
     #[cfg(feature = "journal")]
     async fn reserve_in<'a>(
         &self,
@@ -94,7 +94,7 @@ impl EventStore {
         Ok(PhantomData)
     }
 
-    /// Waits for a permit for an event of so many bytes of memory.
+    /// Waits for a permit for an event that takes `buffered_bytes` of memory.
     pub(super) async fn acquire(&self, buffered_bytes: u32) -> Result<Permit<'_>, PutError> {
         let accounting = &self.shared.accounting;
         let bytes = accounting.permit_bytes(buffered_bytes);
@@ -146,13 +146,13 @@ impl EventStore {
         let sent = self.send_to_worker(pending).map(|()| ticket);
         #[cfg(feature = "journal")]
         if let (Err(_), Some(sequence), Some(journal)) = (&sent, sequence, &accounting.journal) {
-            // The caller has the event. It must not be put again from the journal.
+            // The put fails and the caller keeps the event, so the journal must not put it again.
             journal.settle(sequence, None);
         }
         sent
     }
 
-    /// Accepts an event again that the journal has already.
+    /// Accepts an event that is already in the journal.
     #[cfg(feature = "journal")]
     pub(super) fn send_from_journal(
         &self,

@@ -54,7 +54,7 @@ pub struct EventStoreBuilder {
 
 /// # Target: where and how the store writes
 impl EventStoreBuilder {
-    /// Table to write to: its name or its ARN. Its key is the hash key `key`, a String, and no range key.
+    /// Table to write to: its name or its ARN. Its only key must be the hash key `key`, a String.
     pub fn table(mut self, table: impl Into<String>) -> Self {
         self.target.table = Some(table.into());
         self
@@ -66,7 +66,7 @@ impl EventStoreBuilder {
         self
     }
 
-    /// Static credentials. Prefer the standard chain where there is one, as it refreshes credentials.
+    /// Static credentials. Prefer the standard chain if there is one, as it refreshes credentials.
     pub fn credentials(
         self,
         access_key_id: impl Into<String>,
@@ -112,8 +112,9 @@ impl EventStoreBuilder {
     /// retries by itself and has to see every attempt. Interceptors find the items in the request's body, not in the
     /// operation's input.
     ///
-    /// Without your own client, the store calls the service at a lower cost, from parts of the SDK. Its writes are then
-    /// not in the SDK's spans and metrics, and have no `amz-sdk-` headers. See [`transport`](Self::transport).
+    /// Without your own client, the store uses parts of the SDK without its orchestrator, which takes less CPU time.
+    /// Its writes are then not in the SDK's spans and metrics, and have no `amz-sdk-` headers. See
+    /// [`transport`](Self::transport).
     pub fn client(mut self, client: &Client) -> Self {
         self.target.client = Some(client.clone());
         self
@@ -145,8 +146,8 @@ impl EventStoreBuilder {
 
 /// # Batching: how events share a call
 impl EventStoreBuilder {
-    /// Most events in one call, 1 to 25. Default: 25, the service's limit. A call takes the same time for one event as
-    /// for 25.
+    /// The maximum number of events in one call, 1 to 25. Default: 25, the service's limit. A call takes the same time
+    /// for one event as for 25.
     pub fn max_batch_events(mut self, max_batch_events: usize) -> Self {
         self.config.max_batch_events = max_batch_events;
         self
@@ -163,8 +164,8 @@ impl EventStoreBuilder {
 
 /// # Limits: memory, calls in flight, write units
 impl EventStoreBuilder {
-    /// Most accepted events that are not settled, 1 to 100,000,000. Default: 10,000, half a second's work at
-    /// 20,000 events/s. At the limit [`EventStore::put`] waits.
+    /// The maximum number of accepted events that are not settled, 1 to 100,000,000. Default: 10,000, half a second's
+    /// work at 20,000 events/s. At the limit [`EventStore::put`] waits.
     ///
     /// While the table or a budget limits the writes, the limit is lower: as many events as are stored in half of
     /// [`event_deadline`](Self::event_deadline), but at least four full batches. So no event passes its deadline only
@@ -174,31 +175,31 @@ impl EventStoreBuilder {
         self
     }
 
-    /// Most bytes of memory for accepted events that are not settled: 409,600 to 68,719,476,735 (64 GiB less one).
-    /// Default: 64 MiB. At the limit [`EventStore::put`] waits. Waiting puts are accepted in the order of their calls,
-    /// so a small event does not overtake a large one.
+    /// The maximum bytes of memory for accepted events that are not settled, 409,600 to 68,719,476,735 (64 GiB less
+    /// one). Default: 64 MiB. At the limit [`EventStore::put`] waits. Waiting puts are accepted in the order of their
+    /// calls, so a small event does not overtake a large one.
     ///
     /// An event counts with its JSON text as a request carries it: one more byte for each quote, backslash, tab and
     /// line break. In addition it counts 350 bytes for its key, its ticket and bookkeeping. An event that is larger
     /// than the whole limit is accepted when the buffer is empty.
     ///
     /// Two things are not counted. Requests in flight are copies: no call begins while requests of a quarter of this
-    /// limit or more are in flight, so they take at most that and one call, of at most 16 MB. And an event whose
-    /// attempts fail keeps their history for its answer: about 1,300 bytes when there are many.
+    /// limit or more are in flight, so they take at most that plus one call of up to 16 MB. And an event whose attempts
+    /// fail keeps their history for its answer: about 1,300 bytes when there are many.
     pub fn max_buffered_bytes(mut self, max_buffered_bytes: usize) -> Self {
         self.config.max_buffered_bytes = max_buffered_bytes;
         self
     }
 
-    /// Most calls in flight, 1 to 1,000. Default: 64, which is 80,000 events/s at 20 ms a call, twice the default quota
-    /// of a table. The store begins with 8, and uses more as long as more calls store more events. While the table
-    /// limits the writes, its capacity also limits the calls in flight.
+    /// The maximum number of calls in flight, 1 to 1,000. Default: 64, which is 80,000 events/s at 20 ms a call, twice
+    /// the default quota of a table. The store begins with 8, and uses more as long as more calls store more events.
+    /// While the table limits the writes, its capacity also limits the calls in flight.
     pub fn max_batches_in_flight(mut self, max_batches_in_flight: usize) -> Self {
         self.config.max_batches_in_flight = max_batches_in_flight;
         self
     }
 
-    /// Most write units sent per second, 1 to 100,000,000: a budget that leaves capacity to others. Default: none. Each
+    /// Limits the write units sent per second, 1 to 100,000,000, to leave capacity to others. Default: no limit. Each
     /// time an event is sent, it costs one unit per 1,024 bytes of its item, rounded up
     /// ([`Event::write_units`](crate::Event::write_units)). At most a tenth of a second's units are sent at once, or a
     /// single event that has more.
@@ -228,18 +229,18 @@ impl EventStoreBuilder {
         self
     }
 
-    /// Most calls that carry the same event, 1 to 1,000,000. Default: 100. With the default backoff the deadline comes
-    /// first; this limit is for a backoff with very short waits.
+    /// The maximum number of calls that carry the same event, 1 to 1,000,000. Default: 100. With the default backoff
+    /// the deadline comes first; this limit is for a backoff with very short waits.
     ///
-    /// Two kinds of calls are not limited: those that find one invalid event in a batch, at most five, and those that
-    /// the service [refuses](crate::FailureClass::Refused) as it would refuse any event's.
+    /// Two kinds of calls do not count: the calls that find an invalid event in a batch, at most five, and calls that
+    /// the service [refuses](crate::FailureClass::Refused) for every event.
     pub fn max_attempts(mut self, max_attempts: u32) -> Self {
         self.config.max_attempts = max_attempts;
         self
     }
 
-    /// How long to wait between attempts. The floor is at most the base, the base 1 ms to the ceiling, the ceiling at
-    /// most 1 hour. The defaults are those of [`Backoff`].
+    /// How long to wait between attempts. 0 ≤ floor ≤ base ≤ ceiling ≤ 1 hour, and 1 ms ≤ base. The defaults are those
+    /// of [`Backoff`].
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.config.backoff = backoff;
         self
@@ -250,8 +251,8 @@ impl EventStoreBuilder {
     /// seconds ([changes are not always visible
     /// immediately](https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency)).
     ///
-    /// Until then the store tries one call at a time, 50 ms to 1 s after the last, with fresh credentials. At least two
-    /// of these have to be refused, too. With 0 the first refusal is final.
+    /// Until then the store tries one call at a time, 50 ms to 1 s after the last, with fresh credentials. The refusal
+    /// is final only if at least two of these calls are refused, too. With 0 the first refusal is final.
     ///
     /// A refusal ends with a call that succeeds, is throttled or is rejected as invalid, and after 5 s without a
     /// refused call. Then the time starts again. While a final refusal lasts, later events fail at their first attempt.
@@ -272,7 +273,7 @@ impl EventStoreBuilder {
     }
 
     /// Whether a failed event that may be stored is read back, with a consistent `BatchGetItem`, before its ticket is
-    /// answered. Default: yes. It costs a read only where the answer would be *maybe stored*:
+    /// answered. Default: yes. It costs a read only if the answer would be *maybe stored*:
     ///
     /// - If it is found with its body, the event is [`Stored`](crate::Stored).
     /// - If it is not found, and every call that may have stored it has ended, it is
@@ -285,8 +286,7 @@ impl EventStoreBuilder {
     ///
     /// A read that fails is repeated for one attempt timeout, but not beyond one attempt timeout after the event's
     /// deadline. If the role lacks `dynamodb:BatchGetItem`, the event stays maybe stored, and its error says so. To
-    /// leave time for a read, a call that begins just before an event's deadline may last half of the attempt timeout
-    /// beyond it, not all of it.
+    /// leave time for a read, a call may last only half of the attempt timeout beyond the event's deadline.
     pub fn read_back(mut self, read_back: bool) -> Self {
         self.config.read_back = read_back;
         self
@@ -326,7 +326,7 @@ impl EventStoreBuilder {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future starts nothing. An id that was leased by then is free again after two terms.
+    /// Dropping the future starts nothing. If an id was already leased, it is free again after two terms.
     ///
     /// # Example
     ///

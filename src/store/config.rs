@@ -45,7 +45,7 @@ pub(crate) struct Config {
 }
 
 impl Default for Config {
-    /// The methods of [`EventStoreBuilder`](super::builder::EventStoreBuilder) have the reasons.
+    /// The methods of [`EventStoreBuilder`](super::builder::EventStoreBuilder) give the reasons.
     fn default() -> Self {
         Self {
             max_batch_events: MAX_BATCH_EVENTS,
@@ -126,8 +126,8 @@ impl Config {
             max_batches_in_flight: self.max_batches_in_flight,
             max_write_units_per_second: self.max_write_units_per_second,
             max_buffered_events: self.max_buffered_events,
-            // Requests in flight are copies of events in the buffer. They take at most this and the one request that
-            // passes it, of at most 16 MB.
+            // Requests in flight are copies of events in the buffer. They take at most this plus one request of up to
+            // 16 MB, because a call may begin while less than this is in flight.
             bytes_in_flight_threshold: self.max_buffered_bytes / 4,
             attempt_timeout: self.attempt_timeout,
             retry: RetryPolicy {
@@ -150,7 +150,7 @@ impl Config {
         if self.read_back { self.attempt_timeout.min(deadline / 4) } else { Duration::ZERO }
     }
 
-    /// The source of the worker's jitter, and of the writer id if none is set.
+    /// The source of the worker's jitter, and of the writer id if it is not set.
     ///
     /// If the system has no randomness, a writer id that was set is a good enough seed for the jitter. A writer id must
     /// not come from a fixed seed, as other stores would draw the same.
@@ -179,12 +179,12 @@ impl Config {
         }
     }
 
-    /// A source of randomness that copies of the process do not share, unless a seed decides everything.
+    /// A source of random numbers that differ between copies of the process, unless a seed is set.
     pub(crate) fn fresh_random(&self, bits: u64) -> FreshRandom {
         FreshRandom::new(StdRng::seed_from_u64(bits), self.seed.is_some())
     }
 
-    /// Most events in one call.
+    /// The maximum number of events in one call.
     pub(crate) fn max_batch_events(&self) -> NonZeroUsize {
         non_zero(self.max_batch_events)
     }
@@ -213,7 +213,7 @@ fn non_zero(limit: usize) -> NonZeroUsize {
 mod tests {
     use super::*;
 
-    /// No id at all.
+    /// An empty range of ids.
     #[expect(clippy::reversed_empty_ranges, reason = "it is to be refused")]
     const EMPTY: std::ops::RangeInclusive<u32> = 7..=6;
 

@@ -46,11 +46,11 @@ use crate::store::replay::{Replay, ReplayReport};
 use crate::store::store_lease::StoreLease;
 use crate::worker::{CloseDeadlines, Command, Worker, WorkerChannels, WorkerExit};
 
-/// Stores events in a DynamoDB table, and answers for each whether it is stored.
+/// Stores events in a DynamoDB table, and reports for each event whether it is stored.
 ///
 /// This is a handle to a background worker. Clones are cheap and share the worker. After the last handle is dropped,
-/// the worker goes on until every event is settled, as long as its runtime runs. [`close`](Self::close) waits for that
-/// and returns the outcome.
+/// the worker continues until every event is settled, as long as its runtime runs. [`close`](Self::close) waits for
+/// that and returns the outcome.
 ///
 /// ```
 /// # #[cfg(feature = "local")]
@@ -91,7 +91,7 @@ struct Shared {
     /// Dropped with the last handle, which gives the writer id back.
     lease: Option<StoreLease>,
     config: Config,
-    /// What became of the events that an earlier process left, once that is known. `None` without a journal.
+    /// The outcome of the events that an earlier process left, once all are answered. `None` without a journal.
     #[cfg(feature = "journal")]
     replayed: Option<watch::Receiver<Option<ReplayReport>>>,
 }
@@ -170,9 +170,9 @@ impl EventStore {
 
     /// Puts an event: serialises it to JSON, waits while the buffer is full, and sends the event to the worker.
     ///
-    /// `Ok` means that the event is accepted: it has its key, and its [`PutTicket`] will be answered. Whether it is
-    /// stored is what the ticket answers. Keys are in the order of the puts. The order in which events arrive in the
-    /// table is not promised.
+    /// `Ok` means that the event is accepted: it has its key, and its [`PutTicket`] will be answered. The ticket says
+    /// whether it is stored. Keys are in the order of the puts. The order in which events arrive in the table is not
+    /// promised.
     ///
     /// The event is serialised in the call itself, before the future is first polled. The future does not borrow it.
     ///
@@ -180,13 +180,13 @@ impl EventStore {
     ///
     /// A [`PutError`] means that the event was not accepted. It is too large ([`TooLarge`](PutError::TooLarge)), cannot
     /// be serialised ([`NotSerializable`](PutError::NotSerializable)), or no key is left
-    /// ([`NoKeyLeft`](PutError::NoKeyLeft)). The lease of the writer id has run out, and no other was had within
-    /// [`max_wait`](crate::LeasedWriterIds::max_wait) ([`NoWriterId`](PutError::NoWriterId)). Or the store is closed ([`Closed`](PutError::Closed)) or has lost its
-    /// worker ([`WorkerLost`](PutError::WorkerLost)).
+    /// ([`NoKeyLeft`](PutError::NoKeyLeft)). The lease of the writer id has ended, and no new one was granted within
+    /// [`max_wait`](crate::LeasedWriterIds::max_wait) ([`NoWriterId`](PutError::NoWriterId)). Or the store is closed
+    /// ([`Closed`](PutError::Closed)) or has lost its worker ([`WorkerLost`](PutError::WorkerLost)).
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future before it is ready accepts no event, and takes nothing of the buffer's limits.
+    /// Dropping the future before it is ready accepts no event, and gives back its place in the buffer.
     ///
     /// # Example
     ///
@@ -243,8 +243,8 @@ impl EventStore {
     ///
     /// # Errors
     ///
-    /// Those of [`put`](Self::put), and one of these where `put` would wait: [`PutError::Throttled`] if the table or
-    /// the store's budget has reduced the limit of the buffer, else [`PutError::Full`].
+    /// Those of [`put`](Self::put), and one of these if `put` would wait: [`PutError::Throttled`] if the table or the
+    /// store's budget has reduced the limit of the buffer, else [`PutError::Full`].
     ///
     /// # Example
     ///
@@ -252,8 +252,8 @@ impl EventStore {
     /// # use dynamodb_eventstore::{EventStore, PutError};
     /// # fn example(store: EventStore) -> Result<(), PutError> {
     /// match store.try_put(&serde_json::json!({ "level": "debug" })) {
-    ///     Ok(ticket) => drop(ticket), // the event is written all the same
-    ///     Err(PutError::Full { .. }) => println!("shedding load"),
+    ///     Ok(ticket) => drop(ticket), // the event is written anyway
+    ///     Err(PutError::Full { .. } | PutError::Throttled { .. }) => println!("shedding load"),
     ///     Err(error) => return Err(error),
     /// }
     /// # Ok(())
@@ -276,8 +276,8 @@ impl EventStore {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future only stops the wait: the events are flushed all the same. Later flushes do not report these
-    /// events again.
+    /// Dropping the future only stops the wait: the events are flushed anyway. Later flushes do not report these events
+    /// again.
     ///
     /// # Example
     ///
@@ -300,8 +300,8 @@ impl EventStore {
         report.await.map_err(|_| self.lost().map_or(FlushError::Closed, FlushError::WorkerLost))
     }
 
-    /// Closes the store: accepts no more events, settles those accepted, and returns a report. What is not settled
-    /// `deadline` after the call fails.
+    /// Closes the store: accepts no more events, settles the accepted events, and returns a report. Events that are not
+    /// settled `deadline` after the call fail.
     ///
     /// `Ok` means that every accepted event is settled, not that every event is stored. The [`CloseReport`] counts the
     /// events of the store's whole life. It lists those that failed since the call, and the earlier ones whose tickets
@@ -313,8 +313,8 @@ impl EventStore {
     /// Tickets and report have the same answers. Every clone may call close: all get the same report, and the earliest
     /// deadline counts.
     ///
-    /// A leased writer id is given back while the last events are sent, and within the same time. If that fails, others
-    /// may have it when its term is over.
+    /// A leased writer id is given back while the last events are sent, and within the same time. If that fails, other
+    /// stores can lease it one term after the end of its range.
     ///
     /// Choose a deadline that leaves this time before your platform kills the process: Kubernetes and ECS wait 30 s
     /// after `SIGTERM` by default.
@@ -346,7 +346,7 @@ impl EventStore {
         let deadlines = CloseDeadlines { fail_at, answer_by };
         self.shared.accounting.flow_control.close();
         if let Some(lease) = &self.shared.lease {
-            // No key is made any more, so the writer id can go back while the last events are sent.
+            // No more keys are made, so the writer id is given back while the last events are sent.
             lease.handle.close();
         }
         self.shared.close_deadlines.send_if_modified(|set| {
@@ -366,7 +366,7 @@ impl EventStore {
             Ok(None) | Err(_) => Err(CloseError::from(WorkerLost::Stopped)),
         };
         if let Some(lease) = &self.shared.lease {
-            // If it takes longer, the id is free when its term is over.
+            // If it takes longer, the id becomes free one term after the end of its range.
             drop(timeout_at(Instant::from_std(answer_by), lease.handle.closed()).await);
         }
         result

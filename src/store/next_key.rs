@@ -15,29 +15,29 @@ use crate::store::EventStore;
 use crate::store::store_lease::StoreLease;
 
 impl EventStore {
-    /// Goes on with another writer id: for a process that goes on from a snapshot, of which there may be other copies.
-    /// Call it in the hook that your platform runs after it has restored the process, before the next put. Returns
-    /// whether the id was replaced; an id that the program has assigned is not.
+    /// Replaces the writer id of a process that resumes from a snapshot, because other copies of it may exist. Call
+    /// this in the hook that your platform runs after it has restored the process, before the next put. Returns whether
+    /// the id was replaced. An id that the program has assigned is never replaced.
     ///
-    /// `Ok` means that all keys of later puts have another id than those before: one that is drawn anew, or another
-    /// lease. For a leased id the call waits up to [`max_wait`](crate::LeasedWriterIds::max_wait). The old lease is not
-    /// given back, as a copy of this process may use it; it ends with its term.
+    /// `Ok(true)` means that all later puts get keys with another id, which is newly drawn or leased. For a leased id
+    /// the call waits up to [`max_wait`](crate::LeasedWriterIds::max_wait). The old lease is not given back, because a
+    /// copy of this process may use it. It ends with its term.
     ///
-    /// Where no hook is called, the store changes the id by itself at the first put after the wall clock has advanced
-    /// more than a second further than the process has run. That is so after a suspended laptop wakes up and after most
-    /// restores, but not where the platform hides the pause from both clocks.
+    /// Without this call the store replaces the id itself, at the first put after a pause of more than a second, if the
+    /// wall clock has advanced more than a second further than the monotonic clock. That happens after a suspended
+    /// laptop wakes up and after most restores, but not if the platform hides the pause from both clocks.
     ///
-    /// After `fork` without `exec` a store does not work in the child: the threads of its runtime are in the parent
-    /// alone. Start stores after the fork.
+    /// After `fork` without `exec` a store does not work in the child, because only the parent has the threads of its
+    /// runtime. Start stores after the fork.
     ///
     /// # Errors
     ///
-    /// [`PutError::NoWriterId`]: no id could be leased. The store goes on trying, and puts wait for it. Also
+    /// [`PutError::NoWriterId`]: no id could be leased. The store keeps trying, and puts wait for an id. Also
     /// [`PutError::Closed`] and [`PutError::WorkerLost`].
     ///
     /// # Cancel safety
     ///
-    /// After the first poll the old id is given up. Dropping the future only stops the wait.
+    /// The first poll gives the old id up. Dropping the future only stops the wait.
     ///
     /// # Example
     ///
@@ -68,7 +68,7 @@ impl EventStore {
     pub(super) async fn next_key(&self) -> Result<EventKey, PutError> {
         match self.shared.keys.next() {
             Ok(key) => Ok(key),
-            // Boxed, so that a put that does not wait has no memory for it.
+            // Boxed, so that the future of a put that does not wait stays small.
             Err(NoKey::NoLease) => Box::pin(self.next_leased_key()).await,
             Err(none) => Err(self.no_key_error(none)),
         }
@@ -88,7 +88,7 @@ impl EventStore {
         key.map_err(|none| self.no_key_error(none))
     }
 
-    /// Waits until `is_done`, which is asked after each step of the keeper.
+    /// Waits until `is_done` returns true. It is called after each step of the keeper.
     async fn wait_for_lease(
         &self,
         lease: &StoreLease,

@@ -1,4 +1,4 @@
-//! [`EventStore::put_event`] and [`EventStore::put_again`]: puts of events that have keys already.
+//! [`EventStore::put_event`] and [`EventStore::put_again`]: put events again under the keys that they already have.
 
 use crate::error::{Certainty, PutError, Uncertainty};
 use crate::event::Event;
@@ -8,13 +8,13 @@ use crate::store::EventStore;
 impl EventStore {
     /// Puts an event that has a key already: one that an earlier put did not store, or did not confirm.
     ///
-    /// However often it is put, it is stored once. But a different event must not have the same key, as
-    /// `BatchWriteItem` overwrites without an error. So do not make up keys: take events from
-    /// [`WriteError::event`](crate::WriteError::event), or from the lines of
+    /// The event is stored once, even if it is put several times. But a different event must not have the same key: in
+    /// [`WriteMode::Put`](crate::WriteMode::Put) one overwrites the other without an error. So do not make up keys:
+    /// take events from [`WriteError::event`](crate::WriteError::event), or from the lines of
     /// [`CloseReport::write_ndjson`](crate::CloseReport::write_ndjson). The body is not checked to be JSON.
     ///
-    /// The ticket never answers *not stored*, as earlier calls may have stored the event, or may yet. If you know that
-    /// they did not and cannot, use [`put_again`](Self::put_again).
+    /// The ticket never answers *not stored*, because earlier calls may have stored the event, or may still store it.
+    /// If you know that they did not and cannot, use [`put_again`](Self::put_again).
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! [`Replay`]: puts the events of the journal again that are not stored and that nothing else tries to store.
+//! [`Replay`]: puts events of the journal again if they are not stored and no ticket of this process waits for them.
 
 use std::num::NonZeroU64;
 use std::sync::{Arc, Weak};
@@ -22,13 +22,13 @@ use crate::settled::{Proof, Stored};
 use crate::worker::WorkerExit;
 use crate::write_mode::WriteMode;
 
-/// Replayed events that are in the buffer at the same time. The rest of the buffer is for new events.
+/// The largest number of replayed events in the buffer at a time. The rest of the buffer is for new events.
 const MAX_REPLAYED_EVENTS: usize = 1_000;
 
-/// How long after their tickets were answered events are put again that are not stored.
+/// How often the store looks for events whose tickets were answered, but which are not stored, and puts them again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
-/// What became of the events that an earlier process left in the journal.
+/// The outcome of the events that an earlier process left in the journal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct ReplayReport {
@@ -36,16 +36,16 @@ pub struct ReplayReport {
     pub found: u64,
     /// Events that were put again, and stored.
     pub stored: u64,
-    /// Events that failed for good, as their tickets would: they are in `failed.ndjson` in the journal's directory.
+    /// Events that failed for good. They are in `failed.ndjson` in the journal's directory.
     pub failed: u64,
-    /// Events that are still in the journal: those not stored by the deadlines of event and close, which are put again
-    /// later, by this store or by the next, and those whose records could not be read.
+    /// Events that are still in the journal. Either they were not stored before the deadline of the event or of close,
+    /// and this store or the next puts them again later. Or their records could not be read.
     pub left: u64,
 }
 
 impl EventStore {
-    /// Waits until the events that an earlier process left in the journal are put again and answered, and returns what
-    /// became of them. `None` without a journal.
+    /// Waits until the events that an earlier process left in the journal are put again and answered, and returns their
+    /// outcome. `None` without a journal.
     ///
     /// New events can be put meanwhile. After [`close`](Self::close) the rest stays in the journal.
     ///
@@ -62,15 +62,14 @@ impl EventStore {
 impl EventStoreBuilder {
     /// Keeps accepted events in this journal until they are settled, so that they survive the process. None by default.
     ///
-    /// The store also puts the events again that an earlier process left in it; see
-    /// [`replayed`](EventStore::replayed).
+    /// The store also puts again the events that an earlier process left in it; see [`replayed`](EventStore::replayed).
     pub fn journal(mut self, journal: Journal) -> Self {
         self.journal = Some(journal);
         self
     }
 }
 
-/// Puts the events again that an earlier process left, and those of this one that missed their deadlines.
+/// Puts again the events that an earlier process left, and those of this process that missed their deadlines.
 pub(super) struct Replay {
     shared: Weak<Shared>,
     writer: Arc<dyn BatchWriter>,
@@ -93,7 +92,8 @@ impl Replay {
         Self { shared: Arc::downgrade(shared), writer, mode, read_timeout, unsettled, exit, report }
     }
 
-    /// Puts again what an earlier process left, and until the store ends what this one has kept.
+    /// First puts again the events that an earlier process left. Then, until the store ends, puts again the events that
+    /// this process has kept.
     pub(super) async fn run(mut self) {
         let left = std::mem::take(&mut self.unsettled.locations);
         let report = self.put_again(&left).await;
@@ -110,7 +110,7 @@ impl Replay {
         }
     }
 
-    /// Reads the events back in their order, and puts those that the table does not have. Returns what became of them.
+    /// Reads the events back in their order, and puts those that the table does not have. Returns their outcome.
     ///
     /// A read that fails decides nothing: the event is put again, which changes nothing if it is stored.
     async fn put_again(&self, locations: &[Location]) -> ReplayReport {
@@ -130,7 +130,11 @@ impl Replay {
                     // To put the event would overwrite the other one.
                     Some(_) => {
                         report.failed += 1;
-                        tracing::error!(key = %event.key(), "another event is under the key of an event in the journal");
+                        tracing::error!(
+                            key = %event.key(),
+                            "another event is stored under the key of this event of the journal; the event is in \
+                             failed.ndjson: put its body as a new event"
+                        );
                         self.settle(sequence, Some(failed_line(&event)));
                         continue;
                     }
@@ -183,7 +187,8 @@ impl Replay {
 
     /// Puts an event under its old key. `None` once the store is closed.
     async fn put(&self, sequence: NonZeroU64, event: Event) -> Option<PutTicket> {
-        // Not a handle: a store whose last handle is dropped ends, and leaves the rest to the next process.
+        // The replay holds no handle while it waits, so that a store ends when its last handle is dropped. The next
+        // process puts the rest.
         let accounting = Arc::clone(&self.shared.upgrade()?.accounting);
         let bytes = accounting.permit_bytes(event.buffered_bytes());
         let permit = accounting.flow_control.acquire(bytes).await.ok()?;
@@ -246,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn event_that_meets_the_end_of_the_store_stays_in_the_journal() {
+    async fn event_unsettled_at_the_end_of_the_store_stays_in_the_journal() {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::open(folder.path()).await.unwrap();
         let store = EventStore::builder().batch_writer(Silent).journal(journal);
@@ -254,7 +259,7 @@ mod tests {
         let event = Event::new(store.shared.keys.next().unwrap(), "1").unwrap();
         let ticket = store.put_event(event.clone()).await.unwrap();
         ticket.journalled().await.unwrap();
-        // The permit was there in time, and the worker has ended before the event is sent.
+        // The put gets its permit, but the worker ends before the event is sent to it.
         let permit = store.acquire(event.buffered_bytes()).await.unwrap();
         let deadlines = CloseDeadlines { fail_at: now(), answer_by: now() };
         store.shared.close_deadlines.send_replace(Some(deadlines));

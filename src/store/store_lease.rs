@@ -43,7 +43,7 @@ impl StoreLease {
         Ok(Self { handle: keeper.spawn(&Handle::current()), ids: ids.clone(), region })
     }
 
-    /// The error of a put that has waited for so long.
+    /// The error of a put that has waited for `waited`.
     pub(crate) fn error(&self, state: LeaseState, waited: Duration) -> LeaseError {
         error(&self.ids, &self.region, state, waited)
     }

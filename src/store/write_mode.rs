@@ -6,14 +6,14 @@ use crate::write_mode::{OnDuplicate, WriteMode};
 /// # Overwriting
 impl EventStoreBuilder {
     /// Whether an event may replace an item with its key. Default: [`WriteMode::Put`], as npm `dynamodb-eventstore`
-    /// writes. With [`WriteMode::Insert`] nothing is overwritten, whatever keys other writers make.
+    /// writes. With [`WriteMode::Insert`] no event overwrites an item, even if another writer makes the same key.
     ///
-    /// An insert whose answer was lost finds its key taken when it is repeated. The store then reads the item: if it is
-    /// the event, the event is stored. So [`read_back`](Self::read_back) should be on; without it such an event fails as
-    /// *maybe stored*.
+    /// If the answer to an insert is lost, the store inserts again and may find the key taken. It then reads the item.
+    /// If the item is the event itself, the event is stored. So leave [`read_back`](Self::read_back) on: without it
+    /// such an event fails as *maybe stored*.
     ///
-    /// An own [`batch_writer`](Self::batch_writer) decides itself how it writes. For one that inserts, set
-    /// [`WriteMode::Insert`]: the store then knows what another item under the key of an event means.
+    /// Your own [`batch_writer`](Self::batch_writer) decides how it writes. If it inserts, set [`WriteMode::Insert`],
+    /// so that the store knows what another item under the key of an event means.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), dynamodb_eventstore::StartError> {
@@ -29,7 +29,7 @@ impl EventStoreBuilder {
         self
     }
 
-    /// What becomes of an event in [`WriteMode::Insert`] if another item has its key. Default: [`OnDuplicate::NewKey`].
+    /// What happens in [`WriteMode::Insert`] to an event whose key another item has. Default: [`OnDuplicate::NewKey`].
     pub fn on_duplicate(mut self, on_duplicate: OnDuplicate) -> Self {
         self.config.on_duplicate = on_duplicate;
         self

@@ -10,13 +10,13 @@ use crate::store::limits::{HOUR, duration_in_range, in_range};
 
 /// Where a store's [`WriterId`] comes from: drawn at random, assigned by the program, or leased from a table.
 ///
-/// | | two writers with one id | needs |
+/// | | can two writers have the same id? | needs |
 /// |---|---|---|
-/// | [`drawn`](Self::drawn), the default | by chance: [`WriterId`] has the odds | nothing |
-/// | `WriterIds::from(7)`, or just `7` | if the program assigns one twice | something that numbers your processes |
-/// | [`leased`](Self::leased) | never | a table, `dynamodb:UpdateItem` on it, a call every 20 s |
+/// | [`drawn`](Self::drawn), the default | by chance: [`WriterId`] lists the odds | nothing |
+/// | `WriterIds::from(7)`, or just `7` | if the program assigns it twice | something that numbers your processes |
+/// | [`leased`](Self::leased) | no; [`LeasedWriterIds`] lists the exceptions | a table, `dynamodb:UpdateItem` on it, a call every 20 s |
 ///
-/// A drawn and a leased id are replaced when the process has stood still, and on
+/// A drawn or leased id is replaced after the process was suspended, and by
 /// [`change_writer_id`](crate::EventStore::change_writer_id).
 ///
 /// ```
@@ -77,17 +77,18 @@ impl From<LeasedWriterIds> for WriterIds {
 
 /// Writer ids that are leased from a table; made by [`WriterIds::leased`].
 ///
-/// A lease allows its holder the keys with its id whose *time* is in a range. The store takes a free id when it starts,
-/// with a range of one [`term`](Self::term), moves the range's end every third of a term, and gives the id back when it
-/// is [closed](crate::EventStore::close). The next holder's range begins where the last one ends. The table ensures
-/// that with conditional writes, and the store never makes a key outside of its range. So two stores never make one
-/// key, whatever their clocks show, and however long a process has stood still.
+/// A lease allows its holder to make keys that have the id and a *time* within a range. The store takes a free id when
+/// it starts, with a range of one [`term`](Self::term). It extends the range every third of a term, and gives the id
+/// back when it is [closed](crate::EventStore::close). The next holder's range begins where the last one ends. The
+/// table ensures that with conditional writes, and the store never makes a key outside of its range. So two stores
+/// never make the same key, even if clocks are wrong or a process was suspended. "Limits of the promise" below lists
+/// the exceptions.
 ///
-/// A store that is killed, or whose runtime is shut down, does not give its id back. Others may have it two terms after the end of its range was last
-/// moved, by their clocks.
+/// A store that is killed, or whose runtime is shut down, does not give its id back. Other stores can lease it two
+/// terms after its last extension, by their clocks.
 ///
-/// If the range cannot be moved (the table is away, the process was suspended), the store makes keys until the end of
-/// its range. Then [`put`](crate::EventStore::put) waits, up to [`max_wait`](Self::max_wait).
+/// If the range cannot be extended (the table does not answer, or the process was suspended), the store makes keys
+/// until the end of its range. Then [`put`](crate::EventStore::put) waits, up to [`max_wait`](Self::max_wait).
 ///
 /// # The table
 ///
@@ -99,20 +100,21 @@ impl From<LeasedWriterIds> for WriterIds {
 /// |---|---|---|
 /// | `id` | S | the hash key: the five digits of the writer id |
 /// | `until` | N | end of the range, in milliseconds since the Unix epoch |
-/// | `token` | S | drawn anew by each write; absent once the id was given back |
+/// | `token` | S | newly drawn by each write; absent once the id was given back |
 /// | `holder` | S | host and process; absent once the id was given back |
 /// | `since` | N | when the id was taken, in milliseconds since the Unix epoch, by the holder's clock |
 /// | `expires_at` | N | when the row may be removed (TTL), in seconds: 30 days after `until` |
 ///
 /// # Limits of the promise
 ///
-/// - It is between stores that lease from one table. A store with a drawn or an assigned id knows nothing of leases:
-///   [`ids`](Self::ids) keeps ids for such stores.
-/// - A row that is removed takes the end of its range with it. The next holder begins at its own clock, so a clock that
-///   is 30 days behind may repeat keys.
-/// - Copies of one process that both go on (a virtual machine that is cloned while it runs) have one lease, until each
-///   has tried to move the range's end, in which one of them succeeds: a third of a term, or the rest of the range if
-///   the table does not answer. Call [`change_writer_id`](crate::EventStore::change_writer_id) where you know of it.
+/// - It holds between stores that lease from the same table. A store with a drawn or an assigned id knows nothing of
+///   leases: [`ids`](Self::ids) keeps ids for such stores.
+/// - If a row is removed, the end of its range is lost. The next holder begins at its own clock, so a clock that is 30
+///   days behind may repeat keys.
+/// - Copies of one process that both continue (a virtual machine that is cloned while it runs) share a lease until each
+///   has tried to extend it. Only one of them succeeds. That takes a third of a term, or the rest of the range if the
+///   table does not answer. If you know that the process was copied, call
+///   [`change_writer_id`](crate::EventStore::change_writer_id).
 /// - A clock that is a year ahead takes its id away from the others for a year. They find other ids.
 #[derive(Debug, Clone)]
 pub struct LeasedWriterIds {
@@ -124,7 +126,7 @@ pub struct LeasedWriterIds {
 
 impl LeasedWriterIds {
     /// How far a lease reaches beyond the time of the keys, 1 s to 1 hour. Default: 60 s, so one write unit every 20 s,
-    /// 4,320 a day. The store bridges a failure of the table of two thirds of it, 40 s, without a put that waits.
+    /// 4,320 a day. If the table fails for up to two thirds of the term, 40 s, no put waits.
     #[must_use]
     pub fn term(mut self, term: Duration) -> Self {
         self.term = term;
@@ -139,8 +141,8 @@ impl LeasedWriterIds {
         self
     }
 
-    /// How long [`start`](crate::EventStoreBuilder::start) looks for an id, and how long a put waits for one, 1 ms to
-    /// 1 hour. Default: 30 s. It counts beside the wait for the buffer.
+    /// How long [`start`](crate::EventStoreBuilder::start) looks for an id, and how long a put waits for one, 1 ms to 1
+    /// hour. Default: 30 s. It is in addition to the wait for the buffer.
     #[must_use]
     pub fn max_wait(mut self, max_wait: Duration) -> Self {
         self.max_wait = max_wait;
@@ -171,7 +173,7 @@ impl LeasedWriterIds {
         self.ids.end().saturating_sub(*self.ids.start()).saturating_add(1)
     }
 
-    /// What the policy gets of valid settings.
+    /// The policy's part of these settings, which must be valid.
     pub(crate) fn terms(&self, refusal_timeout: Duration) -> LeaseTerms {
         let lowest = WriterId::from_random(0);
         LeaseTerms {

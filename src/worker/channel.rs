@@ -24,7 +24,7 @@ pub(crate) enum Command {
 /// The deadlines of close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CloseDeadlines {
-    /// When the events fail that are not settled.
+    /// When the events that are not settled fail.
     pub(crate) fail_at: Instant,
     /// When the read-backs of failed events end, and their tickets are answered.
     pub(crate) answer_by: Instant,
@@ -59,9 +59,8 @@ pub(crate) struct WorkerChannels {
 
 /// The receiver of commands. Dropping it answers every command that is still in the channel.
 ///
-/// tokio's own drop stops at a message whose sender has claimed a slot and not filled it yet. It leaves the messages
-/// behind that one to the drop of the last sender. A caller that awaits a ticket while it holds the store would then
-/// wait for ever.
+/// tokio's own receiver stops at a slot that a sender has claimed but not filled. The messages after it are dropped
+/// only with the last sender. A caller that awaits a ticket while it holds the store would then wait for ever.
 #[derive(Debug)]
 pub(super) struct CommandReceiver {
     pub(super) receiver: mpsc::UnboundedReceiver<Command>,
@@ -95,7 +94,7 @@ pub(super) struct ExitGuard {
 
 impl ExitGuard {
     pub(super) fn publish(&self, exit: WorkerExit) {
-        // The cause comes first: a put that finds flow control closed reads it.
+        // The cause is published first, because a put that finds flow control closed reads it.
         self.exit.send_replace(Some(exit));
         self.accounting.flow_control.close();
     }

@@ -1,7 +1,7 @@
-//! What the worker does with an event whose key another item has, in [`WriteMode::Insert`](crate::WriteMode::Insert).
+//! What the worker does in [`WriteMode::Insert`](crate::WriteMode::Insert) with an event whose key another item has.
 //!
-//! The other item may be the event itself, stored by an earlier attempt whose answer was lost. Then a read decides. An
-//! event that no earlier attempt can have stored is not read: the other item is another writer's.
+//! The other item may be the event itself, stored by an earlier attempt whose answer was lost. In this case a read
+//! decides. If no earlier attempt can have stored the event, nothing is read: the other item is another writer's.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,11 +18,11 @@ use crate::policy::resolve::Resolution;
 use crate::policy::retry::Decision;
 use crate::write_mode::OnDuplicate;
 
-/// What a read has found, if there was one.
+/// What a read has found. `None` if nothing was read.
 type Found = Option<(Certainty, ReadBack)>;
 
 impl Worker {
-    /// Ends the attempt of an event that the service did not insert, as its key is taken.
+    /// Ends the attempt of an event that the service did not insert because its key is taken.
     pub(super) fn handle_duplicate(
         &mut self,
         mut event: PendingEvent,
@@ -37,7 +37,7 @@ impl Worker {
         }
     }
 
-    /// Decides an event whose key is taken, after it was read.
+    /// Decides what happens to an event whose key is taken, after the item was read.
     pub(super) fn resolve_duplicate(
         &mut self,
         event: PendingEvent,
@@ -49,7 +49,7 @@ impl Worker {
             Resolution::Failed(certainty, read_back @ ReadBack::OtherBody { .. }) => {
                 self.replace_key(event, Some((certainty, read_back)), now);
             }
-            // Somebody has deleted the other item since, so the key is free again.
+            // The other item was deleted in the meantime, so the key is free again.
             Resolution::Failed(certainty, read_back @ ReadBack::NotFound { .. }) => {
                 self.insert_again(event, Some((certainty, read_back)), now);
             }
@@ -64,7 +64,7 @@ impl Worker {
         }
     }
 
-    /// Gives an event a new key, or fails it: another writer's item has its key.
+    /// Gives an event a new key or fails it, because another writer's item has its key.
     fn replace_key(&mut self, mut event: PendingEvent, found: Found, now: Instant) {
         let taken = *event.event().key();
         self.abandon_shared_writer_id(&taken);
@@ -81,7 +81,7 @@ impl Worker {
                     tracing::warn!(%taken, %error, "the journal cannot take an event under a new key");
                     return self.insert_again(event, found, now);
                 }
-                tracing::debug!(%taken, %key, "another item has the key of an event, which gets a new one");
+                tracing::debug!(%taken, %key, "another item has the key of this event; the event gets a new key");
                 event.replace_key(key);
                 self.accounting.counters.replace_key();
                 let accepted_at = event.accepted_at();
@@ -94,7 +94,7 @@ impl Worker {
         }
     }
 
-    /// Sends an event again under its key after a backoff.
+    /// Sends an event again under the same key, after a backoff.
     fn insert_again(&mut self, mut event: PendingEvent, found: Found, now: Instant) {
         if self.is_past_close(now) {
             return self.fail_duplicate(event, FailureReason::CloseDeadline, found, now);

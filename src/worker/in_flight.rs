@@ -18,7 +18,8 @@ pub(super) type CallResult<A> = Result<A, BatchError>;
 /// abort of the task can lose them.
 pub(super) struct InFlight<T, A> {
     max_calls: usize,
-    /// While so many bytes or more are in flight, no further call begins: each call has its request in memory.
+    /// No further call begins while at least this many bytes are in flight, because each call has its request in
+    /// memory.
     bytes_threshold: usize,
     tasks: JoinSet<CallResult<A>>,
     /// In the order in which they began. They are few enough to be searched one by one.
@@ -64,7 +65,7 @@ impl<T, A: Send + 'static> InFlight<T, A> {
         self.calls.iter().any(|call| call.began > instant)
     }
 
-    /// Starts a call at `now` for `batch`, whose request takes so many bytes. After `call_timeout` it fails.
+    /// Starts a call at `now` for `batch`, whose request takes `bytes` of memory. After `call_timeout` it fails.
     pub(super) fn start(
         &mut self,
         batch: Vec<T>,
@@ -94,7 +95,7 @@ impl<T, A: Send + 'static> InFlight<T, A> {
         }
     }
 
-    /// The next call that has completed already.
+    /// The next call that has already completed.
     pub(super) fn next_done(&mut self) -> Option<CompletedCall<T, A>> {
         loop {
             let done = self.tasks.try_join_next_with_id()?;

@@ -43,7 +43,7 @@ use new_keys::NewKeys;
 use read_back::ReadBacks;
 use settle::Settlement;
 
-/// Most commands taken from the channel in one iteration.
+/// The maximum number of commands that one iteration takes from the channel.
 const MAX_COMMANDS: usize = 256;
 
 /// How much longer than its own timeout a write may take before its task is stopped: several times the delay of a
@@ -84,9 +84,9 @@ pub(crate) struct Worker {
     max_buffered_events: usize,
     read_backs: ReadBacks,
     settlement: Settlement,
-    /// False once the channel is closed and empty: no event arrives any more.
+    /// False once the channel is closed and empty: no further event can arrive.
     is_channel_open: bool,
-    /// False once the last handle is dropped: nobody can call close any more.
+    /// False once the last handle is dropped: close can no longer be called.
     has_handles: bool,
     /// `None` until close is called.
     closing: Option<CloseDeadlines>,
@@ -199,9 +199,9 @@ impl Worker {
             {
                 timer.as_mut().reset(deadline);
             }
-            // Completed attempts come first: they release permits, and let another call begin. Close comes before
-            // commands, as it closes their channel. The timer is last because each iteration compares the deadlines
-            // with the clock, whatever woke it.
+            // Completed attempts come first, because they release permits and let another call begin. Close comes
+            // before commands, because it closes their channel. The timer comes last, because every iteration compares
+            // the deadlines with the clock.
             let wake = tokio::select! {
                 biased;
                 Some(call) = self.in_flight.next() => Wake::Attempt(call),
@@ -361,7 +361,7 @@ impl Worker {
     }
 
     /// How long an attempt may take. A ticket is answered at the latest one attempt timeout after its event's deadline;
-    /// with read-back on, an attempt ends in the first half of that time and leaves the second half to the read.
+    /// with read-back on, an attempt ends in the first half of that time, so that the second half is left for the read.
     fn timeout_of_attempt(&self, batch: &[PendingEvent], now: Instant) -> Duration {
         let until_deadline =
             batch.iter().map(|event| event.expires_at().saturating_duration_since(now)).min();

@@ -125,7 +125,7 @@ impl Worker {
             // One invalid event fails its whole batch. Smaller batches find it and let the others be stored.
             return self.buffer.isolate(batch, now);
         }
-        // One jitter for all: events that failed together can share a batch again.
+        // All events of the batch get the same jitter, so that they can share a batch again.
         let jitter = self.jitter.random::<f64>();
         for event in batch {
             match self.retry.decide(attempts(&event), event.elapsed(now), class, jitter) {
@@ -161,7 +161,7 @@ impl Worker {
         for event in &mut batch {
             event.fail_attempt(&cause, call.times);
         }
-        // One jitter for all: events that failed together can share a batch again.
+        // All events of the batch get the same jitter, so that they can share a batch again.
         let jitter = self.jitter.random::<f64>();
         for event in batch {
             match refusal {
@@ -194,7 +194,7 @@ impl Worker {
         }
     }
 
-    /// Fails the events whose deadline has passed, and all that are left when the deadlines of close have.
+    /// Fails the events whose deadline has passed and, when the deadlines of close have passed, all that are left.
     pub(super) fn fail_expired(&mut self, now: Instant) {
         while let Some(event) = self.buffer.pop_expired(now) {
             self.fail_event(event, FailureReason::Deadline, now);
@@ -260,21 +260,20 @@ impl Worker {
         }
     }
 
-    /// Warns that another writer has the writer id of `key`, and goes on with another id unless the program has assigned
-    /// it.
+    /// Warns that another writer has the writer id of `key`, and replaces the id, unless the program has assigned it.
     pub(super) fn abandon_shared_writer_id(&self, key: &EventKey) {
         match self.keys.abandon_shared_writer_id(key) {
             Some(SharedWriterId::Replaced) => tracing::warn!(
                 %key,
-                "another event is under this key, so another writer has this store's writer id; later keys have \
-                 another one. Give each writer an id of its own: with one id, writers that put instead of insert \
-                 overwrite each other's events"
+                "another event is stored under this key, so another writer has this store's writer id; later keys have \
+                 another id. Lease the ids (WriterIds::leased), or assign each writer its own: writers with the same \
+                 id overwrite each other's events, unless they insert"
             ),
             Some(SharedWriterId::Kept) => tracing::warn!(
                 %key,
-                "another event is under this key, so another writer has this store's writer id; it was set, so it is \
-                 kept. Give each writer an id of its own: with one id, writers that put instead of insert overwrite \
-                 each other's events"
+                "another event is stored under this key, so another writer has this store's writer id; the program has \
+                 assigned the id, so it is kept. Assign each writer its own id, or lease the ids (WriterIds::leased): \
+                 writers with the same id overwrite each other's events, unless they insert"
             ),
             None => {}
         }
@@ -282,8 +281,8 @@ impl Worker {
 
     /// Fails every event, queued or in flight, as the deadline of close has passed. Those in flight may be stored.
     ///
-    /// Events that are still in the channel fail in later iterations. The channel is only known to be empty when it
-    /// says so, as a put may be about to send.
+    /// Events that are still in the channel fail in later iterations. A put may be about to send, so the channel is
+    /// empty only when it reports that it is closed and empty.
     fn fail_unsettled(&mut self, now: Instant) {
         // Calls that have completed by now count with their answers.
         while let Some(call) = self.in_flight.next_done() {

@@ -15,8 +15,7 @@ use crate::policy::buffer::MaxUnits;
 use crate::policy::pace::{Allowance, Change, Observation, Units};
 use crate::stats::Limits;
 
-/// The buffer may hold at least so many batches, however slow the table is. With fewer, the table's capacity could not
-/// be used.
+/// The buffer may always hold at least this many batches. With fewer, the table's capacity could not be used.
 const MIN_BUFFERED_BATCHES: usize = 4;
 
 /// A call with this many events or more has events of several partitions, because a hash spreads the keys evenly.
@@ -36,8 +35,8 @@ impl Call {
     }
 }
 
-/// Write units of a batch, by how often its events have been throttled before this call. Attempts that failed in
-/// another way say nothing of the table's capacity.
+/// Write units of a batch, by how often its events have been throttled before this call. Attempts that failed for other
+/// reasons do not count.
 #[derive(Debug, Clone, Copy, Default)]
 struct SentUnits {
     /// Never throttled.
@@ -67,7 +66,7 @@ impl SentUnits {
     }
 }
 
-/// What an answer says of the table's capacity.
+/// What an answer says about the table's capacity.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Answer<'a> {
     /// The table had capacity for a part of the call, or for all of it.
@@ -85,8 +84,8 @@ pub(super) struct Processed {
 }
 
 impl Processed {
-    /// An insert that finds its key taken consumes write units, so it counts as accepted. Events that failed in another
-    /// way count in neither part.
+    /// An insert that finds its key taken consumes write units, so it counts as accepted. Events that failed for other
+    /// reasons count in neither part.
     pub(super) fn of(
         stored: &[PendingEvent],
         unprocessed: &[PendingEvent],
@@ -124,8 +123,8 @@ impl<'a> Answer<'a> {
 }
 
 impl Worker {
-    /// How many write units the next batch may have at `now`. `None` where no batch is due, or the pace delays it until
-    /// `send_not_before`, which is then set.
+    /// How many write units the next batch may have at `now`. `None` if no batch is due, or if the pace delays it. In
+    /// the second case `send_not_before` is set.
     pub(super) fn allow(&mut self, now: Instant) -> Option<MaxUnits> {
         let repeated = self.allow_repeated(now);
         if repeated == 0 && !self.buffer.is_due(now) {
@@ -166,7 +165,7 @@ impl Worker {
         self.pace.charge(all, repeated, batch.len());
     }
 
-    /// Counts what an answer says of the table's capacity, and passes it to the concurrency limit and the pace.
+    /// Counts what an answer says about the table's capacity, and passes it to the concurrency limit and the pace.
     pub(super) fn observe_answer(&mut self, call: Call, answer: Answer<'_>, now: Instant) {
         let counters = &self.accounting.counters;
         let Processed { accepted_events, accepted, throttled } = match answer {
@@ -182,7 +181,7 @@ impl Worker {
         if is_throttled {
             counters.throttle(throttled.total());
         }
-        // This call is no longer among those in flight, but was when no other could begin.
+        // This call has just left the calls in flight, but it counted towards the limit until now.
         let is_saturated =
             self.in_flight.len() + 1 >= self.concurrency.limit() && self.buffer.is_due(now);
         self.concurrency.observe(accepted_events, is_saturated, now);

@@ -26,7 +26,7 @@ pub(super) struct ReadBackOutcome {
 }
 
 impl ReadBackOutcome {
-    /// For an event that no read has decided.
+    /// The outcome of an event that no read has decided.
     fn unread(event: PendingEvent) -> Self {
         let resolution = Resolution::Failed(Certainty::MaybeStored, event.unread());
         Self { event, resolution }
@@ -149,7 +149,7 @@ impl ReadBacks {
         let unread = Arc::new(BatchError::new(
             FailureClass::Unprocessed,
             Certainty::NotStored,
-            "the service left the key in UnprocessedKeys: the table is short of read capacity",
+            "the service left the key in UnprocessedKeys: the table has too little read capacity",
         ));
         let mut outcomes = Vec::with_capacity(batch.len());
         for event in batch {
@@ -200,6 +200,6 @@ fn check_keys(reading: BatchReading, batch: &[PendingEvent]) -> CallResult<Batch
     if reading.is_about(&keys(batch)) {
         Ok(reading)
     } else {
-        Err(BatchError::invalid_response("it names keys that were not asked for"))
+        Err(BatchError::invalid_response("it names keys that were not requested"))
     }
 }

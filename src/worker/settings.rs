@@ -14,7 +14,7 @@ pub(crate) struct WorkerSettings {
     pub(crate) max_batches_in_flight: usize,
     pub(crate) max_write_units_per_second: Option<u32>,
     pub(crate) max_buffered_events: usize,
-    /// While requests of so many bytes or more are in flight, no further call begins.
+    /// No further call begins while requests of at least this many bytes are in flight.
     pub(crate) bytes_in_flight_threshold: usize,
     pub(crate) attempt_timeout: Duration,
     pub(crate) retry: RetryPolicy,

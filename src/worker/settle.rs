@@ -64,7 +64,7 @@ impl Settlement {
 
     /// Settles an event that failed. `read_back` is the result of its read-back, if there was one.
     ///
-    /// The close report lists every failure since close was called, and of the earlier ones those whose tickets were
+    /// The close report lists every failure since close was called, and those earlier failures whose tickets were
     /// dropped.
     pub(super) fn failed(
         &mut self,
@@ -104,7 +104,7 @@ impl Settlement {
         }
     }
 
-    /// The report, once everything is settled.
+    /// The report. To be called once everything is settled.
     pub(super) fn report(&mut self) -> Arc<CloseReport> {
         let (stored, failed) = self.accounting.counters.settled();
         // If the last handle was dropped, nobody receives the report, and the log is the only trace of failures.

@@ -91,7 +91,7 @@ impl DirectBatchWriter {
         &self.sdk
     }
 
-    /// The template, which is made anew when the credentials were reloaded or the endpoint is no longer valid.
+    /// The template, which is made again when the credentials were reloaded or the endpoint is no longer valid.
     async fn template(&self, call: &Call) -> Result<Arc<RequestTemplate>, TemplateError> {
         let mut current = self.template.lock().await;
         match &*current {
@@ -120,7 +120,8 @@ impl DirectBatchWriter {
             tracing::warn!(
                 transport = "sdk",
                 reason,
-                "calls go through the SDK: this crate cannot repeat its request"
+                "calls go through the SDK, because its captured request differs from the known form; no action is \
+                 needed"
             );
         }
     }

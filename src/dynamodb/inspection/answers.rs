@@ -14,7 +14,7 @@ use crate::dynamodb::classify::service_time;
 use crate::dynamodb::table::TableError;
 use crate::dynamodb::target::hide_user_info;
 
-/// Age and lead of a signature that AWS accepts: "within 5 minutes" (Signature Version 4).
+/// How far the time of a signature may be from AWS's clock: "within 5 minutes" (Signature Version 4).
 const MAX_SKEW_SECONDS: u64 = 300;
 
 /// Remembers the first answer. Clones share what they remember.

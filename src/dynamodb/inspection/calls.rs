@@ -23,7 +23,7 @@ type Result = std::result::Result<String, (String, String)>;
 /// Time limit of one call, and of the provider of the credentials.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A time before there was DynamoDB, so that no event has it.
+/// A key whose time is before DynamoDB existed, so that no event has it.
 const ABSENT_KEY: &str = "20000101T000000000000000000";
 
 const INVALID: &str = "ValidationException";
@@ -125,16 +125,18 @@ async fn read(writer: &DirectBatchWriter) -> Result {
     }
 }
 
-/// What the answer to a write of an invalid item says of the permission.
+/// What the answer to a write of an invalid item says about the permission.
 fn permission(action: &str, result: std::result::Result<(), BatchError>) -> Result {
     match result {
         Err(error) if error.code() == Some(INVALID) => {
-            Ok("BatchWriteItem is not refused; the probe's invalid item is".to_owned())
+            let found = "BatchWriteItem is allowed as far as a check can tell: the service rejected only the invalid \
+                         item of the probe";
+            Ok(found.to_owned())
         }
         Err(error) => Err(refusal(action, &error)),
         Ok(()) => Err((
             "the endpoint accepted an item with an empty key".to_owned(),
-            "see what answers at this endpoint: it is not DynamoDB".to_owned(),
+            "check the endpoint URL: what answers there is not DynamoDB".to_owned(),
         )),
     }
 }

@@ -88,12 +88,12 @@ pub struct Finding {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// It is in order.
+    /// The check passed.
     Passed {
         /// What was found.
         found: String,
     },
-    /// It is not in order.
+    /// The check failed.
     Failed {
         /// What was found.
         found: String,

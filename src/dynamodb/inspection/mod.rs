@@ -1,4 +1,4 @@
-//! What a store would find before its first event: credentials, endpoint, clock, table and permissions.
+//! Checks credentials, endpoint, clock, table and permissions before the first event.
 
 mod answers;
 mod calls;
@@ -23,7 +23,7 @@ const REFUSED_CREDENTIALS: [&str; 6] = [
     "UnrecognizedClientException",
 ];
 
-/// The findings about a table and the way to it. Nothing is written to the table.
+/// The results of the checks of a table and of the way to it. Nothing is written to the table.
 ///
 /// ```no_run
 /// # async fn example() {
@@ -69,7 +69,7 @@ impl Inspection {
         &self.findings
     }
 
-    /// Whether everything was inspected and found in order.
+    /// Whether every check was made, and passed.
     #[must_use]
     pub fn is_passed(&self) -> bool {
         self.findings.iter().all(|finding| matches!(finding.outcome, Outcome::Passed { .. }))
@@ -107,7 +107,7 @@ impl Inspection {
         let is_right = clock.is_ok();
         self.add(Inspected::Clock, clock);
         if !is_right {
-            // Whatever is refused now may be refused for the time of its signature.
+            // A wrong clock may be the reason for any refusal, so nothing more is checked.
             return;
         }
 
@@ -142,7 +142,7 @@ impl Inspection {
                 self.add(Inspected::Table, Err((error.to_string(), advice.to_owned())));
                 return;
             }
-            // Reads and writes may be allowed all the same.
+            // Reads and writes may be allowed anyway.
             Err(error) if code_is_denied(&error) => {
                 self.add(Inspected::Authentication, Ok("the service accepts them".to_owned()));
                 self.add(
