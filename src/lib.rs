@@ -124,6 +124,8 @@ mod lease_keeper;
 mod local;
 mod pending;
 mod policy;
+#[cfg(feature = "reader")]
+mod reader;
 mod report;
 mod stats;
 mod store;
@@ -146,6 +148,8 @@ pub use error::{
     WriteError,
 };
 pub use event::key::{EventKey, ParseKeyError, WriterId};
+#[cfg(feature = "reader")]
+pub use event::scanned_item::{ItemDefect, ScannedItem, StoredEvent, UnexpectedItem};
 pub use event::{
     BODY_ATTRIBUTE, Event, EventTooLarge, KEY_ATTRIBUTE, MAX_BATCH_EVENTS, MAX_BATCH_WIRE_BYTES,
     MAX_BODY_BYTES, MAX_ITEM_BYTES,
@@ -156,6 +160,16 @@ pub use journal::{Damage, Journal, JournalOptions, RecoveryReport, SyncPolicy};
 pub use local::{LocalError, LocalTable, LocalTableBuilder};
 pub use pending::{Proof, PutTicket, Stored};
 pub use policy::retry::Backoff;
+#[cfg(feature = "reader")]
+pub use reader::EventReader;
+#[cfg(feature = "reader")]
+pub use reader::builder::EventReaderBuilder;
+#[cfg(feature = "reader")]
+pub use reader::error::ReadError;
+#[cfg(feature = "reader")]
+pub use reader::position::ReadPosition;
+#[cfg(feature = "reader")]
+pub use reader::progress::ReadProgress;
 pub use report::{CloseReport, FlushReport};
 pub use stats::{Stats, ThrottledBatches};
 pub use store::EventStore;

@@ -103,7 +103,7 @@ fn worker_imports_no_sdk_and_dynamodb_no_tickets() {
 }
 
 /// The modules at the top of `src`, in the order in which an event passes them, and those that each may use.
-const MODULES: [(&str, &[&str]); 22] = [
+const MODULES: [(&str, &[&str]); 23] = [
     ("clock", &[]),
     ("sync", &[]),
     ("write_capacity", &[]),
@@ -160,6 +160,7 @@ const MODULES: [(&str, &[&str]); 22] = [
             "worker",
         ],
     ),
+    ("reader", &["clock", "dynamodb", "error", "event", "policy"]),
     ("local", &["clock", "dynamodb", "event", "store", "write_capacity"]),
     ("test_util", &["clock", "dynamodb", "error", "event", "store", "write_capacity"]),
     ("bench_internals", &["dynamodb", "error", "event", "policy"]),

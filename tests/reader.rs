@@ -1,0 +1,249 @@
+//! `EventReader`: against the embedded table, and `#[ignore]`d against DynamoDB Local.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed step fails the test")]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::AttributeValue;
+use chrono::{DateTime, Utc};
+use dynamodb_eventstore::{
+    Event, EventReader, EventStore, ItemDefect, LocalTable, ReadError, ReadPosition, ScannedItem,
+    StoredEvent,
+};
+use futures::{StreamExt, TryStreamExt};
+use support::dynamodb_local;
+use support::table::rows;
+
+/// Keys as the npm module makes them, whose last part is not padded, with their bodies.
+const NPM_EVENTS: [(&str, &str); 5] = [
+    ("20130927T005240652508858176", r#"{"foo":"bar"}"#),
+    ("20130927T0052406525", r#"{"foo":1}"#),
+    ("20130927T00524065250", "[1,\n 2]"),
+    ("20130927T0052406539", r#""é""#),
+    ("20130927T00524065312345678", "null"),
+];
+
+async fn put_item(client: &Client, table: &str, attributes: &[(&str, AttributeValue)]) {
+    let mut put = client.put_item().table_name(table);
+    for (name, value) in attributes {
+        put = put.item(*name, value.clone());
+    }
+    put.send().await.unwrap();
+}
+
+fn text(text: &str) -> AttributeValue {
+    AttributeValue::S(text.to_owned())
+}
+
+async fn put_npm_events(client: &Client, table: &str) {
+    for (key, body) in NPM_EVENTS {
+        put_item(client, table, &[("key", text(key)), ("body", text(body))]).await;
+    }
+}
+
+async fn put_numbers(store: EventStore, count: usize) {
+    for number in 0..count {
+        let body = format!(r#"{{ "number":{number},"text":"{}" }}"#, "x".repeat(number % 60));
+        drop(store.put_json(&body).await.unwrap());
+    }
+    let report = store.close(std::time::Duration::from_secs(60)).await.unwrap();
+    assert_eq!((report.stored, report.failed), (count as u64, 0));
+}
+
+async fn events(reader: EventReader) -> Vec<StoredEvent> {
+    let items: Vec<ScannedItem> = reader.try_collect().await.unwrap();
+    let event = |item| match item {
+        ScannedItem::Event(event) => event,
+        ScannedItem::Unexpected(item) => panic!("{item:?}"),
+    };
+    items.into_iter().map(event).collect()
+}
+
+fn as_rows(events: &[StoredEvent]) -> BTreeMap<String, String> {
+    let rows = events.iter().map(|event| (event.key.to_string(), event.body.clone()));
+    rows.collect()
+}
+
+fn time(text: &str) -> DateTime<Utc> {
+    text.parse().unwrap()
+}
+
+/// Reads a table in which are events of both writers, sorted, unsorted and by times.
+async fn assert_reads_everything(client: &Client, table: &str, store: EventStore) {
+    put_npm_events(client, table).await;
+    put_numbers(store, 3_000).await;
+    let expected = rows(client, table).await;
+    assert_eq!(expected.len(), 3_005);
+
+    let unsorted = events(EventReader::builder(client, table).open().await.unwrap()).await;
+    assert_eq!(unsorted.len(), expected.len());
+    assert_eq!(as_rows(&unsorted), expected);
+
+    let reader = EventReader::builder(client, table).sorted(true).consistent_read(true);
+    let sorted = events(reader.open().await.unwrap()).await;
+    assert!(sorted.is_sorted_by(|a, b| a.key < b.key));
+    assert!(sorted.is_sorted_by_key(|event| event.key.timestamp()));
+    assert_eq!(as_rows(&sorted), expected);
+
+    let range = time("2013-09-27T00:52:40.652Z")..time("2013-09-27T00:52:40.653Z");
+    let reader = EventReader::builder(client, table).time_range(range).sorted(true);
+    assert_eq!(reader.clone().open().await.unwrap().count().await.unwrap(), 3);
+    let keys = events(reader.open().await.unwrap()).await;
+    let keys: Vec<String> = keys.iter().map(|event| event.key.to_string()).collect();
+    assert_eq!(
+        keys,
+        ["20130927T0052406525", "20130927T00524065250", "20130927T005240652508858176"]
+    );
+    let all = EventReader::builder(client, table).open().await.unwrap();
+    assert_eq!(all.count().await.unwrap(), 3_005);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn embedded_table_is_read_as_it_is() {
+    let table = LocalTable::in_memory().await.unwrap();
+    let store = table.store_builder().start().await.unwrap();
+    assert_reads_everything(table.client(), table.name(), store).await;
+}
+
+#[tokio::test]
+#[ignore = "needs DynamoDB Local: .ci/dynamodb-local CMD"]
+async fn dynamodb_local_is_read_as_it_is() {
+    let client = dynamodb_local::client();
+    let name = dynamodb_local::create_table(&client, "reader").await;
+    let store = EventStore::builder().client(&client).table(&name).start().await.unwrap();
+    assert_reads_everything(&client, &name, store).await;
+    client.delete_table().table_name(&name).send().await.unwrap();
+}
+
+#[tokio::test]
+async fn unexpected_items_are_reported_beside_the_events() {
+    let table = LocalTable::in_memory().await.unwrap();
+    let (client, name) = (table.client(), table.name());
+    put_npm_events(client, name).await;
+    let key = |number: u32| format!("20260101T00000000000000000{number}");
+    let number = AttributeValue::N("1".to_owned());
+    put_item(client, name, &[("key", text("settings")), ("body", text("{}"))]).await;
+    put_item(client, name, &[("key", text(&key(1)))]).await;
+    put_item(client, name, &[("key", text(&key(2))), ("body", number.clone())]).await;
+    put_item(client, name, &[("key", text(&key(3))), ("body", text("{foo}"))]).await;
+    let more = [("key", text(&key(4))), ("body", text("{}")), ("ttl", number), ("a", text(""))];
+    put_item(client, name, &more).await;
+
+    for is_sorted in [false, true] {
+        let reader = EventReader::builder(client, name).sorted(is_sorted).open().await.unwrap();
+        let items: Vec<ScannedItem> = reader.try_collect().await.unwrap();
+        let (mut events, mut defects) = (0, BTreeMap::new());
+        for item in items {
+            match item {
+                ScannedItem::Event(_) => events += 1,
+                ScannedItem::Unexpected(item) => {
+                    defects.insert(item.key, (item.body, item.defect));
+                }
+            }
+        }
+        let json = |text: &str| Some(text.to_owned());
+        let others = ItemDefect::OtherAttributes(vec!["a".to_owned(), "ttl".to_owned()]);
+        let expected = [
+            ("settings".to_owned(), (json("{}"), ItemDefect::KeyIsNotAnEventKey)),
+            (key(1), (None, ItemDefect::BodyIsMissing)),
+            (key(2), (None, ItemDefect::BodyIsNotAString)),
+            (key(3), (json("{foo}"), ItemDefect::BodyIsNotJson)),
+            (key(4), (json("{}"), others)),
+        ];
+        assert_eq!(events, NPM_EVENTS.len());
+        assert_eq!(defects, BTreeMap::from(expected));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn resumed_reader_leaves_nothing_out_and_repeats_a_page_at_most() {
+    let table = LocalTable::in_memory().await.unwrap();
+    let (client, name) = (table.client(), table.name());
+    put_numbers(table.store_builder().start().await.unwrap(), 2_000).await;
+    // With 5 units a second of items that take 0.02, a page has up to 200 items.
+    let builder = EventReader::builder(client, name).segments(3).max_read_units_per_second(5);
+    let expected = rows(client, name).await;
+    for taken in [0, 1, 150, 900, 1_999] {
+        let builder = builder.clone().max_read_units_per_second(500);
+        let mut reader = builder.clone().open().await.unwrap();
+        let mut read = Vec::new();
+        for _ in 0..taken {
+            read.push(reader.next().await.unwrap().unwrap().key().to_owned());
+        }
+        let saved = serde_json::to_string(&reader.position().unwrap()).unwrap();
+        drop(reader);
+        let position: ReadPosition = serde_json::from_str(&saved).unwrap();
+        let mut rest = builder.resume_from(position).open().await.unwrap();
+        while let Some(item) = rest.try_next().await.unwrap() {
+            read.push(item.key().to_owned());
+        }
+        assert!(rest.position().unwrap().is_at_end());
+        let distinct: BTreeSet<&String> = read.iter().collect();
+        assert_eq!(distinct.len(), expected.len());
+        assert!(read.len() - distinct.len() <= 5_000);
+    }
+}
+
+#[tokio::test]
+async fn export_and_put_again_keep_every_body() {
+    let (source, copy) =
+        (LocalTable::in_memory().await.unwrap(), LocalTable::in_memory().await.unwrap());
+    put_npm_events(source.client(), source.name()).await;
+    put_numbers(source.store_builder().start().await.unwrap(), 500).await;
+    let reader = EventReader::builder(source.client(), source.name()).sorted(true);
+    let exported = events(reader.open().await.unwrap()).await;
+    let store = copy.store_builder().start().await.unwrap();
+    for event in &exported {
+        drop(store.put_event(Event::try_from(event.clone()).unwrap()).await.unwrap());
+    }
+    assert!(store.close(std::time::Duration::from_secs(60)).await.unwrap().is_complete());
+    let reader = EventReader::builder(copy.client(), copy.name()).sorted(true);
+    assert_eq!(events(reader.open().await.unwrap()).await, exported);
+}
+
+#[tokio::test]
+async fn missing_table_and_bad_settings_do_not_open() {
+    let table = LocalTable::in_memory().await.unwrap();
+    let (client, name) = (table.client(), table.name());
+    let missing = EventReader::builder(client, "nowhere").open().await.unwrap_err();
+    assert!(matches!(missing, ReadError::Table(_)), "{missing}");
+    let builder = || EventReader::builder(client, name);
+    let now = time("2026-01-01T00:00:00Z");
+    let position = builder().open().await.unwrap().position().unwrap();
+    let of_other_range = builder().time_range(now..).open().await.unwrap().position().unwrap();
+    for (field, builder) in [
+        ("segments", builder().segments(0)),
+        ("segments", builder().segments(257)),
+        ("time_range", builder().time_range(now..now)),
+        ("max_memory_bytes", builder().sorted(true).max_memory_bytes(1)),
+        ("max_read_units_per_second", builder().max_read_units_per_second(0)),
+        ("max_attempts", builder().max_attempts(0)),
+        ("attempt_timeout", builder().attempt_timeout(std::time::Duration::ZERO)),
+        ("resume_from", builder().sorted(true).resume_from(position.clone())),
+        ("resume_from", builder().segments(9).resume_from(position)),
+        ("resume_from", builder().resume_from(of_other_range)),
+        ("table", EventReader::builder(client, "")),
+    ] {
+        match builder.open().await.unwrap_err() {
+            ReadError::Config(error) => assert_eq!(error.field, field),
+            error => panic!("{field}: {error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn estimate_and_progress_are_those_of_the_table() {
+    let table = LocalTable::in_memory().await.unwrap();
+    put_npm_events(table.client(), table.name()).await;
+    let mut reader = EventReader::builder(table.client(), table.name()).open().await.unwrap();
+    let before = reader.progress();
+    assert_eq!((before.estimated_items, before.scanned_items), (Some(5), 0));
+    assert!(before.estimated_bytes.is_some_and(|bytes| bytes > 150), "{before:?}");
+    assert_eq!(before.estimated_read_units, Some(1.0));
+    while reader.try_next().await.unwrap().is_some() {}
+    let after = reader.progress();
+    assert_eq!((after.scanned_items, after.matching_items, after.pages), (5, 5, 8));
+    assert!(after.read_units > 0.0 && after.matching_bytes > 150, "{after:?}");
+}
