@@ -1,19 +1,21 @@
 //! `EventReader`: against the embedded table, and `#[ignore]`d against DynamoDB Local.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed step fails the test")]
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};
 use dynamodb_eventstore::{
-    Event, EventReader, EventStore, ItemDefect, LocalTable, ReadError, ReadPosition, ScannedItem,
-    StoredEvent,
+    Backoff, Event, EventReader, EventReaderBuilder, EventStore, ItemDefect, LocalTable, ReadError,
+    ReadPosition, ScannedItem, StoredEvent,
 };
 use futures::{StreamExt, TryStreamExt};
 use support::dynamodb_local;
+use support::endpoint::{Described, EVENT_KEY, Endpoint, ScanReply, Script, TABLE};
 use support::table::rows;
 
 /// Keys as the npm module makes them, whose last part is not padded, with their bodies.
@@ -48,7 +50,7 @@ async fn put_numbers(store: EventStore, count: usize) {
         let body = format!(r#"{{ "number":{number},"text":"{}" }}"#, "x".repeat(number % 60));
         drop(store.put_json(&body).await.unwrap());
     }
-    let report = store.close(std::time::Duration::from_secs(60)).await.unwrap();
+    let report = store.close(Duration::from_secs(60)).await.unwrap();
     assert_eq!((report.stored, report.failed), (count as u64, 0));
 }
 
@@ -198,7 +200,7 @@ async fn export_and_put_again_keep_every_body() {
     for event in &exported {
         drop(store.put_event(Event::try_from(event.clone()).unwrap()).await.unwrap());
     }
-    assert!(store.close(std::time::Duration::from_secs(60)).await.unwrap().is_complete());
+    assert!(store.close(Duration::from_secs(60)).await.unwrap().is_complete());
     let reader = EventReader::builder(copy.client(), copy.name()).sorted(true);
     assert_eq!(events(reader.open().await.unwrap()).await, exported);
 }
@@ -220,7 +222,7 @@ async fn missing_table_and_bad_settings_do_not_open() {
         ("max_memory_bytes", builder().sorted(true).max_memory_bytes(1)),
         ("max_read_units_per_second", builder().max_read_units_per_second(0)),
         ("max_attempts", builder().max_attempts(0)),
-        ("attempt_timeout", builder().attempt_timeout(std::time::Duration::ZERO)),
+        ("attempt_timeout", builder().attempt_timeout(Duration::ZERO)),
         ("resume_from", builder().sorted(true).resume_from(position.clone())),
         ("resume_from", builder().segments(9).resume_from(position)),
         ("resume_from", builder().resume_from(of_other_range)),
@@ -246,4 +248,167 @@ async fn estimate_and_progress_are_those_of_the_table() {
     let after = reader.progress();
     assert_eq!((after.scanned_items, after.matching_items, after.pages), (5, 5, 8));
     assert!(after.read_units > 0.0 && after.matching_bytes > 150, "{after:?}");
+}
+
+/// Bodies in the endpoint's table, put by a store.
+async fn fill(endpoint: &Endpoint) {
+    put_numbers(endpoint.store().start().await.unwrap(), 200).await;
+}
+
+fn patient(endpoint: &Endpoint) -> EventReaderBuilder {
+    let backoff = Backoff {
+        floor: Duration::ZERO,
+        base: Duration::from_millis(1),
+        ceiling: Duration::from_millis(1),
+    };
+    EventReader::builder(&Client::new(&endpoint.sdk_config()), TABLE).segments(2).backoff(backoff)
+}
+
+#[tokio::test]
+async fn page_that_fails_or_is_broken_is_read_again() {
+    let throttled = ScanReply::Throttled {
+        code: "ProvisionedThroughputExceededException",
+        reason: "TableReadProvisionedThroughputExceeded",
+    };
+    for reply in [
+        throttled,
+        ScanReply::Error { status: 500, code: "InternalServerError" },
+        ScanReply::Error { status: 503, code: "ServiceUnavailable" },
+        ScanReply::Raw { status: 502, body: "<html>" },
+        // Each of these must not count as a segment without items.
+        ScanReply::Raw { status: 200, body: "" },
+        ScanReply::Raw { status: 200, body: "{}" },
+        ScanReply::Raw { status: 200, body: "\u{feff}" },
+        ScanReply::Raw { status: 200, body: r#"{"Items":[],"Count":0,"ScannedCount":0}"# },
+        ScanReply::Raw {
+            status: 200,
+            body: r#"{"Items":[],"Count":1,"ScannedCount":1,"ConsumedCapacity":{"CapacityUnits":1}}"#,
+        },
+        ScanReply::Raw {
+            status: 200,
+            body: r#"{"Count":0,"ScannedCount":0,"ConsumedCapacity":{"CapacityUnits":1}}"#,
+        },
+        ScanReply::Raw {
+            status: 200,
+            body: r#"{"Items":[{"id":{"S":"a"}}],"Count":1,"ScannedCount":1,
+                "ConsumedCapacity":{"CapacityUnits":1}}"#,
+        },
+        ScanReply::CutShort,
+        ScanReply::WrongChecksum,
+        ScanReply::HangUp,
+        ScanReply::Hang,
+    ] {
+        let script = Script::of([]).first_scanning([reply.clone(), reply.clone()]);
+        let endpoint = Endpoint::start(script).await;
+        fill(&endpoint).await;
+        let reader = patient(&endpoint).attempt_timeout(Duration::from_millis(500));
+        let mut reader = reader.open().await.unwrap();
+        let mut read = BTreeMap::new();
+        while let Some(item) = reader.try_next().await.unwrap() {
+            let ScannedItem::Event(event) = item else { panic!("{item:?}") };
+            read.insert(event.key.to_string(), event.body);
+        }
+        assert_eq!(read, endpoint.table().await, "{reply:?}");
+        let progress = reader.progress();
+        let is_throttled = matches!(reply, ScanReply::Throttled { .. });
+        let failures = (progress.throttled_attempts, progress.failed_attempts);
+        assert_eq!(failures, if is_throttled { (2, 0) } else { (0, 2) }, "{reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn count_is_not_that_of_a_broken_answer() {
+    for body in ["", "{}", r#"{"Count":0,"ScannedCount":0}"#] {
+        let script = Script::of([]).first_scanning([ScanReply::Raw { status: 200, body }]);
+        let endpoint = Endpoint::start(script).await;
+        fill(&endpoint).await;
+        let reader = patient(&endpoint).open().await.unwrap();
+        assert_eq!(reader.count().await.unwrap(), 200, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn refused_scan_ends_at_once_and_names_the_permission() {
+    let refusal = ScanReply::Error { status: 400, code: "AccessDeniedException" };
+    let script = Script::of([]).scanning(refusal);
+    let endpoint = Endpoint::start(script).await;
+    for is_sorted in [false, true] {
+        let mut reader = patient(&endpoint).segments(1).sorted(is_sorted).open().await.unwrap();
+        let error = reader.next().await.unwrap().unwrap_err();
+        let shown = error.to_string();
+        assert!(matches!(error, ReadError::Page { attempts: 1, .. }), "{shown}");
+        assert!(shown.contains("grant dynamodb:Scan") && shown.contains("request id"), "{shown}");
+        assert!(reader.next().await.is_none());
+    }
+    assert_eq!(endpoint.calls("Scan").len(), 2);
+}
+
+#[tokio::test]
+async fn page_that_keeps_failing_ends_the_reader_and_can_be_resumed() {
+    let error = ScanReply::Error { status: 500, code: "InternalServerError" };
+    let script = Script::of([]).first_scanning([ScanReply::Ok]).scanning(error);
+    let endpoint = Endpoint::start(script).await;
+    fill(&endpoint).await;
+    let builder = patient(&endpoint).max_attempts(3);
+    let mut reader = builder.clone().open().await.unwrap();
+    let mut read = BTreeMap::new();
+    let failed = loop {
+        match reader.next().await.unwrap() {
+            Ok(ScannedItem::Event(event)) => read.insert(event.key.to_string(), event.body),
+            Ok(item) => panic!("{item:?}"),
+            Err(error) => break error,
+        };
+    };
+    let ReadError::Page { attempts, after_key, .. } = &failed else { panic!("{failed}") };
+    assert_eq!((*attempts, after_key), (3, &None), "{failed}");
+    let position = reader.position().unwrap();
+    assert!(!read.is_empty() && !position.is_at_end());
+
+    endpoint.scan_from_now_on(ScanReply::Ok);
+    for event in events(builder.resume_from(position).open().await.unwrap()).await {
+        assert_eq!(read.insert(event.key.to_string(), event.body), None);
+    }
+    assert_eq!(read, endpoint.table().await);
+}
+
+#[tokio::test]
+async fn throttled_page_ends_the_reader_at_its_deadline() {
+    let throttled = ScanReply::Throttled {
+        code: "ThrottlingException",
+        reason: "TableReadMaxOnDemandThroughputExceeded",
+    };
+    let endpoint = Endpoint::start(Script::of([]).scanning(throttled)).await;
+    let reader = patient(&endpoint).max_attempts(1).page_deadline(Duration::from_millis(200));
+    let error = reader.open().await.unwrap().next().await.unwrap().unwrap_err();
+    let shown = error.to_string();
+    assert!(matches!(error, ReadError::Page { attempts: 2.., .. }), "{shown}");
+    assert!(shown.contains("lower limit of read units"), "{shown}");
+}
+
+#[tokio::test]
+async fn role_without_describe_table_reads_without_an_estimate() {
+    let refused = Described::Error { status: 400, code: "AccessDeniedException" };
+    let script = Script::of([]).first_describing([Described::with_key([EVENT_KEY])]);
+    let endpoint = Endpoint::start(script.describing(refused)).await;
+    fill(&endpoint).await;
+    let reader = patient(&endpoint).open().await.unwrap();
+    assert_eq!(reader.progress().estimated_items, None);
+    assert_eq!(events(reader).await.len(), 200);
+}
+
+#[test]
+fn reader_whose_runtime_is_gone_does_not_pretend_to_be_at_the_end() {
+    let start_runtime =
+        || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let kept = start_runtime();
+    let endpoint = kept.block_on(Endpoint::start(Script::of([]).scanning(ScanReply::Hang)));
+    for is_sorted in [false, true] {
+        let lost = start_runtime();
+        let reader = patient(&endpoint).sorted(is_sorted);
+        let mut reader = kept.block_on(reader.open()).unwrap();
+        lost.block_on(async { assert!(futures::poll!(reader.next()).is_pending()) });
+        drop(lost);
+        let end = kept.block_on(reader.next()).unwrap();
+        assert!(matches!(end, Err(ReadError::Stopped)), "{end:?}");
+    }
 }

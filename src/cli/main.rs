@@ -2,7 +2,7 @@
 //!
 //! `put` and `resume` share one way of a line: `arguments` → `run` → `input` → `producer` → the
 //! store → `collector` → `report`. `stop` ends it early, and `output` prints. `bench` has a store and
-//! a recorder of its own.
+//! a recorder of its own. `export`, `get` and `count` read.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
@@ -10,13 +10,17 @@ mod arguments;
 mod bench;
 mod check;
 mod collector;
+mod count;
 mod create_table;
+mod export;
+mod get;
 mod input;
 mod journal;
 mod local;
 mod output;
 mod producer;
 mod put;
+mod read_keys;
 mod report;
 mod resume;
 mod run;
@@ -61,6 +65,9 @@ Examples:
   Put the events again that could not be stored, under the same keys
     dynamodb-eventstore resume failed.ndjson --table all-events --failed failed-again.ndjson
 
+  Get the events of a day back, in the order of their keys
+    dynamodb-eventstore export --table all-events --from 2026-01-01 --to 2026-01-02 --sorted -o day.ndjson
+
   Store what another program prints
     journalctl -o json -f | dynamodb-eventstore put --table all-events";
 
@@ -70,6 +77,9 @@ enum Command {
     Resume(resume::Arguments),
     Check(check::Arguments),
     CreateTable(create_table::Arguments),
+    Export(export::Arguments),
+    Get(get::Arguments),
+    Count(count::Arguments),
     Bench(bench::Arguments),
     Journal(journal::Arguments),
     Local(local::Arguments),
@@ -87,6 +97,9 @@ async fn main() -> ExitCode {
         Command::Resume(resume) => Box::pin(resume::run(resume, &command_line, is_verbose)).await,
         Command::Check(check) => Box::pin(check::run(check)).await,
         Command::CreateTable(create_table) => create_table::run(create_table).await,
+        Command::Export(export) => Box::pin(export::run(export)).await,
+        Command::Get(get) => Box::pin(get::run(get)).await,
+        Command::Count(count) => Box::pin(count::run(count)).await,
         Command::Bench(bench) => Box::pin(bench::run(bench)).await,
         Command::Journal(journal) => journal::run(journal).await,
         Command::Local(local) => local::run(local).await,
