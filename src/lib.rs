@@ -35,8 +35,8 @@
 //! ```
 //!
 //! The [`guide`] has what a program needs to know beyond this page: [failures](guide::failures),
-//! [throttling](guide::capacity), [shutdown and Lambda](guide::shutdown), [tests](guide::testing),
-//! [writer ids](guide::writer_ids), [permissions](guide::permissions) and more.
+//! [throttling](guide::capacity), [shutdown and Lambda](guide::shutdown), [reading back](guide::reading),
+//! [tests](guide::testing), [writer ids](guide::writer_ids), [permissions](guide::permissions) and more.
 //!
 //! # The way of an event
 //!
@@ -93,9 +93,10 @@
 //! | none, the default | the library |
 //! | `test-util` | `test_util::FakeTable`: a table for your tests that fails by a script or from a seed |
 //! | `local` | `LocalTable`: an embedded table, in memory or in a SQLite file |
+//! | `reader` | `EventReader`: reads a table back by a parallel scan, sorted if asked for |
 //! | `sso` | credentials of AWS profiles with an SSO session |
 //! | `credentials-process` | credentials of AWS profiles with a `credential_process` |
-//! | `cli` | the command-line tool `dynamodb-eventstore`, and `local`, `sso` and `credentials-process` |
+//! | `cli` | the command-line tool `dynamodb-eventstore`, and `journal`, `local`, `reader`, `sso` and `credentials-process` |
 
 // docs.rs shows the feature of each item, which takes a nightly rustdoc.
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -10,6 +10,10 @@ use dynamodb_eventstore::{
     EventStoreBuilder, FlushReport, LeaseError, LeasedWriterIds, PutError, PutTicket,
     SdkBatchWriter, StartError, Stats, Stored, Table, TableError, WriteError, WriterIds,
 };
+#[cfg(feature = "reader")]
+use dynamodb_eventstore::{
+    EventReader, EventReaderBuilder, ReadError, ReadPosition, ReadProgress, ScannedItem,
+};
 
 /// What a policy must not name: runtimes, networks, files, clocks and luck.
 const IMPURE: [&str; 12] = [
@@ -360,6 +364,15 @@ fn everything_public_can_be_sent_and_shared() {
     holds::<WriterIds>();
     holds::<LeasedWriterIds>();
     holds::<LeaseError>();
+    #[cfg(feature = "reader")]
+    {
+        holds::<EventReader>();
+        holds::<EventReaderBuilder>();
+        holds::<ReadError>();
+        holds::<ReadPosition>();
+        holds::<ReadProgress>();
+        holds::<ScannedItem>();
+    }
 }
 
 #[test]

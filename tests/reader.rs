@@ -245,6 +245,10 @@ async fn estimate_and_progress_are_those_of_the_table() {
     assert!(before.estimated_bytes.is_some_and(|bytes| bytes > 150), "{before:?}");
     assert_eq!(before.estimated_read_units, Some(1.0));
     while reader.try_next().await.unwrap().is_some() {}
+    let counted = EventReader::builder(table.client(), table.name()).open().await.unwrap();
+    let mut pages = Vec::new();
+    let counted = counted.count_with_progress(|read| pages.push(read.matching_items)).await;
+    assert_eq!((counted.unwrap(), pages.len(), pages.last()), (5, 8, Some(&5)));
     let after = reader.progress();
     assert_eq!((after.scanned_items, after.matching_items, after.pages), (5, 5, 8));
     assert!(after.read_units > 0.0 && after.matching_bytes > 150, "{after:?}");

@@ -7,7 +7,9 @@ use serde::Serialize;
 
 use crate::arguments::ReadOptions;
 use crate::output::json_lines::JsonLines;
+use crate::output::read_progress::ScanProgress;
 use crate::output::{Output, print};
+use crate::time::now;
 
 /// Count the items of a table, by reading all of it
 ///
@@ -39,7 +41,16 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>
     let target = read.open_target(&output).await?;
     let reader = read.open_reader(read.reader(&target), &target, &output).await?;
     let Some(reader) = reader else { return Ok(ExitCode::FAILURE) };
-    let items = reader.count().await?;
+    let progress = ScanProgress::new(&reader.progress(), &output);
+    let mut due = now() + progress.interval();
+    let items = reader.count_with_progress(|read| {
+        if now() >= due {
+            progress.show(read);
+            due = now() + progress.interval();
+        }
+    });
+    let items = items.await?;
+    drop(progress);
     target.close().await?;
     if json {
         let mut lines = JsonLines::default();

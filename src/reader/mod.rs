@@ -160,7 +160,23 @@ impl EventReader {
     /// # Cancel safety
     ///
     /// Dropping the future ends the calls.
-    pub async fn count(mut self) -> Result<u64, ReadError> {
+    pub async fn count(self) -> Result<u64, ReadError> {
+        self.count_with_progress(|_| {}).await
+    }
+
+    /// As [`count`](Self::count), and shows `on_page` the progress after each page.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`count`](Self::count).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the calls.
+    pub async fn count_with_progress(
+        mut self,
+        mut on_page: impl FnMut(&ReadProgress),
+    ) -> Result<u64, ReadError> {
         let State::Opened(mut segments) = std::mem::replace(&mut self.state, State::Ended) else {
             return Err(ReadError::AlreadyRead);
         };
@@ -171,6 +187,7 @@ impl EventReader {
             if let Batch::Page(page) = batch? {
                 matching += page.matching;
                 self.position.advance(&page.next);
+                on_page(&self.progress.get());
             }
         }
         if self.position.is_at_end() { Ok(matching) } else { Err(ReadError::Stopped) }

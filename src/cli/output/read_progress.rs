@@ -39,10 +39,14 @@ impl ScanProgress {
         &self.output
     }
 
-    /// When to show the progress.
+    /// How often to show the progress.
+    pub(crate) fn interval(&self) -> Duration {
+        if self.bar.is_some() { BAR_INTERVAL } else { LINE_INTERVAL }
+    }
+
+    /// When to show it.
     pub(crate) fn ticks(&self) -> Interval {
-        let period = if self.bar.is_some() { BAR_INTERVAL } else { LINE_INTERVAL };
-        interval_at(now() + period, period)
+        interval_at(now() + self.interval(), self.interval())
     }
 
     pub(crate) fn show(&self, progress: &ReadProgress) {
