@@ -1,21 +1,27 @@
 //! `EventReader`: against the embedded table, and `#[ignore]`d against DynamoDB Local.
-#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed step fails the test")]
 
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::http::HttpResponse;
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_dynamodb::types::AttributeValue;
+use aws_smithy_types::body::SdkBody;
 use chrono::{DateTime, Utc};
 use dynamodb_eventstore::{
     Backoff, Event, EventReader, EventReaderBuilder, EventStore, ItemDefect, LocalTable, ReadError,
     ReadPosition, ScannedItem, StoredEvent,
 };
 use futures::{StreamExt, TryStreamExt};
+use serde_json::{Value, json};
 use support::dynamodb_local;
 use support::endpoint::{Described, EVENT_KEY, Endpoint, ScanReply, Script, TABLE};
+use support::http_client::HttpClientFn;
 use support::table::rows;
 
 /// Keys as the npm module makes them, whose last part is not padded, with their bodies.
@@ -387,6 +393,79 @@ async fn throttled_page_ends_the_reader_at_its_deadline() {
     let shown = error.to_string();
     assert!(matches!(error, ReadError::Page { attempts: 2.., .. }), "{shown}");
     assert!(shown.contains("lower limit of read units"), "{shown}");
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn temporary_files_have_no_name_and_are_in_their_directory() {
+    let table = LocalTable::in_memory().await.unwrap();
+    let store = table.store_builder().start().await.unwrap();
+    for number in 0..3_000 {
+        let body = format!(r#"{{"number":{number},"text":"{}"}}"#, "x".repeat(2_000));
+        drop(store.put_json(&body).await.unwrap());
+    }
+    assert!(store.close(Duration::from_secs(60)).await.unwrap().is_complete());
+    let folder = tempfile::tempdir().unwrap();
+    let builder = EventReader::builder(table.client(), table.name()).sorted(true);
+    let builder = builder.max_memory_bytes(4 << 20).temporary_directory(folder.path());
+    let mut reader = builder.clone().open().await.unwrap();
+    assert!(matches!(reader.next().await, Some(Ok(ScannedItem::Event(_)))));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    assert_eq!(events(reader).await.len(), 2_999);
+
+    let gone = folder.path().join("gone");
+    let mut reader = builder.temporary_directory(&gone).open().await.unwrap();
+    let error = reader.next().await.unwrap().unwrap_err();
+    assert!(matches!(error, ReadError::TemporaryFile { .. }), "{error}");
+    assert!(error.to_string().contains("gone could not be created"), "{error}");
+}
+
+/// A table whose pages take this many units each.
+fn table_of_pages(pages_per_segment: usize, read_units: f64) -> Client {
+    let read: Mutex<[usize; 4]> = Mutex::default();
+    let http_client = HttpClientFn::new(move |request| {
+        let asked: Value = serde_json::from_slice(request.body().bytes().unwrap()).unwrap();
+        let Some(segment) = asked["Segment"].as_u64() else {
+            return HttpResponse::new(200.try_into().unwrap(), SdkBody::from(DESCRIBED));
+        };
+        let mut read = read.lock().unwrap();
+        let number = &mut read[usize::try_from(segment).unwrap()];
+        *number += 1;
+        let mut page = json!({
+            "Items": [], "Count": 0, "ScannedCount": 10,
+            "ConsumedCapacity": { "TableName": TABLE, "CapacityUnits": read_units },
+        });
+        if *number < pages_per_segment {
+            page["LastEvaluatedKey"] = json!({ "key": { "S": number.to_string() } });
+        }
+        HttpResponse::new(200.try_into().unwrap(), SdkBody::from(page.to_string()))
+    });
+    let credentials = Credentials::new("test", "test", None, None, "test");
+    let config = aws_sdk_dynamodb::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::from_static("us-east-1"))
+        .credentials_provider(credentials)
+        .http_client(http_client)
+        .build();
+    Client::from_conf(config)
+}
+
+const DESCRIBED: &str = r#"{"Table":{"TableName":"events","TableStatus":"ACTIVE",
+    "KeySchema":[{"AttributeName":"key","KeyType":"HASH"}],
+    "AttributeDefinitions":[{"AttributeName":"key","AttributeType":"S"}]}}"#;
+
+#[tokio::test(start_paused = true)]
+async fn limited_reader_uses_no_more_units_per_second() {
+    // 4 segments of 25 pages of 5 units are 500 units, which take 25 s. The first pages leave later than they need to,
+    // because it is not known yet what they cost.
+    let client = table_of_pages(25, 5.0);
+    let start = tokio::time::Instant::now();
+    let reader = EventReader::builder(&client, TABLE).segments(4).max_read_units_per_second(20);
+    let mut reader = reader.open().await.unwrap();
+    assert!(reader.next().await.is_none());
+    assert_eq!(reader.progress().read_units, 500.0);
+    let seconds = start.elapsed().as_secs_f64();
+    assert!((24.0..28.0).contains(&seconds), "{seconds}");
 }
 
 #[tokio::test]

@@ -45,7 +45,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>
     let mut due = now() + progress.interval();
     let items = reader.count_with_progress(|read| {
         if now() >= due {
-            progress.show(read);
+            progress.show(read, 0);
             due = now() + progress.interval();
         }
     });

@@ -91,16 +91,15 @@ impl ReadOptions {
             Target::Local { .. } => count(progress.estimated_items.unwrap_or_default(), "item"),
         };
         output.note(format_args!("reading {target}: {cost}"));
-        let is_much = progress.estimated_read_units.is_some_and(|units| units >= MANY_READ_UNITS);
-        if !is_much {
-            return Ok(Some(reader));
-        }
+        let many = progress.estimated_read_units.filter(|units| *units >= MANY_READ_UNITS);
+        let Some(read_units) = many else { return Ok(Some(reader)) };
         output.note(
             "for a whole large table ExportTableToPointInTime is cheaper: it writes the table to S3 and takes no read \
              units, and needs point-in-time recovery (aws dynamodb export-table-to-point-in-time)",
         );
         let asks = !self.yes && stdin().is_terminal() && stderr().is_terminal();
-        Ok((!asks || ask("read it?")).then_some(reader))
+        let question = format!("this takes {}: read it?", count(read_units as u64, "read unit"));
+        Ok((!asks || ask(&question)).then_some(reader))
     }
 }
 

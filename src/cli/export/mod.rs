@@ -135,7 +135,7 @@ impl Exported {
                 // The reader may always be ready.
                 biased;
                 _ = ticks.tick() => {
-                    progress.show(&reader.progress());
+                    progress.show(&reader.progress(), self.events);
                     continue;
                 }
                 item = reader.next() => item,

@@ -4,8 +4,8 @@ use std::io::{IsTerminal, stderr};
 use std::time::Duration;
 
 use dynamodb_eventstore::ReadProgress;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tokio::time::{Interval, interval_at};
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 use super::{Output, count};
 use crate::time::now;
@@ -46,11 +46,15 @@ impl ScanProgress {
 
     /// When to show it.
     pub(crate) fn ticks(&self) -> Interval {
-        interval_at(now() + self.interval(), self.interval())
+        let mut ticks = interval_at(now() + self.interval(), self.interval());
+        // After a slow write it need not be shown more often.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
     }
 
-    pub(crate) fn show(&self, progress: &ReadProgress) {
-        let text = describe(progress);
+    /// Shows what was read, and how many events were written of it.
+    pub(crate) fn show(&self, progress: &ReadProgress, written: u64) {
+        let text = describe(progress, written);
         match &self.bar {
             Some(bar) => {
                 bar.set_position(progress.scanned_items);
@@ -69,7 +73,7 @@ impl Drop for ScanProgress {
     }
 }
 
-fn describe(progress: &ReadProgress) -> String {
+fn describe(progress: &ReadProgress, written: u64) -> String {
     let mut text = format!(
         "{} read, {}",
         count(progress.scanned_items, "item"),
@@ -77,6 +81,9 @@ fn describe(progress: &ReadProgress) -> String {
     );
     if progress.throttled_attempts > 0 {
         text.push_str(&format!(", {} throttled", count(progress.throttled_attempts, "page")));
+    }
+    if written > 0 {
+        text.push_str(&format!(", {} exported", HumanCount(written)));
     }
     text
 }
