@@ -19,10 +19,10 @@ use dynamodb_eventstore::{
 };
 use futures::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
-use support::dynamodb_local;
 use support::endpoint::{Described, EVENT_KEY, Endpoint, ScanReply, Script, TABLE};
 use support::http_client::HttpClientFn;
 use support::table::rows;
+use support::{clock, dynamodb_local};
 
 /// Keys as the npm module makes them, whose last part is not padded, with their bodies.
 const NPM_EVENTS: [(&str, &str); 5] = [
@@ -459,12 +459,12 @@ async fn limited_reader_uses_no_more_units_per_second() {
     // 4 segments of 25 pages of 5 units are 500 units, which take 25 s. The first pages leave later than they need to,
     // because it is not known yet what they cost.
     let client = table_of_pages(25, 5.0);
-    let start = tokio::time::Instant::now();
+    let start = clock::now();
     let reader = EventReader::builder(&client, TABLE).segments(4).max_read_units_per_second(20);
     let mut reader = reader.open().await.unwrap();
     assert!(reader.next().await.is_none());
     assert_eq!(reader.progress().read_units, 500.0);
-    let seconds = start.elapsed().as_secs_f64();
+    let seconds = (clock::now() - start).as_secs_f64();
     assert!((24.0..28.0).contains(&seconds), "{seconds}");
 }
 
