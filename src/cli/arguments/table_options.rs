@@ -17,7 +17,7 @@ pub(crate) struct TableOptions {
     #[arg(long, conflicts_with = "local", value_parser = NonEmptyStringValueParser::new())]
     table: Option<String>,
 
-    /// Local table: an SQLite file, created if it does not exist.
+    /// Local table: an SQLite file. Commands that write create it if it does not exist.
     #[arg(long, value_name = "PATH")]
     local: Option<PathBuf>,
 
