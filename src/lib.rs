@@ -35,8 +35,8 @@
 //! ```
 //!
 //! The [`guide`] has what a program needs to know beyond this page: [failures](guide::failures),
-//! [throttling](guide::capacity), [shutdown and Lambda](guide::shutdown), [tests](guide::testing),
-//! [writer ids](guide::writer_ids), [permissions](guide::permissions) and more.
+//! [throttling](guide::capacity), [shutdown and Lambda](guide::shutdown), [reading back](guide::reading),
+//! [tests](guide::testing), [writer ids](guide::writer_ids), [permissions](guide::permissions) and more.
 //!
 //! # The way of an event
 //!
@@ -93,9 +93,10 @@
 //! | none, the default | the library |
 //! | `test-util` | `test_util::FakeTable`: a fake table for your tests that fails as scripted, or at random from a seed |
 //! | `local` | `LocalTable`: an embedded table, in memory or in a SQLite file |
+//! | `reader` | `EventReader`: reads a table back by a parallel scan, sorted if asked for |
 //! | `sso` | credentials of AWS profiles with an SSO session |
 //! | `credentials-process` | credentials of AWS profiles with a `credential_process` |
-//! | `cli` | the command-line tool `dynamodb-eventstore`, and `local`, `sso` and `credentials-process` |
+//! | `cli` | the command-line tool `dynamodb-eventstore`, and `journal`, `local`, `reader`, `sso` and `credentials-process` |
 
 // docs.rs shows which feature each item needs. That takes a nightly rustdoc.
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -124,6 +125,8 @@ mod lease_keeper;
 mod local;
 mod pending;
 mod policy;
+#[cfg(feature = "reader")]
+mod reader;
 mod report;
 mod settled;
 mod stats;
@@ -148,6 +151,8 @@ pub use error::{
     WorkerLost, WriteError,
 };
 pub use event::key::{EventKey, ParseKeyError, WriterId};
+#[cfg(feature = "reader")]
+pub use event::scanned_item::{ItemDefect, ScannedItem, StoredEvent, UnexpectedItem};
 pub use event::{
     BODY_ATTRIBUTE, Event, EventTooLarge, KEY_ATTRIBUTE, MAX_BATCH_EVENTS, MAX_BATCH_WIRE_BYTES,
     MAX_BODY_BYTES, MAX_ITEM_BYTES,
@@ -158,6 +163,16 @@ pub use journal::{Damage, Journal, JournalOptions, RecoveryReport, SyncPolicy};
 pub use local::{LocalError, LocalTable, LocalTableBuilder};
 pub use pending::PutTicket;
 pub use policy::retry::Backoff;
+#[cfg(feature = "reader")]
+pub use reader::EventReader;
+#[cfg(feature = "reader")]
+pub use reader::builder::EventReaderBuilder;
+#[cfg(feature = "reader")]
+pub use reader::error::ReadError;
+#[cfg(feature = "reader")]
+pub use reader::position::ReadPosition;
+#[cfg(feature = "reader")]
+pub use reader::progress::ReadProgress;
 pub use report::{CloseReport, FlushReport};
 pub use settled::{Proof, Settled, Stored};
 pub use stats::{Stats, ThrottledBatches};

@@ -11,6 +11,10 @@ use dynamodb_eventstore::{
     PutError, PutTicket, SdkBatchWriter, SinkError, StartError, Stats, Stored, Table, TableError,
     WriteError, WriterIds,
 };
+#[cfg(feature = "reader")]
+use dynamodb_eventstore::{
+    EventReader, EventReaderBuilder, ReadError, ReadPosition, ReadProgress, ScannedItem,
+};
 
 /// Words that must not occur in a policy: runtimes, networks, files, clocks and randomness.
 const IMPURE: [&str; 12] = [
@@ -104,7 +108,7 @@ fn worker_imports_no_sdk_and_dynamodb_no_tickets() {
 }
 
 /// The modules at the top of `src`, in the order in which an event passes them, and those that each may use.
-const MODULES: [(&str, &[&str]); 24] = [
+const MODULES: [(&str, &[&str]); 25] = [
     ("clock", &[]),
     ("sync", &[]),
     ("write_capacity", &[]),
@@ -167,6 +171,7 @@ const MODULES: [(&str, &[&str]); 24] = [
             "write_mode",
         ],
     ),
+    ("reader", &["clock", "dynamodb", "error", "event", "policy"]),
     ("local", &["clock", "dynamodb", "event", "store", "write_capacity"]),
     (
         "test_util",
@@ -382,6 +387,15 @@ fn public_types_are_send_and_sync() {
     holds::<WriterIds>();
     holds::<LeasedWriterIds>();
     holds::<LeaseError>();
+    #[cfg(feature = "reader")]
+    {
+        holds::<EventReader>();
+        holds::<EventReaderBuilder>();
+        holds::<ReadError>();
+        holds::<ReadPosition>();
+        holds::<ReadProgress>();
+        holds::<ScannedItem>();
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! In `put` and `resume` each line takes the same way: `arguments` → `run` → `input` → `producer` →
 //! the store → `collector` → `report`. `stop` ends a run early, and `output` prints. `bench` has its
-//! own store and recorder.
+//! own store and recorder. `export`, `get` and `count` read.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
@@ -11,8 +11,11 @@ mod bench;
 mod check;
 mod collector;
 mod completions;
+mod count;
 mod create_table;
 mod dry_run;
+mod export;
+mod get;
 mod input;
 mod journal;
 mod local;
@@ -20,6 +23,7 @@ mod man;
 mod output;
 mod producer;
 mod put;
+mod read_keys;
 mod report;
 mod resume;
 mod run;
@@ -64,6 +68,9 @@ Examples:
   Put the failed events again, under the same keys
     dynamodb-eventstore resume failed.ndjson --table all-events --failed failed-again.ndjson
 
+  Get the events of a day back, in the order of their keys
+    dynamodb-eventstore export --table all-events --from 2026-01-01 --to 2026-01-02 --sorted -o day.ndjson
+
   Store what another program prints
     journalctl -o json -f | dynamodb-eventstore put --table all-events";
 
@@ -73,6 +80,9 @@ enum Command {
     Resume(resume::Arguments),
     Check(check::Arguments),
     CreateTable(create_table::Arguments),
+    Export(export::Arguments),
+    Get(get::Arguments),
+    Count(count::Arguments),
     Bench(bench::Arguments),
     Journal(journal::Arguments),
     Local(local::Arguments),
@@ -92,6 +102,9 @@ async fn main() -> ExitCode {
         Command::Resume(resume) => Box::pin(resume::run(resume, &command_line, is_verbose)).await,
         Command::Check(check) => Box::pin(check::run(check)).await,
         Command::CreateTable(create_table) => create_table::run(create_table).await,
+        Command::Export(export) => Box::pin(export::run(export)).await,
+        Command::Get(get) => Box::pin(get::run(get)).await,
+        Command::Count(count) => Box::pin(count::run(count)).await,
         Command::Bench(bench) => Box::pin(bench::run(bench)).await,
         Command::Journal(journal) => journal::run(journal).await,
         Command::Local(local) => local::run(local).await,

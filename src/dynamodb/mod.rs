@@ -15,6 +15,8 @@ mod lease_table;
 pub(crate) mod request;
 mod response;
 mod response_body;
+#[cfg(feature = "reader")]
+pub(crate) mod scan;
 mod sdk;
 mod signing_state;
 pub(crate) mod table;

@@ -5,6 +5,10 @@
 pub(crate) mod encoded_body;
 pub(crate) mod escape;
 pub(crate) mod key;
+#[cfg(feature = "reader")]
+pub(crate) mod key_bounds;
+#[cfg(feature = "reader")]
+pub(crate) mod scanned_item;
 
 use std::borrow::Cow;
 use std::fmt;

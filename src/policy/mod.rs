@@ -10,6 +10,8 @@ pub(crate) mod buffer;
 pub(crate) mod concurrency;
 pub(crate) mod lease;
 pub(crate) mod pace;
+#[cfg(feature = "reader")]
+pub(crate) mod read_pace;
 pub(crate) mod reconcile;
 pub(crate) mod refusal;
 pub(crate) mod resolve;

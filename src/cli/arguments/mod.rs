@@ -7,6 +7,7 @@ mod certificates;
 mod command_line;
 mod limit_options;
 mod mode;
+mod read_options;
 mod store_options;
 mod table_options;
 
@@ -14,5 +15,6 @@ pub(crate) use aws::AwsOptions;
 pub(crate) use command_line::{CommandLine, quoted};
 pub(crate) use limit_options::LimitOptions;
 pub(crate) use mode::Mode;
+pub(crate) use read_options::ReadOptions;
 pub(crate) use store_options::StoreOptions;
 pub(crate) use table_options::TableOptions;

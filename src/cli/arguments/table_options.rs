@@ -7,17 +7,17 @@ use clap::builder::NonEmptyStringValueParser;
 use dynamodb_eventstore::{ConfigError, EventStore, EventStoreBuilder, StartError};
 
 use super::AwsOptions;
-use crate::output::with_causes;
-use crate::target::Target;
+use crate::output::{Output, with_causes};
+use crate::target::{DEFAULT_FILE, Target};
 
-/// Where the events go.
+/// Where the events are.
 #[derive(Debug, clap::Args)]
 pub(crate) struct TableOptions {
     /// DynamoDB table, by name or ARN.
     #[arg(long, conflicts_with = "local", value_parser = NonEmptyStringValueParser::new())]
     table: Option<String>,
 
-    /// Local table: a SQLite file, created if it does not exist.
+    /// Local table: a SQLite file. Commands that write create it if it does not exist.
     #[arg(long, value_name = "PATH")]
     local: Option<PathBuf>,
 
@@ -48,6 +48,43 @@ impl TableOptions {
         }
     }
 
+    /// Opens a table to read, which must exist: the local table in the current directory if none is named.
+    pub(crate) async fn open_existing(&self, output: &Output) -> Result<Target, Box<dyn Error>> {
+        if self.table.is_none() && !self.aws.is_any_set() {
+            let file = self.local.as_deref().unwrap_or_else(|| DEFAULT_FILE.as_ref());
+            if !file.is_file() {
+                let file = file.display();
+                return Err(format!(
+                    "there is no local table in {file}: name a table (--table, --local)"
+                )
+                .into());
+            }
+        }
+        let named = self.open().await?;
+        if let Some(target) = named {
+            return Ok(target);
+        }
+        output.note(format_args!(
+            "no --table given: reading the local table {DEFAULT_FILE} in the current directory"
+        ));
+        Target::open_local(DEFAULT_FILE.as_ref()).await
+    }
+
+    /// Why `target` cannot be used: there are no credentials, or what the error says.
+    pub(crate) async fn describe_failure(
+        &self,
+        action: &str,
+        target: &Target,
+        error: &(dyn Error + Send + Sync + 'static),
+    ) -> String {
+        let missing_credentials = match target {
+            Target::Aws { sdk_config, .. } => self.aws.missing_credentials(sdk_config).await,
+            Target::Local { .. } => None,
+        };
+        let cause = missing_credentials.unwrap_or_else(|| with_causes(error));
+        format!("cannot {action} {target}: {cause}")
+    }
+
     /// Starts a store that writes to `target`.
     pub(crate) async fn start(
         &self,
@@ -59,12 +96,7 @@ impl TableOptions {
             Err(StartError::Config(error)) => return Err(describe(&error)),
             Err(error) => error,
         };
-        let missing_credentials = match target {
-            Target::Aws { sdk_config, .. } => self.aws.missing_credentials(sdk_config).await,
-            Target::Local { .. } => None,
-        };
-        let cause = missing_credentials.unwrap_or_else(|| with_causes(&error));
-        Err(format!("cannot store in {target}: {cause}"))
+        Err(self.describe_failure("store in", target, &error).await)
     }
 }
 

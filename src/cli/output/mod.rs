@@ -4,11 +4,13 @@
 //! a put, so the functions here ignore it.
 
 pub(crate) mod json_lines;
+pub(crate) mod new_file;
 pub(crate) mod progress;
+pub(crate) mod read_progress;
 
 use std::error::Error;
 use std::fmt::Display;
-use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
+use std::io::{ErrorKind, IsTerminal, Write, stderr, stdin, stdout};
 
 use indicatif::{HumanCount, ProgressBar};
 
@@ -78,6 +80,14 @@ pub(crate) fn has_colours(stream: &impl IsTerminal) -> bool {
 /// Prints a line to standard error.
 pub(crate) fn print_error(line: impl Display) {
     let _ = writeln!(stderr(), "{line}");
+}
+
+/// Asks a question on the terminal. Only `y` and `yes` are a yes.
+pub(crate) fn ask(question: &str) -> bool {
+    let _ = write!(stderr(), "{question} [y/N] ");
+    let mut answer = String::new();
+    let is_read = stdin().read_line(&mut answer).is_ok();
+    is_read && matches!(answer.trim(), "y" | "Y" | "yes")
 }
 
 /// The error and its causes. A cause that the text before it already contains is omitted.

@@ -5,19 +5,10 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use dynamodb_eventstore::{
-    BatchError, BatchWriter, Certainty, EventKey, FailureClass, SdkBatchWriter,
-};
-use tokio::time::{self, sleep_until};
+use dynamodb_eventstore::{BatchError, EventKey, SdkBatchWriter};
 
 use super::failed_line::Decision;
-use crate::time::now;
-
-/// Time for one read.
-const READ_TIMEOUT: Duration = Duration::from_secs(10);
-
-const MIN_RETRY_WAIT: Duration = Duration::from_millis(50);
-const MAX_RETRY_WAIT: Duration = Duration::from_secs(5);
+use crate::read_keys::read_keys;
 
 /// Reads the keys of failed events, and decides what to do with each.
 #[derive(Debug)]
@@ -116,7 +107,7 @@ impl ResumeCheck {
         let mut keys: Vec<EventKey> = put.collect();
         keys.sort_unstable();
         keys.dedup();
-        read(reader, &keys, self.timeout).await
+        read_keys(reader, &keys, self.timeout).await
     }
 }
 
@@ -126,53 +117,10 @@ fn hash(body: &str) -> u64 {
     hasher.finish()
 }
 
-/// Reads what is stored under these keys. Keys that the service leaves unprocessed are read again,
-/// as long as there is progress.
-async fn read(
-    reader: &SdkBatchWriter,
-    keys: &[EventKey],
-    timeout: Duration,
-) -> Result<HashMap<EventKey, Option<String>>, BatchError> {
-    let (mut found, mut unread) = (HashMap::new(), keys.to_vec());
-    let (mut last_progress, mut wait) = (now(), MIN_RETRY_WAIT);
-    while !unread.is_empty() {
-        let failure = match time::timeout(READ_TIMEOUT, reader.read_batch(&unread)).await {
-            Ok(Ok(reading)) => {
-                let before = unread.len();
-                unread.retain(|key| {
-                    if let Some(body) = reading.body(key) {
-                        found.insert(*key, body.map(str::to_owned));
-                    }
-                    reading.is_unread(key)
-                });
-                if unread.len() < before {
-                    (last_progress, wait) = (now(), MIN_RETRY_WAIT);
-                }
-                batch_error(FailureClass::Unprocessed, "the table has too little read capacity")
-            }
-            Ok(Err(error)) => error,
-            Err(_) => batch_error(FailureClass::Transient, "the read timed out"),
-        };
-        if unread.is_empty() {
-            break;
-        }
-        let is_refused = failure.class() == FailureClass::Refused;
-        if is_refused || !failure.class().is_retryable() || now() + wait >= last_progress + timeout
-        {
-            return Err(failure);
-        }
-        sleep_until(now() + wait).await;
-        wait = MAX_RETRY_WAIT.min(wait * 2);
-    }
-    Ok(found)
-}
-
-fn batch_error(class: FailureClass, message: &str) -> BatchError {
-    BatchError::new(class, Certainty::NotStored, message)
-}
-
 #[cfg(test)]
 mod tests {
+    use dynamodb_eventstore::Certainty;
+
     use super::*;
     use crate::input::Line;
     use crate::producer::failed_line::FailedLine;

@@ -49,6 +49,10 @@ pub(super) enum Answer {
         unprocessed: Selector,
         with_responses: bool,
     },
+    /// The response is that of the table to this request.
+    Scan {
+        request: Vec<u8>,
+    },
     HangUp,
     Hang,
 }

@@ -145,6 +145,7 @@ async fn answer(
             let body = read_result(inner, read, &unprocessed, with_responses).await;
             Ok(head.text(200, body.to_string()))
         }
+        Answer::Scan { request } => Ok(head.text(200, inner.storage.scan(request).await)),
         Answer::HangUp => Err(io::Error::other("hung up, as scripted")),
         Answer::Hang => pending().await,
     }

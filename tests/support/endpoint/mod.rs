@@ -29,7 +29,9 @@ use tokio::task::{JoinHandle, yield_now};
 use answer::{Answer, Head, described_table};
 use batch::{Batch, Item, Read};
 use connection::Close;
-pub(crate) use script::{Described, ECHO, EVENT_KEY, KeyPart, ReadReply, Reply, Script, Selector};
+pub(crate) use script::{
+    Described, ECHO, EVENT_KEY, KeyPart, ReadReply, Reply, ScanReply, Script, Selector,
+};
 use storage::Storage;
 
 /// Name of the endpoint's table.
@@ -162,6 +164,11 @@ impl Endpoint {
         self.inner.lock().script.then = reply;
     }
 
+    /// The reply to every scan after those of the script.
+    pub(crate) fn scan_from_now_on(&self, reply: ScanReply) {
+        self.inner.lock().script.then_scan = reply;
+    }
+
     /// Adds replies to the script, one for each write.
     pub(crate) fn reply_to_next(&self, replies: impl IntoIterator<Item = Reply>) {
         self.inner.lock().script.replies.extend(replies);
@@ -275,6 +282,7 @@ impl State {
                 self.write(operation, headers, bytes, &mut taken, &mut to_apply)
             }
             "BatchGetItem" => self.read(headers, bytes),
+            "Scan" => self.scan(headers, bytes),
             "DescribeTable" => self.describe(headers, bytes),
             _ => self.violation(format!("a call of `{operation}`")),
         };
@@ -419,6 +427,31 @@ impl State {
         }
     }
 
+    fn scan(&mut self, headers: &HeaderMap, bytes: &[u8]) -> Answer {
+        let asked: Value = serde_json::from_slice(bytes).unwrap_or_default();
+        // The segment stands in the place of the keys.
+        self.log("Scan", vec![asked["Segment"].to_string()], bytes.len());
+        if let Some(refusal) = signature::refusal(&self.script, headers) {
+            return refusal;
+        }
+        let last_page = json!({
+            "Items": [], "Count": 0, "ScannedCount": 0,
+            "ConsumedCapacity": { "TableName": TABLE, "CapacityUnits": 0.5 },
+        });
+        let body = last_page.to_string();
+        let reply = self.script.scan_replies.pop_front();
+        match reply.unwrap_or_else(|| self.script.then_scan.clone()) {
+            ScanReply::Ok => Answer::Scan { request: bytes.to_vec() },
+            ScanReply::Error { status, code } => Answer::error(status, code, "As scripted."),
+            ScanReply::Throttled { code, reason } => Answer::throttled(code, reason),
+            ScanReply::Raw { status, body } => Answer::Text { status, body: body.to_owned() },
+            ScanReply::CutShort => Answer::CutShort { body },
+            ScanReply::WrongChecksum => Answer::WrongChecksum { body },
+            ScanReply::HangUp => Answer::HangUp,
+            ScanReply::Hang => Answer::Hang,
+        }
+    }
+
     fn describe(&mut self, headers: &HeaderMap, bytes: &[u8]) -> Answer {
         self.log("DescribeTable", Vec::new(), bytes.len());
         if let Some(refusal) = signature::refusal(&self.script, headers) {
@@ -432,6 +465,12 @@ impl State {
         let described = self.script.described.pop_front();
         match described.unwrap_or_else(|| self.script.then_described.clone()) {
             Described::Table { key, status } => Answer::json(&described_table(&key, status)),
+            Described::Sized { items, bytes } => {
+                let mut described = described_table(&[EVENT_KEY], "ACTIVE");
+                described["Table"]["ItemCount"] = json!(items);
+                described["Table"]["TableSizeBytes"] = json!(bytes);
+                Answer::json(&described)
+            }
             Described::Error { status, code } => Answer::error(status, code, "As scripted."),
         }
     }

@@ -82,6 +82,31 @@ pub(crate) enum ReadReply {
     Hang,
 }
 
+/// How one `Scan` call is answered.
+#[derive(Debug, Clone)]
+pub(crate) enum ScanReply {
+    /// With what the table holds.
+    Ok,
+    Error {
+        status: u16,
+        code: &'static str,
+    },
+    Throttled {
+        code: &'static str,
+        reason: &'static str,
+    },
+    Raw {
+        status: u16,
+        body: &'static str,
+    },
+    /// Half of a page without items that is the last one of its segment.
+    CutShort,
+    /// Such a page with a wrong checksum.
+    WrongChecksum,
+    HangUp,
+    Hang,
+}
+
 impl ReadReply {
     pub(crate) fn error(status: u16, code: &'static str) -> Self {
         Self::Error { status, code }
@@ -133,6 +158,8 @@ impl Selector {
 pub(crate) enum Described {
     /// The table has this key and this status.
     Table { key: Vec<KeyPart>, status: &'static str },
+    /// A table for events of this size.
+    Sized { items: u64, bytes: u64 },
     /// The call is refused.
     Error { status: u16, code: &'static str },
 }
@@ -176,6 +203,10 @@ pub(crate) struct Script {
     pub(super) read_replies: VecDeque<ReadReply>,
     /// For the later reads.
     pub(super) then_read: ReadReply,
+    /// One for each of the first scans.
+    pub(super) scan_replies: VecDeque<ScanReply>,
+    /// For the later scans.
+    pub(super) then_scan: ScanReply,
     /// One for each of the first `DescribeTable` calls.
     pub(super) described: VecDeque<Described>,
     /// For the later `DescribeTable` calls.
@@ -203,6 +234,8 @@ impl Script {
             poisonous: HashSet::new(),
             read_replies: VecDeque::new(),
             then_read: ReadReply::Ok,
+            scan_replies: VecDeque::new(),
+            then_scan: ScanReply::Ok,
             described: VecDeque::new(),
             then_described: Described::with_key([EVENT_KEY]),
             only_access_key: None,
@@ -241,6 +274,17 @@ impl Script {
     /// The reply to every later `BatchGetItem` call.
     pub(crate) fn reading(self, then_read: ReadReply) -> Self {
         Self { then_read, ..self }
+    }
+
+    /// The replies to the first `Scan` calls, one each.
+    pub(crate) fn first_scanning(mut self, replies: impl IntoIterator<Item = ScanReply>) -> Self {
+        self.scan_replies.extend(replies);
+        self
+    }
+
+    /// The reply to every later `Scan` call.
+    pub(crate) fn scanning(self, then_scan: ScanReply) -> Self {
+        Self { then_scan, ..self }
     }
 
     /// The reply to every later `DescribeTable` call.

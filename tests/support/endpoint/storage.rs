@@ -2,12 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::Client as TableClient;
 use aws_sdk_dynamodb::types::{
     AttributeValue, BatchStatementError, BatchStatementRequest, KeysAndAttributes, PutRequest,
     WriteRequest,
 };
 use dynamodb_eventstore::LocalTable;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
@@ -15,11 +19,16 @@ use super::TABLE;
 use super::batch::{Item, Read};
 use crate::support::table::rows;
 
+/// The table wants a signature, and does not look at it.
+const AUTHORIZATION: &str = "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/dynamodb/aws4_request, \
+                             SignedHeaders=host, Signature=0";
+
 /// The table. A task of its own reads and writes it. So a batch is applied even if its client has
 /// disconnected, and before every read that is requested later.
 #[derive(Debug, Clone)]
 pub(super) struct Storage {
     commands: mpsc::UnboundedSender<Command>,
+    url: String,
 }
 
 #[derive(Debug)]
@@ -33,9 +42,9 @@ enum Command {
 impl Storage {
     pub(super) async fn start() -> Self {
         let table = LocalTable::builder().table(TABLE).start().await.unwrap();
-        let (commands, received) = mpsc::unbounded_channel();
+        let (url, (commands, received)) = (table.endpoint_url(), mpsc::unbounded_channel());
         tokio::spawn(run(table, received));
-        Self { commands }
+        Self { commands, url }
     }
 
     pub(super) async fn apply(&self, items: Vec<Item>) {
@@ -50,6 +59,22 @@ impl Storage {
     /// The stored items among these keys, in DynamoDB's JSON.
     pub(super) async fn read(&self, read: Read) -> Vec<Value> {
         self.execute(|done| Command::Read(read, done)).await
+    }
+
+    /// The table's own response to a request.
+    pub(super) async fn scan(&self, request: Vec<u8>) -> String {
+        let request = hyper::Request::post(&self.url)
+            .header("x-amz-target", "DynamoDB_20120810.Scan")
+            .header("content-type", "application/x-amz-json-1.0")
+            .header("x-amz-date", "20260101T000000Z")
+            .header("authorization", AUTHORIZATION)
+            .body(Full::new(Bytes::from(request)))
+            .unwrap();
+        let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+        let response = client.request(request).await.unwrap();
+        assert_eq!(response.status(), 200, "the table refuses a scan");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        String::from_utf8(body.to_vec()).unwrap()
     }
 
     /// Every body in the table by key.
@@ -87,7 +112,7 @@ async fn run(table: LocalTable, mut commands: mpsc::UnboundedReceiver<Command>) 
     }
 }
 
-async fn apply(client: &Client, items: &[Item]) {
+async fn apply(client: &TableClient, items: &[Item]) {
     let text = |text: &str| AttributeValue::S(text.to_owned());
     let requests = items
         .iter()
@@ -100,7 +125,7 @@ async fn apply(client: &Client, items: &[Item]) {
     assert_eq!(applied.unprocessed_items, Some(HashMap::new()));
 }
 
-async fn insert(client: &Client, items: &[Item]) -> Vec<Value> {
+async fn insert(client: &TableClient, items: &[Item]) -> Vec<Value> {
     if items.is_empty() {
         return Vec::new();
     }
@@ -127,7 +152,7 @@ pub(super) fn statement_error(code: &str) -> Value {
     json!({ "Error": { "Code": code, "Message": "As scripted." }, "TableName": TABLE })
 }
 
-async fn read(client: &Client, Read { keys, projection, names }: Read) -> Vec<Value> {
+async fn read(client: &TableClient, Read { keys, projection, names }: Read) -> Vec<Value> {
     if keys.is_empty() {
         return Vec::new();
     }

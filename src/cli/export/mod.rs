@@ -1,0 +1,185 @@
+//! `export`: writes the events of a table as newline-delimited JSON.
+
+mod line;
+mod sink;
+
+use std::error::Error;
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use dynamodb_eventstore::{EventReader, ScannedItem};
+use futures::StreamExt;
+
+use crate::arguments::ReadOptions;
+use crate::output::read_progress::ScanProgress;
+use crate::output::{Output, count};
+use line::Form;
+use sink::Sink;
+
+/// Items that are not exported and that are printed to standard error. All are counted.
+const MAX_PRINTED: u64 = 10;
+
+/// Bytes of one unit of --memory.
+const MEBIBYTE: usize = 1024 * 1024;
+
+/// Write the events of a table as newline-delimited JSON, one body a line
+///
+/// Bodies are byte for byte as they are stored, and `put` stores such a file again. The order is
+/// arbitrary, unless --sorted is given. An item that is not an event is named on standard error,
+/// and so is an event whose body has a line break between its tokens, unless --with-keys is given.
+/// The exit code is 0 only if every item was exported.
+///
+/// The whole table is read, whatever --from and --to say, and the command says first what that
+/// costs. For a whole large table the AWS operation ExportTableToPointInTime is cheaper: it takes
+/// no read units.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// File to write to, which must not exist. It is readable by its user only, and has `.partial`
+    /// at the end of its name until it is complete [default: standard output].
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+
+    /// Sort the events by key, and so by time. Those that do not fit into --memory go into
+    /// temporary files.
+    #[arg(long)]
+    sorted: bool,
+
+    /// Write {"key":…,"time":…,"body":…} lines, with the body as a JSON string. `resume` puts such
+    /// events again under the same keys.
+    #[arg(long)]
+    with_keys: bool,
+
+    #[command(flatten)]
+    read: ReadOptions,
+
+    /// Memory for --sorted, in MiB; 4 or more.
+    #[arg(long, value_name = "MIB", default_value_t = 256, help_heading = "Limits")]
+    memory: usize,
+
+    /// Directory for the temporary files of --sorted [default: TMPDIR, or /tmp].
+    #[arg(long, value_name = "DIR")]
+    temp_dir: Option<PathBuf>,
+
+    /// Print errors only.
+    #[arg(long, short, conflicts_with = "verbose")]
+    quiet: bool,
+}
+
+/// Why an export ended early.
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// What was exported.
+#[derive(Debug, Default)]
+struct Exported {
+    events: u64,
+    bytes: u64,
+    left_out: u64,
+    /// Whether the reader of a pipe has left.
+    is_cut_off: bool,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>> {
+    let Arguments { output: file, sorted, with_keys, read, memory, temp_dir, quiet } = arguments;
+    let output = Output::new(quiet);
+    let target = read.open_target(&output).await?;
+    let mut builder = read.reader(&target).sorted(sorted);
+    builder = builder.max_memory_bytes(memory.saturating_mul(MEBIBYTE));
+    if let Some(directory) = temp_dir {
+        builder = builder.temporary_directory(directory);
+    }
+    let Some(reader) = read.open_reader(builder, &target, &output).await? else {
+        return Ok(ExitCode::FAILURE);
+    };
+    let mut sink = Sink::create(file.as_deref())?;
+    let form = if with_keys { Form::WithKeys } else { Form::Bodies };
+    let mut exported = Exported::default();
+    let result = exported.write_all(reader, form, &mut sink, &output).await;
+    let result = match result {
+        Ok(()) => sink.finish(exported.is_cut_off),
+        Err(error) => Err(sink.incomplete(&*error, exported.events)),
+    };
+    target.close().await?;
+    result?;
+    if exported.is_cut_off {
+        return Ok(ExitCode::SUCCESS);
+    }
+    output.note(format_args!(
+        "exported {}, {}",
+        count(exported.events, "event"),
+        count(exported.bytes, "byte")
+    ));
+    if exported.left_out > 0 {
+        output.error(format_args!("{} not exported", were(exported.left_out)));
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn were(items: u64) -> String {
+    format!("{} {}", count(items, "item"), if items == 1 { "was" } else { "were" })
+}
+
+impl Exported {
+    async fn write_all(
+        &mut self,
+        mut reader: EventReader,
+        form: Form,
+        sink: &mut Sink,
+        output: &Output,
+    ) -> Result<(), Failure> {
+        let progress = ScanProgress::new(&reader.progress(), output);
+        let mut ticks = progress.ticks();
+        while !self.is_cut_off {
+            let item = tokio::select! {
+                // The reader may always be ready.
+                biased;
+                _ = ticks.tick() => {
+                    progress.show(&reader.progress(), self.events);
+                    continue;
+                }
+                item = reader.next() => item,
+            };
+            let Some(item) = item else { break };
+            self.write(&item?, form, sink, progress.output())?;
+        }
+        Ok(())
+    }
+
+    fn write(
+        &mut self,
+        item: &ScannedItem,
+        form: Form,
+        sink: &mut Sink,
+        output: &Output,
+    ) -> Result<(), Failure> {
+        let reason = match item {
+            ScannedItem::Event(event) => match line::render(event, form)? {
+                Ok(line) => {
+                    match sink.write_all(line.as_bytes()).and_then(|()| sink.write_all(b"\n")) {
+                        Ok(()) => {}
+                        Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                            self.is_cut_off = true;
+                            return Ok(());
+                        }
+                        Err(error) => return Err(error.into()),
+                    }
+                    self.events += 1;
+                    self.bytes += line.len() as u64 + 1;
+                    return Ok(());
+                }
+                Err(reason) => reason.to_owned(),
+            },
+            ScannedItem::Unexpected(item) => item.defect.to_string(),
+        };
+        self.left_out += 1;
+        match self.left_out {
+            ..=MAX_PRINTED => {
+                output.error(format_args!("key {}: not exported, because {reason}", item.key()));
+            }
+            number if number == MAX_PRINTED + 1 => output.error("… and more"),
+            _ => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,73 @@
+//! Where an export goes: standard output, or a new file.
+
+use std::error::Error;
+use std::io::{self, BufWriter, Stdout, Write, stdout};
+use std::path::Path;
+
+use crate::output::new_file::NewFile;
+use crate::output::with_causes;
+
+#[derive(Debug)]
+pub(super) enum Sink {
+    Stdout(BufWriter<Stdout>),
+    File(NewFile),
+}
+
+impl Sink {
+    pub(super) fn create(path: Option<&Path>) -> Result<Self, String> {
+        match path {
+            Some(path) => NewFile::create(path).map(Self::File),
+            None => Ok(Self::Stdout(BufWriter::with_capacity(64 * 1024, stdout()))),
+        }
+    }
+
+    /// Everything was written. A reader of standard output that `is_cut_off` has all that it wants.
+    pub(super) fn finish(self, is_cut_off: bool) -> Result<(), String> {
+        match self {
+            Self::File(file) => file.finish(),
+            Self::Stdout(writer) if is_cut_off => {
+                // Dropped as it is, it would write again.
+                drop(writer.into_parts());
+                Ok(())
+            }
+            Self::Stdout(mut writer) => match writer.flush() {
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    drop(writer.into_parts());
+                    Ok(())
+                }
+                flushed => {
+                    flushed.map_err(|error| format!("cannot write to standard output: {error}"))
+                }
+            },
+        }
+    }
+
+    /// The export has ended early: what there is of it.
+    pub(super) fn incomplete(mut self, error: &(dyn Error + 'static), events: u64) -> String {
+        let error = with_causes(error);
+        let flushed = self.flush();
+        match self {
+            Self::File(file) if flushed.is_ok() => {
+                let partial = file.partial().display();
+                format!("{error}\n  {partial} has the {events} events that were read before")
+            }
+            _ => error,
+        }
+    }
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Stdout(writer) => writer.write(bytes),
+            Self::File(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Stdout(writer) => writer.flush(),
+            Self::File(file) => file.flush(),
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! `export`, `get` and `count`, as their users run them.
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+mod support;
+
+use std::process::Output;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use dynamodb_eventstore::LocalTable;
+use serde_json::Value;
+use support::endpoint::{Described, Endpoint, ScanReply, Script, TABLE};
+use support::table::rows;
+use support::tool::{assert_success, folder, lines_of, run, stderr, stdout, tool, tool_for, write};
+use tempfile::TempDir;
+
+/// Keys as the npm module makes them, whose last part is not padded, in the order of their text.
+const NPM_EVENTS: [(&str, &str); 4] = [
+    ("20130927T0052406525", r#"{"foo" : 1}"#),
+    ("20130927T005240652508858176", r#" {"foo":"bar"}"#),
+    ("20130927T00524065312345678", "null"),
+    ("20130927T0052406539", "\"é\\n\u{2028}\" "),
+];
+
+/// Puts items into the local table of a file.
+async fn put_items(folder: &TempDir, file: &str, items: &[(&str, Option<&str>)]) {
+    let table = LocalTable::open(folder.path().join(file)).await.unwrap();
+    for (key, body) in items {
+        let put = table.client().put_item().table_name(table.name());
+        let put = put.item("key", AttributeValue::S((*key).to_owned()));
+        let body = body.map(|body| AttributeValue::S(body.to_owned()));
+        let put = match body {
+            Some(body) => put.item("body", body),
+            None => put,
+        };
+        put.send().await.unwrap();
+    }
+    table.stop().await.unwrap();
+}
+
+async fn put_npm_events(folder: &TempDir, file: &str) {
+    let items: Vec<_> = NPM_EVENTS.iter().map(|(key, body)| (*key, Some(*body))).collect();
+    put_items(folder, file, &items).await;
+}
+
+async fn tool_with(folder: &TempDir, arguments: &[&str]) -> Output {
+    let mut command = tool(folder);
+    command.args(arguments);
+    run(command).await
+}
+
+#[tokio::test]
+async fn export_of_both_writers_is_in_time_order_byte_for_byte() {
+    let folder = folder();
+    put_npm_events(&folder, "t.sqlite").await;
+    let lines: String = (0..300).map(|number| format!("{{ \"number\": {number} }}\n")).collect();
+    write(&folder, "events.ndjson", &lines);
+    assert_success(&tool_with(&folder, &["put", "events.ndjson", "--local", "t.sqlite"]).await);
+
+    let export = ["export", "--local", "t.sqlite", "--sorted"];
+    let exported = tool_with(&folder, &export).await;
+    assert_success(&exported);
+    let npm: String = NPM_EVENTS.iter().map(|(_, body)| format!("{body}\n")).collect();
+    assert_eq!(stdout(&exported), format!("{npm}{lines}"));
+    assert!(stderr(&exported).contains("304 items"), "{}", stderr(&exported));
+
+    // Another table with this export has the same bodies in the same order.
+    write(&folder, "export.ndjson", stdout(&exported));
+    assert_success(&tool_with(&folder, &["put", "export.ndjson", "--local", "u.sqlite"]).await);
+    let again = tool_with(&folder, &["export", "--local", "u.sqlite", "--sorted", "-q"]).await;
+    assert_success(&again);
+    assert_eq!(stdout(&again), stdout(&exported));
+    assert_eq!(stderr(&again), "");
+
+    let day = [&export[..], &["--to", "2013-09-27T00:52:40.653Z"]].concat();
+    let exported = tool_with(&folder, &day).await;
+    assert_eq!(stdout(&exported).lines().count(), 2);
+    let day = [&export[..], &["--from", "2013-09-28"]].concat();
+    assert_eq!(stdout(&tool_with(&folder, &day).await), lines);
+}
+
+#[tokio::test]
+async fn exported_keys_are_resumed_under_the_same_keys() {
+    let folder = folder();
+    put_npm_events(&folder, "t.sqlite").await;
+    put_items(&folder, "t.sqlite", &[("20260101T000000000000000001", Some("[1,\n2]"))]).await;
+
+    let bodies = tool_with(&folder, &["export", "--local", "t.sqlite", "-q"]).await;
+    assert_eq!(bodies.status.code(), Some(1));
+    assert_eq!(stdout(&bodies).lines().count(), 4);
+    let named = "key 20260101T000000000000000001: not exported, because its body has a line break";
+    assert!(stderr(&bodies).contains(named), "{}", stderr(&bodies));
+    assert!(stderr(&bodies).contains("1 item was not exported"), "{}", stderr(&bodies));
+
+    let export = ["export", "--local", "t.sqlite", "--sorted", "--with-keys", "-o", "keys.ndjson"];
+    assert_success(&tool_with(&folder, &export).await);
+    let lines = lines_of(&folder, "keys.ndjson");
+    assert_eq!(lines[0]["key"], NPM_EVENTS[0].0);
+    assert_eq!(lines[0]["time"], "2013-09-27T00:52:40.652Z");
+    assert_eq!(lines[4]["body"], "[1,\n2]");
+    let resume = ["resume", "keys.ndjson", "--local", "u.sqlite"];
+    assert_success(&tool_with(&folder, &resume).await);
+    let mut tables = Vec::new();
+    for file in ["t.sqlite", "u.sqlite"] {
+        let table = LocalTable::open(folder.path().join(file)).await.unwrap();
+        tables.push(rows(table.client(), table.name()).await);
+        table.stop().await.unwrap();
+    }
+    assert_eq!(tables[0], tables[1]);
+}
+
+#[tokio::test]
+async fn items_that_are_no_events_are_named() {
+    let folder = folder();
+    put_npm_events(&folder, "t.sqlite").await;
+    let key = "20260101T000000000000000001";
+    let items = [("settings", Some("{}")), (key, Some("{foo}")), (&key[..26], None)];
+    put_items(&folder, "t.sqlite", &items).await;
+    for arguments in [&["--sorted"][..], &["--with-keys"]] {
+        let arguments = [&["export", "--local", "t.sqlite"], arguments].concat();
+        let exported = tool_with(&folder, &arguments).await;
+        assert_eq!(exported.status.code(), Some(1));
+        assert_eq!(stdout(&exported).lines().count(), 4);
+        let errors = stderr(&exported);
+        for named in [
+            "key settings: not exported, because its key is not an event key",
+            "key 20260101T000000000000000001: not exported, because its body is not JSON",
+            "key 20260101T00000000000000000: not exported, because it has no attribute `body`",
+            "3 items were not exported",
+        ] {
+            assert!(errors.contains(named), "{errors}");
+        }
+        assert!(!errors.contains("{foo}"), "{errors}");
+    }
+}
+
+#[tokio::test]
+async fn existing_file_is_not_overwritten() {
+    let folder = folder();
+    put_npm_events(&folder, "t.sqlite").await;
+    let export = ["export", "--local", "t.sqlite", "-o", "out.ndjson"];
+    assert_success(&tool_with(&folder, &export).await);
+    let written = std::fs::read_to_string(folder.path().join("out.ndjson")).unwrap();
+    assert_eq!(written.lines().count(), 4);
+    write(&folder, "out.ndjson", "precious");
+    let refused = tool_with(&folder, &export).await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("out.ndjson exists"), "{}", stderr(&refused));
+    let kept = std::fs::read_to_string(folder.path().join("out.ndjson")).unwrap();
+    assert_eq!(kept, "precious");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn closed_pipe_ends_an_export_quietly() {
+    let folder = folder();
+    // Several times what a pipe and the tool hold.
+    let text = "x".repeat(2_000);
+    let lines: String = (0..500).map(|_| format!("\"{text}\"\n")).collect();
+    write(&folder, "events.ndjson", &lines);
+    assert_success(&tool_with(&folder, &["put", "events.ndjson", "--local", "t.sqlite"]).await);
+    let like = tool(&folder);
+    let export = format!(
+        "({} export --local t.sqlite -q; echo $? >status) | head -n 1",
+        like.get_program().to_str().unwrap()
+    );
+    let mut shell = support::tool::shell(&like, &export);
+    shell.env("PATH", "/usr/bin:/bin");
+    let exported = run(shell).await;
+    assert_eq!(stdout(&exported).lines().count(), 1);
+    assert_eq!(stderr(&exported), "");
+    assert_eq!(std::fs::read_to_string(folder.path().join("status")).unwrap(), "0\n");
+}
+
+#[tokio::test]
+async fn scan_that_fails_leaves_the_partial_file() {
+    let folder = folder();
+    let refusal = ScanReply::Error { status: 400, code: "AccessDeniedException" };
+    let endpoint = Endpoint::start(Script::of([]).scanning(refusal)).await;
+    let mut export = tool_for(&folder, &endpoint.url());
+    export.args(["export", "--table", TABLE, "-o", "out.ndjson"]);
+    let failed = run(export).await;
+    assert_eq!(failed.status.code(), Some(1));
+    let errors = stderr(&failed);
+    assert!(errors.contains("grant dynamodb:Scan"), "{errors}");
+    assert!(errors.contains("out.ndjson.partial has the 0 events"), "{errors}");
+    assert!(!folder.path().join("out.ndjson").exists());
+}
+
+#[tokio::test]
+async fn cost_of_a_large_scan_is_said_before_it() {
+    let folder = folder();
+    let large = Described::Sized { items: 50_000_000, bytes: 10_000_000_000 };
+    let endpoint = Endpoint::start(Script::of([]).describing(large)).await;
+    for (command, quiet) in [("export", false), ("count", false), ("count", true)] {
+        let mut command_line = tool_for(&folder, &endpoint.url());
+        command_line.args([command, "--table", TABLE]);
+        if quiet {
+            command_line.arg("--quiet");
+        }
+        let output = run(command_line).await;
+        assert_success(&output);
+        let notes = stderr(&output);
+        let said = notes.contains("50,000,000 items, 9.31 GiB, 1,220,704 read units")
+            && notes.contains("ExportTableToPointInTime");
+        assert_eq!(said, !quiet, "{notes}");
+    }
+}
+
+#[tokio::test]
+async fn get_prints_bodies_and_names_missing_keys() {
+    let folder = folder();
+    put_npm_events(&folder, "t.sqlite").await;
+    let (key, body) = NPM_EVENTS[1];
+    let got = tool_with(&folder, &["get", key, NPM_EVENTS[3].0, "--local", "t.sqlite"]).await;
+    assert_success(&got);
+    assert_eq!(stdout(&got), format!("{body}\n{}\n", NPM_EVENTS[3].1));
+
+    let missing = "20990101T000000000000000001";
+    let got = tool_with(&folder, &["get", missing, key, "--local", "t.sqlite"]).await;
+    assert_eq!(got.status.code(), Some(1));
+    assert_eq!(stdout(&got), format!("{body}\n"));
+    let named = format!("key {missing}: there is no event in the local table in t.sqlite");
+    assert!(stderr(&got).contains(&named), "{}", stderr(&got));
+
+    let got = tool_with(&folder, &["get", missing, key, "--local", "t.sqlite", "--json"]).await;
+    assert_eq!(got.status.code(), Some(1));
+    let lines: Vec<Value> =
+        stdout(&got).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&lines[0]["body"], &lines[1]["body"]), (&Value::Null, &Value::from(body)));
+
+    let got = tool_with(&folder, &["get", "yesterday", "--local", "t.sqlite"]).await;
+    assert_eq!(got.status.code(), Some(2));
+    let got = tool_with(&folder, &["get", key, "--local", "gone.sqlite"]).await;
+    assert!(stderr(&got).contains("there is no local table in gone.sqlite"), "{}", stderr(&got));
+    assert!(!folder.path().join("gone.sqlite").exists());
+}
+
+#[tokio::test]
+async fn count_prints_the_number_of_items() {
+    let folder = folder();
+    put_npm_events(&folder, "t.sqlite").await;
+    let counted = tool_with(&folder, &["count", "--local", "t.sqlite", "--quiet"]).await;
+    assert_success(&counted);
+    assert_eq!((stdout(&counted), stderr(&counted)), ("4\n", ""));
+    let from = "2013-09-27T00:52:40.653Z";
+    let counted =
+        tool_with(&folder, &["count", "--local", "t.sqlite", "--json", "--from", from]).await;
+    assert_success(&counted);
+    assert_eq!(stdout(&counted), "{\"items\":2}\n");
+}
