@@ -10,6 +10,7 @@ mod limits;
 mod operations;
 mod response;
 mod server;
+mod statements;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -198,8 +199,8 @@ impl LocalTableBuilder {
 
     /// Limits the write capacity, like that of a table in AWS. Beyond it some items of a `BatchWriteItem` call
     /// are unprocessed, or the call fails with an exception that names the limit. A `PutItem`, `UpdateItem` or
-    /// `DeleteItem` fails. Transactions and PartiQL are not limited. Each table has its own limit. Default: no
-    /// limit.
+    /// `DeleteItem` fails. An `INSERT` of `BatchExecuteStatement` fails by itself. Transactions and other
+    /// statements are not limited. Each table has its own limit. Default: no limit.
     pub fn write_capacity(mut self, write_capacity: WriteCapacity) -> Self {
         self.write_capacity = Some(write_capacity);
         self

@@ -8,6 +8,7 @@ use super::batch_write::batch_write_item;
 use super::failure::Failure;
 use super::json::{parse, serialise};
 use super::limits::Limits;
+use super::statements::batch_execute_statement;
 
 /// The prefixes of an operation's name in a request.
 const SERVICES: [&str; 2] = ["DynamoDB_20120810.", "DynamoDBStreams_20120810."];
@@ -25,6 +26,9 @@ pub(super) fn run(
         && let Err(throttled) = limits.admit_request(body)
     {
         return Some(Err(throttled));
+    }
+    if let (Some(limits), "BatchExecuteStatement") = (limits, operation) {
+        return Some(batch_execute_statement(database, limits, body));
     }
     let answer = match operation {
         "BatchExecuteStatement" => call(body, |request| database.batch_execute_statement(request)),

@@ -5,6 +5,7 @@
 mod aws;
 mod certificates;
 mod command_line;
+mod insert_options;
 mod limit_options;
 mod mode;
 mod read_options;
@@ -13,6 +14,7 @@ mod table_options;
 
 pub(crate) use aws::AwsOptions;
 pub(crate) use command_line::{CommandLine, quoted};
+pub(crate) use insert_options::InsertOptions;
 pub(crate) use limit_options::LimitOptions;
 pub(crate) use mode::Mode;
 pub(crate) use read_options::ReadOptions;

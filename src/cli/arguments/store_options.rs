@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dynamodb_eventstore::{EventStore, EventStoreBuilder, Journal, WriterIds};
 
+use super::insert_options::InsertOptions;
 use super::limit_options::LimitOptions;
 use super::table_options::TableOptions;
 use crate::output::{Output, count};
@@ -37,6 +38,9 @@ pub(crate) struct StoreOptions {
     /// this process. A later put with the same directory stores what is left in it.
     #[arg(long, value_name = "DIR")]
     journal: Option<PathBuf>,
+
+    #[command(flatten)]
+    insert: InsertOptions,
 
     /// Print the outcome of each line to standard output, one JSON object per line with its number,
     /// key and certainty. The last object has the totals under `summary`.
@@ -118,7 +122,7 @@ impl StoreOptions {
             .event_deadline(EVENT_DEADLINE)
             .max_attempts(MAX_ATTEMPTS)
             .read_back(!self.no_read_back);
-        builder = self.limits.apply(builder);
+        builder = self.insert.apply(self.limits.apply(builder));
         if let Some(write_units) = self.write_units {
             builder = builder.max_write_units_per_second(write_units);
         }
@@ -132,6 +136,11 @@ impl StoreOptions {
             Duration::from_secs(1) * MAX_EVENT_WRITE_UNITS / write_units.max(1)
         });
         self.deadline + self.limits.linger() + largest_event
+    }
+
+    /// Whether events are only stored under free keys.
+    pub(crate) fn inserts(&self) -> bool {
+        self.insert.insert
     }
 
     pub(crate) fn max_buffered_events(&self) -> usize {

@@ -19,7 +19,7 @@ use std::time::Duration;
 use dynamodb_eventstore::MAX_BODY_BYTES;
 use tokio::sync::mpsc;
 
-use crate::arguments::{LimitOptions, TableOptions};
+use crate::arguments::{InsertOptions, LimitOptions, TableOptions};
 use crate::output::{Output, count, with_causes};
 use crate::stop::signals::Signals;
 use crate::target::Target;
@@ -70,6 +70,9 @@ pub(crate) struct Arguments {
     json: bool,
 
     #[command(flatten)]
+    insert: InsertOptions,
+
+    #[command(flatten)]
     limits: LimitOptions,
 }
 
@@ -81,7 +84,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>
         Some(target) => target,
         None => Target::open_in_memory().await?,
     };
-    let store = arguments.limits.apply(target.store_builder());
+    let store = arguments.insert.apply(arguments.limits.apply(target.store_builder()));
     let store = arguments.table.start(store, &target).await?;
     let output = Output::new(false);
     let load =

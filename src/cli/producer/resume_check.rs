@@ -15,6 +15,8 @@ use crate::read_keys::read_keys;
 pub(crate) struct ResumeCheck {
     /// `None` with `--unchecked`.
     reader: Option<SdkBatchWriter>,
+    /// Whether the store inserts. It gives an event that is certainly not stored a new key if its own is taken.
+    inserts: bool,
     /// How long reads of the same keys are retried when they fail.
     timeout: Duration,
     /// The events that were put last. A read does not see those that are in flight.
@@ -59,12 +61,13 @@ impl ResumeCheck {
     /// `max_buffered_events` is the maximum number of events in flight.
     pub(crate) fn new(
         reader: Option<SdkBatchWriter>,
+        inserts: bool,
         timeout: Duration,
         max_buffered_events: usize,
     ) -> Self {
         let capacity = max_buffered_events.saturating_mul(2);
         let recent = RecentPuts { hashes: HashMap::new(), order: VecDeque::new(), capacity };
-        Self { reader, timeout, recent }
+        Self { reader, inserts, timeout, recent }
     }
 
     /// Decides for each of these lines, whose keys are read together. An error means that they
@@ -86,6 +89,10 @@ impl ResumeCheck {
                 Some(stored) if stored.as_deref() == Some(&*body) => decision.skip(),
                 Some(_) => decision.refuse_taken_key(),
                 None => match self.recent.record(key, hash(&body)) {
+                    // An earlier `resume` of the same file may have stored the event.
+                    EarlierPut::None if self.inserts && self.reader.is_none() => {
+                        decision.mark_maybe_stored();
+                    }
                     EarlierPut::None => {}
                     EarlierPut::OtherEvent if self.reader.is_some() => decision.refuse_taken_key(),
                     EarlierPut::SameEvent | EarlierPut::OtherEvent => decision.mark_maybe_stored(),
@@ -136,7 +143,7 @@ mod tests {
 
     #[tokio::test]
     async fn event_with_a_key_in_flight_is_maybe_stored() {
-        let mut check = ResumeCheck::new(None, Duration::ZERO, 10);
+        let mut check = ResumeCheck::new(None, false, Duration::ZERO, 10);
         let mut decisions = [decision("1"), decision("1"), decision("2")];
         check.decide(&mut decisions).await.unwrap();
         let certainties = decisions.map(|decision| decision.line().certainty);

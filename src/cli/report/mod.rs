@@ -52,9 +52,9 @@ impl Report<'_> {
     }
 
     fn print_summary(&mut self, is_complete: bool, output: &Output) {
-        let retries = self.stats.as_ref().map(|stats| stats.retried);
+        let stats = self.stats.as_ref();
         let summary =
-            Summary::new(&self.outcomes, retries, self.elapsed, self.last_line, is_complete);
+            Summary::new(&self.outcomes, stats, self.elapsed, self.last_line, is_complete);
         match &mut self.outcomes.json_lines {
             Some(json_lines) => json_lines.print(&summary.to_object()),
             None if self.stats.is_none() => {}

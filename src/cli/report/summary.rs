@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dynamodb_eventstore::Stats;
 use serde::Serialize;
 
 use crate::collector::Outcomes;
@@ -20,6 +21,8 @@ pub(super) struct Summary {
     not_put: u64,
     stored_bytes: u64,
     retries: u64,
+    /// Events that got a new key, as another writer's item had theirs.
+    replaced_keys: u64,
     seconds: f64,
     /// The last line that was accepted or refused.
     last_line: u64,
@@ -35,7 +38,7 @@ pub(super) struct SummaryObject<'a> {
 impl Summary {
     pub(super) fn new(
         outcomes: &Outcomes,
-        retries: Option<u64>,
+        stats: Option<&Stats>,
         elapsed: Duration,
         last_line: u64,
         is_complete: bool,
@@ -48,7 +51,8 @@ impl Summary {
             maybe_stored: outcomes.failures.maybe_stored,
             not_put: outcomes.failures.not_put,
             stored_bytes: outcomes.stored_bytes,
-            retries: retries.unwrap_or_default(),
+            retries: stats.map_or(0, |stats| stats.retried),
+            replaced_keys: stats.map_or(0, |stats| stats.replaced_keys),
             seconds: elapsed.as_secs_f64(),
             last_line,
             is_complete,
@@ -72,6 +76,13 @@ impl Summary {
         if self.stored_already > 0 {
             let verb = if self.stored_already == 1 { "was" } else { "were" };
             lines.push(format!("{} {verb} stored already", count(self.stored_already, "event")));
+        }
+        if self.replaced_keys > 0 {
+            lines.push(format!(
+                "{} got a new key, because another writer's item has the first one; give each \
+                 writer an id of its own (--lease-writer-id)",
+                count(self.replaced_keys, "event")
+            ));
         }
         lines
     }

@@ -203,7 +203,8 @@ impl<'a> Run<'a> {
             Mode::Resume { reads_keys: true } => Some(target.batch_writer()),
             Mode::Resume { reads_keys: false } | Mode::Put { .. } => None,
         };
-        ResumeCheck::new(reader, self.options.deadline, self.options.max_buffered_events())
+        let inserts = self.options.inserts();
+        ResumeCheck::new(reader, inserts, self.options.deadline, self.options.max_buffered_events())
     }
 
     /// Whether the `--failed` file receives every line that is not put. For `resume` it does,
