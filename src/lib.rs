@@ -61,7 +61,8 @@
 //! | Every accepted event gets one answer, at the latest one attempt time-out after its deadline. | A pending event can only be consumed by settling it. If it is dropped, its `Drop` settles it. |
 //! | `Ok(Stored)`: the service acknowledged a call with the event, or a consistent read found it. | Answers are matched by key. A 200 that is empty, unreadable or about other keys is no answer. |
 //! | [`NotStored`](Certainty::NotStored): no attempt was applied, and none can still be applied. [`MaybeStored`](Certainty::MaybeStored): an attempt may have been applied, or may still be applied. | An uncertain event stays uncertain until an attempt is acknowledged or a [read](EventStoreBuilder::read_back) settles it. |
-//! | A retry changes nothing that is stored. | Same key, same body. A key is never changed. |
+//! | A retry changes nothing that is stored. | Same key, same body. |
+//! | With [`WriteMode::Insert`]: no event replaces another item. | A key is used only if it is free. An event whose key another item has gets a new one. |
 //! | The keys of one store are in the order of its puts, whatever the clock does. | The generator never repeats a key and never steps back. |
 //! | With the feature `journal`: an event that is `journalled` is stored sooner or later, even if its process is killed. | Records with checksums in a directory; the next process reads each event back, and puts the rest. |
 //! | Memory is bounded, in events and in bytes. | Space is reserved before an event is accepted, and released when it is settled. |
@@ -69,8 +70,9 @@
 //! | Two stores that [lease](WriterIds::leased) their writer ids never make the same key, even if their clocks are wrong. The exception is a copied process of which [both clocks hide the copy](guide::writer_ids). | A lease is a range of key times, and the table of leases lets no two ranges of one id overlap. |
 //!
 //! Not promised: that events reach the table in the order of their keys; that two stores with the same drawn or
-//! assigned [`WriterId`] have different keys; that an accepted event survives the end of its process without a
-//! [journal](guide::journal); that a read finds an event that somebody has deleted.
+//! assigned [`WriterId`] have different keys, so that events are not replaced, unless they [insert](guide::inserting);
+//! that an accepted event survives the end of its process without a [journal](guide::journal); that a read finds an
+//! event that somebody has deleted.
 //!
 //! # Three ways to end
 //!

@@ -348,7 +348,7 @@ fn fault_table_rows_name_existing_tests() {
         );
         backed += 1;
     }
-    assert!(backed >= 66, "the tables have lost rows");
+    assert!(backed >= 85, "the tables have lost rows");
 }
 
 #[test]
