@@ -220,3 +220,41 @@ async fn denied_write_is_reported() {
     let output = check_with(Script::always(Reply::error(400, "AccessDeniedException"))).await;
     assert_only_failure(&output, "write permission", &["dynamodb:BatchWriteItem"]);
 }
+
+async fn check_inserts_with(script: Script) -> Output {
+    let (folder, endpoint) = (folder(), Endpoint::start(script).await);
+    let mut check = check(&folder, &endpoint.url());
+    check.arg("--insert");
+    let output = run(check).await;
+    assert_eq!(endpoint.table().await.len(), 0, "a check has stored an item");
+    assert!(endpoint.calls("BatchWriteItem").is_empty());
+    output
+}
+
+#[tokio::test]
+async fn sound_table_passes_every_check_for_inserts() {
+    let output = check_inserts_with(Script::of([])).await;
+    assert_success(&output);
+    assert_eq!(stdout(&output).matches('✓').count(), 13, "{}", stdout(&output));
+    assert!(marked(&output, "write permission").1.contains("PartiQLInsert"));
+    assert!(marked(&output, "transport").1.contains("direct"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn local_table_passes_every_check_for_inserts() {
+    let folder = folder();
+    LocalTable::open(folder.path().join("table.sqlite")).await.unwrap().stop().await.unwrap();
+    let mut check = tool(&folder);
+    check.args(["check", "--local", "table.sqlite", "--insert"]);
+    assert_success(&run(check).await);
+}
+
+#[tokio::test]
+async fn denied_insert_is_reported() {
+    let of_the_call = Reply::error(400, "AccessDeniedException");
+    let of_the_statement = Reply::Statements { places: vec![0], code: "AccessDenied" };
+    for denied in [of_the_call, of_the_statement] {
+        let output = check_inserts_with(Script::always(denied)).await;
+        assert_only_failure(&output, "write permission", &["dynamodb:PartiQLInsert"]);
+    }
+}

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::NonEmptyStringValueParser;
-use dynamodb_eventstore::{Finding, Inspection, LocalTable, Outcome};
+use dynamodb_eventstore::{Finding, Inspection, LocalTable, Outcome, WriteMode};
 use serde::Serialize;
 
 use crate::arguments::AwsOptions;
@@ -28,6 +28,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["table", "region", "profile", "endpoint_url"])]
     local: Option<PathBuf>,
 
+    /// Check the permission to insert, for `put --insert`, instead of the one to put.
+    #[arg(long)]
+    insert: bool,
+
     /// Print one JSON object instead of lines.
     #[arg(long)]
     json: bool,
@@ -37,20 +41,21 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>> {
-    let Arguments { table, local, json, aws } = arguments;
+    let Arguments { table, local, insert, json, aws } = arguments;
+    let mode = if insert { WriteMode::Insert } else { WriteMode::Put };
     let inspection = match local {
         Some(file) => {
             if !file.is_file() {
                 return Err(format!("there is no local table in {}", file.display()).into());
             }
             let table = LocalTable::open(&file).await?;
-            let inspection = Inspection::run(table.sdk_config(), table.name()).await;
+            let inspection = Inspection::run_for(table.sdk_config(), table.name(), mode).await;
             table.stop().await?;
             inspection
         }
         None => {
             let sdk_config = aws.sdk_config_without_region().await?;
-            Inspection::run(&sdk_config, table.unwrap_or_default()).await
+            Inspection::run_for(&sdk_config, table.unwrap_or_default(), mode).await
         }
     };
     if json {

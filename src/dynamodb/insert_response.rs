@@ -37,11 +37,23 @@ struct StatementError<'a> {
     message: Option<Cow<'a, str>>,
 }
 
-/// Parses the body of a 200 that answers the inserts of `events`.
-pub(super) fn parse_receipt(events: &[Event], body: &[u8]) -> Result<BatchReceipt, BatchError> {
+/// Stands for the key of a statement that inserts an item with an empty one.
+pub(super) const PROBE: &str = "";
+
+pub(super) fn keys(events: &[Event]) -> Vec<&str> {
+    events.iter().map(|event| event.key().as_str()).collect()
+}
+
+/// Parses the body of a 200 to the insert of an item with an empty key.
+pub(super) fn parse_probe(body: &[u8]) -> Result<BatchReceipt, BatchError> {
+    parse_receipt(&[PROBE], body)
+}
+
+/// Parses the body of a 200 to inserts with these keys.
+pub(super) fn parse_receipt(keys: &[&str], body: &[u8]) -> Result<BatchReceipt, BatchError> {
     let Output { responses, consumed } = parse_output(body)?;
     let responses = responses.ok_or_else(no_answer)?;
-    let receipt = match_errors(events, responses.into_iter().map(|response| response.error))?;
+    let receipt = match_errors(keys, responses.into_iter().map(|response| response.error))?;
     Ok(match consumed {
         Some(consumed) => receipt.with_consumed_write_units(total_units(&consumed)),
         None => receipt,
@@ -50,7 +62,7 @@ pub(super) fn parse_receipt(events: &[Event], body: &[u8]) -> Result<BatchReceip
 
 /// The receipt for the inserts of `events`, which were sent through the SDK.
 pub(super) fn receipt(
-    events: &[Event],
+    keys: &[&str],
     output: &BatchExecuteStatementOutput,
 ) -> Result<BatchReceipt, BatchError> {
     let responses = output.responses.as_deref().ok_or_else(no_answer)?;
@@ -60,7 +72,7 @@ pub(super) fn receipt(
             message: error.message.as_deref().map(Cow::Borrowed),
         })
     });
-    let receipt = match_errors(events, errors)?;
+    let receipt = match_errors(keys, errors)?;
     Ok(match &output.consumed_capacity {
         Some(consumed) => receipt.with_consumed_write_units(
             consumed.iter().filter_map(|consumed| consumed.capacity_units).sum(),
@@ -79,11 +91,11 @@ fn no_answer() -> BatchError {
 ///
 /// If the service throttles or refuses every statement, the call fails as a whole, like a `BatchWriteItem` call.
 fn match_errors<'a>(
-    events: &[Event],
+    keys: &[&str],
     errors: impl Iterator<Item = Option<StatementError<'a>>>,
 ) -> Result<BatchReceipt, BatchError> {
     let errors: Vec<_> = errors.collect();
-    if errors.len() != events.len() {
+    if errors.len() != keys.len() {
         return Err(no_answer());
     }
     if let Some(failure) = failure_of_all(&errors) {
@@ -92,10 +104,10 @@ fn match_errors<'a>(
     let mut receipt = BatchReceipt::all_processed();
     // The failures of one call have few different codes. Events with the same code share one error.
     let mut failures: HashMap<&str, Arc<BatchError>> = HashMap::new();
-    for (event, error) in events.iter().zip(&errors) {
+    for (key, error) in keys.iter().zip(&errors) {
         let Some(error) = error else { continue };
         let failure = failures.entry(error.code()).or_insert_with(|| Arc::new(error.failure()));
-        receipt = receipt.with_failed(event.key().as_str(), Arc::clone(failure));
+        receipt = receipt.with_failed(*key, Arc::clone(failure));
     }
     Ok(receipt)
 }
@@ -172,7 +184,7 @@ mod tests {
             {"Error":{"Code":"ProvisionedThroughputExceeded"}},
             {"Error":{"Code":"InternalServerError","Message":"m"}}],
             "ConsumedCapacity":[{"CapacityUnits":2.0},{"CapacityUnits":1.0}]}"#;
-        let receipt = parse_receipt(&events, body.as_bytes()).unwrap();
+        let receipt = parse_receipt(&keys(&events), body.as_bytes()).unwrap();
         let key = |index: usize| events[index].key().to_string();
         let expected = [
             (key(1), FailureClass::Duplicate, Certainty::NotStored),
@@ -209,10 +221,10 @@ mod tests {
     fn statements_that_are_all_throttled_fail_the_call() {
         let error = r#"{"Error":{"Code":"ThrottlingError"}}"#;
         let body = format!(r#"{{"Responses":[{error},{error}]}}"#);
-        let failure = parse_receipt(&events(2), body.as_bytes()).unwrap_err();
+        let failure = parse_receipt(&keys(&events(2)), body.as_bytes()).unwrap_err();
         assert_eq!(failure.class(), FailureClass::Throttled);
         let body = format!(r#"{{"Responses":[{error},{{}}]}}"#);
-        assert_eq!(parse_receipt(&events(2), body.as_bytes()).unwrap().failed().len(), 1);
+        assert_eq!(parse_receipt(&keys(&events(2)), body.as_bytes()).unwrap().failed().len(), 1);
     }
 
     #[test]
@@ -228,18 +240,18 @@ mod tests {
             r#"{"Responses":[{},{"Error":"DuplicateItem"}]}"#,
             r#"{"UnprocessedItems":{}}"#,
         ] {
-            let failure = parse_receipt(&events(2), body.as_bytes()).unwrap_err();
+            let failure = parse_receipt(&keys(&events(2)), body.as_bytes()).unwrap_err();
             assert_eq!(failure.certainty(), Certainty::MaybeStored, "{body}");
             assert!(!failure.is_call_over(), "{body}");
         }
-        let torn = parse_receipt(&events(2), br#"{"Responses":[{},{"#).unwrap_err();
+        let torn = parse_receipt(&keys(&events(2)), br#"{"Responses":[{},{"#).unwrap_err();
         assert!(torn.is_call_over());
     }
 
     #[test]
     fn message_of_a_statement_shows_no_data() {
         let body = r#"{"Responses":[{"Error":{"Code":"ValidationError","Message":"bad: {\"S\":\"secret\"}"}}]}"#;
-        let receipt = parse_receipt(&events(1), body.as_bytes()).unwrap();
+        let receipt = parse_receipt(&keys(&events(1)), body.as_bytes()).unwrap();
         let message = receipt.failed()[0].1.to_string();
         assert!(message.contains("bad") && !message.contains("secret"), "{message}");
     }

@@ -152,7 +152,7 @@ impl SdkBatchWriter {
     }
 
     /// Makes one attempt to put with the body that `render` returns, which is called just before the request is signed.
-    pub(super) async fn write(
+    async fn write(
         &self,
         render: impl Fn() -> Bytes + Send + Sync + 'static,
         limit: Duration,
@@ -169,10 +169,13 @@ impl SdkBatchWriter {
         })
     }
 
-    /// Makes one attempt to insert.
-    async fn insert(&self, events: &[Event], limit: Duration) -> Result<BatchReceipt, BatchError> {
-        let (settings, inserted) = (self.settings.clone(), events.to_vec());
-        let render = move || Bytes::from(settings.body(&inserted));
+    /// Makes one attempt to insert with the body that `render` returns. `keys` are those of the statements.
+    async fn insert(
+        &self,
+        render: impl Fn() -> Bytes + Send + Sync + 'static,
+        keys: &[&str],
+        limit: Duration,
+    ) -> Result<BatchReceipt, BatchError> {
         let call = self.client.begin_call();
         let response = call
             .batch_execute_statement()
@@ -181,7 +184,7 @@ impl SdkBatchWriter {
             .interceptor(call.signing.clone())
             .send();
         self.conclude(timeout(limit, response).await, limit, &call, |output| {
-            let receipt = insert_response::receipt(events, output);
+            let receipt = insert_response::receipt(keys, output);
             match output.request_id() {
                 Some(id) => receipt
                     .map(|receipt| receipt.with_request_id(id))
@@ -189,6 +192,19 @@ impl SdkBatchWriter {
                 None => receipt,
             }
         })
+    }
+
+    /// Sends a request with one item that the service rejects.
+    pub(super) async fn probe(
+        &self,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<BatchReceipt, BatchError> {
+        let render = move || body.clone();
+        match self.settings.mode {
+            WriteMode::Put => self.write(render, limit).await,
+            WriteMode::Insert => self.insert(render, &[insert_response::PROBE], limit).await,
+        }
     }
 
     fn conclude<O, E>(
@@ -242,11 +258,14 @@ impl BatchWriter for SdkBatchWriter {
         limit: Duration,
     ) -> BoxFuture<'a, Result<BatchReceipt, BatchError>> {
         async move {
-            if self.settings.mode == WriteMode::Insert {
-                return self.insert(events, limit).await;
+            let (settings, written) = (self.settings.clone(), events.to_vec());
+            let render = move || Bytes::from(settings.body(&written));
+            match self.settings.mode {
+                WriteMode::Put => self.write(render, limit).await,
+                WriteMode::Insert => {
+                    self.insert(render, &insert_response::keys(events), limit).await
+                }
             }
-            let (settings, events) = (self.settings.clone(), events.to_vec());
-            self.write(move || Bytes::from(settings.body(&events)), limit).await
         }
         .boxed()
     }

@@ -208,7 +208,7 @@ impl Target {
 }
 
 /// Whether DynamoDB allows a table to have this name. An ARN is not a name.
-fn is_table_name(table: &str) -> bool {
+pub(super) fn is_table_name(table: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
     (3..=255).contains(&table.len()) && table.bytes().all(is_allowed)
 }

@@ -86,11 +86,6 @@ impl DirectBatchWriter {
         self
     }
 
-    /// The writer for calls that cannot be sent directly.
-    pub(super) fn sdk(&self) -> &SdkBatchWriter {
-        &self.sdk
-    }
-
     /// The template, which is made again when the credentials were reloaded or the endpoint is no longer valid.
     async fn template(&self, call: &Call) -> Result<Arc<RequestTemplate>, TemplateError> {
         let mut current = self.template.lock().await;
@@ -135,6 +130,23 @@ impl DirectBatchWriter {
     ) -> Option<Result<BatchReceipt, BatchError>> {
         let parse = |body: &[u8]| response::parse_receipt(&self.settings.table, body);
         self.attempt(render, parse, limit).await
+    }
+
+    /// Sends a request with one item that the service rejects. Also returns whether it was sent directly.
+    pub(super) async fn probe(
+        &self,
+        body: Bytes,
+        limit: Duration,
+    ) -> (Result<BatchReceipt, BatchError>, bool) {
+        let render = || body.clone();
+        let direct = match self.settings.mode {
+            WriteMode::Put => self.write(render, limit).await,
+            WriteMode::Insert => self.attempt(render, insert_response::parse_probe, limit).await,
+        };
+        match direct {
+            Some(result) => (result, true),
+            None => (self.sdk.probe(body, limit).await, false),
+        }
     }
 
     /// Makes one attempt. `parse` reads the body of a 200.
@@ -253,7 +265,9 @@ impl BatchWriter for DirectBatchWriter {
                 let result = match self.settings.mode {
                     WriteMode::Put => self.write(render, limit).await,
                     WriteMode::Insert => {
-                        let parse = |body: &[u8]| insert_response::parse_receipt(events, body);
+                        let parse = |body: &[u8]| {
+                            insert_response::parse_receipt(&insert_response::keys(events), body)
+                        };
                         self.attempt(render, parse, limit).await
                     }
                 };

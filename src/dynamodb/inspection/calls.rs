@@ -8,15 +8,16 @@ use aws_credential_types::credential_feature::AwsCredentialFeature;
 use aws_credential_types::provider::ProvideCredentials;
 use aws_sdk_dynamodb::Client;
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::clock::{KeyClock, now};
 use crate::dynamodb::classify::ACCESS_DENIED;
-use crate::dynamodb::{BatchWriter, DirectBatchWriter};
+use crate::dynamodb::{BatchReceipt, BatchWriter, DirectBatchWriter};
 use crate::error::BatchError;
 use crate::event::KEY_ATTRIBUTE;
 use crate::event::key::EventKey;
+use crate::write_mode::WriteMode;
 
 type Result = std::result::Result<String, (String, String)>;
 
@@ -27,6 +28,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const ABSENT_KEY: &str = "20000101T000000000000000000";
 
 const INVALID: &str = "ValidationException";
+const INVALID_STATEMENT: &str = "ValidationError";
+const STATEMENT_DENIED: &str = "AccessDenied";
 
 pub(super) fn allow(action: &str) -> String {
     format!("allow {action} on this table to the role (page `permissions` of the guide)")
@@ -90,25 +93,36 @@ fn source(credentials: &Credentials) -> &'static str {
 }
 
 /// Whether reads and writes are allowed, and by which transport the store will send.
-pub(super) async fn read_and_write(client: &Client, table: &str) -> (Result, Result, Result) {
-    let writer = DirectBatchWriter::new(client, table);
+pub(super) async fn read_and_write(
+    client: &Client,
+    table: &str,
+    mode: WriteMode,
+) -> (Result, Result, Result) {
+    let writer = DirectBatchWriter::new(client, table).write_mode(mode);
     let read = read(&writer).await;
-    let body = json!({
-        "RequestItems": { table: [{ "PutRequest": { "Item": { KEY_ATTRIBUTE: { "S": "" } } } }] }
-    });
-    let body = Bytes::from(body.to_string());
-    let same_body = body.clone();
-    match writer.write(|| body, CALL_TIMEOUT).await {
-        Some(result) => {
-            let direct = "direct: requests without the SDK's orchestrator".to_owned();
-            (read, permission("dynamodb:BatchWriteItem", result.map(drop)), Ok(direct))
-        }
-        None => {
-            let sdk = "through the SDK, whose request cannot be repeated".to_owned();
-            let result = writer.sdk().write(move || same_body.clone(), CALL_TIMEOUT).await;
-            (read, permission("dynamodb:BatchWriteItem", result.map(drop)), Ok(sdk))
-        }
-    }
+    let (action, probe) = match mode {
+        WriteMode::Put => ("dynamodb:BatchWriteItem", put_probe(table)),
+        WriteMode::Insert => ("dynamodb:PartiQLInsert", insert_probe(table)),
+    };
+    let (answer, is_direct) = writer.probe(Bytes::from(probe.to_string()), CALL_TIMEOUT).await;
+    let transport = if is_direct {
+        "direct: requests without the SDK's orchestrator"
+    } else {
+        "through the SDK, whose request cannot be repeated"
+    };
+    (read, permission(action, &answer), Ok(transport.to_owned()))
+}
+
+/// A request to put one item with an empty key.
+fn put_probe(table: &str) -> Value {
+    let put = json!({ "PutRequest": { "Item": { KEY_ATTRIBUTE: { "S": "" } } } });
+    json!({ "RequestItems": { table: [put] } })
+}
+
+/// A request to insert one item with an empty key. The name of the table was checked.
+fn insert_probe(table: &str) -> Value {
+    let statement = format!("INSERT INTO \"{table}\" VALUE {{'{KEY_ATTRIBUTE}':?}}");
+    json!({ "Statements": [{ "Statement": statement, "Parameters": [{ "S": "" }] }] })
 }
 
 async fn read(writer: &DirectBatchWriter) -> Result {
@@ -126,15 +140,21 @@ async fn read(writer: &DirectBatchWriter) -> Result {
 }
 
 /// What the answer to a write of an invalid item says about the permission.
-fn permission(action: &str, result: std::result::Result<(), BatchError>) -> Result {
-    match result {
-        Err(error) if error.code() == Some(INVALID) => {
-            let found = "BatchWriteItem is allowed as far as a check can tell: the service rejected only the invalid \
-                         item of the probe";
-            Ok(found.to_owned())
+fn permission(action: &str, answer: &std::result::Result<BatchReceipt, BatchError>) -> Result {
+    let failure = match answer {
+        Ok(receipt) => receipt.failed().first().map(|(_, failure)| &**failure),
+        Err(failure) => Some(failure),
+    };
+    match failure {
+        Some(failure) if matches!(failure.code(), Some(INVALID | INVALID_STATEMENT)) => {
+            let operation = action.trim_start_matches("dynamodb:");
+            Ok(format!(
+                "{operation} is allowed as far as a check can tell: the service rejected only the invalid item of the \
+                 probe"
+            ))
         }
-        Err(error) => Err(refusal(action, &error)),
-        Ok(()) => Err((
+        Some(failure) => Err(refusal(action, failure)),
+        None => Err((
             "the endpoint accepted an item with an empty key".to_owned(),
             "check the endpoint URL: what answers there is not DynamoDB".to_owned(),
         )),
@@ -142,7 +162,7 @@ fn permission(action: &str, result: std::result::Result<(), BatchError>) -> Resu
 }
 
 fn refusal(action: &str, error: &BatchError) -> (String, String) {
-    let advice = if error.code() == Some(ACCESS_DENIED) {
+    let advice = if matches!(error.code(), Some(ACCESS_DENIED | STATEMENT_DENIED)) {
         allow(action)
     } else {
         "repeat the check; if it stays so, look up the error code".to_owned()

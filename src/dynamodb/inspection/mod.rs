@@ -10,6 +10,8 @@ use aws_sdk_dynamodb::Client;
 
 use super::classify::ACCESS_DENIED;
 use super::table::{Table, TableError};
+use super::target::is_table_name;
+use crate::write_mode::WriteMode;
 use answers::Answers;
 pub use finding::{Finding, Inspected, Outcome};
 
@@ -57,8 +59,22 @@ impl Inspection {
     ///
     /// Dropping the future changes nothing.
     pub async fn run(sdk_config: &SdkConfig, table: impl Into<String>) -> Self {
+        Self::run_for(sdk_config, table, WriteMode::Put).await
+    }
+
+    /// [`run`](Self::run) for a store that writes in this mode. For [`WriteMode::Insert`] the write is an `INSERT` by
+    /// `BatchExecuteStatement`, and the table must be given by its name.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn run_for(
+        sdk_config: &SdkConfig,
+        table: impl Into<String>,
+        write_mode: WriteMode,
+    ) -> Self {
         let mut inspection = Self { findings: Vec::new() };
-        inspection.inspect(sdk_config, table.into()).await;
+        inspection.inspect(sdk_config, table.into(), write_mode).await;
         inspection.complete();
         inspection
     }
@@ -75,7 +91,7 @@ impl Inspection {
         self.findings.iter().all(|finding| matches!(finding.outcome, Outcome::Passed { .. }))
     }
 
-    async fn inspect(&mut self, sdk_config: &SdkConfig, table: String) {
+    async fn inspect(&mut self, sdk_config: &SdkConfig, table: String, mode: WriteMode) {
         let region = sdk_config.region().map(ToString::to_string);
         let has_region = region.is_some();
         self.add(
@@ -159,7 +175,12 @@ impl Inspection {
                 return;
             }
         }
-        let (read, write, transport) = calls::read_and_write(&client, &table).await;
+        if mode == WriteMode::Insert && !is_table_name(&table) {
+            let advice = "name the table, instead of its ARN";
+            let found = format!("`{table}` is no name of a table, which inserts need");
+            return self.add(Inspected::WritePermission, Err((found, advice.to_owned())));
+        }
+        let (read, write, transport) = calls::read_and_write(&client, &table, mode).await;
         self.add(Inspected::ReadPermission, read);
         self.add(Inspected::WritePermission, write);
         self.add(Inspected::Transport, transport);

@@ -18,8 +18,11 @@ pub(super) const UNKNOWN_KEY: &str = "20130927T005240652508858176";
 
 /// Whether this is the only invalid request that the crate makes on purpose: a single item with an empty key.
 pub(super) fn has_empty_key(bytes: &[u8]) -> bool {
-    let expected = json!([{ "PutRequest": { "Item": { "key": { "S": "" } } } }]);
-    only_table(bytes).is_ok_and(|requests| requests == expected)
+    let put = json!([{ "PutRequest": { "Item": { "key": { "S": "" } } } }]);
+    let statement = format!("INSERT INTO \"{TABLE}\" VALUE {{'key':?}}");
+    let insert = json!({ "Statements": [{ "Statement": statement, "Parameters": [{ "S": "" }] }] });
+    only_table(bytes).is_ok_and(|requests| requests == put)
+        || serde_json::from_slice::<Value>(bytes).is_ok_and(|request| request == insert)
 }
 
 /// The items of one valid `BatchWriteItem` or `BatchExecuteStatement` request.

@@ -300,11 +300,17 @@ impl State {
     ) -> Answer {
         let inserts = operation == "BatchExecuteStatement";
         if batch::has_empty_key(bytes) {
-            self.log("BatchWriteItem", Vec::new(), bytes.len());
+            self.log(operation, Vec::new(), bytes.len());
             if let Some(refusal) = signature::refusal(&self.script, headers) {
                 return refusal;
             }
             return match self.script.then {
+                Reply::Ok if inserts => Answer::json(
+                    &json!({ "Responses": [storage::statement_error("ValidationError")] }),
+                ),
+                Reply::Statements { code, .. } => {
+                    Answer::json(&json!({ "Responses": [storage::statement_error(code)] }))
+                }
                 Reply::Ok => Answer::error(400, "ValidationException", "An item has an empty key."),
                 Reply::Error { status, code, message } => Answer::error(status, code, message),
                 _ => self.violation("a script without an answer to an empty key".to_owned()),
