@@ -1,10 +1,4 @@
 //! The command-line tool: `put --insert` and `resume --insert`.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "what is not there fails the test"
-)]
-
 mod support;
 
 use serde_json::Value;

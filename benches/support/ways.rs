@@ -13,7 +13,7 @@ use bytes::Bytes;
 use dynamodb_eventstore::bench_internals::{DirectTransport, request_body};
 use dynamodb_eventstore::{
     BODY_ATTRIBUTE, BatchError, BatchReceipt, BatchWriter, Event, EventStore, KEY_ATTRIBUTE,
-    MAX_BATCH_EVENTS, PutTicket, Stats,
+    MAX_BATCH_EVENTS, PutTicket, Stats, WriteMode,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -68,12 +68,14 @@ pub(crate) enum Way {
     Store,
     /// The same with an SDK client.
     StoreWithClient,
+    /// The store with its default settings, which inserts instead of puts.
+    StoreInserting,
     /// The store with a writer that does nothing: the cost of the store itself.
     StoreAlone,
 }
 
 impl Way {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::PutItem,
         Self::PutItemInFlight,
         Self::ReadyBatches,
@@ -81,6 +83,7 @@ impl Way {
         Self::Transport,
         Self::Store,
         Self::StoreWithClient,
+        Self::StoreInserting,
         Self::StoreAlone,
     ];
 
@@ -93,6 +96,7 @@ impl Way {
             Self::Transport => "EventStore's transport, ready bodies, 8 in flight",
             Self::Store => "EventStore",
             Self::StoreWithClient => "EventStore, through an SDK client",
+            Self::StoreInserting => "EventStore, inserting",
             Self::StoreAlone => "EventStore, its writer does nothing",
         }
     }
@@ -108,7 +112,7 @@ impl Way {
     }
 }
 
-/// The objects that all runs share: values of one size, a client, three stores, and their open
+/// The objects that all runs share: values of one size, a client, four stores, and their open
 /// connections.
 pub(crate) struct Stage {
     values: Arc<[Value]>,
@@ -117,6 +121,7 @@ pub(crate) struct Stage {
     transport: Arc<DirectTransport>,
     store: EventStore,
     store_with_client: EventStore,
+    store_inserting: EventStore,
     store_alone: EventStore,
     next_key: Arc<AtomicU64>,
 }
@@ -141,6 +146,9 @@ impl Stage {
         let store_with_client =
             EventStore::builder().client(&client).table(TABLE).check_table(false);
         let store_with_client = store_with_client.start().await.unwrap();
+        let store_inserting = EventStore::builder().sdk_config(&config).table(TABLE);
+        let store_inserting =
+            store_inserting.check_table(false).write_mode(WriteMode::Insert).start().await.unwrap();
         let store_alone = EventStore::builder().batch_writer(NoopWriter).start().await.unwrap();
         Self {
             values: (0..VALUES).map(|number| Value::new(number, body_bytes)).collect(),
@@ -149,6 +157,7 @@ impl Stage {
             client,
             store,
             store_with_client,
+            store_inserting,
             store_alone,
             next_key: Arc::default(),
         }
@@ -176,7 +185,7 @@ impl Stage {
                 self.send_bodies(bodies.into_iter()).await;
                 watch.stop(events)
             }
-            Way::Store | Way::StoreWithClient | Way::StoreAlone => {
+            Way::Store | Way::StoreWithClient | Way::StoreInserting | Way::StoreAlone => {
                 self.put(way, events, MAX_HELD_TICKETS).await
             }
         }
@@ -248,7 +257,11 @@ impl Stage {
             }
             Way::ReadyBatches => drop(self.batches(events).collect::<Vec<_>>()),
             Way::Transport => drop(self.bodies(events).collect::<Vec<_>>()),
-            Way::BuiltBatches | Way::Store | Way::StoreWithClient | Way::StoreAlone => {}
+            Way::BuiltBatches
+            | Way::Store
+            | Way::StoreWithClient
+            | Way::StoreInserting
+            | Way::StoreAlone => {}
         }
     }
 
@@ -286,6 +299,7 @@ impl Stage {
     async fn put(&self, way: Way, events: usize, max_held: usize) -> Sample {
         let store = match way {
             Way::StoreWithClient => &self.store_with_client,
+            Way::StoreInserting => &self.store_inserting,
             Way::StoreAlone => &self.store_alone,
             _ => &self.store,
         };

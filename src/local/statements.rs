@@ -3,11 +3,14 @@
 use dynoxide::Database;
 use dynoxide::types::Item;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::failure::Failure;
 use super::json::parse;
 use super::limits::Limits;
+
+/// The member of an answer with the answers to its statements.
+const RESPONSES: &str = "Responses";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -41,28 +44,29 @@ pub(super) fn batch_execute_statement(
     if is_throttled.iter().all(|is_throttled| !is_throttled) {
         return execute(database, body);
     }
-    let mut answers = Vec::new();
     let admitted: Vec<&Value> = (request.statements.iter().zip(&is_throttled))
         .filter(|(_, is_throttled)| !**is_throttled)
         .map(|(statement, _)| statement)
         .collect();
-    let mut answer = json!({});
+    let mut answer = Map::new();
     if !admitted.is_empty() {
-        let mut rest = json!({ "Statements": admitted });
+        let mut rest = Map::new();
+        rest.insert("Statements".to_owned(), json!(admitted));
         if let Some(mode) = request.return_consumed_capacity {
-            rest["ReturnConsumedCapacity"] = mode.into();
+            rest.insert("ReturnConsumedCapacity".to_owned(), mode.into());
         }
-        answer = parse(&execute(database, &rest.to_string())?)?;
-        if let Some(responses) = answer["Responses"].as_array_mut() {
-            answers = std::mem::take(responses);
-        }
+        answer = parse(&execute(database, &Value::from(rest).to_string())?)?;
     }
-    let mut answers = answers.into_iter();
-    let responses = is_throttled.into_iter().map(|is_throttled| {
-        if is_throttled { throttled() } else { answers.next().unwrap_or_default() }
-    });
-    answer["Responses"] = responses.collect();
-    Ok(answer.to_string())
+    let mut answers = match answer.remove(RESPONSES) {
+        Some(Value::Array(answers)) => answers.into_iter(),
+        _ => Vec::new().into_iter(),
+    };
+    let responses: Vec<Value> = is_throttled
+        .into_iter()
+        .filter_map(|is_throttled| if is_throttled { Some(throttled()) } else { answers.next() })
+        .collect();
+    answer.insert(RESPONSES.to_owned(), responses.into());
+    Ok(Value::from(answer).to_string())
 }
 
 fn execute(database: &Database, body: &str) -> Result<String, Failure> {
@@ -76,7 +80,7 @@ fn is_throttled(limits: &Limits, statement: &Value) -> bool {
         return false;
     };
     let Some((table, names)) = inserted(&statement) else { return false };
-    let item: Value = names.into_iter().zip(parameters).collect::<serde_json::Map<_, _>>().into();
+    let item: Value = names.into_iter().zip(parameters).collect::<Map<_, _>>().into();
     let Ok(item) = serde_json::from_value::<Item>(item) else { return false };
     limits.admit(table, &item).is_err()
 }
