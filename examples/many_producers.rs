@@ -40,7 +40,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("{} events stored, {} failed", report.stored, report.failed);
     println!("at most {most_pending} events were buffered");
     println!("{} write units were throttled and sent again", stats.throttled_units);
-    for error in &report.not_stored {
+    for error in &report.errors {
         eprintln!("{error}");
     }
     Ok(())

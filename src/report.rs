@@ -27,8 +27,8 @@ pub struct CloseReport {
     pub failed: u64,
     /// The failed events: every one since close was called, and of the earlier ones those whose tickets were dropped.
     /// Each has its key, body, attempts, certainty and last cause. [`write_ndjson`](Self::write_ndjson) saves them.
-    pub not_stored: Vec<WriteError>,
-    /// How many failed events with dropped tickets are missing from `not_stored`. Before close, the store keeps at most
+    pub errors: Vec<WriteError>,
+    /// How many failed events with dropped tickets are missing from `errors`. Before close, the store keeps at most
     /// [`max_buffered_events`](crate::EventStoreBuilder::max_buffered_events) and
     /// [`max_buffered_bytes`](crate::EventStoreBuilder::max_buffered_bytes) of them.
     pub not_listed: u64,
@@ -41,7 +41,7 @@ impl CloseReport {
         self.failed == 0
     }
 
-    /// Writes each event of [`not_stored`](Self::not_stored) as one line of JSON: its key, body, certainty, attempts
+    /// Writes each event of [`errors`](Self::errors) as one line of JSON: its key, body, certainty, attempts
     /// and causes. It does not write events that are only counted in [`not_listed`](Self::not_listed), nor those that
     /// failed before close and whose tickets received the answer.
     ///
@@ -57,7 +57,7 @@ impl CloseReport {
     /// ```
     /// # async fn example(store: dynamodb_eventstore::EventStore) -> Result<(), Box<dyn std::error::Error>> {
     /// let report = store.close(std::time::Duration::from_secs(20)).await?;
-    /// if !report.not_stored.is_empty() {
+    /// if !report.errors.is_empty() {
     ///     let mut options = std::fs::OpenOptions::new();
     ///     let mut file = options.append(true).create(true).open("not-stored.ndjson")?;
     ///     report.write_ndjson(&mut file)?;
@@ -67,7 +67,7 @@ impl CloseReport {
     /// # }
     /// ```
     pub fn write_ndjson(&self, mut writer: impl io::Write) -> io::Result<()> {
-        for error in &self.not_stored {
+        for error in &self.errors {
             let mut line = serde_json::to_vec(error)?;
             line.push(b'\n');
             writer.write_all(&line)?;

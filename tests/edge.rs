@@ -585,7 +585,7 @@ async fn close_during_a_hanging_call_reports_events_maybe_stored() {
         let report = store.close(Duration::from_millis(200)).await.unwrap();
         assert_eq!((report.stored, report.failed), (0, 3));
         let mut reported = Vec::new();
-        for error in &report.not_stored {
+        for error in &report.errors {
             reported.push(error.key().to_string());
             assert_eq!((error.certainty(), error.attempts()), (Certainty::MaybeStored, 1));
             assert_eq!(error.reason(), FailureReason::CloseDeadline);

@@ -864,7 +864,7 @@ async fn event_in_flight_at_the_close_deadline_is_found(transport: Transport) {
     let puts = put_many(&store, 3).await;
     // Enough time for a handshake and for the write.
     let report = store.close(ATTEMPT_TIMEOUT * 2).await.unwrap();
-    assert_eq!((report.stored, report.failed), (3, 0), "{:?}", report.not_stored);
+    assert_eq!((report.stored, report.failed), (3, 0), "{:?}", report.errors);
     for answer in compare(&endpoint, puts).await {
         assert_eq!(answer.unwrap().proof, Proof::ReadBack);
     }

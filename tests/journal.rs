@@ -49,7 +49,7 @@ async fn leave_events(directory: &Path, bodies: &[&str]) -> BTreeMap<String, Str
         left.insert(ticket.key().to_string(), (*body).to_owned());
     }
     let report = store.close(Duration::ZERO).await.unwrap();
-    assert!(report.not_stored.iter().all(|error| error.is_journalled()));
+    assert!(report.errors.iter().all(|error| error.is_journalled()));
     left
 }
 

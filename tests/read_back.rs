@@ -319,7 +319,7 @@ async fn close_bounds_the_time_of_its_reads() {
         let start = clock::now();
         let report = store.close(SECOND * given).await.unwrap();
         assert!(clock::now() - start <= SECOND * at_most + SECOND / 100);
-        assert_eq!((report.failed, report.not_stored.len()), (1, 1));
+        assert_eq!((report.failed, report.errors.len()), (1, 1));
         assert_eq!(ticket.await.unwrap_err().certainty(), Certainty::MaybeStored);
     }
 }
@@ -470,7 +470,7 @@ async fn close_report_lines_put_the_same_events_again() {
     report.write_ndjson(&mut written).unwrap();
     let lines: Vec<&str> = std::str::from_utf8(&written).unwrap().lines().collect();
     assert_eq!(lines.len(), 2);
-    for (line, error) in lines.iter().zip(&report.not_stored) {
+    for (line, error) in lines.iter().zip(&report.errors) {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         assert_eq!(line["certainty"], "not stored");
         assert_eq!(line["failure_reason"], "close_deadline");
@@ -490,7 +490,7 @@ async fn close_report_lines_put_the_same_events_again() {
         assert_eq!(stored.key, *event.key());
     }
     let mut expected: Vec<(String, String)> = report
-        .not_stored
+        .errors
         .iter()
         .map(|error| (error.key().to_string(), error.event().unwrap().body().into_owned()))
         .collect();

@@ -326,7 +326,7 @@ impl Run {
             let mut puts = puts.lock().unwrap();
             assert!(puts.iter_mut().all(Put::is_settled), "close returned early");
             assert_eq!(report.stored + report.failed, puts.len() as u64);
-            assert!(report.not_stored.len() as u64 + report.not_listed <= report.failed);
+            assert!(report.errors.len() as u64 + report.not_listed <= report.failed);
         }));
     }
 }

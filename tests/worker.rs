@@ -395,7 +395,7 @@ async fn close_drains_reports_and_refuses_later_puts() {
     let (report, milliseconds) = took(store.close(SECOND * 10)).await;
     let report = report.unwrap();
     assert_eq!((report.stored, report.failed), (5, 0));
-    assert!(report.is_complete() && report.not_stored.is_empty());
+    assert!(report.is_complete() && report.errors.is_empty());
     assert_eq!(milliseconds, 110);
     assert!(join_all(tickets).await.iter().all(Result::is_ok));
 
@@ -416,14 +416,14 @@ async fn close_at_its_deadline_reports_the_certainty_of_each_event() {
     let (report, milliseconds) = took(store.close(SECOND * 3)).await;
     let report = report.unwrap();
     assert_eq!(milliseconds, 3_000);
-    assert_eq!((report.stored, report.failed, report.not_stored.len()), (0, 27, 27));
+    assert_eq!((report.stored, report.failed, report.errors.len()), (0, 27, 27));
     for (place, ticket) in tickets.into_iter().enumerate() {
         let error = ticket.now_or_never().unwrap().unwrap_err();
         let (certainty, attempts) =
             if place < 25 { (Certainty::MaybeStored, 1) } else { (Certainty::NotStored, 0) };
         assert_eq!((error.certainty(), error.attempts()), (certainty, attempts), "event {place}");
         assert_eq!(error.reason(), FailureReason::CloseDeadline);
-        assert!(report.not_stored.iter().any(|listed| listed.key() == error.key()));
+        assert!(report.errors.iter().any(|listed| listed.key() == error.key()));
     }
 }
 
@@ -453,9 +453,9 @@ async fn failure_without_a_ticket_is_in_the_close_report() {
 
     let report = store.close(SECOND).await.unwrap();
     assert_eq!(report.failed, 32);
-    assert_eq!(report.not_stored.len(), 30);
+    assert_eq!(report.errors.len(), 30);
     assert_eq!(report.not_listed, 1);
-    assert_eq!(report.not_stored[0].event().unwrap().body(), r#""dropped""#);
+    assert_eq!(report.errors[0].event().unwrap().body(), r#""dropped""#);
 }
 
 #[tokio::test(start_paused = true)]
@@ -467,7 +467,7 @@ async fn failures_without_a_ticket_are_bounded_by_buffer_memory() {
         store.flush().await.unwrap();
     }
     let report = store.close(SECOND).await.unwrap();
-    assert_eq!((report.failed, report.not_stored.len(), report.not_listed), (7, 4, 3));
+    assert_eq!((report.failed, report.errors.len(), report.not_listed), (7, 4, 3));
 }
 
 #[tokio::test(start_paused = true)]
@@ -759,7 +759,7 @@ async fn close_without_time_fails_queued_events() {
     let store = FakeTable::new().store_builder().start().await.unwrap();
     let tickets = put_many(&store, 30).await;
     let report = store.close(Duration::ZERO).await.unwrap();
-    assert_eq!((report.failed, report.not_stored.len()), (30, 30));
+    assert_eq!((report.failed, report.errors.len()), (30, 30));
     for ticket in tickets {
         assert_eq!(failure(ticket).await.reason(), FailureReason::CloseDeadline);
     }

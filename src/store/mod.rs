@@ -333,7 +333,7 @@ impl EventStore {
     /// # use dynamodb_eventstore::EventStore;
     /// # async fn example(store: EventStore) -> Result<(), Box<dyn std::error::Error>> {
     /// let report = store.close(std::time::Duration::from_secs(20)).await?;
-    /// for error in &report.not_stored {
+    /// for error in &report.errors {
     ///     eprintln!("{error}");
     /// }
     /// # Ok(())

@@ -78,13 +78,13 @@ impl Settlement {
         let SettledError { error, was_received } = event.settle_failed(reason, read_back, now);
         self.barrier.settle(epoch, false);
         if is_closing {
-            self.report.not_stored.push(error);
+            self.report.errors.push(error);
         } else if !was_received {
-            let fits = self.report.not_stored.len() < self.max_unreported_events
+            let fits = self.report.errors.len() < self.max_unreported_events
                 && self.unreported_bytes + bytes <= self.max_unreported_bytes;
             if fits {
                 self.unreported_bytes += bytes;
-                self.report.not_stored.push(error);
+                self.report.errors.push(error);
             } else {
                 self.report.not_listed += 1;
             }
