@@ -18,6 +18,9 @@ pub enum WriteMode {
     #[default]
     Put,
     /// An event is stored only if its key is free, so it cannot overwrite another event.
+    ///
+    /// This assumes that nobody deletes items, and that nothing below the store sends a request twice. The guide has
+    /// [more](crate::guide::inserting).
     Insert,
 }
 
@@ -28,6 +31,10 @@ pub enum OnDuplicate {
     /// The event gets a new key. [`Stored::key`](crate::Stored::key) then differs from
     /// [`PutTicket::key`](crate::PutTicket::key), and [`Stats::replaced_keys`](crate::Stats::replaced_keys) counts it.
     /// The new key has the time at which it is made, so the event comes after the events that were put in the meantime.
+    ///
+    /// An event that is put again with [`put_event`](crate::EventStore::put_event) gets no new key, because an earlier
+    /// put may have stored it under one. It fails as [`MaybeStored`](crate::Certainty::MaybeStored). Not together with
+    /// a journal, which keeps events under their first keys.
     #[default]
     NewKey,
     /// The event fails as [`NotStored`](crate::Certainty::NotStored), with

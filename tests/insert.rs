@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use dynamodb_eventstore::test_util::{FakeTable, ReadReply, Reply};
 use dynamodb_eventstore::{
-    BatchError, BatchReading, BatchReceipt, BatchWriter, Certainty, ConfigError, Event, EventKey,
-    EventStore, EventStoreBuilder, FailureClass, FailureReason, OnDuplicate, Proof, ReadBack,
-    StartError, WriteMode,
+    BatchError, BatchReading, BatchReceipt, BatchWriter, Certainty, Event, EventKey, EventStore,
+    EventStoreBuilder, FailureClass, FailureReason, OnDuplicate, Proof, ReadBack, StartError,
+    WriteMode,
 };
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
@@ -187,13 +187,97 @@ async fn duplicate_that_cannot_be_read_is_maybe_stored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn duplicate_without_read_back_is_maybe_stored() {
+async fn uncertain_duplicate_is_read_without_read_back() {
     let table = inserting([Reply::StoreThenFail]);
     let store = store_at(&table).read_back(false).start().await.unwrap();
-    let error = store.put(&1).await.unwrap().await.unwrap_err();
+    let stored = store.put(&1).await.unwrap().await.unwrap();
+    assert_eq!((stored.proof, table.reads().len()), (Proof::ReadBack, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn uncertain_duplicate_is_read_until_the_deadline_of_its_event() {
+    let table = inserting([Reply::StoreThenFail]);
+    table.reply_to_reads_from_now_on(ReadReply::Fail(FailureClass::Throttled));
+    let store = store_at(&table).event_deadline(60 * SECOND).start().await.unwrap();
+    let ticket = store.put(&1).await.unwrap();
+    support::clock::wait(50 * SECOND).await;
+    table.reply_to_reads_from_now_on(ReadReply::Read);
+    assert_eq!(ticket.await.unwrap().proof, Proof::ReadBack);
+}
+
+// Events that were put before.
+
+#[tokio::test(start_paused = true)]
+async fn event_put_again_under_its_old_key_is_stored_once() {
+    let table = inserting([]);
+    let store = store_at(&table).start().await.unwrap();
+    let ticket = store.put(&1).await.unwrap();
+    // A program may keep the event with this key, to put it again after a crash.
+    let event = Event::new(*ticket.key(), "1").unwrap();
+    table.insert(event.key(), OTHER);
+    ticket.await.unwrap();
+    for _ in 0..3 {
+        let again = store.put_event(event.clone()).await.unwrap();
+        let error = again.await.unwrap_err();
+        assert_eq!(error.reason(), FailureReason::DuplicateKey);
+        assert_eq!(error.certainty(), Certainty::MaybeStored, "it is stored, under another key");
+        assert!(error.to_string().contains("stored it under a new key"), "{error}");
+    }
+    assert_eq!(table.rows().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_event_put_again_under_a_taken_key_is_maybe_stored() {
+    let table = inserting([Reply::Hang]);
+    let store = store_at(&table).max_attempts(1).start().await.unwrap();
+    let event = Event::new("20130927T005240652508858176".parse().unwrap(), "1").unwrap();
+    table.insert(event.key(), OTHER);
+    let error = store.put_event(event).await.unwrap().await.unwrap_err();
     assert_eq!(error.certainty(), Certainty::MaybeStored);
+}
+
+#[tokio::test(start_paused = true)]
+async fn largest_body_under_a_short_key_fails_if_the_key_is_taken() {
+    let table = inserting([]);
+    let store = store_at(&table).start().await.unwrap();
+    let key: EventKey = "20130927T0052406525088".parse().unwrap();
+    let event = Event::new(key, "1".repeat(409_600 - 7 - key.as_str().len())).unwrap();
+    table.insert(&key, OTHER);
+    let ticket = store.put_again(event, Certainty::NotStored).await.unwrap();
+    let error = ticket.await.unwrap_err();
     assert_eq!(error.reason(), FailureReason::DuplicateKey);
-    assert!(table.reads().is_empty());
+    assert_eq!(error.certainty(), Certainty::NotStored);
+}
+
+/// Finds every key taken, after a millisecond.
+struct Taken;
+
+impl BatchWriter for Taken {
+    fn write_batch<'a>(
+        &'a self,
+        events: &'a [Event],
+    ) -> BoxFuture<'a, Result<BatchReceipt, BatchError>> {
+        async move {
+            support::clock::wait(Duration::from_millis(1)).await;
+            Ok(events.iter().fold(BatchReceipt::all_processed(), |receipt, event| {
+                let (class, certainty) = (FailureClass::Duplicate, Certainty::NotStored);
+                let failure = BatchError::new(class, certainty, "taken");
+                receipt.with_failed(event.key().as_str(), failure)
+            }))
+        }
+        .boxed()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn event_whose_new_keys_are_all_taken_has_a_limited_number_of_attempts() {
+    watchdog::start();
+    let store = EventStore::builder().batch_writer(Taken).write_mode(WriteMode::Insert);
+    let store = store.max_attempts(5).start().await.unwrap();
+    let error = store.put(&1).await.unwrap().await.unwrap_err();
+    assert_eq!((error.reason(), error.attempts()), (FailureReason::Attempts, 5));
+    assert!(error.elapsed() > Duration::from_millis(50), "it had no backoff");
+    assert_eq!(error.certainty(), Certainty::NotStored);
 }
 
 /// Deletes the items that the store reads, just before each read.
@@ -275,6 +359,5 @@ async fn on_duplicate_needs_write_mode_insert() {
     watchdog::start();
     let store = FakeTable::new().store_builder().on_duplicate(OnDuplicate::Fail);
     let Err(StartError::Config(error)) = store.start().await else { panic!("it started") };
-    let _: &ConfigError = &error;
     assert!(error.to_string().contains("must not be set without `WriteMode::Insert`"), "{error}");
 }

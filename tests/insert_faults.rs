@@ -55,6 +55,7 @@ for_each_transport! {
     only_failed_statements_are_sent_again
     statement_with_an_invalid_event_fails_alone
     call_whose_statements_are_all_denied_is_refused
+    missing_table_is_final_at_once
     batch_with_an_invalid_event_is_split
 }
 
@@ -221,6 +222,16 @@ async fn call_whose_statements_are_all_denied_is_refused(transport: Transport) {
     })
     .await
     .unwrap();
+}
+
+async fn missing_table_is_final_at_once(transport: Transport) {
+    let missing = Reply::Statements { places: (0..25).collect(), code: "ResourceNotFound" };
+    let endpoint = Endpoint::start_over(transport, Script::always(missing)).await;
+    let store = store_at(&endpoint).await;
+    for answer in put_and_settle(&store, 2).await {
+        let error = answer.unwrap_err();
+        assert_eq!((error.attempts(), error.certainty()), (1, Certainty::NotStored));
+    }
 }
 
 async fn batch_with_an_invalid_event_is_split(transport: Transport) {

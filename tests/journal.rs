@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use dynamodb_eventstore::test_util::{FakeTable, Reply};
 use dynamodb_eventstore::{
-    Event, EventKey, EventStore, EventStoreBuilder, Journal, JournalError, Proof, PutError,
-    SyncPolicy, WriteMode,
+    Event, EventKey, EventStore, EventStoreBuilder, Journal, JournalError, OnDuplicate, Proof,
+    PutError, SyncPolicy, WriteMode,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -408,50 +408,38 @@ async fn dropping_the_last_handle_finishes_and_unlocks_the_journal() {
 }
 
 #[tokio::test]
-async fn replayed_event_gets_a_new_key_if_its_own_is_taken() {
+async fn replayed_inserts_are_read_only_if_their_keys_are_taken() {
     let (folder, table) = (folder(), FakeTable::new());
     table.set_write_mode(WriteMode::Insert);
     let left = leave_events(folder.path(), &["1", "2", "3"]).await;
     let keys: Vec<EventKey> = left.keys().map(|key| key.parse().unwrap()).collect();
     table.insert(&keys[0], "another");
     table.insert(&keys[1], "2");
-    let store = start(table.store_builder(), folder.path()).await;
+    // Without the read-back of failed events, too.
+    let store = table.store_builder().on_duplicate(OnDuplicate::Fail).read_back(false);
+    let store = start(store, folder.path()).await;
     let report = store.replayed().await.unwrap();
-    assert_eq!((report.found, report.stored, report.failed, report.left), (1, 2, 0, 0));
-    assert_eq!(store.stats().replaced_keys, 1);
+    assert_eq!((report.found, report.stored, report.failed, report.left), (1, 1, 1, 0));
     store.close(20 * SECOND).await.unwrap();
-    let mut bodies: Vec<String> = table.rows().into_values().collect();
-    bodies.sort();
-    assert_eq!(bodies, ["1", "2", "3", "another"]);
-    assert_eq!(table.body(&keys[2]).unwrap(), "3");
-    // Only the two events whose keys were taken are read.
+    let expected = ["another", "2", "3"].map(str::to_owned);
+    assert_eq!(table.rows().into_values().collect::<Vec<_>>(), expected);
     let read: Vec<usize> = table.reads().iter().map(|read| read.keys.len()).collect();
     assert_eq!(read, [2]);
-    assert_eq!(files(folder.path()), Vec::<PathBuf>::new());
+    let failed = fs::read_to_string(folder.path().join("failed.ndjson")).unwrap();
+    let line: serde_json::Value = serde_json::from_str(failed.trim_end()).unwrap();
+    assert_eq!((&line["key"], &line["body"]), (&keys[0].as_str().into(), &"1".into()));
 }
 
 #[tokio::test]
-async fn event_is_in_the_journal_under_its_new_key_before_it_is_inserted() {
-    let (folder, table) = (folder(), FakeTable::scripted([Reply::Store, Reply::Hang]));
-    table.set_write_mode(WriteMode::Insert);
-    let store = table.store_builder().linger(SECOND);
-    let store = start(store, folder.path()).await;
-    let ticket = store.put(&1).await.unwrap();
-    let key = *ticket.key();
-    table.insert(&key, "another");
-    while table.calls().len() < 2 {
-        tokio::task::yield_now().await;
-    }
-    // What a process that is killed now would leave.
-    let copy = self::folder();
-    for file in files(folder.path()) {
-        fs::copy(&file, copy.path().join(file.file_name().unwrap())).unwrap();
-    }
-    let journal = Journal::open(copy.path()).await.unwrap();
-    let left: Vec<Event> = journal.unsettled().map(Result::unwrap).collect();
-    assert_eq!(left.len(), 1);
-    assert_ne!(left[0].key(), &key);
-    assert_eq!(table.calls()[1].keys, [left[0].key().to_string()]);
+async fn journal_needs_duplicates_to_fail() {
+    let folder = folder();
+    let journal = Journal::open(folder.path()).await.unwrap();
+    let store = FakeTable::new().store_builder().write_mode(WriteMode::Insert).journal(journal);
+    let error = store.start().await.unwrap_err().to_string();
+    assert!(
+        error.contains("`on_duplicate` is NewKey; it must be `Fail` with a journal"),
+        "{error}"
+    );
 }
 
 // Killed processes.
@@ -475,8 +463,8 @@ async fn process_that_is_killed() {
         .region("us-east-1")
         .credentials("test", "test")
         .endpoint_url(endpoint)
-        .write_mode(mode(std::env::var_os(INSERTS).is_some()))
         .attempt_timeout(SECOND);
+    let store = with_mode(store, std::env::var_os(INSERTS).is_some());
     let store = start(store, Path::new(&directory)).await;
     for round in 0.. {
         let mut tickets = Vec::new();
@@ -492,8 +480,11 @@ async fn process_that_is_killed() {
     }
 }
 
-fn mode(inserts: bool) -> WriteMode {
-    if inserts { WriteMode::Insert } else { WriteMode::Put }
+fn with_mode(store: EventStoreBuilder, inserts: bool) -> EventStoreBuilder {
+    if !inserts {
+        return store;
+    }
+    store.write_mode(WriteMode::Insert).on_duplicate(OnDuplicate::Fail)
 }
 
 fn spawn_writer(endpoint: &str, directory: &Path, inserts: bool) -> Child {
@@ -573,27 +564,29 @@ async fn kill_writers(inserts: bool) {
         promised.extend(killed.await.unwrap());
     }
     endpoint.reply_from_now_on(HttpReply::Ok);
-    let store = endpoint.store().write_mode(mode(inserts)).attempt_timeout(SECOND);
+    let store = with_mode(endpoint.store().attempt_timeout(SECOND), inserts);
     let store = start(store, folder.path()).await;
     let report = store.replayed().await.unwrap();
-    assert_eq!((report.failed, report.left), (0, 0), "{report:?}");
+    assert_eq!(report.left, 0, "{report:?}");
     store.close(20 * SECOND).await.unwrap();
     let mut table = endpoint.table().await;
     let taken = table.extract_if(.., |_, body| body == OTHER_BODY).count();
     assert_eq!(taken > 10, inserts, "{taken} keys were taken");
+    // Events whose keys were taken are in a file, and nowhere else.
+    let failed = fs::read_to_string(folder.path().join("failed.ndjson")).unwrap_or_default();
+    let failed: BTreeSet<String> = failed
+        .lines()
+        .map(|line| serde_json::from_str::<Event>(line).unwrap().body().into_owned())
+        .collect();
+    assert!(failed.len() <= taken, "{} of {taken} events failed", failed.len());
     assert!(promised.len() > 100, "{}", promised.len());
-    let mut keys: BTreeMap<&String, &String> = BTreeMap::new();
-    for (key, body) in &table {
-        let other = keys.insert(body, key);
-        assert_eq!(other, None, "{body} is stored twice");
-    }
-    let mut replaced = 0;
     for (key, body) in &promised {
-        match keys.get(body) {
-            Some(stored) => replaced += usize::from(*stored != key),
-            None => panic!("{key} was journalled, and is lost"),
-        }
+        let is_stored = table.get(key) == Some(body);
+        assert!(is_stored != failed.contains(body), "{key} was journalled, and is lost");
     }
-    assert_eq!(replaced > 0, inserts, "{replaced} events got new keys");
-    assert_eq!(files(folder.path()), Vec::<PathBuf>::new());
+    let bodies: BTreeSet<&String> = table.values().collect();
+    assert_eq!(bodies.len(), table.len(), "an event is stored twice");
+    assert!(failed.iter().all(|body| !bodies.contains(body)));
+    let files = files(folder.path());
+    assert!(files.iter().all(|file| file.ends_with("failed.ndjson")), "{files:?}");
 }

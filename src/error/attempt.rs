@@ -85,6 +85,8 @@ pub(crate) struct History {
     pub(crate) refusals: u32,
     /// Number of attempts for which the table had no capacity.
     pub(crate) throttled: u32,
+    /// Number of attempts that found the event's key taken.
+    pub(crate) duplicates: u32,
     /// Never decreases: only an acknowledged attempt or a read settles the event.
     pub(crate) uncertainty: Uncertainty,
     pub(crate) last_cause: Option<Arc<BatchError>>,
@@ -106,6 +108,7 @@ impl History {
         if let Some(failure) = failure {
             self.refusals += u32::from(failure.class() == FailureClass::Refused);
             self.throttled += u32::from(failure.class().is_throttled());
+            self.duplicates += u32::from(failure.class() == FailureClass::Duplicate);
             self.uncertainty = self.uncertainty.max(Uncertainty::after(failure));
         }
     }

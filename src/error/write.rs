@@ -239,15 +239,19 @@ impl WriteError {
         if self.0.is_journalled {
             return "; the journal keeps it: it is put again later, by this store or by the next that opens the journal";
         }
-        let is_duplicate = self.0.reason == FailureReason::DuplicateKey
-            || matches!(self.0.read_back, Some(ReadBack::OtherBody { .. }));
-        match self.0.certainty {
-            Certainty::NotStored if is_duplicate => {
+        let is_of_another = matches!(self.0.read_back, Some(ReadBack::OtherBody { .. }));
+        match (self.0.reason, self.0.certainty) {
+            (FailureReason::DuplicateKey, Certainty::NotStored) => {
                 return "; put its body as a new event, as the other one has its key";
             }
-            Certainty::MaybeStored
-                if matches!(self.0.read_back, Some(ReadBack::OtherBody { .. })) =>
-            {
+            (FailureReason::DuplicateKey, Certainty::MaybeStored) if is_of_another => {
+                return "; an earlier put may have stored it under a new key: if it is not in the table, put its body \
+                        as a new event";
+            }
+            (_, Certainty::NotStored) if is_of_another => {
+                return "; put its body as a new event, as the other one has its key";
+            }
+            (_, Certainty::MaybeStored) if is_of_another => {
                 return "; put its body as a new event, as putting it again would overwrite the other one";
             }
             _ => {}

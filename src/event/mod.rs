@@ -109,9 +109,9 @@ impl Event {
         self.body.buffered_bytes()
     }
 
-    /// The same body under another key, which is of 27 characters.
-    pub(crate) fn with_key(&self, key: EventKey) -> Self {
-        Self { key, body: self.body.clone() }
+    /// The same body under another key.
+    pub(crate) fn with_key(&self, key: EventKey) -> Result<Self, EventTooLarge> {
+        Self::with_body(key, self.body.clone())
     }
 
     /// Length of the JSON text, in bytes.

@@ -18,8 +18,6 @@ mod queue;
 mod record;
 mod recovery;
 #[cfg(test)]
-mod simulated_disk;
-#[cfg(test)]
 mod simulation;
 mod storage;
 mod writer;
@@ -52,7 +50,7 @@ use crate::event::key::EventKey;
 /// ticket itself still means *in the table*.
 ///
 /// The next process that opens the directory puts the events again that are not known to be stored, under their old
-/// keys. It reads each one first. So an event is stored once, however often processes end in between.
+/// keys. It reads each one first, or inserts it. So an event is stored once, however often processes end in between.
 ///
 /// Only one process at a time can have a directory open. Only the user who owns the files can read them.
 ///
@@ -268,8 +266,8 @@ pub(crate) struct ActiveJournal {
     queue: Arc<Queue>,
 }
 
-/// The place of one event in the journal.
-#[derive(Debug, Clone)]
+/// The place of one event in the journal, for its ticket.
+#[derive(Debug)]
 pub(crate) struct Position {
     queue: Arc<Queue>,
     sequence: NonZeroU64,
@@ -305,25 +303,9 @@ impl ActiveJournal {
 
     /// Appends an event, for which there is room.
     pub(crate) fn append(&self, event: &Event, mut reservation: Reservation<'_>) -> Position {
-        reservation.shrink_to(record_bytes(event, None));
-        let sequence = self.queue.append(event, None, reservation);
+        reservation.shrink_to(record_bytes(event));
+        let sequence = self.queue.append(event, reservation);
         Position { queue: Arc::clone(&self.queue), sequence }
-    }
-
-    /// Appends the event with the number `replaced` again, with its new key, and settles it under its old one. The event
-    /// must not be sent under its new key before that is [durable](Position::durable).
-    pub(crate) fn replace(
-        &self,
-        replaced: NonZeroU64,
-        event: &Event,
-    ) -> Result<Position, JournalError> {
-        // With two records that replace the same event, the next process would put the event under both keys.
-        if let Some(error) = self.queue.lost_replacement(replaced) {
-            return Err(error);
-        }
-        let reservation = self.queue.try_reserve(record_bytes(event, Some(replaced)))?;
-        let sequence = self.queue.append(event, Some(replaced), reservation);
-        Ok(Position { queue: Arc::clone(&self.queue), sequence })
     }
 
     /// Counts an event as settled. `failed_line` is the line that is kept in a file for an event that failed for good.

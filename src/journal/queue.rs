@@ -1,13 +1,12 @@
 //! [`Queue`]: connects puts and the worker with the journal's thread.
 
-use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
-use super::record::{REPLACES_BYTES, event_bytes, push_event};
+use super::record::{event_bytes, push_event};
 use crate::clock::now;
 use crate::error::JournalError;
 use crate::event::Event;
@@ -43,8 +42,6 @@ struct State {
     unwritten_bytes: u64,
     /// Why the last write failed, and when.
     failing: Option<(JournalError, Instant)>,
-    /// Events whose records were not written, and which would have replaced others. The journal still has those.
-    lost_replacements: HashMap<u64, u64>,
     /// Why the journal takes no more events, ever.
     failed: Option<JournalError>,
     /// Events whose tickets are answered although they are not stored. They must be put again.
@@ -61,8 +58,6 @@ pub(super) struct Batch {
     pub(super) sequences: Option<(u64, u64)>,
     /// Number of events in it.
     pub(super) events: u64,
-    /// The events in it that replace others, and the replaced ones.
-    pub(super) replacements: Vec<(u64, u64)>,
     /// Sequence numbers of events that are settled.
     pub(super) settled: Vec<u64>,
     /// Events that failed for good: a line of JSON for each.
@@ -77,14 +72,6 @@ struct Progress {
     /// Ranges of events that were not written, in ascending order.
     lost: Vec<(u64, u64, JournalError)>,
     is_closed: bool,
-}
-
-impl State {
-    /// The number under which the journal has an event: that of the replaced one, if the replacement was not written.
-    fn recorded(&mut self, sequence: NonZeroU64) -> u64 {
-        let sequence = sequence.get();
-        self.lost_replacements.remove(&sequence).unwrap_or(sequence)
-    }
 }
 
 impl Progress {
@@ -160,23 +147,14 @@ impl Queue {
         }
     }
 
-    /// Appends the record of an event, for which there is room. `replaces` is the number of the same event under its old
-    /// key. Returns the event's sequence number.
-    pub(super) fn append(
-        &self,
-        event: &Event,
-        replaces: Option<NonZeroU64>,
-        reservation: Reservation<'_>,
-    ) -> NonZeroU64 {
-        // From here on the thread gives the room back.
+    /// Appends the record of an event, for which there is room. Returns its sequence number.
+    pub(super) fn append(&self, event: &Event, reservation: Reservation<'_>) -> NonZeroU64 {
+        // From here on the thread releases the room.
         std::mem::forget(reservation);
         let mut state = self.state();
         let sequence = state.next_sequence;
         state.next_sequence += 1;
-        let replaces = replaces.map(|replaced| state.recorded(replaced));
-        let records = &mut state.batch.records;
-        push_event(records, sequence, replaces, event.key(), event.encoded_body());
-        state.batch.replacements.extend(replaces.map(|replaced| (sequence, replaced)));
+        push_event(&mut state.batch.records, sequence, event.key(), event.encoded_body());
         state.batch.events += 1;
         let first = state.batch.sequences.map_or(sequence, |(first, _)| first);
         let is_first = state.batch.sequences.replace((first, sequence)).is_none();
@@ -190,8 +168,7 @@ impl Queue {
     /// Counts an event as settled. `failed_line` is set for an event that failed for good.
     pub(super) fn settle(&self, sequence: NonZeroU64, failed_line: Option<Vec<u8>>) {
         let mut state = self.state();
-        let recorded = state.recorded(sequence);
-        state.batch.settled.push(recorded);
+        state.batch.settled.push(sequence.get());
         state.batch.failed_lines.extend(failed_line.into_iter().flatten());
         let is_first = state.batch.settled.len() == 1;
         drop(state);
@@ -210,13 +187,6 @@ impl Queue {
         let mut kept = std::mem::take(&mut self.state().kept);
         kept.sort_unstable();
         kept
-    }
-
-    /// Why the event could not replace another, if that is so. Its record may be on the disk all the same.
-    pub(super) fn lost_replacement(&self, sequence: NonZeroU64) -> Option<JournalError> {
-        let is_replacement = self.state().lost_replacements.contains_key(&sequence.get());
-        let progress = self.progress.borrow();
-        progress.lost(sequence.get()).filter(|_| is_replacement).cloned()
     }
 
     /// Waits until the event is durable. Cancel safe.
@@ -326,13 +296,6 @@ impl Queue {
         }
         state.unwritten_bytes -= batch.records.len() as u64;
         state.total_bytes -= batch.records.len() as u64;
-        for &(sequence, replaced) in &batch.replacements {
-            if batch.settled.contains(&sequence) {
-                state.batch.settled.push(replaced);
-            } else {
-                state.lost_replacements.insert(sequence, replaced);
-            }
-        }
         drop(state);
         if let Some((first, last)) = batch.sequences {
             self.progress.send_modify(|progress| {
@@ -389,6 +352,6 @@ impl Drop for Reservation<'_> {
 }
 
 /// Bytes of an event's record.
-pub(super) fn record_bytes(event: &Event, replaces: Option<NonZeroU64>) -> usize {
-    event_bytes(event.key(), event.encoded_body()) + replaces.map_or(0, |_| REPLACES_BYTES)
+pub(super) fn record_bytes(event: &Event) -> usize {
+    event_bytes(event.key(), event.encoded_body())
 }

@@ -5,10 +5,8 @@
 //! record:  length of the payload: u32 | CRC-32 of the payload: u32 | payload
 //! payload: 1 | sequence number: u64 | length of the key: u8 | key | body, escaped as inside a JSON string
 //!          2 | sequence numbers of settled events: u64 each
-//!          3 | sequence number of the replaced event: u64 | like 1, after its kind
 //! ```
 //!
-//! Kind 3 is an event that got a new key: it settles the event with the old key. Both happen or none, as it is one record.
 //! Numbers are little-endian. Each event of a journal has a sequence number, which increases from record to record. An
 //! event is unsettled if no later record names its number. It may or may not be in the table.
 
@@ -29,21 +27,11 @@ pub(super) const MAX_SETTLED: usize = 64 * 1024;
 
 const EVENT: u8 = 1;
 const SETTLED: u8 = 2;
-const REPLACEMENT: u8 = 3;
-
-/// Bytes that the record of an event has more if the event replaces another.
-pub(super) const REPLACES_BYTES: usize = 8;
 
 /// The content of a record.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Record<'a> {
-    /// `replaces` is the number of the same event under its old key.
-    Event {
-        sequence: u64,
-        replaces: Option<u64>,
-        key: EventKey,
-        encoded_body: &'a str,
-    },
+    Event { sequence: u64, key: EventKey, encoded_body: &'a str },
     Settled(Vec<u64>),
 }
 
@@ -90,16 +78,8 @@ pub(super) fn bytes_with_longest_key(encoded_body_bytes: usize) -> usize {
 }
 
 /// Appends the record of an event.
-pub(super) fn push_event(
-    buffer: &mut Vec<u8>,
-    sequence: u64,
-    replaces: Option<u64>,
-    key: &EventKey,
-    encoded_body: &str,
-) {
-    let kind = if replaces.is_some() { REPLACEMENT } else { EVENT };
-    push_record(buffer, kind, |payload| {
-        payload.extend(replaces.iter().flat_map(|replaced| replaced.to_le_bytes()));
+pub(super) fn push_event(buffer: &mut Vec<u8>, sequence: u64, key: &EventKey, encoded_body: &str) {
+    push_record(buffer, EVENT, |payload| {
         payload.extend_from_slice(&sequence.to_le_bytes());
         // A key has at most 27 characters.
         payload.push(u8::try_from(key.as_str().len()).unwrap_or(u8::MAX));
@@ -142,8 +122,7 @@ fn parse_record(bytes: &[u8]) -> Option<Parsed<'_>> {
     let checksum = u32::from_le_bytes(*bytes.get(4..)?.first_chunk()?);
     // The kind is checked before the checksum, so that a search through damaged bytes seldom computes a checksum.
     let kind = *bytes.get(FRAME_BYTES)?;
-    if !(1..=MAX_PAYLOAD_BYTES).contains(&length) || !matches!(kind, EVENT | SETTLED | REPLACEMENT)
-    {
+    if !(1..=MAX_PAYLOAD_BYTES).contains(&length) || !matches!(kind, EVENT | SETTLED) {
         return None;
     }
     let payload = bytes.get(FRAME_BYTES..FRAME_BYTES + length)?;
@@ -152,11 +131,7 @@ fn parse_record(bytes: &[u8]) -> Option<Parsed<'_>> {
     }
     let content = payload.get(1..)?;
     let record = match kind {
-        EVENT => parse_event(None, content)?,
-        REPLACEMENT => {
-            let (replaces, content) = content.split_first_chunk()?;
-            parse_event(Some(u64::from_le_bytes(*replaces)), content)?
-        }
+        EVENT => parse_event(content)?,
         _ => Record::Settled(
             content.as_chunks().0.iter().map(|chunk| u64::from_le_bytes(*chunk)).collect(),
         ),
@@ -164,13 +139,12 @@ fn parse_record(bytes: &[u8]) -> Option<Parsed<'_>> {
     Some(Parsed::Record { record, bytes: FRAME_BYTES + length })
 }
 
-fn parse_event(replaces: Option<u64>, content: &[u8]) -> Option<Record<'_>> {
+fn parse_event(content: &[u8]) -> Option<Record<'_>> {
     let (sequence, rest) = content.split_first_chunk()?;
     let (key_bytes, rest) = rest.split_first()?;
     let (key, body) = rest.split_at_checked(usize::from(*key_bytes))?;
     Some(Record::Event {
         sequence: u64::from_le_bytes(*sequence),
-        replaces,
         key: std::str::from_utf8(key).ok()?.parse().ok()?,
         encoded_body: std::str::from_utf8(body).ok()?,
     })
@@ -191,16 +165,14 @@ mod tests {
         fn records_are_read_as_they_were_written(
             body in ".{0,300}",
             sequence in any::<u64>(),
-            replaces in any::<Option<u64>>(),
             settled in prop::collection::vec(any::<u64>(), 0..50),
         ) {
             let mut buffer = Vec::new();
-            push_event(&mut buffer, sequence, replaces, &key(), &body);
-            let more = replaces.map_or(0, |_| REPLACES_BYTES);
-            prop_assert_eq!(buffer.len(), event_bytes(&key(), &body) + more);
+            push_event(&mut buffer, sequence, &key(), &body);
+            prop_assert_eq!(buffer.len(), event_bytes(&key(), &body));
             push_settled(&mut buffer, &settled);
             let Parsed::Record { record, bytes } = parse(&buffer) else { panic!("{buffer:?}") };
-            prop_assert_eq!(record, Record::Event { sequence, replaces, key: key(), encoded_body: &body });
+            prop_assert_eq!(record, Record::Event { sequence, key: key(), encoded_body: &body });
             if !settled.is_empty() {
                 let Parsed::Record { record, .. } = parse(&buffer[bytes..]) else { panic!() };
                 prop_assert_eq!(record, Record::Settled(settled));
@@ -210,7 +182,7 @@ mod tests {
         #[test]
         fn record_with_one_changed_bit_is_damaged(body in "[a-z]{0,40}", bit in 0_usize..200) {
             let mut buffer = Vec::new();
-            push_event(&mut buffer, 7, None, &key(), &body);
+            push_event(&mut buffer, 7, &key(), &body);
             let bit = bit % (buffer.len() * 8);
             buffer[bit / 8] ^= 1 << (bit % 8);
             prop_assert_eq!(parse(&buffer), Parsed::Damaged);
@@ -220,7 +192,7 @@ mod tests {
     #[test]
     fn record_that_is_cut_off_anywhere_is_damaged() {
         let mut buffer = Vec::new();
-        push_event(&mut buffer, 7, None, &key(), r#"{\"foo\":\"bar\"}"#);
+        push_event(&mut buffer, 7, &key(), r#"{\"foo\":\"bar\"}"#);
         for length in 0..buffer.len() {
             assert_eq!(parse(&buffer[..length]), Parsed::Damaged, "{length}");
         }

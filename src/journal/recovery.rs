@@ -38,8 +38,6 @@ pub(super) struct OldSegment {
     pub(super) first_sequence: u64,
     /// Events that are not settled.
     pub(super) unsettled: u64,
-    /// Whether it has events that replace others.
-    pub(super) has_replacements: bool,
 }
 
 /// What opening a journal found.
@@ -104,13 +102,8 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, JournalError> 
             return Err(JournalError::Format { file: path, reason });
         }
         let first_sequence = recovered.last_sequence + 1;
-        let (unsettled, has_replacements) = (0, false);
-        let segment = OldSegment { number, bytes: 0, first_sequence, unsettled, has_replacements };
-        recovered.segments.push(segment);
         let bytes = recovered.read_segment(storage, number, &content)?;
-        if let Some(segment) = recovered.segments.last_mut() {
-            segment.bytes = bytes;
-        }
+        recovered.segments.push(OldSegment { number, bytes, first_sequence, unsettled: 0 });
     }
     recovered.unsettled.retain(|location| location.bytes > 0);
     recovered.report.unsettled = recovered.unsettled.len() as u64;
@@ -214,28 +207,24 @@ impl Recovered {
 
     fn apply(&mut self, record: Record<'_>, segment: u64, offset: usize, bytes: usize) {
         match record {
-            Record::Event { sequence, replaces, key, .. } => {
-                if let Some(replaced) = replaces {
-                    self.settle(replaced);
-                    if let Some(segment) = self.segments.last_mut() {
-                        segment.has_replacements = true;
-                    }
-                }
+            Record::Event { sequence, key, .. } => {
                 self.last_sequence = self.last_sequence.max(sequence);
                 self.last_key = self.last_key.max(Some(key));
                 self.unsettled.push(Location::new(sequence, segment, offset, bytes));
             }
             Record::Settled(sequences) => {
-                sequences.into_iter().for_each(|sequence| self.settle(sequence))
+                for sequence in sequences {
+                    let found = self
+                        .unsettled
+                        .binary_search_by_key(&sequence, |location| location.sequence);
+                    // The event is only marked. To remove it would move all that follow.
+                    if let Some(location) =
+                        found.ok().and_then(|index| self.unsettled.get_mut(index))
+                    {
+                        location.bytes = 0;
+                    }
+                }
             }
-        }
-    }
-
-    fn settle(&mut self, sequence: u64) {
-        let found = self.unsettled.binary_search_by_key(&sequence, |location| location.sequence);
-        // Marked only: removing each one would move all that follow.
-        if let Some(location) = found.ok().and_then(|index| self.unsettled.get_mut(index)) {
-            location.bytes = 0;
         }
     }
 }

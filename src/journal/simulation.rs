@@ -1,41 +1,232 @@
 //! Simulates the journal on a disk that fails and loses power. A seed determines each run.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::num::NonZeroU64;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::queue::{Queue, record_bytes};
 use super::recovery::{Location, locate, recover};
-use super::simulated_disk::SimulatedDisk;
-use super::storage::Storage;
+use super::storage::{SegmentFile, Storage};
 use super::writer::Writer;
 use super::{SyncPolicy, read_event};
 use crate::event::Event;
 use crate::event::key::{EventKey, KeyGenerator, WriterId};
+
+/// A file: its synced content, which a power cut leaves, and its whole content.
+#[derive(Debug, Clone, Default)]
+struct SimulatedFile {
+    synced: Vec<u8>,
+    content: Vec<u8>,
+    /// Whether the directory entry survives a power cut.
+    is_entry_synced: bool,
+}
+
+#[derive(Debug)]
+struct Disk {
+    files: BTreeMap<u64, SimulatedFile>,
+    random: StdRng,
+    /// Probability that an operation fails.
+    fault_rate: f64,
+    failed_lines: Vec<u8>,
+    kept_aside: usize,
+}
+
+#[derive(Debug, Clone)]
+struct SimulatedDisk(Arc<Mutex<Disk>>);
+
+#[derive(Debug)]
+struct OpenFile {
+    disk: SimulatedDisk,
+    segment: u64,
+}
+
+fn no_space() -> io::Error {
+    io::Error::from(io::ErrorKind::StorageFull)
+}
+
+impl SimulatedDisk {
+    fn new(seed: u64, fault_rate: f64) -> Self {
+        Self(Arc::new(Mutex::new(Disk {
+            files: BTreeMap::new(),
+            random: StdRng::seed_from_u64(seed),
+            fault_rate,
+            failed_lines: Vec::new(),
+            kept_aside: 0,
+        })))
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut Disk) -> T) -> T {
+        f(&mut self.0.lock().unwrap())
+    }
+
+    fn set_fault_rate(&self, fault_rate: f64) {
+        self.with(|disk| disk.fault_rate = fault_rate);
+    }
+
+    /// The power fails. Of the bytes that were not synced, some sectors survive and others do
+    /// not.
+    fn lose_power(&self) {
+        self.with(|disk| {
+            let Disk { files, random, .. } = disk;
+            files.retain(|_, file| file.is_entry_synced || random.random_bool(0.5));
+            for file in files.values_mut() {
+                let mut survived = file.content.clone();
+                let unsynced = file.synced.len()..survived.len();
+                if random.random_bool(0.5) {
+                    let length = random.random_range(unsynced.start..=unsynced.end);
+                    survived.truncate(length);
+                }
+                // Sectors of 64 bytes, so that small records are torn, too.
+                for sector in (unsynced.start..survived.len()).step_by(64) {
+                    if random.random_bool(0.2) {
+                        let end = (sector + 64).min(survived.len());
+                        survived[sector..end].fill(0);
+                    }
+                }
+                file.content.clone_from(&survived);
+                file.synced = survived;
+                file.is_entry_synced = true;
+            }
+        });
+    }
+
+    /// The process dies. The system still writes everything that it was given.
+    fn lose_process(&self) {
+        self.with(|disk| {
+            for file in disk.files.values_mut() {
+                file.synced.clone_from(&file.content);
+                file.is_entry_synced = true;
+            }
+        });
+    }
+}
+
+impl Disk {
+    fn fails(&mut self) -> bool {
+        self.random.random_bool(self.fault_rate)
+    }
+}
+
+impl Storage for SimulatedDisk {
+    fn segments(&self) -> io::Result<Vec<u64>> {
+        Ok(self.with(|disk| disk.files.keys().copied().collect()))
+    }
+
+    fn create(&self, segment: u64) -> io::Result<Box<dyn SegmentFile>> {
+        self.with(|disk| {
+            if disk.fails() {
+                return Err(no_space());
+            }
+            let is_new = disk.files.insert(segment, SimulatedFile::default()).is_none();
+            assert!(is_new, "segment {segment} is created twice");
+            Ok(())
+        })?;
+        Ok(Box::new(OpenFile { disk: self.clone(), segment }))
+    }
+
+    fn read(&self, segment: u64) -> io::Result<Vec<u8>> {
+        Ok(self.with(|disk| disk.files[&segment].content.clone()))
+    }
+
+    fn read_at(&self, segment: u64, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
+        let offset = offset as usize;
+        Ok(self.with(|disk| disk.files[&segment].content[offset..offset + bytes].to_vec()))
+    }
+
+    fn truncate(&self, segment: u64, bytes: u64) -> io::Result<()> {
+        self.with(|disk| {
+            let file = disk.files.get_mut(&segment).unwrap();
+            file.content.truncate(bytes as usize);
+            file.synced.clone_from(&file.content);
+        });
+        Ok(())
+    }
+
+    fn remove(&self, segment: u64) -> io::Result<()> {
+        self.with(|disk| disk.files.remove(&segment));
+        Ok(())
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        self.with(|disk| {
+            if disk.fails() {
+                return Err(io::Error::other("the directory cannot be synced"));
+            }
+            disk.files.values_mut().for_each(|file| file.is_entry_synced = true);
+            Ok(())
+        })
+    }
+
+    fn keep_aside(&self, _: u64, _: u64, _: &[u8]) -> io::Result<()> {
+        self.with(|disk| disk.kept_aside += 1);
+        Ok(())
+    }
+
+    fn append_failed(&self, lines: &[u8]) -> io::Result<()> {
+        self.with(|disk| {
+            if disk.fails() {
+                return Err(no_space());
+            }
+            disk.failed_lines.extend_from_slice(lines);
+            Ok(())
+        })
+    }
+
+    fn unlock(&self) {}
+
+    fn path(&self, segment: u64) -> PathBuf {
+        PathBuf::from(segment.to_string())
+    }
+}
+
+impl SegmentFile for OpenFile {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.disk.with(|disk| {
+            let written =
+                if disk.fails() { disk.random.random_range(0..=bytes.len()) } else { bytes.len() };
+            let file = disk.files.get_mut(&self.segment).unwrap();
+            file.content.extend_from_slice(&bytes[..written]);
+            if written < bytes.len() { Err(no_space()) } else { Ok(()) }
+        })
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.disk.with(|disk| {
+            let fails = disk.fails();
+            let file = disk.files.get_mut(&self.segment).unwrap();
+            if fails {
+                return Err(io::Error::other("a sector cannot be written"));
+            }
+            file.synced.clone_from(&file.content);
+            Ok(())
+        })
+    }
+
+    fn truncate(&mut self, bytes: u64) -> io::Result<()> {
+        self.disk.with(|disk| {
+            if disk.fails() {
+                return Err(io::Error::other("the file cannot be cut off"));
+            }
+            let file = disk.files.get_mut(&self.segment).unwrap();
+            file.content.truncate(bytes as usize);
+            file.synced.truncate(bytes as usize);
+            Ok(())
+        })
+    }
+}
 
 /// What the processes of one run have promised.
 #[derive(Debug, Default)]
 struct Promises {
     /// Events that are durable and not settled. The next process must find them.
     owed: BTreeMap<EventKey, String>,
-    /// Everything that was ever put, under every key that it had.
+    /// Everything that was ever put.
     put: BTreeMap<EventKey, String>,
-    /// Old keys of events whose new key is durable. No later process may find them.
-    replaced: BTreeSet<EventKey>,
-    /// Old keys of events whose new key, the value, could not be written.
-    lost: BTreeMap<EventKey, EventKey>,
-}
-
-/// An event that a process has not settled.
-#[derive(Clone, Copy)]
-struct Unsettled {
-    key: EventKey,
-    sequence: NonZeroU64,
-    /// Its old key, until the new one is durable.
-    old_key: Option<EventKey>,
 }
 
 /// Runs processes one after another on one disk. Each of them ends in the middle of its work.
@@ -52,26 +243,12 @@ fn run(seed: u64) {
             let sequence = location.sequence().unwrap();
             found.insert(*event.key(), (event.body().into_owned(), sequence));
         }
-        // A record that was reported as not written may be on the disk all the same. Then it counts.
-        for (old_key, key) in std::mem::take(&mut promises.lost) {
-            if found.contains_key(&key) {
-                if let Some(body) = promises.owed.remove(&old_key) {
-                    promises.owed.insert(key, body);
-                }
-                promises.replaced.insert(old_key);
-            }
-        }
         for (key, body) in &promises.owed {
             let in_journal = found.get(key).map(|(body, _)| body);
             assert_eq!(in_journal, Some(body), "seed {seed}, process {process}: {key} is lost");
         }
         for (key, (body, _)) in &found {
             assert_eq!(promises.put.get(key), Some(body), "seed {seed}: {key} was never put");
-            let is_replaced = promises.replaced.contains(key);
-            assert!(
-                !is_replaced,
-                "seed {seed}, process {process}: {key} is back under its old key"
-            );
         }
         let sequences: BTreeSet<NonZeroU64> =
             found.values().map(|(_, sequence)| *sequence).collect();
@@ -90,54 +267,28 @@ fn run(seed: u64) {
             recovered.segments,
         );
         disk.set_fault_rate(if random.random_bool(0.5) { 0.05 } else { 0.0 });
-        let mut unsettled: Vec<Unsettled> = found
-            .iter()
-            .map(|(key, (_, sequence))| Unsettled { key: *key, sequence: *sequence, old_key: None })
-            .collect();
+        let mut unsettled: Vec<(EventKey, NonZeroU64)> =
+            found.iter().map(|(key, (_, sequence))| (*key, *sequence)).collect();
         for _ in 0..random.random_range(1..30) {
             for _ in 0..random.random_range(0..5) {
                 let key = keys.next(1_700_000_000_000).unwrap();
                 let body = format!("{{\"n\":\"{}\"}}", "x".repeat(random.random_range(0..200)));
                 let event = Event::new(key, &body).unwrap();
-                let Ok(room) = queue.try_reserve(record_bytes(&event, None)) else { continue };
-                let sequence = queue.append(&event, None, room);
+                let Ok(room) = queue.try_reserve(record_bytes(&event)) else { continue };
+                let sequence = queue.append(&event, room);
                 promises.put.insert(key, body);
-                unsettled.push(Unsettled { key, sequence, old_key: None });
-            }
-            while !unsettled.is_empty() && random.random_bool(0.2) {
-                let index = random.random_range(0..unsettled.len());
-                let Unsettled { key: old_key, sequence: replaced, old_key: older } =
-                    unsettled[index];
-                if older.is_some() {
-                    // An event is not sent, and gets no further key, before its new key is durable or lost.
-                    continue;
-                }
-                let key = keys.next(1_700_000_000_000).unwrap();
-                let body = promises.put[&old_key].clone();
-                let event = Event::new(key, &body).unwrap();
-                let bytes = record_bytes(&event, Some(replaced));
-                let Ok(room) = queue.try_reserve(bytes) else { continue };
-                let sequence = queue.append(&event, Some(replaced), room);
-                promises.put.insert(key, body);
-                unsettled[index] = Unsettled { key, sequence, old_key: Some(old_key) };
+                unsettled.push((key, sequence));
             }
             while !unsettled.is_empty() && random.random_bool(0.5) {
                 let index = random.random_range(0..unsettled.len());
-                let Unsettled { key, sequence, old_key } = unsettled.swap_remove(index);
+                let (key, sequence) = unsettled.swap_remove(index);
                 promises.owed.remove(&key);
-                old_key.map(|old_key| promises.owed.remove(&old_key));
                 queue.settle(sequence, None);
             }
             writer.write(queue.take_now());
-            for Unsettled { key, sequence, old_key } in &mut unsettled {
+            for (key, sequence) in &unsettled {
                 if queue.is_durable(*sequence) {
-                    if let Some(old_key) = old_key.take() {
-                        promises.owed.remove(&old_key);
-                        promises.replaced.insert(old_key);
-                    }
                     promises.owed.insert(*key, promises.put[key].clone());
-                } else if let Some(old_key) = old_key {
-                    promises.lost.insert(*old_key, *key);
                 }
             }
         }
@@ -163,8 +314,8 @@ fn unsettled_event_keeps_only_its_own_segment() {
     let mut keys = KeyGenerator::new(WriterId::new(7).unwrap());
     for number in 0..300 {
         let event = Event::new(keys.next(0).unwrap(), "{}").unwrap();
-        let room = queue.try_reserve(record_bytes(&event, None)).unwrap();
-        let sequence = queue.append(&event, None, room);
+        let room = queue.try_reserve(record_bytes(&event)).unwrap();
+        let sequence = queue.append(&event, room);
         if number > 0 {
             queue.settle(sequence, None);
         }
@@ -191,8 +342,8 @@ fn settled_events_leave_no_segment() {
     let mut sequences = Vec::new();
     for _ in 0..100 {
         let event = Event::new(keys.next(0).unwrap(), "{}").unwrap();
-        let room = queue.try_reserve(record_bytes(&event, None)).unwrap();
-        sequences.push(queue.append(&event, None, room));
+        let room = queue.try_reserve(record_bytes(&event)).unwrap();
+        sequences.push(queue.append(&event, room));
         writer.write(queue.take_now());
     }
     assert!(disk.segments().unwrap().len() > 5);
@@ -203,64 +354,4 @@ fn settled_events_leave_no_segment() {
     writer.run();
     assert_eq!(disk.segments().unwrap(), Vec::<u64>::new());
     assert_eq!(queue.total_bytes(), 0);
-}
-
-/// Events that got new keys, and the numbers of their replacements.
-fn replace_all(queue: &Queue, writer: &mut Writer, events: usize) -> Vec<NonZeroU64> {
-    let mut keys = KeyGenerator::new(WriterId::new(7).unwrap());
-    let mut append = |replaces: Option<NonZeroU64>| {
-        let event = Event::new(keys.next(0).unwrap(), "{}").unwrap();
-        let room = queue.try_reserve(record_bytes(&event, replaces)).unwrap();
-        queue.append(&event, replaces, room)
-    };
-    let mut sequences = Vec::new();
-    for _ in 0..events {
-        sequences.push(append(None));
-        writer.write(queue.take_now());
-    }
-    sequences.into_iter().map(|sequence| append(Some(sequence))).collect()
-}
-
-#[test]
-fn replaced_events_leave_no_segment() {
-    let disk = SimulatedDisk::new(1, 0.0);
-    let queue = Arc::new(Queue::new(0, 0, u64::MAX));
-    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
-    let mut writer = Writer::new(Arc::clone(&queue), storage, SyncPolicy::Always, 500, Vec::new());
-    let sequences = replace_all(&queue, &mut writer, 50);
-    writer.write(queue.take_now());
-    let segments = disk.segments().unwrap();
-    assert_eq!(segments.len(), 1, "that of the replacements: {segments:?}");
-    assert_eq!(recover(&disk).unwrap().report.unsettled, 50);
-    sequences.into_iter().for_each(|sequence| queue.settle(sequence, None));
-    queue.close();
-    writer.run();
-    assert_eq!(disk.segments().unwrap(), Vec::<u64>::new());
-    assert_eq!(queue.total_bytes(), 0);
-}
-
-#[test]
-fn event_settles_its_old_record_if_the_new_one_was_not_written() {
-    for is_settled_before in [false, true] {
-        let disk = SimulatedDisk::new(1, 0.0);
-        let queue = Arc::new(Queue::new(0, 0, u64::MAX));
-        let storage: Arc<dyn Storage> = Arc::new(disk.clone());
-        let (sync, bytes) = (SyncPolicy::Always, 500);
-        let mut writer = Writer::new(Arc::clone(&queue), storage, sync, bytes, Vec::new());
-        let sequences = replace_all(&queue, &mut writer, 20);
-        let settle = || sequences.iter().for_each(|sequence| queue.settle(*sequence, None));
-        if is_settled_before {
-            settle();
-        }
-        disk.set_fault_rate(1.0);
-        writer.write(queue.take_now());
-        disk.set_fault_rate(0.0);
-        if !is_settled_before {
-            assert!(sequences.iter().all(|sequence| queue.lost_replacement(*sequence).is_some()));
-            settle();
-        }
-        queue.close();
-        writer.run();
-        assert_eq!(disk.segments().unwrap(), Vec::<u64>::new());
-    }
 }

@@ -43,8 +43,6 @@ struct Segment {
     first_sequence: u64,
     /// Number of its events that are not settled.
     unsettled: u64,
-    /// Whether it has events that replace those of older segments. Without its records these would be unsettled again.
-    has_replacements: bool,
 }
 
 /// A write that failed.
@@ -65,12 +63,11 @@ impl Writer {
     ) -> Self {
         let segments: VecDeque<Segment> = old
             .into_iter()
-            .map(|segment| Segment {
-                number: segment.number,
-                bytes: segment.bytes,
-                first_sequence: segment.first_sequence,
-                unsettled: segment.unsettled,
-                has_replacements: segment.has_replacements,
+            .map(|OldSegment { number, bytes, first_sequence, unsettled }| Segment {
+                number,
+                bytes,
+                first_sequence,
+                unsettled,
             })
             .collect();
         let next_number = segments.back().map_or(1, |segment| segment.number + 1);
@@ -118,10 +115,7 @@ impl Writer {
         let kept = self.keep_failed(&batch);
         let settled = if kept { batch.settled.as_slice() } else { &[] };
         match self.append(&batch, settled) {
-            Ok(other_bytes) => {
-                self.queue.succeeded(&batch, other_bytes);
-                self.settle(batch.replacements.iter().map(|(_, replaced)| *replaced));
-            }
+            Ok(other_bytes) => self.queue.succeeded(&batch, other_bytes),
             Err(WriteFailure { error, is_final }) => {
                 if batch.events > 0 || is_final {
                     tracing::error!(events = batch.events, %error, "events are not in the journal");
@@ -131,7 +125,7 @@ impl Writer {
         }
         // Settled events count as settled even if their record could not be written. The next process then reads them
         // back.
-        self.settle(settled.iter().copied());
+        self.settle(settled);
         self.remove_settled();
     }
 
@@ -176,7 +170,6 @@ impl Writer {
         }
         segment.bytes += (self.settled_records.len() + batch.records.len()) as u64;
         segment.unsettled += batch.events;
-        segment.has_replacements |= !batch.replacements.is_empty();
         if self.sync != SyncPolicy::Os
             && batch.events > 0
             && let Err(error) = file.sync()
@@ -217,14 +210,13 @@ impl Writer {
             bytes: HEADER_BYTES as u64,
             first_sequence: batch.sequences.map_or(0, |(first, _)| first),
             unsettled: 0,
-            has_replacements: false,
         });
         Ok(HEADER_BYTES as u64)
     }
 
     /// Counts settled events.
-    fn settle(&mut self, settled: impl Iterator<Item = u64>) {
-        for sequence in settled {
+    fn settle(&mut self, settled: &[u64]) {
+        for &sequence in settled {
             if self.queue.is_lost(sequence) {
                 continue;
             }
@@ -245,7 +237,7 @@ impl Writer {
         let mut index = 0;
         for _ in 0..removable {
             let Some(segment) = self.segments.get(index) else { break };
-            if segment.unsettled > 0 || (segment.has_replacements && index > 0) {
+            if segment.unsettled > 0 {
                 if self.segments.len() <= MAX_ORDERED_SEGMENTS {
                     break;
                 }

@@ -1,6 +1,7 @@
 //! [`PendingEvent`]: an accepted event, from its put to the answer of its ticket. The store creates it, and the worker
 //! settles it.
 
+mod duplicate;
 #[cfg(feature = "journal")]
 mod journalled;
 mod read_back;
@@ -21,10 +22,7 @@ use crate::error::{
     WriteError,
 };
 use crate::event::Event;
-use crate::event::key::EventKey;
 use crate::flow_control::Permit;
-#[cfg(feature = "journal")]
-use crate::journal::Position;
 use crate::policy::BufferedEvent;
 use crate::policy::barrier::Epoch;
 use crate::settled::{Proof, Settled, Stored};
@@ -76,9 +74,6 @@ struct Failures {
     history: History,
     /// Only of a failed event that is read back before its ticket is answered.
     read_back: Option<PendingReadBack>,
-    /// Only of an event that got a new key.
-    #[cfg(feature = "journal")]
-    position: Option<Position>,
 }
 
 /// When a call began and ended.
@@ -219,17 +214,6 @@ impl PendingEvent {
         history.last_cause.get_or_insert_with(|| Arc::clone(cause));
     }
 
-    /// Gives the event a new key, because another item has its key. No call can still store the event under the old
-    /// key, so it is certainly not stored.
-    pub(crate) fn replace_key(&mut self, key: EventKey) {
-        self.event = self.event.with_key(key);
-        self.uncertainty_before = Uncertainty::None;
-        if let Some(failures) = &mut self.failures {
-            failures.history.uncertainty = Uncertainty::None;
-            failures.read_back = None;
-        }
-    }
-
     /// Sets the last cause without an attempt. The certainty stays as it is.
     pub(crate) fn set_cause(&mut self, cause: &Arc<BatchError>) {
         self.failures.get_or_insert_default().history.last_cause = Some(Arc::clone(cause));
@@ -322,7 +306,11 @@ impl PendingEvent {
         let History { attempts, last_cause, .. } =
             self.failures.take().map(|failures| failures.history).unwrap_or_default();
         #[cfg(feature = "journal")]
-        let is_journalled = self.stays_in_journal(reason, certainty, last_cause.as_deref());
+        let is_journalled = {
+            let is_of_another = certainty == Certainty::NotStored
+                || matches!(read_back, Some(ReadBack::OtherBody { .. }));
+            self.stays_in_journal(reason, is_of_another, last_cause.as_deref())
+        };
         let error = WriteError::from(Failure {
             key: *self.event.key(),
             event: Some(self.event.clone()),

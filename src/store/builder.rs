@@ -341,6 +341,8 @@ impl EventStoreBuilder {
     pub async fn start(self) -> Result<EventStore, StartError> {
         self.config.validate()?;
         self.target.validate(self.config.write_mode)?;
+        #[cfg(feature = "journal")]
+        self.config.validate_with(self.journal.as_ref())?;
         let runtime = Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         let check_table = !self.skip_table_check;
         let (config, transport) = (self.config.clone(), self.target.transport);

@@ -11,6 +11,8 @@ use crate::event::key::WriterId;
 use crate::event::{MAX_BATCH_EVENTS, MAX_ITEM_BYTES};
 use crate::flow_control;
 use crate::fresh_random::FreshRandom;
+#[cfg(feature = "journal")]
+use crate::journal::Journal;
 use crate::key_source::IdSource;
 use crate::policy::batch::BatchLimits;
 use crate::policy::retry::{Backoff, RetryPolicy};
@@ -117,6 +119,22 @@ impl Config {
             Source::Assigned(writer_id) => in_range("writer_id", *writer_id, 0, WriterId::MAX),
             Source::Leased(ids) => ids.validate(),
         }
+    }
+
+    /// Checks the settings that depend on the journal, if there is one: it keeps events under their first keys.
+    ///
+    /// A process that ended after the insert under a new key would leave the first key in the journal. The next process
+    /// would find that key taken, and store the event again under a third.
+    #[cfg(feature = "journal")]
+    pub(crate) fn validate_with(&self, journal: Option<&Journal>) -> Result<(), ConfigError> {
+        if journal.is_some()
+            && self.write_mode == WriteMode::Insert
+            && self.on_duplicate == OnDuplicate::NewKey
+        {
+            let limit = "be `Fail` with a journal, which keeps events under their first keys";
+            return Err(ConfigError::new("on_duplicate", "NewKey", limit));
+        }
+        Ok(())
     }
 
     pub(crate) fn worker_settings(&self) -> WorkerSettings {

@@ -13,6 +13,9 @@ impl EventStore {
     /// take events from [`WriteError::event`](crate::WriteError::event), or from the lines of
     /// [`CloseReport::write_ndjson`](crate::CloseReport::write_ndjson). The body is not checked to be JSON.
     ///
+    /// If another item has the event's key, [`WriteMode::Insert`](crate::WriteMode::Insert) fails the event as *maybe
+    /// stored*: an earlier put may have stored it under a new key.
+    ///
     /// The ticket never answers *not stored*, because earlier calls may have stored the event, or may still store it.
     /// If you know that they did not and cannot, use [`put_again`](Self::put_again).
     ///

@@ -9,8 +9,8 @@ impl EventStoreBuilder {
     /// writes. With [`WriteMode::Insert`] no event overwrites an item, even if another writer makes the same key.
     ///
     /// If the answer to an insert is lost, the store inserts again and may find the key taken. It then reads the item.
-    /// If the item is the event itself, the event is stored. So leave [`read_back`](Self::read_back) on: without it
-    /// such an event fails as *maybe stored*.
+    /// If the item is the event itself, the event is stored. It reads also if [`read_back`](Self::read_back) is off. So
+    /// the role needs `dynamodb:BatchGetItem`: without it such an event fails as *maybe stored*.
     ///
     /// Your own [`batch_writer`](Self::batch_writer) decides how it writes. If it inserts, set [`WriteMode::Insert`],
     /// so that the store knows what another item under the key of an event means.

@@ -1,10 +1,12 @@
-//! What the worker does in [`WriteMode::Insert`](crate::WriteMode::Insert) with an event whose key another item has.
+//! What the worker does with an event whose key another item has, in [`WriteMode::Insert`](crate::WriteMode::Insert).
 //!
-//! The other item may be the event itself, stored by an earlier attempt whose answer was lost. In this case a read
-//! decides. If no earlier attempt can have stored the event, nothing is read: the other item is another writer's.
+//! The other item may be the event itself, stored by an attempt whose answer was lost. Then a read decides. If no earlier
+//! attempt can have stored the event, the item is another writer's, and nothing is read.
+//!
+//! An event that was put before its present put gets no new key: an earlier put may have stored it under one.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
@@ -33,8 +35,17 @@ impl Worker {
         if event.uncertainty() == Uncertainty::None {
             self.replace_key(event, None, call.ended);
         } else {
-            self.fail_event(event, FailureReason::DuplicateKey, call.ended);
+            self.read_duplicate(event, call.ended);
         }
+    }
+
+    /// Reads the item, also if failed events are not read back: nothing else can decide. The reads may be repeated until
+    /// the event's deadline.
+    fn read_duplicate(&mut self, mut event: PendingEvent, now: Instant) {
+        let answer_by = event.expires_at().max(now) + self.attempt_timeout;
+        let answer_by = self.closing.map_or(answer_by, |closing| answer_by.min(closing.answer_by));
+        event.begin_read_back(FailureReason::DuplicateKey, answer_by);
+        self.read_backs.add(event, now);
     }
 
     /// Decides what happens to an event whose key is taken, after the item was read.
@@ -65,32 +76,55 @@ impl Worker {
     }
 
     /// Gives an event a new key or fails it, because another writer's item has its key.
-    fn replace_key(&mut self, mut event: PendingEvent, found: Found, now: Instant) {
-        let taken = *event.event().key();
-        self.abandon_shared_writer_id(&taken);
+    fn replace_key(&mut self, event: PendingEvent, found: Found, now: Instant) {
+        self.abandon_shared_writer_id(event.event().key());
+        if event.was_put_before() {
+            let found = found.map(|(_, read_back)| (Certainty::MaybeStored, read_back));
+            return self.fail_duplicate(event, FailureReason::DuplicateKey, found, now);
+        }
         if self.on_duplicate == OnDuplicate::Fail {
             return self.fail_duplicate(event, FailureReason::DuplicateKey, found, now);
         }
         if self.is_past_close(now) {
             return self.fail_duplicate(event, FailureReason::CloseDeadline, found, now);
         }
-        match self.keys.next() {
-            Ok(key) => {
-                #[cfg(feature = "journal")]
-                if let Err(error) = event.replace_in_journal(key) {
-                    tracing::warn!(%taken, %error, "the journal cannot take an event under a new key");
-                    return self.insert_again(event, found, now);
-                }
-                tracing::debug!(%taken, %key, "another item has the key of this event; the event gets a new key");
-                event.replace_key(key);
-                self.accounting.counters.replace_key();
-                let accepted_at = event.accepted_at();
-                self.buffer.requeue_in_order(event, accepted_at);
+        let (class, jitter) = (FailureClass::Transient, self.jitter.random::<f64>());
+        match self.retry.decide(attempts(&event), event.elapsed(now), class, jitter) {
+            Decision::After(delay) => self.insert_under_new_key(event, found, delay, now),
+            Decision::Fail(reason) => self.fail_duplicate(event, reason, found, now),
+        }
+    }
+
+    /// Sends an event under a new key: at once after its first duplicate, after `delay` if it had more.
+    fn insert_under_new_key(
+        &mut self,
+        mut event: PendingEvent,
+        found: Found,
+        delay: Duration,
+        now: Instant,
+    ) {
+        let key = match self.keys.next() {
+            Ok(key) => key,
+            Err(NoKey::NoLease) => return self.insert_again(event, found, now),
+            Err(NoKey::Closed) => {
+                return self.fail_duplicate(event, FailureReason::CloseDeadline, found, now);
             }
-            Err(NoKey::NoLease) => self.insert_again(event, found, now),
-            Err(NoKey::Closed | NoKey::YearOver) => {
-                self.fail_duplicate(event, FailureReason::DuplicateKey, found, now);
+            Err(NoKey::YearOver) => {
+                return self.fail_duplicate(event, FailureReason::DuplicateKey, found, now);
             }
+        };
+        let taken = *event.event().key();
+        if event.replace_key(key).is_err() {
+            // The old key was one of the npm module's, which are shorter, and the body is as large as it may be.
+            return self.fail_duplicate(event, FailureReason::DuplicateKey, found, now);
+        }
+        tracing::debug!(%taken, %key, "another item has the key of this event; the event gets a new key");
+        self.accounting.counters.replace_key();
+        if event.duplicates() == 1 {
+            let accepted_at = event.accepted_at();
+            self.buffer.requeue_in_order(event, accepted_at);
+        } else {
+            self.buffer.requeue(event, now + delay);
         }
     }
 

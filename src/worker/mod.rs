@@ -4,8 +4,6 @@
 mod channel;
 mod duplicates;
 mod in_flight;
-#[cfg(feature = "journal")]
-mod new_keys;
 mod outcome;
 mod pacing;
 mod read_back;
@@ -38,8 +36,6 @@ use crate::policy::retry::RetryPolicy;
 use crate::write_mode::OnDuplicate;
 use channel::{CommandReceiver, ExitGuard};
 use in_flight::{CompletedCall, InFlight};
-#[cfg(feature = "journal")]
-use new_keys::NewKeys;
 use read_back::ReadBacks;
 use settle::Settlement;
 
@@ -348,14 +344,10 @@ impl Worker {
             })
             .collect();
         let bytes = events.iter().map(Event::wire_bytes).sum();
-        #[cfg(feature = "journal")]
-        let new_keys = NewKeys::of(&batch);
         let writer = Arc::clone(&self.writer);
         // The writer is expected to return within `timeout`; a writer that does not is stopped soon after.
         let task_timeout = timeout + TIMEOUT_TOLERANCE;
         self.in_flight.start(batch, bytes, now, task_timeout, async move {
-            #[cfg(feature = "journal")]
-            new_keys.durable(timeout).await?;
             writer.write_batch_within(&events, timeout).await
         });
     }

@@ -20,8 +20,8 @@ use crate::policy::refusal::Refusal;
 use crate::policy::resolve::Resolution;
 use crate::policy::retry::{Attempts, Decision};
 
-/// The error code for a table that does not exist.
-const NO_SUCH_TABLE: &str = "ResourceNotFoundException";
+/// The error codes for a table that does not exist: of a call, and of a statement.
+const NO_SUCH_TABLE: [&str; 2] = ["ResourceNotFoundException", "ResourceNotFound"];
 
 impl Worker {
     /// Handles a completed attempt.
@@ -154,7 +154,7 @@ impl Worker {
         now: Instant,
     ) {
         let (began, jitter) = (call.times.began, self.jitter.random::<f64>());
-        let is_missing_table = cause.code() == Some(NO_SUCH_TABLE);
+        let is_missing_table = cause.code().is_some_and(|code| NO_SUCH_TABLE.contains(&code));
         let refusal = self.refusals.refused(began, is_missing_table, now, jitter);
         tracing::warn!(events = batch.len(), ?refusal, error = %cause, "refused");
         let cause = Arc::new(cause);

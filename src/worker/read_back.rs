@@ -154,7 +154,10 @@ impl ReadBacks {
         let mut outcomes = Vec::with_capacity(batch.len());
         for event in batch {
             let found = found(event.event(), reading);
-            match resolve(event.uncertainty(), found, event.elapsed(now), self.mode) {
+            // An earlier put of the event may have stored it under another key. Then an item of another writer under
+            // this key proves nothing.
+            let mode = if event.was_put_before() { WriteMode::Put } else { self.mode };
+            match resolve(event.uncertainty(), found, event.elapsed(now), mode) {
                 None => outcomes.extend(self.retry(event, &unread, now, jitter)),
                 Some(resolution) => outcomes.push(ReadBackOutcome { event, resolution }),
             }

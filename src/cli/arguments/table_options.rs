@@ -106,6 +106,7 @@ fn describe(error: &ConfigError) -> String {
     let option = match error.field {
         "attempt_timeout" => "--attempt-timeout",
         "linger" => "--linger",
+        "on_duplicate" => "--on-duplicate",
         "max_batches_in_flight" => "--batches-in-flight",
         "max_buffered_events" => "--buffer",
         "max_write_units_per_second" => "--write-units",
