@@ -576,8 +576,10 @@ async fn event_that_is_inserted_again_is_found(engine: &Engine) {
     let event = || Event::new(stored.key, "1").unwrap();
     let again = store.put_event(event()).await.unwrap().await.unwrap();
     assert_eq!((again.key, again.proof), (stored.key, Proof::ReadBack));
-    let other = store.put_event(Event::new(stored.key, "2").unwrap()).await.unwrap();
-    let other = other.await.unwrap();
+    let other = Event::new(stored.key, "2").unwrap();
+    let error = store.put_event(other.clone()).await.unwrap().await.unwrap_err();
+    assert_eq!(error.certainty(), Certainty::MaybeStored);
+    let other = store.put_again(other, Certainty::NotStored).await.unwrap().await.unwrap();
     assert_ne!(other.key, stored.key);
     let rows = engine.rows().await;
     assert_eq!((rows[stored.key.as_str()].as_str(), rows[other.key.as_str()].as_str()), ("1", "2"));

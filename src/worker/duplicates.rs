@@ -42,7 +42,7 @@ impl Worker {
     /// Reads the item, also if failed events are not read back: nothing else can decide. The reads may be repeated until
     /// the event's deadline.
     fn read_duplicate(&mut self, mut event: PendingEvent, now: Instant) {
-        let answer_by = event.expires_at().max(now) + self.attempt_timeout;
+        let answer_by = event.expires_at() + self.attempt_timeout;
         let answer_by = self.closing.map_or(answer_by, |closing| answer_by.min(closing.answer_by));
         event.begin_read_back(FailureReason::DuplicateKey, answer_by);
         self.read_backs.add(event, now);
