@@ -9,6 +9,7 @@
 //! | [`shutdown`] | How do I end a service, or an invocation of a Lambda function, without losing an event? |
 //! | [`journal`] | How do events survive the death of their process? |
 //! | [`reading`] | How do I get events out of the table again, and what does that cost? |
+//! | [`large_backfills`] | How do I store many events that exist already, at the least cost? |
 //! | [`testing`] | How do I test a program that stores events? |
 //! | [`settings`] | What can I set, and what are the defaults? |
 //! | [`writer_ids`] | How do I keep the keys of many writers apart? |
@@ -39,6 +40,9 @@ pub mod journal {}
 
 #[doc = include_str!("reading.md")]
 pub mod reading {}
+
+#[doc = include_str!("large_backfills.md")]
+pub mod large_backfills {}
 
 #[doc = include_str!("testing.md")]
 pub mod testing {}
