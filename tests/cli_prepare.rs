@@ -247,6 +247,33 @@ fn run_that_is_stopped_by_a_signal_leaves_no_manifest() {
     drop(input);
 }
 
+#[cfg(unix)]
+#[test]
+fn file_that_cannot_be_written_ends_the_run_and_names_the_line() {
+    use std::process::Stdio;
+
+    let folder = folder();
+    let mut prepare = tool(&folder);
+    prepare.args(["prepare", "-o", "out"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = prepare.stdout(Stdio::piped()).spawn().unwrap();
+    let data = folder.path().join("out/data");
+    while !data.exists() {
+        std::thread::yield_now();
+    }
+    // The directory goes away before the first line.
+    fs::remove_dir(&data).unwrap();
+    child.stdin.take().unwrap().write_all(b"{}\n{}\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), stdout(&output)), (Some(1), ""));
+    let errors = stderr(&output);
+    assert!(
+        errors.starts_with("error: stopped after line 1 of standard input, because"),
+        "{errors}"
+    );
+    assert!(errors.contains("cannot write out/data/000001.json.gz.partial: "), "{errors}");
+    assert!(errors.contains("out is not complete, and has no manifest"), "{errors}");
+}
+
 #[test]
 fn writer_id_out_of_range_is_refused_before_anything_is_written() {
     let folder = folder();

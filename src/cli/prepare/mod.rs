@@ -188,7 +188,7 @@ impl Prepare {
                 Some(Ok(line)) => {
                     self.place = format!("after line {} of {source}", line.number);
                     if let Err(error) = self.write(&line, source) {
-                        return StopReason::StartError(error);
+                        return StopReason::FatalError(error);
                     }
                 }
                 Some(Err(error)) => return StopReason::ReadError(error.to_string()),
