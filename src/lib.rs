@@ -154,7 +154,9 @@ pub use error::{
 };
 pub use event::key::{EventKey, ParseKeyError, WriterId};
 #[cfg(feature = "reader")]
-pub use event::scanned_item::{ItemDefect, ScannedItem, StoredEvent, UnexpectedItem};
+pub use event::scanned_item::{
+    ItemDefect, ItemLineError, ScannedItem, StoredEvent, UnexpectedItem,
+};
 pub use event::{
     BODY_ATTRIBUTE, Event, EventTooLarge, KEY_ATTRIBUTE, MAX_BATCH_EVENTS, MAX_BATCH_WIRE_BYTES,
     MAX_BODY_BYTES, MAX_ITEM_BYTES,
@@ -180,6 +182,7 @@ pub use settled::{Proof, Settled, Stored};
 pub use stats::{Stats, ThrottledBatches};
 pub use store::EventStore;
 pub use store::builder::EventStoreBuilder;
+pub use store::key_generator::EventKeyGenerator;
 pub use store::puts::put_all::{FailedPut, NotAccepted, PutAllReport, PutAllTicket};
 pub use store::puts::sink::EventSink;
 #[cfg(feature = "journal")]

@@ -3,10 +3,13 @@
 
 mod support;
 
+use std::io::Write;
 use std::process::Output;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use dynamodb_eventstore::LocalTable;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde_json::Value;
 use support::endpoint::{Described, Endpoint, ScanReply, Script, TABLE};
 use support::table::rows;
@@ -247,4 +250,168 @@ async fn count_prints_the_number_of_items() {
         tool_with(&folder, &["count", "--local", "t.sqlite", "--json", "--from", from]).await;
     assert_success(&counted);
     assert_eq!(stdout(&counted), "{\"items\":2}\n");
+}
+
+/// A directory as ExportTableToPointInTime writes it, with these lines in two files and an empty one.
+fn write_export(folder: &TempDir, lines: [&[String]; 2]) {
+    let data = folder.path().join("export/data");
+    std::fs::create_dir_all(&data).unwrap();
+    let mut manifest = String::new();
+    for (name, lines) in [("aaaa", lines[0]), ("bbbb", lines[1]), ("empty", &[])] {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        for line in lines {
+            writeln!(encoder, "{line}").unwrap();
+        }
+        let name = format!("{name}.json.gz");
+        std::fs::write(data.join(&name), encoder.finish().unwrap()).unwrap();
+        // The line of the service's documentation.
+        manifest += &format!(
+            r#"{{"itemCount":{},"md5Checksum":"sQMSpEILNgoQmarvDFonGQ==","etag":"af83d6f217c19b8b0fff8023d8ca4716-1","dataFileS3Key":"2020-Nov/AWSDynamoDB/01693685827463-2d8752fd/data/{name}"}}"#,
+            lines.len()
+        );
+        manifest.push('\n');
+    }
+    std::fs::write(data.join("none.json.gz"), "").unwrap();
+    manifest += r#"{"itemCount":0,"md5Checksum":"1B2M2Y8AsgTpgAmY7PhCfg==","etag":"","dataFileS3Key":"AWSDynamoDB/01693685827463-2d8752fd/data/none.json.gz"}"#;
+    write(folder, "export/manifest-files.json", manifest);
+    write(
+        folder,
+        "export/manifest-summary.json",
+        r#"{"version":"2020-06-30","exportType":"FULL_EXPORT","outputFormat":"DYNAMODB_JSON","itemCount":4}"#,
+    );
+}
+
+fn exported_item(key: &str, body: &str) -> String {
+    serde_json::json!({ "Item": { "body": { "S": body }, "key": { "S": key } } }).to_string()
+}
+
+#[test]
+fn files_of_a_table_export_are_exported() {
+    let folder = folder();
+    let items = NPM_EVENTS.map(|(key, body)| exported_item(key, body));
+    write_export(&folder, [&items[2..], &items[..2]]);
+    let export = ["export", "--from-export", "export"];
+    let exported = tool(&folder).args(export).output().unwrap();
+    assert_success(&exported);
+    let bodies = [2, 3, 0, 1].map(|number| format!("{}\n", NPM_EVENTS[number].1)).concat();
+    assert_eq!(stdout(&exported), bodies);
+    assert!(stderr(&exported).starts_with("reading export: 4 items in 4 files\n"), "{exported:?}");
+    let to = "2013-09-27T00:52:40.653Z";
+    let exported = tool(&folder).args(export).args(["--to", to, "-q"]).output().unwrap();
+    assert_success(&exported);
+    let bodies = [0, 1].map(|number| format!("{}\n", NPM_EVENTS[number].1)).concat();
+    assert_eq!((stdout(&exported), stderr(&exported)), (bodies.as_str(), ""));
+    let exported = tool(&folder)
+        .args(export)
+        .args(["--from", to, "--with-keys", "-o", "keys.ndjson"])
+        .output()
+        .unwrap();
+    assert_success(&exported);
+    let lines = lines_of(&folder, "keys.ndjson");
+    assert_eq!(
+        (lines.len(), &lines[0]["key"], &lines[0]["body"]),
+        (2, &NPM_EVENTS[2].0.into(), &"null".into())
+    );
+}
+
+#[test]
+fn items_of_an_export_that_are_no_events_are_named() {
+    let folder = folder();
+    let key = "20260101T000000000000000001";
+    let others = [
+        r#"{"Item":{"key":{"S":"settings"},"body":{"M":{"a":{"N":"1"}}}}}"#.to_owned(),
+        exported_item(key, "{foo}"),
+        format!(r#"{{"Item":{{"key":{{"S":"{key}"}},"body":{{"S":"1"}},"expires":{{"N":"1"}}}}}}"#),
+    ];
+    write_export(&folder, [&others, &[exported_item(key, "[1]")]]);
+    let exported = tool(&folder).args(["export", "--from-export", "export"]).output().unwrap();
+    assert_eq!((exported.status.code(), stdout(&exported)), (Some(1), "[1]\n"));
+    for named in [
+        "key settings: not exported, because its key is not an event key",
+        "key 20260101T000000000000000001: not exported, because its body is not JSON",
+        "it has other attributes than `key` and `body`: expires",
+        "3 items were not exported",
+    ] {
+        assert!(stderr(&exported).contains(named), "{named}: {exported:?}");
+    }
+}
+
+#[test]
+fn prepared_files_are_exported_in_the_order_of_their_keys() {
+    let folder = folder();
+    let lines: String = (0..2_000)
+        .map(|number| format!("{{\"number\":{number},\"text\":\"{}\"}}\n", "é".repeat(400)))
+        .collect();
+    write(&folder, "events.ndjson", &lines);
+    let prepare = ["prepare", "events.ndjson", "-o", "out", "--shard-size", "1"];
+    assert_success(&tool(&folder).args(prepare).output().unwrap());
+    let exported = tool(&folder).args(["export", "--from-export", "out"]).output().unwrap();
+    assert_success(&exported);
+    assert_eq!(stdout(&exported), lines);
+    assert!(stderr(&exported).starts_with("reading out: 2,000 items in 2 files\n"), "{exported:?}");
+}
+
+#[test]
+fn export_that_is_not_complete_is_an_error() {
+    let export = |folder: &TempDir| {
+        let export = ["export", "--from-export", "export", "-o", "out.ndjson"];
+        let exported = tool(folder).args(export).output().unwrap();
+        assert_eq!(exported.status.code(), Some(1), "{exported:?}");
+        assert!(!folder.path().join("out.ndjson").exists());
+        stderr(&exported).to_owned()
+    };
+    let item = exported_item(NPM_EVENTS[0].0, "1");
+    let path = |folder: &TempDir| folder.path().join("export/data/bbbb.json.gz");
+    let fresh = || {
+        let folder = folder();
+        write_export(&folder, [std::slice::from_ref(&item), std::slice::from_ref(&item)]);
+        folder
+    };
+    let folder = fresh();
+    std::fs::remove_file(path(&folder)).unwrap();
+    let errors = export(&folder);
+    assert!(errors.contains("cannot read export/data/bbbb.json.gz: "), "{errors}");
+    assert!(errors.contains("out.ndjson.partial has the 1 events"), "{errors}");
+
+    let folder = fresh();
+    let whole = std::fs::read(path(&folder)).unwrap();
+    std::fs::write(path(&folder), &whole[..whole.len() - 12]).unwrap();
+    assert!(export(&folder).contains("cannot read export/data/bbbb.json.gz after line "));
+
+    let folder = fresh();
+    std::fs::write(path(&folder), "").unwrap();
+    assert!(
+        export(&folder).contains("bbbb.json.gz has 0 items, and the manifest says 1: copy the")
+    );
+
+    let folder = self::folder();
+    write_export(&folder, [&[item.clone(), "{}".to_owned()], &[]]);
+    assert!(export(&folder).contains("export/data/aaaa.json.gz:2: not an item in DynamoDB JSON"));
+
+    for (name, text, message) in [
+        (
+            "manifest-summary.json",
+            r#"{"outputFormat":"ION"}"#,
+            "of the kind ION: export the table again as DYNAMODB_JSON",
+        ),
+        ("manifest-summary.json", r#"{"exportType":"INCREMENTAL_EXPORT"}"#, "again as FULL_EXPORT"),
+        ("manifest-files.json", "{}", "export/manifest-files.json:1: missing field"),
+        ("manifest.json", "{}", "is not a manifest that `prepare` has written"),
+    ] {
+        let folder = fresh();
+        write(&folder, &format!("export/{name}"), text);
+        let errors = export(&folder);
+        assert!(errors.contains(message), "{errors}");
+    }
+    let folder = fresh();
+    std::fs::remove_file(folder.path().join("export/manifest-files.json")).unwrap();
+    assert!(export(&folder).contains("export has neither manifest.json nor manifest-files.json"));
+    let range = ["--from", "2026-02-01", "--to", "2026-02-01"];
+    let empty =
+        tool(&folder).args(["export", "--from-export", "export"]).args(range).output().unwrap();
+    assert!(stderr(&empty).contains("--from must be before --to"), "{empty:?}");
+    let sorted =
+        tool(&folder).args(["export", "--from-export", "export", "--sorted"]).output().unwrap();
+    assert_eq!(sorted.status.code(), Some(2));
+    assert!(stderr(&sorted).contains("cannot be used with '--sorted'"), "{sorted:?}");
 }

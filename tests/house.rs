@@ -6,14 +6,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use dynamodb_eventstore::{
-    Attempt, BatchError, BatchReading, BatchReceipt, CloseReport, Event, EventKey, EventStore,
-    EventStoreBuilder, FlushReport, LeaseError, LeasedWriterIds, PutAllReport, PutAllTicket,
-    PutError, PutTicket, SdkBatchWriter, SinkError, StartError, Stats, Stored, Table, TableError,
-    WriteError, WriterIds,
+    Attempt, BatchError, BatchReading, BatchReceipt, CloseReport, Event, EventKey,
+    EventKeyGenerator, EventStore, EventStoreBuilder, FlushReport, LeaseError, LeasedWriterIds,
+    PutAllReport, PutAllTicket, PutError, PutTicket, SdkBatchWriter, SinkError, StartError, Stats,
+    Stored, Table, TableError, WriteError, WriterIds,
 };
 #[cfg(feature = "reader")]
 use dynamodb_eventstore::{
-    EventReader, EventReaderBuilder, ReadError, ReadPosition, ReadProgress, ScannedItem,
+    EventReader, EventReaderBuilder, ItemLineError, ReadError, ReadPosition, ReadProgress,
+    ScannedItem,
 };
 
 /// Words that must not occur in a policy: runtimes, networks, files, clocks and randomness.
@@ -373,6 +374,7 @@ fn public_types_are_send_and_sync() {
     holds::<StartError>();
     holds::<Event>();
     holds::<EventKey>();
+    holds::<EventKeyGenerator>();
     holds::<BatchError>();
     holds::<BatchReceipt>();
     holds::<BatchReading>();
@@ -390,6 +392,7 @@ fn public_types_are_send_and_sync() {
     {
         holds::<EventReader>();
         holds::<EventReaderBuilder>();
+        holds::<ItemLineError>();
         holds::<ReadError>();
         holds::<ReadPosition>();
         holds::<ReadProgress>();

@@ -2,7 +2,7 @@
 //!
 //! In `put` and `resume` each line takes the same way: `arguments` → `run` → `input` → `producer` →
 //! the store → `collector` → `report`. `stop` ends a run early, and `output` prints. `bench` has its
-//! own store and recorder. `export`, `get` and `count` read.
+//! own store and recorder. `export`, `get` and `count` read. `prepare` writes files that DynamoDB imports.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
@@ -17,10 +17,12 @@ mod dry_run;
 mod export;
 mod get;
 mod input;
+mod item_files;
 mod journal;
 mod local;
 mod man;
 mod output;
+mod prepare;
 mod producer;
 mod put;
 mod read_keys;
@@ -83,6 +85,7 @@ enum Command {
     Export(export::Arguments),
     Get(get::Arguments),
     Count(count::Arguments),
+    Prepare(prepare::Arguments),
     Bench(bench::Arguments),
     Journal(journal::Arguments),
     Local(local::Arguments),
@@ -105,6 +108,7 @@ async fn main() -> ExitCode {
         Command::Export(export) => Box::pin(export::run(export)).await,
         Command::Get(get) => Box::pin(get::run(get)).await,
         Command::Count(count) => Box::pin(count::run(count)).await,
+        Command::Prepare(prepare) => Box::pin(prepare::run(prepare)).await,
         Command::Bench(bench) => Box::pin(bench::run(bench)).await,
         Command::Journal(journal) => journal::run(journal).await,
         Command::Local(local) => local::run(local).await,

@@ -1,7 +1,9 @@
 //! What a scan returns: events, and items that are none.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::event::key::EventKey;
@@ -58,6 +60,36 @@ impl ScannedItem {
         }
     }
 
+    /// The item of one line of DynamoDB JSON, `{"Item":{"key":{"S":"…"},"body":{"S":"…"}}}`: the form of the files that
+    /// `ExportTableToPointInTime` writes, and that `ImportTable` and `StartBulkPutItems` read
+    /// ([export format](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/S3DataExport.Output.html)).
+    ///
+    /// ```
+    /// use dynamodb_eventstore::{ItemDefect, ScannedItem};
+    ///
+    /// let line = r#"{"Item":{"key":{"S":"20130927T005240652508858176"},"body":{"S":"{\"foo\":1}"}}}"#;
+    /// match ScannedItem::from_dynamodb_json(line.as_bytes())? {
+    ///     ScannedItem::Event(event) => assert_eq!(event.body, r#"{"foo":1}"#),
+    ///     ScannedItem::Unexpected(item) => panic!("{}: {}", item.key, item.defect),
+    /// }
+    /// # Ok::<(), dynamodb_eventstore::ItemLineError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The line is not such an object, or its item has no `key` of type String. An item with a key that is not an event
+    /// is no error, but [`ScannedItem::Unexpected`].
+    pub fn from_dynamodb_json(line: &[u8]) -> Result<Self, ItemLineError> {
+        // Serde's message may repeat the body of an event, so only the column is kept.
+        let line: ItemLine = serde_json::from_slice(line)
+            .map_err(|error| ItemLineError { kind: ItemLineErrorKind::Json(error.column()) })?;
+        let mut item = line.item;
+        let key = item.remove(KEY_ATTRIBUTE).and_then(|value| value.string);
+        let key = key.ok_or(ItemLineError { kind: ItemLineErrorKind::NoKey })?;
+        let body = item.remove(BODY_ATTRIBUTE).map(|value| value.string);
+        Ok(Self::of(key, body, item.into_keys().collect()))
+    }
+
     /// The item with this key and these attributes. `body` is `None` if there is none, `Some(None)` if it is not a
     /// String.
     pub(crate) fn of(key: String, body: Option<Option<String>>, mut others: Vec<String>) -> Self {
@@ -91,6 +123,39 @@ impl ScannedItem {
         let body = body.map_or(0, |body| BODY_ATTRIBUTE.len() + body.len());
         (KEY_ATTRIBUTE.len() + self.key().len() + body) as u64
     }
+}
+
+#[derive(Deserialize)]
+struct ItemLine {
+    #[serde(rename = "Item")]
+    item: BTreeMap<String, AttributeText>,
+}
+
+/// An attribute value, of which only a String matters.
+#[derive(Deserialize)]
+struct AttributeText {
+    #[serde(rename = "S")]
+    string: Option<String>,
+}
+
+/// A line is not an item in DynamoDB JSON.
+///
+/// The message does not repeat the line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "not an item in DynamoDB JSON, {}: {kind}",
+    r#"{"Item":{"key":{"S":"…"},"body":{"S":"…"}}}"#
+)]
+pub struct ItemLineError {
+    kind: ItemLineErrorKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum ItemLineErrorKind {
+    #[error("column {0} does not fit")]
+    Json(usize),
+    #[error("it has no attribute `key` of type String")]
+    NoKey,
 }
 
 fn is_json(text: &str) -> bool {

@@ -10,6 +10,7 @@
 //! | [`journal`] | How do events survive the death of their process? |
 //! | [`inserting`] | How do I make sure that no event replaces another? |
 //! | [`reading`] | How do I get events out of the table again, and what does that cost? |
+//! | [`large_backfills`] | How do I store many events that exist already, at the least cost? |
 //! | [`testing`] | How do I test a program that stores events? |
 //! | [`settings`] | What can I set, and what are the defaults? |
 //! | [`writer_ids`] | How do I keep the keys of many writers apart? |
@@ -43,6 +44,9 @@ pub mod inserting {}
 
 #[doc = include_str!("reading.md")]
 pub mod reading {}
+
+#[doc = include_str!("large_backfills.md")]
+pub mod large_backfills {}
 
 #[doc = include_str!("testing.md")]
 pub mod testing {}

@@ -4,6 +4,7 @@ mod accept;
 pub(crate) mod builder;
 pub(crate) mod config;
 mod distinct_keys;
+pub(crate) mod key_generator;
 mod limits;
 mod next_key;
 mod on_settled;

@@ -16,6 +16,8 @@ use crate::time::parse_time;
 /// Read units from which the user is asked: a table of 8 GB, which takes minutes.
 const MANY_READ_UNITS: f64 = 1_000_000.0;
 
+const EMPTY_TIME_RANGE: &str = "--from must be before --to";
+
 /// What to read, and how fast.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ReadOptions {
@@ -55,12 +57,24 @@ impl ReadOptions {
         self.table.open_existing(output).await
     }
 
+    /// From `--from` on, and before `--to`.
+    pub(crate) fn time_range(&self) -> (Bound<DateTime<Utc>>, Bound<DateTime<Utc>>) {
+        let from = self.from.map_or(Bound::Unbounded, Bound::Included);
+        (from, self.to.map_or(Bound::Unbounded, Bound::Excluded))
+    }
+
+    /// Fails if no event can be within the range of times.
+    pub(crate) fn check_time_range(&self) -> Result<(), &'static str> {
+        match (self.from, self.to) {
+            (Some(from), Some(to)) if from >= to => Err(EMPTY_TIME_RANGE),
+            _ => Ok(()),
+        }
+    }
+
     /// A reader of this table.
     pub(crate) fn reader(&self, target: &Target) -> EventReaderBuilder {
-        let from = self.from.map_or(Bound::Unbounded, Bound::Included);
-        let to = self.to.map_or(Bound::Unbounded, Bound::Excluded);
         let mut reader = EventReader::builder(&target.client(), target.table_name())
-            .time_range((from, to))
+            .time_range(self.time_range())
             .consistent_read(self.consistent);
         if let Some(read_units) = self.read_units {
             reader = reader.max_read_units_per_second(read_units);
@@ -125,7 +139,7 @@ fn describe(error: &ConfigError) -> String {
         "max_read_units_per_second" => "--read-units",
         "segments" => "--segments",
         "table" => "--table",
-        "time_range" => return "--from must be before --to".to_owned(),
+        "time_range" => return EMPTY_TIME_RANGE.to_owned(),
         _ => return with_causes(error),
     };
     format!("{option} is {}; it must {}", error.value, error.limit)

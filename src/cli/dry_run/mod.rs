@@ -3,19 +3,17 @@
 mod totals;
 
 use std::error::Error;
-use std::io::Read;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use dynamodb_eventstore::{Event, EventKey};
+use dynamodb_eventstore::EventKey;
 use serde::Serialize;
-use serde::de::IgnoredAny;
 
 use crate::collector::failure_log::MAX_PRINTED;
-use crate::input::{Line, LineReader, Source, run_in_thread};
+use crate::input::{Line, LineReader, Source, open_in_thread};
 use crate::output::json_lines::JsonLines;
 use crate::output::{Output, count};
-use crate::producer::refusal::{JqHint, text_of};
+use crate::producer::refusal::{JqHint, event_of};
 use crate::stop::StopReason;
 use crate::stop::signals::Signals;
 use totals::{Summary, Totals};
@@ -62,7 +60,7 @@ pub(crate) async fn run(
     let input = tokio::select! {
         biased;
         signal = signals.next() => return Ok(dry_run.report(&StopReason::Signal(signal), source)),
-        input = open(source) => input?,
+        input = open_in_thread(source) => input?,
     };
     if source.is_terminal() {
         dry_run.output.note("type one JSON text per line; Ctrl-D ends the input");
@@ -82,16 +80,6 @@ pub(crate) async fn run(
     Ok(dry_run.report(&reason, source))
 }
 
-async fn open(source: &Source) -> Result<Box<dyn Read + Send>, Box<dyn Error>> {
-    let source = source.clone();
-    // To open a pipe blocks until its other end is opened.
-    let input = run_in_thread(move || {
-        source.open().map_err(|error| format!("cannot read {source}: {error}"))
-    });
-    let (input, _bytes) = input.await??;
-    Ok(input)
-}
-
 impl DryRun {
     fn new(as_json: bool, output: Output) -> Result<Self, Box<dyn Error>> {
         Ok(Self {
@@ -106,7 +94,7 @@ impl DryRun {
 
     fn check(&mut self, line: &Line) {
         self.last_line = line.number;
-        match self.event(line) {
+        match event_of(line, self.key, &mut self.hint) {
             Ok(event) => {
                 self.totals.accept(&event);
                 let (bytes, write_units) = (line.length, event.write_units());
@@ -125,17 +113,6 @@ impl DryRun {
                     _ => {}
                 }
             }
-        }
-    }
-
-    /// The event that `put` would make of the line, or why it would refuse the line. The checks have
-    /// the order of those of `put_json`.
-    fn event(&mut self, line: &Line) -> Result<Event, String> {
-        let text = text_of(line)?;
-        let event = Event::new(self.key, text).map_err(|error| error.to_string())?;
-        match serde_json::from_str::<IgnoredAny>(text) {
-            Ok(_) => Ok(event),
-            Err(error) => Err(self.hint.not_json(text, &error)),
         }
     }
 

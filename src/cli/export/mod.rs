@@ -1,5 +1,6 @@
 //! `export`: writes the events of a table as newline-delimited JSON.
 
+mod from_files;
 mod line;
 mod sink;
 
@@ -12,6 +13,7 @@ use dynamodb_eventstore::{EventReader, ScannedItem};
 use futures::StreamExt;
 
 use crate::arguments::ReadOptions;
+use crate::item_files::data_files;
 use crate::output::read_progress::ScanProgress;
 use crate::output::{Output, count};
 use line::Form;
@@ -23,6 +25,21 @@ const MAX_PRINTED: u64 = 10;
 /// Bytes of one unit of --memory.
 const MEBIBYTE: usize = 1024 * 1024;
 
+/// Options that have no meaning for files.
+const OPTIONS_OF_A_TABLE: [&str; 11] = [
+    "sorted",
+    "memory",
+    "temp_dir",
+    "table",
+    "local",
+    "region",
+    "profile",
+    "endpoint_url",
+    "consistent",
+    "read_units",
+    "segments",
+];
+
 /// Write the events of a table as newline-delimited JSON, one body a line
 ///
 /// Bodies are byte for byte as they are stored, and `put` stores such a file again. The order is
@@ -32,13 +49,20 @@ const MEBIBYTE: usize = 1024 * 1024;
 ///
 /// The whole table is read, whatever --from and --to say, and the command says first what that
 /// costs. For a whole large table the AWS operation ExportTableToPointInTime is cheaper: it takes
-/// no read units.
+/// no read units, and --from-export reads its files.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// File to write to, which must not exist. It is readable by its user only, and has `.partial`
     /// at the end of its name until it is complete [default: standard output].
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
+
+    /// Read a directory instead of a table: a full export in DynamoDB JSON that
+    /// ExportTableToPointInTime has written to S3 (a copy of AWSDynamoDB/EXPORT-ID), or a directory
+    /// of `prepare`. It calls no one. It cannot be --sorted: events come in the order of the files,
+    /// which in a directory of `prepare` is that of the keys.
+    #[arg(long, value_name = "DIR", conflicts_with_all = OPTIONS_OF_A_TABLE)]
+    from_export: Option<PathBuf>,
 
     /// Sort the events by key, and so by time. Those that do not fit into --memory go into
     /// temporary files.
@@ -80,8 +104,23 @@ struct Exported {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>> {
-    let Arguments { output: file, sorted, with_keys, read, memory, temp_dir, quiet } = arguments;
+    let Arguments { output: file, from_export, sorted, with_keys, read, memory, temp_dir, quiet } =
+        arguments;
     let output = Output::new(quiet);
+    let form = if with_keys { Form::WithKeys } else { Form::Bodies };
+    let mut exported = Exported::default();
+    if let Some(directory) = from_export {
+        read.check_time_range()?;
+        let files = data_files(&directory)?;
+        let items = count(files.iter().map(|file| file.items).sum(), "item");
+        let number = count(files.len() as u64, "file");
+        output.note(format_args!("reading {}: {items} in {number}", directory.display()));
+        let mut sink = Sink::create(file.as_deref())?;
+        let range = read.time_range();
+        let result = exported.write_files(&files, range, form, &mut sink, &output).await;
+        exported.finish(result, sink)?;
+        return Ok(exported.report(&output));
+    }
     let target = read.open_target(&output).await?;
     let mut builder = read.reader(&target).sorted(sorted);
     builder = builder.max_memory_bytes(memory.saturating_mul(MEBIBYTE));
@@ -92,28 +131,11 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>
         return Ok(ExitCode::FAILURE);
     };
     let mut sink = Sink::create(file.as_deref())?;
-    let form = if with_keys { Form::WithKeys } else { Form::Bodies };
-    let mut exported = Exported::default();
     let result = exported.write_all(reader, form, &mut sink, &output).await;
-    let result = match result {
-        Ok(()) => sink.finish(exported.is_cut_off),
-        Err(error) => Err(sink.incomplete(&*error, exported.events)),
-    };
+    let result = exported.finish(result, sink);
     target.close().await?;
     result?;
-    if exported.is_cut_off {
-        return Ok(ExitCode::SUCCESS);
-    }
-    output.note(format_args!(
-        "exported {}, {}",
-        count(exported.events, "event"),
-        count(exported.bytes, "byte")
-    ));
-    if exported.left_out > 0 {
-        output.error(format_args!("{} not exported", were(exported.left_out)));
-        return Ok(ExitCode::FAILURE);
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(exported.report(&output))
 }
 
 fn were(items: u64) -> String {
@@ -121,6 +143,31 @@ fn were(items: u64) -> String {
 }
 
 impl Exported {
+    /// Completes the file, or says what there is of it.
+    fn finish(&self, result: Result<(), Failure>, sink: Sink) -> Result<(), String> {
+        match result {
+            Ok(()) => sink.finish(self.is_cut_off),
+            Err(error) => Err(sink.incomplete(&*error, self.events)),
+        }
+    }
+
+    /// Prints what was exported, and returns the exit code.
+    fn report(&self, output: &Output) -> ExitCode {
+        if self.is_cut_off {
+            return ExitCode::SUCCESS;
+        }
+        output.note(format_args!(
+            "exported {}, {}",
+            count(self.events, "event"),
+            count(self.bytes, "byte")
+        ));
+        if self.left_out > 0 {
+            output.error(format_args!("{} not exported", were(self.left_out)));
+            return ExitCode::FAILURE;
+        }
+        ExitCode::SUCCESS
+    }
+
     async fn write_all(
         &mut self,
         mut reader: EventReader,

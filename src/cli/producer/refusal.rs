@@ -1,5 +1,8 @@
 //! Why `put` refuses a line.
 
+use dynamodb_eventstore::{Event, EventKey};
+use serde::de::IgnoredAny;
+
 use crate::input::Line;
 use crate::output::{Output, count};
 
@@ -11,6 +14,17 @@ pub(crate) fn text_of(line: &Line) -> Result<&str, String> {
     }
     str::from_utf8(&line.text)
         .map_err(|error| format!("not UTF-8 (byte {} of the line)", error.valid_up_to() + 1))
+}
+
+/// The event that `put` would make of the line, or why it would refuse the line. The checks have the
+/// order of those of `put_json`.
+pub(crate) fn event_of(line: &Line, key: EventKey, hint: &mut JqHint) -> Result<Event, String> {
+    let text = text_of(line)?;
+    let event = Event::new(key, text).map_err(|error| error.to_string())?;
+    match serde_json::from_str::<IgnoredAny>(text) {
+        Ok(_) => Ok(event),
+        Err(error) => Err(hint.not_json(text, &error)),
+    }
 }
 
 /// The hint to convert JSON that is spread over several lines. It is printed once.
