@@ -93,6 +93,7 @@
 //! | none, the default | the library |
 //! | `test-util` | `test_util::FakeTable`: a fake table for your tests that fails as scripted, or at random from a seed |
 //! | `local` | `LocalTable`: an embedded table, in memory or in a SQLite file |
+//! | `metrics` | [metrics](guide::metrics) of the store, for any exporter of the crate `metrics` |
 //! | `reader` | `EventReader`: reads a table back by a parallel scan, sorted if asked for |
 //! | `sso` | credentials of AWS profiles with an SSO session |
 //! | `credentials-process` | credentials of AWS profiles with a `credential_process` |
@@ -123,6 +124,8 @@ mod lease;
 mod lease_keeper;
 #[cfg(feature = "local")]
 mod local;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod pending;
 mod policy;
 #[cfg(feature = "reader")]

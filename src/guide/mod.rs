@@ -8,6 +8,7 @@
 //! | [`capacity`] | What happens when events arrive faster than the table accepts them? |
 //! | [`shutdown`] | How do I end a service, or an invocation of a Lambda function, without losing an event? |
 //! | [`journal`] | How do events survive the death of their process? |
+//! | [`metrics`] | Which metrics does a store export? |
 //! | [`reading`] | How do I get events out of the table again, and what does that cost? |
 //! | [`testing`] | How do I test a program that stores events? |
 //! | [`settings`] | What can I set, and what are the defaults? |
@@ -36,6 +37,9 @@ pub mod shutdown {}
 
 #[doc = include_str!("journal.md")]
 pub mod journal {}
+
+#[doc = include_str!("metrics.md")]
+pub mod metrics {}
 
 #[doc = include_str!("reading.md")]
 pub mod reading {}

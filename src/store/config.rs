@@ -42,6 +42,10 @@ pub(crate) struct Config {
     /// The seed of all randomness; `None` for the system's.
     pub(crate) seed: Option<u64>,
     pub(crate) on_settled: Option<SettledHook>,
+    /// The name of the table, as a label. Only known once the store starts.
+    pub(crate) table: Option<String>,
+    #[cfg(feature = "metrics")]
+    pub(crate) store_name: Option<String>,
 }
 
 impl Default for Config {
@@ -65,6 +69,9 @@ impl Default for Config {
             writer_ids: WriterIds::drawn(),
             seed: None,
             on_settled: None,
+            table: None,
+            #[cfg(feature = "metrics")]
+            store_name: None,
         }
     }
 }

@@ -4,11 +4,14 @@
 mod channel;
 mod duplicates;
 mod in_flight;
+#[cfg(feature = "metrics")]
+mod measure;
 #[cfg(feature = "journal")]
 mod new_keys;
 mod outcome;
 mod pacing;
 mod read_back;
+mod send;
 mod settings;
 mod settle;
 
@@ -23,12 +26,12 @@ pub(crate) use channel::{CloseDeadlines, Command, WorkerChannels, WorkerExit};
 pub(crate) use settings::WorkerSettings;
 
 use crate::accounting::Accounting;
+#[cfg(feature = "metrics")]
+use crate::accounting::Usage;
 use crate::clock;
 use crate::dynamodb::{BatchReading, BatchReceipt, BatchWriter};
-use crate::event::Event;
 use crate::key_source::KeySource;
 use crate::pending::PendingEvent;
-use crate::policy::BufferedEvent;
 use crate::policy::batch::BatchLimits;
 use crate::policy::buffer::Buffer;
 use crate::policy::concurrency::Concurrency;
@@ -38,17 +41,13 @@ use crate::policy::retry::RetryPolicy;
 use crate::write_mode::OnDuplicate;
 use channel::{CommandReceiver, ExitGuard};
 use in_flight::{CompletedCall, InFlight};
-#[cfg(feature = "journal")]
-use new_keys::NewKeys;
+#[cfg(feature = "metrics")]
+use measure::Publisher;
 use read_back::ReadBacks;
 use settle::Settlement;
 
 /// The maximum number of commands that one iteration takes from the channel.
 const MAX_COMMANDS: usize = 256;
-
-/// How much longer than its own timeout a write may take before its task is stopped: several times the delay of a
-/// timer.
-const TIMEOUT_TOLERANCE: Duration = Duration::from_millis(20);
 
 /// How long the buffer has to be full, with no event arriving, before it is flushed. That is long compared with the
 /// time between a put's permit and the arrival of its event, and short compared with a call.
@@ -92,6 +91,9 @@ pub(crate) struct Worker {
     closing: Option<CloseDeadlines>,
     /// Since when the buffer is full and no event has arrived.
     full_since: Option<Instant>,
+    /// The last field, so that it publishes what the drop of the others has changed.
+    #[cfg(feature = "metrics")]
+    publisher: Publisher,
 }
 
 /// Why the loop woke up.
@@ -138,6 +140,8 @@ impl Worker {
                 max_unreported_bytes,
             ),
             exit_guard: ExitGuard { accounting: Arc::clone(&accounting), exit },
+            #[cfg(feature = "metrics")]
+            publisher: Publisher::new(Arc::clone(&accounting)),
             accounting,
             attempt_timeout,
             retry,
@@ -194,6 +198,8 @@ impl Worker {
                 break;
             }
             let deadline = self.next_deadline(now);
+            #[cfg(feature = "metrics")]
+            let deadline = deadline.into_iter().chain(self.next_publication(now)).min();
             if let Some(deadline) = deadline.map(tokio_instant)
                 && timer.deadline() != deadline
             {
@@ -269,10 +275,16 @@ impl Worker {
 
     /// Takes events into the buffer, and begins flushes.
     fn admit(&mut self, commands: impl Iterator<Item = Command>, now: Instant) {
+        #[cfg(feature = "metrics")]
+        let mut accepted = Usage::default();
         for command in commands {
             match command {
                 Command::Put(mut event) => {
                     self.settlement.admit(&mut event, now);
+                    #[cfg(feature = "metrics")]
+                    {
+                        accepted += event.usage(&self.accounting);
+                    }
                     self.buffer.push(event);
                 }
                 Command::Flush(reply) => {
@@ -281,6 +293,8 @@ impl Worker {
                 }
             }
         }
+        #[cfg(feature = "metrics")]
+        self.accounting.metrics.accept(accepted.events, accepted.bytes);
     }
 
     /// Sends every batch that is due, as far as the pace, the concurrency limit and refusals permit.
@@ -331,45 +345,6 @@ impl Worker {
             self.full_since.get_or_insert(now);
         } else {
             self.full_since = None;
-        }
-    }
-
-    /// Starts a call for a batch.
-    fn send(&mut self, mut batch: Vec<PendingEvent>, now: Instant) {
-        let retried = batch.iter().filter(|event| event.attempts() > 0).count();
-        self.accounting.counters.send(batch.len(), retried);
-        self.charge_pace(&batch);
-        let timeout = self.timeout_of_attempt(&batch, now);
-        let events: Vec<Event> = batch
-            .iter_mut()
-            .map(|event| {
-                event.begin_attempt();
-                event.event().clone()
-            })
-            .collect();
-        let bytes = events.iter().map(Event::wire_bytes).sum();
-        #[cfg(feature = "journal")]
-        let new_keys = NewKeys::of(&batch);
-        let writer = Arc::clone(&self.writer);
-        // The writer is expected to return within `timeout`; a writer that does not is stopped soon after.
-        let task_timeout = timeout + TIMEOUT_TOLERANCE;
-        self.in_flight.start(batch, bytes, now, task_timeout, async move {
-            #[cfg(feature = "journal")]
-            new_keys.durable(timeout).await?;
-            writer.write_batch_within(&events, timeout).await
-        });
-    }
-
-    /// How long an attempt may take. A ticket is answered at the latest one attempt timeout after its event's deadline;
-    /// with read-back on, an attempt ends in the first half of that time, so that the second half is left for the read.
-    fn timeout_of_attempt(&self, batch: &[PendingEvent], now: Instant) -> Duration {
-        let until_deadline =
-            batch.iter().map(|event| event.expires_at().saturating_duration_since(now)).min();
-        match until_deadline {
-            Some(until_deadline) if self.read_back => {
-                self.attempt_timeout.min(until_deadline + self.attempt_timeout / 2)
-            }
-            _ => self.attempt_timeout,
         }
     }
 

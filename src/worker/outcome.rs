@@ -32,6 +32,8 @@ impl Worker {
     ) {
         let CompletedCall { began, batch, result } = completed;
         let call = Call::new(&batch, CallTimes { began, ended: now });
+        #[cfg(feature = "metrics")]
+        self.accounting.metrics.complete(now.saturating_duration_since(began));
         match result {
             Ok(receipt) => self.apply_receipt(batch, &receipt, call, now),
             Err(error) => {
@@ -250,7 +252,7 @@ impl Worker {
             self.abandon_shared_writer_id(event.event().key());
         }
         match resolution {
-            Resolution::Stored => self.settlement.found(event),
+            Resolution::Stored => self.settlement.found(event, now),
             Resolution::Failed(certainty, read_back) => {
                 // Every event that is read back has a reason; the default is never used.
                 let reason = event.read_back_reason().unwrap_or(FailureReason::Deadline);
