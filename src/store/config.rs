@@ -148,6 +148,7 @@ impl Config {
             on_duplicate: self.on_duplicate,
             max_unreported_events: self.max_buffered_events,
             max_unreported_bytes: self.max_buffered_bytes,
+            table: self.table.clone(),
         }
     }
 

@@ -14,6 +14,7 @@ mod read_back;
 mod send;
 mod settings;
 mod settle;
+mod span;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,6 +46,7 @@ use in_flight::{CompletedCall, InFlight};
 use measure::Publisher;
 use read_back::ReadBacks;
 use settle::Settlement;
+use span::CallSpans;
 
 /// The maximum number of commands that one iteration takes from the channel.
 const MAX_COMMANDS: usize = 256;
@@ -71,6 +73,7 @@ pub(crate) struct Worker {
     jitter: StdRng,
     keys: Arc<KeySource>,
     limits: BatchLimits,
+    spans: CallSpans,
     buffer: Buffer<PendingEvent>,
     in_flight: InFlight<PendingEvent, BatchReceipt>,
     pace: Pace,
@@ -115,6 +118,7 @@ impl Worker {
         jitter: StdRng,
     ) -> Self {
         let WorkerChannels { commands, close_deadlines, exit, accounting } = channels;
+        let WorkerSettings { table, .. } = settings;
         let &WorkerSettings {
             limits,
             linger,
@@ -130,6 +134,7 @@ impl Worker {
             on_duplicate,
             max_unreported_events,
             max_unreported_bytes,
+            ..
         } = settings;
         Self {
             commands: CommandReceiver { receiver: commands, accounting: Arc::clone(&accounting) },
@@ -150,6 +155,7 @@ impl Worker {
             jitter,
             keys,
             limits,
+            spans: CallSpans::new(table.clone(), write_mode),
             buffer: Buffer::new(limits, linger),
             in_flight: InFlight::new(max_batches_in_flight, bytes_in_flight_threshold),
             pace: Pace::new(max_write_units_per_second, limits.max_events),

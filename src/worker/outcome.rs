@@ -9,6 +9,7 @@ use super::Worker;
 use super::in_flight::CompletedCall;
 use super::pacing::{Answer, Call, Processed};
 use super::read_back::ReadBackOutcome;
+use super::span::record_outcome;
 use crate::dynamodb::{BatchReading, BatchReceipt};
 use crate::error::{BatchError, Certainty, FailureClass, FailureReason, ReadBack, Uncertainty};
 use crate::event::key::EventKey;
@@ -30,7 +31,8 @@ impl Worker {
         completed: CompletedCall<PendingEvent, BatchReceipt>,
         now: Instant,
     ) {
-        let CompletedCall { began, batch, result } = completed;
+        let CompletedCall { began, span, batch, result } = completed;
+        record_outcome(span, &result);
         let call = Call::new(&batch, CallTimes { began, ended: now });
         #[cfg(feature = "metrics")]
         self.accounting.metrics.complete(now.saturating_duration_since(began));

@@ -36,7 +36,8 @@ impl Worker {
         let writer = Arc::clone(&self.writer);
         // The writer is expected to return within `timeout`; a writer that does not is stopped soon after.
         let task_timeout = timeout + TIMEOUT_TOLERANCE;
-        self.in_flight.start(batch, bytes, now, task_timeout, async move {
+        let span = self.spans.of(&batch, bytes);
+        self.in_flight.start(batch, bytes, span, now, task_timeout, async move {
             #[cfg(feature = "journal")]
             new_keys.durable(timeout).await?;
             writer.write_batch_within(&events, timeout).await
