@@ -33,6 +33,7 @@ use crate::clock;
 use crate::dynamodb::{BatchReading, BatchReceipt, BatchWriter};
 use crate::key_source::KeySource;
 use crate::pending::PendingEvent;
+use crate::policy::BufferedEvent;
 use crate::policy::batch::BatchLimits;
 use crate::policy::buffer::Buffer;
 use crate::policy::concurrency::Concurrency;
@@ -283,9 +284,11 @@ impl Worker {
     fn admit(&mut self, commands: impl Iterator<Item = Command>, now: Instant) {
         #[cfg(feature = "metrics")]
         let mut accepted = Usage::default();
+        let mut just_over_write_unit = 0;
         for command in commands {
             match command {
                 Command::Put(mut event) => {
+                    just_over_write_unit += u64::from(event.event().is_just_over_write_unit());
                     self.settlement.admit(&mut event, now);
                     #[cfg(feature = "metrics")]
                     {
@@ -299,6 +302,7 @@ impl Worker {
                 }
             }
         }
+        self.accounting.counters.admit_just_over_write_unit(just_over_write_unit);
         #[cfg(feature = "metrics")]
         self.accounting.metrics.accept(accepted.events, accepted.bytes);
     }
