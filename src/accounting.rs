@@ -1,10 +1,14 @@
-//! A store's flow control, counters, deadline, journal and hook, which its handles, its worker and its pending events share.
+//! A store's flow control, counters, deadline, journal, hook and metrics, which its handles, its worker and its pending
+//! events share.
 
 use std::time::{Duration, Instant};
 
+use crate::error::FailureReason;
 use crate::flow_control::FlowControl;
 #[cfg(feature = "journal")]
 use crate::journal::ActiveJournal;
+#[cfg(feature = "metrics")]
+use crate::metrics::StoreMetrics;
 use crate::settled::Settled;
 use crate::settled::hook::SettledSender;
 use crate::stats::Counters;
@@ -24,6 +28,8 @@ pub(crate) struct Accounting {
     pub(crate) journal: Option<ActiveJournal>,
     /// To the hook that learns of each event, if there is one.
     pub(crate) hook: Option<SettledSender>,
+    #[cfg(feature = "metrics")]
+    pub(crate) metrics: StoreMetrics,
 }
 
 impl Accounting {
@@ -32,6 +38,7 @@ impl Accounting {
         max_buffered_bytes: usize,
         event_deadline: Duration,
         started_at: Instant,
+        #[cfg(feature = "metrics")] metrics: StoreMetrics,
     ) -> Self {
         let flow_control = FlowControl::new(max_buffered_events, max_buffered_bytes);
         let max_event_bytes = u32::try_from(max_buffered_bytes).unwrap_or(u32::MAX);
@@ -44,6 +51,8 @@ impl Accounting {
             #[cfg(feature = "journal")]
             journal: None,
             hook: None,
+            #[cfg(feature = "metrics")]
+            metrics,
         }
     }
 
@@ -53,10 +62,12 @@ impl Accounting {
         buffered_bytes.min(self.max_event_bytes)
     }
 
-    /// Counts events as settled and releases their permits. To be called before their tickets are answered, so that a
+    /// Counts events as failed if there is a reason, else as stored, and releases their permits. To be called before their tickets are answered, so that a
     /// caller who receives an answer finds it in the counters.
-    pub(crate) fn settle(&self, usage: Usage, stored: bool) {
-        self.counters.settle(usage.events, stored);
+    pub(crate) fn settle(&self, usage: Usage, failure: Option<FailureReason>) {
+        self.counters.settle(usage.events, failure.is_none());
+        #[cfg(feature = "metrics")]
+        self.metrics.settle(usage.events, usage.bytes, failure);
         self.flow_control.release(usage.events, usage.bytes);
     }
 

@@ -88,6 +88,22 @@
 //! at DEBUG with `key`, `error` at ERROR with `key` and the cause. Bodies appear at TRACE only, credentials
 //! never. The AWS SDK's own TRACE events show whole requests.
 //!
+//! Each write call is a span `write_batch` at DEBUG, with the field names of OpenTelemetry's conventions:
+//!
+//! | field | value |
+//! |---|---|
+//! | `db.system.name`, `otel.kind` | `aws.dynamodb`, `client` |
+//! | `db.operation.name`, `otel.name` | `BatchWriteItem`, or `BatchExecuteStatement` for inserts |
+//! | `db.operation.batch.size` | events of the call |
+//! | `aws.dynamodb.table_names` | the table, unless the store has its own [`BatchWriter`] |
+//! | `bytes`, `attempt` | the size of the items in the request; the highest number of attempts of its events, 1 for new ones |
+//! | `unprocessed`, `consumed_write_units` | from the answer |
+//! | `aws.request_id` | from the answer, also from an error |
+//! | `error.type`, `otel.status_code` | the error code, or the [`FailureClass`] without one, or `cancelled` by the deadline of close; `ERROR` |
+//!
+//! The span is a root, as a call carries events of many callers. It is not linked to their spans: that would take memory
+//! for each pending event. Without a subscriber that wants it, the span costs a comparison per call.
+//!
 //! # Features
 //!
 //! | feature | adds |
@@ -95,6 +111,7 @@
 //! | none, the default | the library |
 //! | `test-util` | `test_util::FakeTable`: a fake table for your tests that fails as scripted, or at random from a seed |
 //! | `local` | `LocalTable`: an embedded table, in memory or in a SQLite file |
+//! | `metrics` | [metrics](guide::metrics) of the store, for any exporter of the crate `metrics` |
 //! | `reader` | `EventReader`: reads a table back by a parallel scan, sorted if asked for |
 //! | `sso` | credentials of AWS profiles with an SSO session |
 //! | `credentials-process` | credentials of AWS profiles with a `credential_process` |
@@ -125,6 +142,8 @@ mod lease;
 mod lease_keeper;
 #[cfg(feature = "local")]
 mod local;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod pending;
 mod policy;
 #[cfg(feature = "reader")]

@@ -43,6 +43,9 @@ pub struct Stats {
     /// Write units that the service reports as consumed; 0 unless
     /// [`return_consumed_capacity`](crate::EventStoreBuilder::return_consumed_capacity) is set.
     pub consumed_write_units: f64,
+    /// Accepted events of more than one write unit whose last unit holds at most 64 bytes. If there are many, slightly
+    /// shorter events would save a unit each.
+    pub just_over_write_unit: u64,
     /// How many calls may be in flight now: at most
     /// [`max_batches_in_flight`](crate::EventStoreBuilder::max_batches_in_flight).
     pub batches_in_flight_limit: u64,
@@ -89,6 +92,7 @@ pub(crate) struct Counters {
     throttled_batches: ThrottledCounters,
     /// The bits of a float. Only the worker writes it.
     consumed_write_units: AtomicU64,
+    just_over_write_unit: AtomicU64,
     batches_in_flight_limit: AtomicU64,
     /// The bits of a float; 0 without a limit.
     write_units_per_second: AtomicU64,
@@ -189,6 +193,13 @@ impl Counters {
         self.consumed_write_units.store((before + write_units).to_bits(), Ordering::Relaxed);
     }
 
+    /// Counts accepted events whose last write unit holds only a few bytes.
+    pub(crate) fn admit_just_over_write_unit(&self, events: u64) {
+        if events > 0 {
+            self.just_over_write_unit.fetch_add(events, Ordering::Relaxed);
+        }
+    }
+
     /// Sets what limits the calls now.
     pub(crate) fn set_limits(&self, limits: Limits) {
         let Limits { write_units_per_second, batches_in_flight, oldest_accepted } = limits;
@@ -235,6 +246,7 @@ impl Counters {
             throttled_batches: throttled.total(),
             throttled_batches_by_limit: throttled,
             consumed_write_units: f64::from_bits(self.consumed_write_units.load(Ordering::Relaxed)),
+            just_over_write_unit: self.just_over_write_unit.load(Ordering::Relaxed),
             batches_in_flight_limit: self.batches_in_flight_limit.load(Ordering::Relaxed),
             oldest_waiting: match self.oldest_accepted.load(Ordering::Relaxed) {
                 0 => Duration::ZERO,

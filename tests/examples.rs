@@ -100,7 +100,7 @@ async fn post_event(address: &str, event: &str) -> (u16, Value) {
     connection.read_to_string(&mut answer).await.unwrap();
     let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
     let body = answer.split_once("\r\n\r\n").unwrap().1;
-    (status, serde_json::from_str(body).unwrap())
+    (status, serde_json::from_str(body).unwrap_or_default())
 }
 
 fn terminate(process: &Child) {
@@ -252,6 +252,52 @@ async fn tracing_shows_keys_and_outcomes_and_no_bodies() {
     };
     assert!(logged("DEBUG", "ok").is_some() && logged("ERROR", "error").is_some(), "{output:?}");
     assert!(!stderr(&output).contains("order"), "a body is in the log: {output:?}");
+}
+
+/// The value of a metric of the local table in the text that Prometheus scrapes.
+fn metric(text: &str, name: &str) -> f64 {
+    let series = |line: &&str| line.starts_with(&format!("dynamodb_eventstore_{name}{{"));
+    let values = text.lines().filter(series).map(|line| line.rsplit_once(' ').unwrap().1);
+    values.map(|value| value.parse::<f64>().unwrap()).sum()
+}
+
+async fn scrape(address: &str) -> String {
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET /metrics HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    answer
+}
+
+#[tokio::test]
+async fn prometheus_scrapes_what_was_put() {
+    let mut service = example("prometheus", None).env("LISTEN", "127.0.0.1:0").spawn().unwrap();
+    let mut lines = BufReader::new(service.stdout.take().unwrap()).lines();
+    let line = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap();
+    let address = line.strip_prefix("listening on ").unwrap();
+    for order in 0..60 {
+        assert_eq!(post_event(address, &json!({ "order": order }).to_string()).await.0, 202);
+    }
+    let settled = async {
+        loop {
+            let text = scrape(address).await;
+            assert_eq!(metric(&text, "events_failed_total"), 0.0);
+            let latencies = metric(&text, "put_to_stored_seconds_count");
+            if latencies == 60.0 && metric(&text, "batches_in_flight") == 0.0 {
+                break text;
+            }
+        }
+    };
+    let text = timeout(PATIENCE, settled).await.expect("the events are not stored");
+    assert_eq!(metric(&text, "events_accepted_total"), 60.0);
+    assert_eq!(metric(&text, "events_stored_total"), 60.0);
+    assert_eq!(metric(&text, "pending_events"), 0.0);
+    assert_eq!(metric(&text, "batch_events_sum"), 60.0);
+    assert!(text.contains("# TYPE dynamodb_eventstore_put_to_stored_seconds histogram"), "{text}");
+    assert!(text.contains(r#"dynamodb_eventstore_pending_events{table=""#), "{text}");
+    service.kill().await.unwrap();
 }
 
 #[tokio::test]

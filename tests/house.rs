@@ -109,7 +109,7 @@ fn worker_imports_no_sdk_and_dynamodb_no_tickets() {
 }
 
 /// The modules at the top of `src`, in the order in which an event passes them, and those that each may use.
-const MODULES: [(&str, &[&str]); 25] = [
+const MODULES: [(&str, &[&str]); 26] = [
     ("clock", &[]),
     ("sync", &[]),
     ("write_capacity", &[]),
@@ -124,7 +124,8 @@ const MODULES: [(&str, &[&str]); 25] = [
     ("lease", &["event"]),
     ("flow_control", &["sync"]),
     ("journal", &["clock", "error", "event"]),
-    ("accounting", &["flow_control", "journal", "settled", "stats"]),
+    ("metrics", &["error", "stats"]),
+    ("accounting", &["error", "flow_control", "journal", "metrics", "settled", "stats"]),
     ("policy", &["error", "event", "lease", "report", "write_mode"]),
     ("pending", &["accounting", "error", "event", "flow_control", "journal", "policy", "settled"]),
     ("dynamodb", &["clock", "error", "event", "lease", "write_mode"]),
@@ -162,6 +163,7 @@ const MODULES: [(&str, &[&str]); 25] = [
             "journal",
             "key_source",
             "lease_keeper",
+            "metrics",
             "pending",
             "policy",
             "report",

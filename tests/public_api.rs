@@ -15,7 +15,7 @@ use std::process::Command;
 use std::{env, fs};
 
 /// The features that users can enable.
-const FEATURES: &str = "journal,local,test-util,sso,credentials-process,cli";
+const FEATURES: &str = "journal,local,metrics,test-util,sso,credentials-process,cli";
 
 /// A script that runs rustdoc with unstable features enabled. They are enabled for rustdoc only: build scripts
 /// detect them, so that every dependency would be built again.

@@ -72,6 +72,16 @@ async fn single_event_is_sent_after_its_linger() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn events_just_over_a_write_unit_are_counted() {
+    let store = FakeTable::new().store_builder().start().await.unwrap();
+    // An item has 34 bytes besides its body, and the body has two quotation marks.
+    for body_bytes in [1, 988, 989, 1_052, 1_053] {
+        store.put(&"x".repeat(body_bytes)).await.unwrap().await.unwrap();
+    }
+    assert_eq!(store.stats().just_over_write_unit, 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn full_batch_is_sent_at_once() {
     let writer = FakeTable::new();
     let store = writer.store_builder().linger(SECOND * 30).start().await.unwrap();

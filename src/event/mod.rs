@@ -144,6 +144,12 @@ impl Event {
         self.item_bytes().div_ceil(WRITE_UNIT_BYTES) as u64
     }
 
+    /// Whether the last of several write units holds at most 64 bytes.
+    pub(crate) fn is_just_over_write_unit(&self) -> bool {
+        let bytes = self.item_bytes();
+        bytes > WRITE_UNIT_BYTES && (bytes - 1) % WRITE_UNIT_BYTES < 64
+    }
+
     /// Bytes that the event takes in a request body, escaping and JSON punctuation included.
     #[must_use]
     pub fn wire_bytes(&self) -> usize {
@@ -237,6 +243,27 @@ mod tests {
     fn write_units_are_kilobytes_rounded_up() {
         for (body_bytes, units) in [(2, 1), (990, 1), (991, 2), (2_014, 2), (MAX_BODY_BYTES, 400)] {
             assert_eq!(Event::new(key(), "x".repeat(body_bytes)).unwrap().write_units(), units);
+        }
+    }
+
+    #[test]
+    fn event_is_just_over_a_write_unit_by_1_to_64_bytes() {
+        let is_just_over = |item_bytes: usize| {
+            let body = "x".repeat(item_bytes - 34);
+            let event = Event::new(key(), body).unwrap();
+            assert_eq!(event.item_bytes(), item_bytes);
+            event.is_just_over_write_unit()
+        };
+        for (item_bytes, expected) in [
+            (36, false),
+            (1_024, false),
+            (1_025, true),
+            (1_088, true),
+            (1_089, false),
+            (2_048, false),
+            (2_049, true),
+        ] {
+            assert_eq!(is_just_over(item_bytes), expected, "{item_bytes} bytes");
         }
     }
 

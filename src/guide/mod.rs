@@ -9,6 +9,7 @@
 //! | [`shutdown`] | How do I end a service, or an invocation of a Lambda function, without losing an event? |
 //! | [`journal`] | How do events survive the death of their process? |
 //! | [`inserting`] | How do I make sure that no event replaces another? |
+//! | [`metrics`] | Which metrics does a store export? |
 //! | [`reading`] | How do I get events out of the table again, and what does that cost? |
 //! | [`large_backfills`] | How do I store many events that exist already, at the least cost? |
 //! | [`testing`] | How do I test a program that stores events? |
@@ -41,6 +42,9 @@ pub mod journal {}
 
 #[doc = include_str!("inserting.md")]
 pub mod inserting {}
+
+#[doc = include_str!("metrics.md")]
+pub mod metrics {}
 
 #[doc = include_str!("reading.md")]
 pub mod reading {}

@@ -6,6 +6,7 @@ mod duplicate;
 mod journalled;
 mod read_back;
 mod ticket;
+mod usage;
 
 #[cfg(feature = "journal")]
 use std::num::NonZeroU64;
@@ -240,7 +241,7 @@ impl PendingEvent {
             pending.is_stored = true;
             usage += pending.take_usage(accounting);
         }
-        accounting.settle(usage, true);
+        accounting.settle(usage, None);
     }
 
     /// Settles the event as stored, by the attempt in flight.
@@ -248,13 +249,13 @@ impl PendingEvent {
         if self.failures.is_some() {
             self.end_attempt(None, call);
         }
-        self.release(true);
+        self.release(None);
         self.answer_stored(Proof::Acknowledged);
     }
 
     /// Settles the event as stored, by a read.
     pub(crate) fn settle_found(mut self) {
-        self.release(true);
+        self.release(None);
         self.answer_stored(Proof::ReadBack);
     }
 
@@ -337,32 +338,13 @@ impl PendingEvent {
             error = %error,
             "error"
         );
-        self.release(false);
+        self.release(Some(reason));
         if let Some(accounting) = &self.accounting {
             accounting.report_settled(|| Settled::Failed(error.clone()));
         }
         let was_received =
             self.reply.take().is_some_and(|reply| reply.send(Err(error.clone())).is_ok());
         SettledError { error, was_received }
-    }
-
-    /// Releases the permit and counts the event as settled, unless that is already done.
-    fn release(&mut self, stored: bool) {
-        let Some(accounting) = self.accounting.take() else { return };
-        let usage = self.take_usage(&accounting);
-        if usage.events > 0 {
-            accounting.settle(usage, stored);
-        }
-        self.accounting = Some(accounting);
-    }
-
-    /// What the event uses of the buffer, for the caller to release. Nothing after the first call.
-    fn take_usage(&mut self, accounting: &Accounting) -> Usage {
-        if !std::mem::take(&mut self.holds_permit) {
-            return Usage::default();
-        }
-        let bytes = accounting.permit_bytes(self.event.buffered_bytes());
-        Usage { events: 1, bytes: bytes.into() }
     }
 }
 

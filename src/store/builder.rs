@@ -46,7 +46,7 @@ const PROVIDER_NAME: &str = "EventStoreBuilder";
 #[derive(Default)]
 pub struct EventStoreBuilder {
     pub(super) config: Config,
-    target: TargetSettings,
+    pub(super) target: TargetSettings,
     skip_table_check: bool,
     #[cfg(feature = "journal")]
     pub(super) journal: Option<Journal>,
@@ -345,7 +345,7 @@ impl EventStoreBuilder {
         self.config.validate_with(self.journal.as_ref())?;
         let runtime = Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         let check_table = !self.skip_table_check;
-        let (config, transport) = (self.config.clone(), self.target.transport);
+        let (config, transport) = (self.labelled_config(), self.target.transport);
         let return_consumed_capacity = self.target.return_consumed_capacity;
         let target = self.target.into_target().await?;
         if check_table && let Some((client, table)) = target.table() {

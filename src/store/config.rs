@@ -44,6 +44,10 @@ pub(crate) struct Config {
     /// The seed of all randomness; `None` for the system's.
     pub(crate) seed: Option<u64>,
     pub(crate) on_settled: Option<SettledHook>,
+    /// The name of the table, as a label. Only known once the store starts.
+    pub(crate) table: Option<String>,
+    #[cfg(feature = "metrics")]
+    pub(crate) store_name: Option<String>,
 }
 
 impl Default for Config {
@@ -67,6 +71,9 @@ impl Default for Config {
             writer_ids: WriterIds::drawn(),
             seed: None,
             on_settled: None,
+            table: None,
+            #[cfg(feature = "metrics")]
+            store_name: None,
         }
     }
 }
@@ -159,6 +166,7 @@ impl Config {
             on_duplicate: self.on_duplicate,
             max_unreported_events: self.max_buffered_events,
             max_unreported_bytes: self.max_buffered_bytes,
+            table: self.table.clone(),
         }
     }
 

@@ -5,6 +5,7 @@ pub(crate) mod builder;
 pub(crate) mod config;
 mod distinct_keys;
 pub(crate) mod key_generator;
+mod labels;
 mod limits;
 mod next_key;
 mod on_settled;
@@ -117,13 +118,8 @@ impl EventStore {
         let (commands, commands_receiver) = mpsc::unbounded_channel();
         let (close_deadlines, close_deadlines_receiver) = watch::channel(None);
         let (exit, exit_receiver) = watch::channel(None);
-        let mut accounting = Accounting::new(
-            config.max_buffered_events,
-            config.max_buffered_bytes,
-            config.event_deadline,
-            now(),
-        );
-        accounting.hook = config.start_hook(runtime);
+        #[cfg_attr(not(feature = "journal"), expect(unused_mut, reason = "the journal changes it"))]
+        let mut accounting = config.accounting(runtime);
         #[cfg(feature = "journal")]
         let unsettled = journal.map(|(journal, unsettled)| {
             accounting.journal = Some(journal);

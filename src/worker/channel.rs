@@ -75,6 +75,8 @@ impl Drop for CommandReceiver {
                 // An admitted event answers its ticket when dropped.
                 Ok(Command::Put(mut event)) => {
                     event.admit(&self.accounting, Epoch::default(), now());
+                    #[cfg(feature = "metrics")]
+                    self.accounting.metrics.accept(1, event.usage(&self.accounting).bytes);
                 }
                 Ok(Command::Flush(reply)) => drop(reply),
                 Err(TryRecvError::Disconnected) => break,

@@ -56,7 +56,7 @@ impl Worker {
         now: Instant,
     ) {
         match resolution {
-            Resolution::Stored => self.settlement.found(event),
+            Resolution::Stored => self.settlement.found(event, now),
             Resolution::Failed(certainty, read_back @ ReadBack::OtherBody { .. }) => {
                 self.replace_key(event, Some((certainty, read_back)), now);
             }

@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::timeout;
+use tracing::{Instrument, Span};
+
+use super::span::record_error;
 
 use crate::error::{BatchError, Certainty, FailureClass};
 
@@ -30,12 +33,15 @@ struct InFlightCall<T> {
     task: Id,
     began: Instant,
     bytes: usize,
+    span: Span,
     batch: Vec<T>,
 }
 
 /// A call that has completed.
 pub(super) struct CompletedCall<T, A> {
     pub(super) began: Instant,
+    /// Is to get the outcome.
+    pub(super) span: Span,
     pub(super) batch: Vec<T>,
     pub(super) result: CallResult<A>,
 }
@@ -65,20 +71,22 @@ impl<T, A: Send + 'static> InFlight<T, A> {
         self.calls.iter().any(|call| call.began > instant)
     }
 
-    /// Starts a call at `now` for `batch`, whose request takes `bytes` of memory. After `call_timeout` it fails.
+    /// Starts a call at `now` for `batch`, in `span`. Its request takes `bytes` of memory. After `call_timeout` it fails.
     pub(super) fn start(
         &mut self,
         batch: Vec<T>,
         bytes: usize,
+        span: Span,
         now: Instant,
         call_timeout: Duration,
         call: impl Future<Output = CallResult<A>> + Send + 'static,
     ) {
-        let task = self.tasks.spawn(async move {
+        let call = async move {
             let result = timeout(call_timeout, call).await;
             result.unwrap_or_else(|_| Err(BatchError::timed_out(call_timeout)))
-        });
-        self.calls.push(InFlightCall { task: task.id(), began: now, bytes, batch });
+        };
+        let task = self.tasks.spawn(call.instrument(span.clone()));
+        self.calls.push(InFlightCall { task: task.id(), began: now, bytes, span, batch });
     }
 
     /// Waits for the next call to complete; `None` when none is in flight.
@@ -117,8 +125,8 @@ impl<T, A: Send + 'static> InFlight<T, A> {
             Err(error) => (error.id(), Err(panicked())),
         };
         let index = self.calls.iter().position(|call| call.task == task)?;
-        let InFlightCall { began, batch, .. } = self.calls.remove(index);
-        Some(CompletedCall { began, batch, result })
+        let InFlightCall { began, span, batch, .. } = self.calls.remove(index);
+        Some(CompletedCall { began, span, batch, result })
     }
 
     /// Cancels every call, and returns their events and when their calls began, in the order of the calls.
@@ -126,6 +134,7 @@ impl<T, A: Send + 'static> InFlight<T, A> {
         self.tasks.abort_all();
         self.tasks.detach_all();
         let calls = std::mem::take(&mut self.calls);
+        calls.iter().for_each(|call| record_error(&call.span, "cancelled"));
         calls
             .into_iter()
             .flat_map(|call| call.batch.into_iter().map(move |event| (call.began, event)))

@@ -4,11 +4,15 @@
 mod channel;
 mod duplicates;
 mod in_flight;
+#[cfg(feature = "metrics")]
+mod measure;
 mod outcome;
 mod pacing;
 mod read_back;
+mod send;
 mod settings;
 mod settle;
+mod span;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,9 +25,10 @@ pub(crate) use channel::{CloseDeadlines, Command, WorkerChannels, WorkerExit};
 pub(crate) use settings::WorkerSettings;
 
 use crate::accounting::Accounting;
+#[cfg(feature = "metrics")]
+use crate::accounting::Usage;
 use crate::clock;
 use crate::dynamodb::{BatchReading, BatchReceipt, BatchWriter};
-use crate::event::Event;
 use crate::key_source::KeySource;
 use crate::pending::PendingEvent;
 use crate::policy::BufferedEvent;
@@ -36,15 +41,14 @@ use crate::policy::retry::RetryPolicy;
 use crate::write_mode::OnDuplicate;
 use channel::{CommandReceiver, ExitGuard};
 use in_flight::{CompletedCall, InFlight};
+#[cfg(feature = "metrics")]
+use measure::Publisher;
 use read_back::ReadBacks;
 use settle::Settlement;
+use span::CallSpans;
 
 /// The maximum number of commands that one iteration takes from the channel.
 const MAX_COMMANDS: usize = 256;
-
-/// How much longer than its own timeout a write may take before its task is stopped: several times the delay of a
-/// timer.
-const TIMEOUT_TOLERANCE: Duration = Duration::from_millis(20);
 
 /// How long the buffer has to be full, with no event arriving, before it is flushed. That is long compared with the
 /// time between a put's permit and the arrival of its event, and short compared with a call.
@@ -68,6 +72,7 @@ pub(crate) struct Worker {
     jitter: StdRng,
     keys: Arc<KeySource>,
     limits: BatchLimits,
+    spans: CallSpans,
     buffer: Buffer<PendingEvent>,
     in_flight: InFlight<PendingEvent, BatchReceipt>,
     pace: Pace,
@@ -88,6 +93,9 @@ pub(crate) struct Worker {
     closing: Option<CloseDeadlines>,
     /// Since when the buffer is full and no event has arrived.
     full_since: Option<Instant>,
+    /// The last field, so that it publishes what the drop of the others has changed.
+    #[cfg(feature = "metrics")]
+    publisher: Publisher,
 }
 
 /// Why the loop woke up.
@@ -109,6 +117,7 @@ impl Worker {
         jitter: StdRng,
     ) -> Self {
         let WorkerChannels { commands, close_deadlines, exit, accounting } = channels;
+        let WorkerSettings { table, .. } = settings;
         let &WorkerSettings {
             limits,
             linger,
@@ -124,6 +133,7 @@ impl Worker {
             on_duplicate,
             max_unreported_events,
             max_unreported_bytes,
+            ..
         } = settings;
         Self {
             commands: CommandReceiver { receiver: commands, accounting: Arc::clone(&accounting) },
@@ -134,6 +144,8 @@ impl Worker {
                 max_unreported_bytes,
             ),
             exit_guard: ExitGuard { accounting: Arc::clone(&accounting), exit },
+            #[cfg(feature = "metrics")]
+            publisher: Publisher::new(Arc::clone(&accounting)),
             accounting,
             attempt_timeout,
             retry,
@@ -142,6 +154,7 @@ impl Worker {
             jitter,
             keys,
             limits,
+            spans: CallSpans::new(table.clone(), write_mode),
             buffer: Buffer::new(limits, linger),
             in_flight: InFlight::new(max_batches_in_flight, bytes_in_flight_threshold),
             pace: Pace::new(max_write_units_per_second, limits.max_events),
@@ -190,6 +203,8 @@ impl Worker {
                 break;
             }
             let deadline = self.next_deadline(now);
+            #[cfg(feature = "metrics")]
+            let deadline = deadline.into_iter().chain(self.next_publication(now)).min();
             if let Some(deadline) = deadline.map(tokio_instant)
                 && timer.deadline() != deadline
             {
@@ -265,10 +280,18 @@ impl Worker {
 
     /// Takes events into the buffer, and begins flushes.
     fn admit(&mut self, commands: impl Iterator<Item = Command>, now: Instant) {
+        #[cfg(feature = "metrics")]
+        let mut accepted = Usage::default();
+        let mut just_over_write_unit = 0;
         for command in commands {
             match command {
                 Command::Put(mut event) => {
+                    just_over_write_unit += u64::from(event.event().is_just_over_write_unit());
                     self.settlement.admit(&mut event, now);
+                    #[cfg(feature = "metrics")]
+                    {
+                        accepted += event.usage(&self.accounting);
+                    }
                     self.buffer.push(event);
                 }
                 Command::Flush(reply) => {
@@ -277,6 +300,9 @@ impl Worker {
                 }
             }
         }
+        self.accounting.counters.admit_just_over_write_unit(just_over_write_unit);
+        #[cfg(feature = "metrics")]
+        self.accounting.metrics.accept(accepted.events, accepted.bytes);
     }
 
     /// Sends every batch that is due, as far as the pace, the concurrency limit and refusals permit.
@@ -327,41 +353,6 @@ impl Worker {
             self.full_since.get_or_insert(now);
         } else {
             self.full_since = None;
-        }
-    }
-
-    /// Starts a call for a batch.
-    fn send(&mut self, mut batch: Vec<PendingEvent>, now: Instant) {
-        let retried = batch.iter().filter(|event| event.attempts() > 0).count();
-        self.accounting.counters.send(batch.len(), retried);
-        self.charge_pace(&batch);
-        let timeout = self.timeout_of_attempt(&batch, now);
-        let events: Vec<Event> = batch
-            .iter_mut()
-            .map(|event| {
-                event.begin_attempt();
-                event.event().clone()
-            })
-            .collect();
-        let bytes = events.iter().map(Event::wire_bytes).sum();
-        let writer = Arc::clone(&self.writer);
-        // The writer is expected to return within `timeout`; a writer that does not is stopped soon after.
-        let task_timeout = timeout + TIMEOUT_TOLERANCE;
-        self.in_flight.start(batch, bytes, now, task_timeout, async move {
-            writer.write_batch_within(&events, timeout).await
-        });
-    }
-
-    /// How long an attempt may take. A ticket is answered at the latest one attempt timeout after its event's deadline;
-    /// with read-back on, an attempt ends in the first half of that time, so that the second half is left for the read.
-    fn timeout_of_attempt(&self, batch: &[PendingEvent], now: Instant) -> Duration {
-        let until_deadline =
-            batch.iter().map(|event| event.expires_at().saturating_duration_since(now)).min();
-        match until_deadline {
-            Some(until_deadline) if self.read_back => {
-                self.attempt_timeout.min(until_deadline + self.attempt_timeout / 2)
-            }
-            _ => self.attempt_timeout,
         }
     }
 

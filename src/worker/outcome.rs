@@ -9,6 +9,7 @@ use super::Worker;
 use super::in_flight::CompletedCall;
 use super::pacing::{Answer, Call, Processed};
 use super::read_back::ReadBackOutcome;
+use super::span::record_outcome;
 use crate::dynamodb::{BatchReading, BatchReceipt};
 use crate::error::{BatchError, Certainty, FailureClass, FailureReason, ReadBack, Uncertainty};
 use crate::event::key::EventKey;
@@ -30,8 +31,11 @@ impl Worker {
         completed: CompletedCall<PendingEvent, BatchReceipt>,
         now: Instant,
     ) {
-        let CompletedCall { began, batch, result } = completed;
+        let CompletedCall { began, span, batch, result } = completed;
+        record_outcome(span, &result);
         let call = Call::new(&batch, CallTimes { began, ended: now });
+        #[cfg(feature = "metrics")]
+        self.accounting.metrics.complete(now.saturating_duration_since(began));
         match result {
             Ok(receipt) => self.apply_receipt(batch, &receipt, call, now),
             Err(error) => {
@@ -250,7 +254,7 @@ impl Worker {
             self.abandon_shared_writer_id(event.event().key());
         }
         match resolution {
-            Resolution::Stored => self.settlement.found(event),
+            Resolution::Stored => self.settlement.found(event, now),
             Resolution::Failed(certainty, read_back) => {
                 // Every event that is read back has a reason; the default is never used.
                 let reason = event.read_back_reason().unwrap_or(FailureReason::Deadline);

@@ -229,7 +229,7 @@ impl Worker {
     }
 
     /// Publishes in the counters what limits the calls now.
-    pub(super) fn publish_limits(&self, now: Instant) {
+    pub(super) fn publish_limits(&mut self, now: Instant) {
         let accounting = &self.accounting;
         let accepted_at = |expires_at: Instant| expires_at.checked_sub(self.retry.event_deadline);
         let oldest = self.buffer.next_expiry().and_then(accepted_at);
@@ -239,5 +239,7 @@ impl Worker {
             oldest_accepted: oldest
                 .map(|accepted_at| accepted_at.saturating_duration_since(accounting.started_at)),
         });
+        #[cfg(feature = "metrics")]
+        self.publisher.publish(self.in_flight.len(), now);
     }
 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tracing::Span;
+
 use super::in_flight::{CallResult, InFlight};
 use crate::dynamodb::{BatchReading, BatchWriter};
 use crate::error::{BatchError, Certainty, FailureClass};
@@ -89,7 +91,9 @@ impl ReadBacks {
             let timeout = self.read_timeout.min(answer_by.saturating_duration_since(now));
             batch.iter_mut().for_each(PendingEvent::begin_read);
             let writer = Arc::clone(&self.writer);
-            self.reads.start(batch, 0, now, timeout, async move { writer.read_batch(&keys).await });
+            self.reads.start(batch, 0, Span::none(), now, timeout, async move {
+                writer.read_batch(&keys).await
+            });
         }
     }
 

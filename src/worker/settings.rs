@@ -28,4 +28,6 @@ pub(crate) struct WorkerSettings {
     pub(crate) max_unreported_events: usize,
     /// How many bytes such events may take in the buffer's accounting.
     pub(crate) max_unreported_bytes: usize,
+    /// The name of the table, if it is known: for spans.
+    pub(crate) table: Option<String>,
 }

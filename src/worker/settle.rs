@@ -48,6 +48,12 @@ impl Settlement {
     /// Settles the events of an acknowledged call.
     pub(super) fn acknowledged(&mut self, mut batch: Vec<PendingEvent>, call: CallTimes) {
         PendingEvent::release_stored(&mut batch, &self.accounting);
+        // Events that arrived together were accepted at the same time.
+        #[cfg(feature = "metrics")]
+        for events in batch.chunk_by(|event, next| event.accepted_at() == next.accepted_at()) {
+            let latency = events.first().map(|event| event.elapsed(call.ended));
+            self.accounting.metrics.stored_after(latency.unwrap_or_default(), events.len());
+        }
         for event in batch {
             let epoch = event.epoch();
             event.settle_acknowledged(call);
@@ -56,7 +62,13 @@ impl Settlement {
     }
 
     /// Settles an event that a read has found.
-    pub(super) fn found(&mut self, event: PendingEvent) {
+    #[cfg_attr(
+        not(feature = "metrics"),
+        expect(unused_variables, reason = "metrics measure the time")
+    )]
+    pub(super) fn found(&mut self, event: PendingEvent, now: Instant) {
+        #[cfg(feature = "metrics")]
+        self.accounting.metrics.stored_after(event.elapsed(now), 1);
         let epoch = event.epoch();
         event.settle_found();
         self.barrier.settle(epoch, true);
