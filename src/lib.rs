@@ -61,10 +61,10 @@
 //! | Every accepted event gets one answer, at the latest one attempt time-out after its deadline. | A pending event can only be consumed by settling it. If it is dropped, its `Drop` settles it. |
 //! | `Ok(Stored)`: the service acknowledged a call with the event, or a consistent read found it. | Answers are matched by key. A 200 that is empty, unreadable or about other keys is no answer. |
 //! | [`NotStored`](Certainty::NotStored): no attempt was applied, and none can still be applied. [`MaybeStored`](Certainty::MaybeStored): an attempt may have been applied, or may still be applied. | An uncertain event stays uncertain until an attempt is acknowledged or a [read](EventStoreBuilder::read_back) settles it. |
-//! | A retry changes nothing that is stored. | Same key, same body. |
-//! | With [`WriteMode::Insert`]: no event replaces another item. | A key is used only if it is free. An event whose key another item has gets a new one. |
-//! | The keys of one store are in the order of its puts, whatever the clock does. | The generator never repeats a key and never steps back. |
-//! | With the feature `journal`: an event that is `journalled` is stored sooner or later, even if its process is killed. | Records with checksums in a directory; the next process reads each event back, and puts the rest. |
+//! | A retry changes nothing that is stored. | Same key, same body. An insert gets a new key only if another item has the old one. |
+//! | With [`WriteMode::Insert`]: no event replaces another item. | A key is used only if it is free. An event whose key another item has gets a new one, or fails ([`OnDuplicate`]). |
+//! | The keys of one store are in the order of its puts, whatever the clock does, except keys that [inserts](guide::inserting) have replaced. | The generator never repeats a key and never steps back. |
+//! | With the feature `journal`: an event that is `journalled` is stored sooner or later, even if its process is killed, or is kept in `failed.ndjson` if it is invalid or another item has its key. | Records with checksums in a directory. The next process reads each event back, and puts the rest; a store that inserts puts all of them. |
 //! | Memory is bounded, in events and in bytes. | Space is reserved before an event is accepted, and released when it is settled. |
 //! | `accepted = stored + failed + pending`, at every moment. | [`EventStore::stats`] shows it. |
 //! | Two stores that [lease](WriterIds::leased) their writer ids never make the same key, even if their clocks are wrong. The exception is a copied process of which [both clocks hide the copy](guide::writer_ids). | A lease is a range of key times, and the table of leases lets no two ranges of one id overlap. |
@@ -109,6 +109,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | none, the default | the library |
+//! | `journal` | [`Journal`](guide::journal): accepted events on disk; after a crash the next process stores them |
 //! | `test-util` | `test_util::FakeTable`: a fake table for your tests that fails as scripted, or at random from a seed |
 //! | `local` | `LocalTable`: an embedded table, in memory or in a SQLite file |
 //! | `metrics` | [metrics](guide::metrics) of the store, for any exporter of the crate `metrics` |

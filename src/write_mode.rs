@@ -38,6 +38,8 @@ pub enum OnDuplicate {
     #[default]
     NewKey,
     /// The event fails as [`NotStored`](crate::Certainty::NotStored), with
-    /// [`FailureReason::DuplicateKey`](crate::FailureReason::DuplicateKey).
+    /// [`FailureReason::DuplicateKey`](crate::FailureReason::DuplicateKey). It fails as
+    /// [`MaybeStored`](crate::Certainty::MaybeStored) if an earlier put may have stored it, or if an earlier attempt may
+    /// have and the item cannot be read.
     Fail,
 }

@@ -26,8 +26,8 @@ pub(crate) struct Arguments {
     /// File of failed events, one JSON object per line; `-` for standard input.
     file: PathBuf,
 
-    /// Put without reading the keys first, for roles without dynamodb:BatchGetItem. Overwrites
-    /// whatever the table has under the keys.
+    /// Put without reading the keys first, for roles without dynamodb:BatchGetItem. Without
+    /// --insert this overwrites whatever the table has under the keys.
     #[arg(long)]
     unchecked: bool,
 

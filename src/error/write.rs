@@ -24,7 +24,8 @@ pub enum FailureReason {
     /// The deadline of [`close`](crate::EventStore::close) passed.
     CloseDeadline,
     /// Another item has the event's key, and the event got no new one: by setting
-    /// ([`OnDuplicate::Fail`](crate::OnDuplicate::Fail)), or as no key could be made.
+    /// ([`OnDuplicate::Fail`](crate::OnDuplicate::Fail)), as an earlier put may have stored it under another key, as
+    /// the item could not be read, or as no key could be made or fits.
     DuplicateKey,
     /// The store's worker ended before the event was settled.
     WorkerLost(WorkerLost),
@@ -213,7 +214,8 @@ impl WriteError {
     }
 
     /// What reading the event back has shown. `None` if no attempt may have stored the event, if
-    /// [`read_back`](crate::EventStoreBuilder::read_back) is switched off, or if the worker was lost.
+    /// [`read_back`](crate::EventStoreBuilder::read_back) is switched off and the event was not an insert whose key was taken, or
+    /// if the worker was lost.
     #[must_use]
     pub fn read_back(&self) -> Option<&ReadBack> {
         self.0.read_back.as_ref()
@@ -222,9 +224,9 @@ impl WriteError {
     /// Whether the journal keeps the event: it is put again later under the same key, by this store or by the next that
     /// opens the journal. It is on disk at the latest when [`close`](crate::EventStore::close) returns.
     ///
-    /// `false` without a journal, for an event that the service calls invalid, and for an event that could not be
-    /// written to the journal. Events that the service calls invalid are in the file `failed.ndjson` in the journal's
-    /// directory.
+    /// `false` without a journal, for an event that the service calls invalid or whose key another item has, and for an
+    /// event that could not be written to the journal. Invalid events and those whose keys are taken are in the file
+    /// `failed.ndjson` in the journal's directory.
     #[cfg(feature = "journal")]
     #[must_use]
     pub fn is_journalled(&self) -> bool {

@@ -155,7 +155,8 @@ impl EventReader {
     ///
     /// # Errors
     ///
-    /// Those of the stream: [`ReadError::Page`] and [`ReadError::Stopped`].
+    /// Those of the stream: [`ReadError::Page`] and [`ReadError::Stopped`]. [`ReadError::AlreadyRead`] if the reader has
+    /// been polled.
     ///
     /// # Cancel safety
     ///

@@ -168,7 +168,7 @@ impl EventStore {
     /// Puts an event: serialises it to JSON, waits while the buffer is full, and sends the event to the worker.
     ///
     /// `Ok` means that the event is accepted: it has its key, and its [`PutTicket`] will be answered. The ticket says
-    /// whether it is stored. Keys are in the order of the puts. The order in which events arrive in the table is not
+    /// whether it is stored. The keys of tickets are in the order of the puts. The order in which events arrive in the table is not
     /// promised.
     ///
     /// The event is serialised in the call itself, before the future is first polled. The future does not borrow it.
@@ -194,9 +194,8 @@ impl EventStore {
     /// struct Paid { order: u64, cents: u64 }
     ///
     /// let ticket = store.put(&Paid { order: 7, cents: 1999 }).await?;
-    /// let key = *ticket.key();
     /// match ticket.await {
-    ///     Ok(stored) => println!("{key} is stored, at attempt {}", stored.attempts),
+    ///     Ok(stored) => println!("{} is stored, at attempt {}", stored.key, stored.attempts),
     ///     Err(error) => eprintln!("{error}"),
     /// }
     /// # Ok(())

@@ -44,7 +44,8 @@ impl EventStoreBuilder {
     /// [`max_buffered_bytes`](Self::max_buffered_bytes). Beyond them events are counted, and the hook learns the number
     /// as [`Settled::Missed`].
     ///
-    /// [`close`](crate::EventStore::close) waits until the hook has learned of every event, at most until its deadline.
+    /// [`close`](crate::EventStore::close) waits until the hook has learned of every event, at most until its deadline
+    /// and the time to read back after it.
     /// A flush does not wait for it. While the runtime is shut down, events fail without the hook.
     ///
     /// # Panics

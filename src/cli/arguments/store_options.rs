@@ -71,7 +71,8 @@ pub(crate) struct StoreOptions {
     pub(crate) write_units: Option<u32>,
 
     /// Do not read back events whose write was not acknowledged; for roles without
-    /// dynamodb:BatchGetItem.
+    /// dynamodb:BatchGetItem. With --insert, an event whose key is taken after an unanswered
+    /// attempt is read all the same.
     #[arg(long)]
     no_read_back: bool,
 }

@@ -31,7 +31,8 @@ const MEBIBYTE: u64 = 1024 * 1024;
 /// the directory is not complete. Upload data/ only, because an import takes every object below
 /// its prefix as items.
 ///
-/// A line that `put` would refuse is named and left out, and the exit code is 1.
+/// A line that `put` would refuse is left out, and the exit code is 1. The first 10 are named;
+/// --failed and --json have all.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Files of events, one JSON text per line; `-` or no FILE for standard input.

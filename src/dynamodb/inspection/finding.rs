@@ -29,7 +29,8 @@ pub enum Inspected {
     Capacity,
     /// `BatchGetItem` is allowed. Says how long the call took.
     ReadPermission,
-    /// `BatchWriteItem` is not refused for a lack of permission.
+    /// `BatchWriteItem`, or the `INSERT` of [`run_for`](super::Inspection::run_for), is not refused for a lack of
+    /// permission.
     WritePermission,
     /// Which way the store will send. Never fails.
     Transport,

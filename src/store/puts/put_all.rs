@@ -161,7 +161,7 @@ impl EventStore {
     ///
     /// The call returns when the last event is accepted or refused. The ticket then waits for the answers, and tells
     /// what became of each event. Memory is bounded by the store's buffer and by the events that fail: the iterator is
-    /// asked for an event when there is room for it, and answers are counted as they come.
+    /// asked for an event when the one before is accepted or refused, and answers are counted as they come.
     ///
     /// # Errors
     ///
