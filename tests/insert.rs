@@ -234,6 +234,8 @@ async fn failed_event_put_again_under_a_taken_key_is_maybe_stored() {
     table.insert(event.key(), OTHER);
     let error = store.put_event(event).await.unwrap().await.unwrap_err();
     assert_eq!(error.certainty(), Certainty::MaybeStored);
+    assert_eq!(error.reason(), FailureReason::DuplicateKey);
+    assert!(error.to_string().contains("stored it under a new key"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

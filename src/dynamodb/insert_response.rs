@@ -60,7 +60,7 @@ pub(super) fn parse_receipt(keys: &[&str], body: &[u8]) -> Result<BatchReceipt, 
     })
 }
 
-/// The receipt for the inserts of `events`, which were sent through the SDK.
+/// The receipt for inserts with these keys, which were sent through the SDK.
 pub(super) fn receipt(
     keys: &[&str],
     output: &BatchExecuteStatementOutput,

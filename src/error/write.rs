@@ -213,9 +213,8 @@ impl WriteError {
         &self.0.history
     }
 
-    /// What reading the event back has shown. `None` if no attempt may have stored the event, if
-    /// [`read_back`](crate::EventStoreBuilder::read_back) is switched off and the event was not an insert whose key was taken, or
-    /// if the worker was lost.
+    /// What reading the event back has shown. `None` if no attempt may have stored the event, or if the worker was lost.
+    /// If [`read_back`](crate::EventStoreBuilder::read_back) is switched off, only inserts whose keys were taken are read.
     #[must_use]
     pub fn read_back(&self) -> Option<&ReadBack> {
         self.0.read_back.as_ref()

@@ -256,8 +256,19 @@ impl Worker {
         match resolution {
             Resolution::Stored => self.settlement.found(event, now),
             Resolution::Failed(certainty, read_back) => {
-                // Every event that is read back has a reason; the default is never used.
-                let reason = event.read_back_reason().unwrap_or(FailureReason::Deadline);
+                let is_of_another = matches!(read_back, ReadBack::OtherBody { .. });
+                let reason = match event.read_back_reason() {
+                    // What to do next depends on it: an earlier put may have stored the event under a new key.
+                    _ if is_of_another
+                        && event.was_put_before()
+                        && self.read_backs.are_of_inserts() =>
+                    {
+                        FailureReason::DuplicateKey
+                    }
+                    Some(reason) => reason,
+                    // Every event that is read back has a reason, so this is never used.
+                    None => FailureReason::Deadline,
+                };
                 let read_back = Some((certainty, read_back));
                 self.settlement.failed(event, reason, read_back, now, self.closing.is_some());
             }

@@ -65,6 +65,11 @@ impl ReadBacks {
         }
     }
 
+    /// Whether the events that are read were inserted.
+    pub(super) fn are_of_inserts(&self) -> bool {
+        self.mode == WriteMode::Insert
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.reads.is_empty()
     }
