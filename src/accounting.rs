@@ -1,6 +1,7 @@
 //! A store's flow control, counters, deadline, journal, hook and metrics, which its handles, its worker and its pending
 //! events share.
 
+use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use crate::error::FailureReason;
@@ -11,7 +12,7 @@ use crate::journal::ActiveJournal;
 use crate::metrics::StoreMetrics;
 use crate::settled::Settled;
 use crate::settled::hook::SettledSender;
-use crate::stats::Counters;
+use crate::stats::{Counters, Stats};
 
 /// Every accepted event is counted here until it is settled.
 #[derive(Debug)]
@@ -62,13 +63,38 @@ impl Accounting {
         buffered_bytes.min(self.max_event_bytes)
     }
 
-    /// Counts events as failed if there is a reason, else as stored, and releases their permits. To be called before their tickets are answered, so that a
-    /// caller who receives an answer finds it in the counters.
+    /// Counts events as failed if there is a reason, else as stored, and releases their permits. To be called before
+    /// their tickets are answered, so that a caller who receives an answer finds it in the counters.
     pub(crate) fn settle(&self, usage: Usage, failure: Option<FailureReason>) {
         self.counters.settle(usage.events, failure.is_none());
         #[cfg(feature = "metrics")]
         self.metrics.settle(usage.events, usage.bytes, failure);
         self.flow_control.release(usage.events, usage.bytes);
+    }
+
+    /// Counts events as failed that waited on disk. They have no permits.
+    #[cfg(feature = "journal")]
+    pub(crate) fn settle_waiting(&self, events: u64, reason: FailureReason) {
+        self.counters.settle(events, false);
+        #[cfg(feature = "metrics")]
+        {
+            self.metrics.accept(events, 0);
+            self.metrics.settle(events, 0, Some(reason));
+        }
+        #[cfg(not(feature = "metrics"))]
+        let _ = reason;
+    }
+
+    /// The counters at this time.
+    pub(crate) fn stats(&self, max_batch_events: NonZeroUsize, now: Instant) -> Stats {
+        let age = now.saturating_duration_since(self.started_at);
+        let stats = self.counters.snapshot(max_batch_events, age);
+        #[cfg(feature = "journal")]
+        let stats = Stats {
+            journal_bytes: self.journal.as_ref().map_or(0, ActiveJournal::total_bytes),
+            ..stats
+        };
+        stats
     }
 
     /// Reports a settled event to the hook, if there is one.

@@ -32,6 +32,9 @@ pub struct CloseReport {
     /// [`max_buffered_events`](crate::EventStoreBuilder::max_buffered_events) and
     /// [`max_buffered_bytes`](crate::EventStoreBuilder::max_buffered_bytes) of them.
     pub not_listed: u64,
+    /// How many of the failed events waited on disk, in the journal, and were not sent before the deadline. `errors` does
+    /// not list them. The next store that opens the journal puts them.
+    pub left_on_disk: u64,
 }
 
 impl CloseReport {

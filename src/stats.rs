@@ -21,6 +21,12 @@ pub struct Stats {
     pub failed: u64,
     /// Events not yet settled.
     pub pending: u64,
+    /// Those of the pending events that wait on disk, in the journal, until the buffer has room for them; see
+    #[cfg_attr(feature = "journal", doc = "[`overflow`](crate::JournalOptions::overflow).")]
+    #[cfg_attr(not(feature = "journal"), doc = "the feature `journal`.")]
+    pub waiting_on_disk: u64,
+    /// Bytes of the journal: of its segment files, and of the events that are not written yet. 0 without a journal.
+    pub journal_bytes: u64,
     /// Attempts beyond the first one of each event, summed over all events.
     pub retried: u64,
     /// Events that got a new key, as another item had theirs. Only with
@@ -82,6 +88,7 @@ impl ThrottledBatches {
 #[repr(align(128))]
 pub(crate) struct Counters {
     accepted: OwnCacheLine<AtomicU64>,
+    waiting_on_disk: AtomicU64,
     stored: AtomicU64,
     failed: AtomicU64,
     retried: AtomicU64,
@@ -151,6 +158,12 @@ impl Counters {
     /// Counts an accepted event.
     pub(crate) fn accept(&self) {
         self.accepted.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Sets how many events wait on disk.
+    #[cfg(feature = "journal")]
+    pub(crate) fn set_waiting_on_disk(&self, events: u64) {
+        self.waiting_on_disk.store(events, Ordering::Relaxed);
     }
 
     /// Undoes an [`accept`](Self::accept), because the event could not be sent to the worker.
@@ -230,6 +243,8 @@ impl Counters {
             stored,
             failed,
             pending: accepted - stored - failed,
+            waiting_on_disk: self.waiting_on_disk.load(Ordering::Relaxed),
+            journal_bytes: 0,
             retried: self.retried.load(Ordering::Relaxed),
             replaced_keys: self.replaced_keys.load(Ordering::Relaxed),
             batches,

@@ -447,6 +447,9 @@ async fn journal_needs_duplicates_to_fail() {
 const ENDPOINT: &str = "JOURNAL_TEST_ENDPOINT";
 const DIRECTORY: &str = "JOURNAL_TEST_DIRECTORY";
 
+/// The number of events for which the process has a buffer.
+const BUFFERED: &str = "JOURNAL_TEST_BUFFERED";
+
 /// Set for a process that inserts.
 const INSERTS: &str = "JOURNAL_TEST_INSERTS";
 
@@ -464,6 +467,8 @@ async fn process_that_is_killed() {
         .credentials("test", "test")
         .endpoint_url(endpoint)
         .attempt_timeout(SECOND);
+    let buffered = std::env::var(BUFFERED).unwrap().parse().unwrap();
+    let store = store.max_buffered_events(buffered);
     let store = with_mode(store, std::env::var_os(INSERTS).is_some());
     let store = start(store, Path::new(&directory)).await;
     for round in 0.. {
@@ -487,8 +492,9 @@ fn with_mode(store: EventStoreBuilder, inserts: bool) -> EventStoreBuilder {
     store.write_mode(WriteMode::Insert).on_duplicate(OnDuplicate::Fail)
 }
 
-fn spawn_writer(endpoint: &str, directory: &Path, inserts: bool) -> Child {
+fn spawn_writer(endpoint: &str, directory: &Path, inserts: bool, buffered: usize) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
+    command.env(BUFFERED, buffered.to_string());
     if inserts {
         command.env(INSERTS, "1");
     }
@@ -542,7 +548,9 @@ async fn kill_writers(inserts: bool) {
             _ => HttpReply::Ok,
         });
         endpoint.reply_to_next(replies.collect::<Vec<_>>());
-        let mut child = spawn_writer(&endpoint.url(), folder.path(), inserts);
+        // With a small buffer, events wait on disk.
+        let buffered = if random.random_bool(0.5) { 10_000 } else { 30 };
+        let mut child = spawn_writer(&endpoint.url(), folder.path(), inserts, buffered);
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let keys_before_the_end = random.random_range(0..300);
         let killed = tokio::task::spawn_blocking(move || {

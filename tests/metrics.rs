@@ -16,7 +16,7 @@ use std::time::Duration;
 use dynamodb_eventstore::test_util::{FakeTable, FaultRates, Reply};
 use dynamodb_eventstore::{
     Backoff, BatchError, BatchReading, BatchReceipt, BatchWriter, Certainty, Event, EventKey,
-    EventStore, FailureClass, Stats, ThrottlingReason, WriteCapacity, WriteMode,
+    EventStore, FailureClass, Journal, Stats, ThrottlingReason, WriteCapacity, WriteMode,
 };
 use futures::future::BoxFuture;
 use metrics::{Key, Unit};
@@ -186,6 +186,32 @@ async fn pending_events_and_their_age_are_current_while_the_table_hangs() {
     assert_eq!(recorded.gauge("batches_in_flight"), 1.0);
     let age = recorded.gauge("oldest_waiting_seconds");
     assert!((6.5..=7.5).contains(&age), "{age}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_on_disk_are_counted_apart_until_they_are_sent() {
+    let (recorder, table) = (Recorder::new(), FakeTable::always(Reply::Hang));
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(folder.path()).await.unwrap();
+    let builder = table.store_builder().max_buffered_events(10).max_batches_in_flight(1);
+    let builder = builder.max_batch_events(5).event_deadline(60 * 60 * SECOND).journal(journal);
+    let store = recorder.start(builder).await;
+    for _ in 0..100 {
+        drop(store.put("x").await.unwrap());
+    }
+    wait(2 * SECOND).await;
+    let recorded = recorder.take();
+    assert_eq!(
+        (recorded.counter("events_accepted_total"), recorded.gauge("pending_events")),
+        (10, 10.0)
+    );
+    assert_eq!(recorded.gauge("waiting_on_disk_events"), 90.0);
+    assert!((5_000.0..10_000.0).contains(&recorded.gauge("journal_bytes")));
+    store.close(SECOND).await.unwrap();
+    let recorded = recorder.take();
+    assert_eq!(recorded.counter("events_failed_total/close_deadline"), 100);
+    assert_eq!(recorded.counter("events_accepted_total"), 90);
+    assert_eq!(recorded.gauge("waiting_on_disk_events"), 0.0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -359,7 +385,7 @@ async fn labels_are_those_of_the_guide_and_name_no_event() {
     drop(store.put("x").await.unwrap());
     store.close(Duration::ZERO).await.unwrap();
     let recorded = recorder.take();
-    assert_eq!(recorded.described.len(), 35, "the guide says how many time series a store has");
+    assert_eq!(recorded.described.len(), 38, "the guide says how many time series a store has");
     let guide = guide();
     for (kind, key, unit, is_described) in &recorded.described {
         let mut labels: Vec<&str> = Vec::new();

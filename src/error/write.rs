@@ -27,12 +27,14 @@ pub enum FailureReason {
     /// ([`OnDuplicate::Fail`](crate::OnDuplicate::Fail)), as an earlier put may have stored it under another key, as
     /// the item could not be read, or as no key could be made or fits.
     DuplicateKey,
+    /// The event waited on disk, and its record in the journal could not be read.
+    Unreadable,
     /// The store's worker ended before the event was settled.
     WorkerLost(WorkerLost),
 }
 
 impl serde::Serialize for FailureReason {
-    /// One word: `not_retryable`, `deadline`, `attempts`, `close_deadline`, `duplicate_key` or
+    /// One word: `not_retryable`, `deadline`, `attempts`, `close_deadline`, `duplicate_key`, `unreadable` or
     /// `worker_lost`.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(match self {
@@ -41,6 +43,7 @@ impl serde::Serialize for FailureReason {
             Self::Attempts => "attempts",
             Self::CloseDeadline => "close_deadline",
             Self::DuplicateKey => "duplicate_key",
+            Self::Unreadable => "unreadable",
             Self::WorkerLost(_) => "worker_lost",
         })
     }
@@ -168,8 +171,9 @@ impl WriteError {
         &self.0.key
     }
 
-    /// The event, so that it can be stored elsewhere. `None` only if the worker's memory was leaked instead of
-    /// dropped. No tokio runtime does that.
+    /// The event, so that it can be stored elsewhere. `None` for an event that waited on disk and is [kept
+    /// there](Self::is_journalled), and if the worker's memory was leaked instead of dropped, which no tokio runtime
+    /// does.
     #[must_use]
     pub fn event(&self) -> Option<&Event> {
         self.0.event.as_ref()
@@ -286,6 +290,9 @@ impl fmt::Display for WriteError {
             FailureReason::Attempts => formatter.write_str("it has no attempts left"),
             FailureReason::CloseDeadline => formatter.write_str("the deadline of close() passed"),
             FailureReason::DuplicateKey => formatter.write_str("another item has its key"),
+            FailureReason::Unreadable => {
+                formatter.write_str("its record in the journal cannot be read")
+            }
             FailureReason::WorkerLost(lost) => lost.fmt(formatter),
         }?;
         if let Some(cause) = last_cause {

@@ -36,6 +36,7 @@ pub struct JournalOptions {
     pub(super) sync: SyncPolicy,
     pub(super) max_bytes: u64,
     pub(super) segment_bytes: u64,
+    pub(super) overflow: bool,
 }
 
 impl Default for JournalOptions {
@@ -44,6 +45,7 @@ impl Default for JournalOptions {
             sync: SyncPolicy::Every(DEFAULT_SYNC_INTERVAL),
             max_bytes: DEFAULT_MAX_BYTES,
             segment_bytes: DEFAULT_SEGMENT_BYTES,
+            overflow: true,
         }
     }
 }
@@ -66,6 +68,18 @@ impl JournalOptions {
     #[must_use]
     pub fn segment_bytes(self, segment_bytes: u64) -> Self {
         Self { segment_bytes, ..self }
+    }
+
+    /// What happens to an event for which the buffer has no room. With `true`, the default, it waits on disk, behind
+    /// those that wait there already. So a put waits only while the journal is [full](Self::max_bytes), and a table
+    /// that takes no events for hours delays no put. With `false` the put waits until the buffer has room, as without a
+    /// journal.
+    ///
+    /// An event on disk takes 100 to 400 bytes of memory until its ticket is answered or dropped. The
+    /// [`event_deadline`](crate::EventStoreBuilder::event_deadline) begins when the event comes into the buffer.
+    #[must_use]
+    pub fn overflow(self, overflow: bool) -> Self {
+        Self { overflow, ..self }
     }
 
     /// Opens the journal in this directory. See [`Journal::open`].

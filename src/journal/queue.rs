@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
+use super::index::MARK_INTERVAL;
 use super::record::{event_bytes, push_event};
 use crate::clock::now;
 use crate::error::JournalError;
@@ -54,6 +55,8 @@ struct State {
 pub(super) struct Batch {
     /// Records of events.
     pub(super) records: Vec<u8>,
+    /// The numbers of some of the events, and the offsets of their records.
+    pub(super) marks: Vec<(u64, usize)>,
     /// The sequence numbers of the first and the last event in it.
     pub(super) sequences: Option<(u64, u64)>,
     /// Number of events in it.
@@ -62,6 +65,15 @@ pub(super) struct Batch {
     pub(super) settled: Vec<u64>,
     /// Events that failed for good: a line of JSON for each.
     pub(super) failed_lines: Vec<u8>,
+}
+
+/// How far the writing of an event is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    Unwritten,
+    Durable,
+    /// It could not be written.
+    Lost,
 }
 
 /// Up to which event the journal is durable.
@@ -154,6 +166,11 @@ impl Queue {
         let mut state = self.state();
         let sequence = state.next_sequence;
         state.next_sequence += 1;
+        let offset = state.batch.records.len();
+        let is_far = |(_, last): &(u64, usize)| (offset - last) as u64 >= MARK_INTERVAL;
+        if state.batch.marks.last().is_none_or(is_far) {
+            state.batch.marks.push((sequence, offset));
+        }
         push_event(&mut state.batch.records, sequence, event.key(), event.encoded_body());
         state.batch.events += 1;
         let first = state.batch.sequences.map_or(sequence, |(first, _)| first);
@@ -182,11 +199,28 @@ impl Queue {
         self.state().kept.push(sequence.get());
     }
 
-    /// Takes the numbers of the [kept](Self::keep) events, ascending.
-    pub(super) fn take_kept(&self) -> Vec<u64> {
+    /// Takes the numbers of those [kept](Self::keep) events that are durable, ascending. Forgets those that were not
+    /// written.
+    pub(super) fn take_kept(&self) -> Vec<NonZeroU64> {
         let mut kept = std::mem::take(&mut self.state().kept);
         kept.sort_unstable();
-        kept
+        let progress = self.progress.borrow().clone();
+        let unwritten = kept.split_off(kept.partition_point(|kept| *kept <= progress.durable));
+        self.state().kept.extend(unwritten);
+        kept.retain(|kept| progress.lost(*kept).is_none());
+        kept.into_iter().filter_map(NonZeroU64::new).collect()
+    }
+
+    /// How far the writing of an event is.
+    pub(super) fn durability(&self, sequence: NonZeroU64) -> Durability {
+        let progress = self.progress.borrow();
+        if progress.durable < sequence.get() {
+            Durability::Unwritten
+        } else if progress.lost(sequence.get()).is_some() {
+            Durability::Lost
+        } else {
+            Durability::Durable
+        }
     }
 
     /// Waits until the event is durable. Cancel safe.
@@ -251,16 +285,9 @@ impl Queue {
         std::mem::take(&mut self.state().batch)
     }
 
-    #[cfg(test)]
+    /// Bytes of all segments, and of the events that are not written yet.
     pub(super) fn total_bytes(&self) -> u64 {
         self.state().total_bytes
-    }
-
-    /// Whether [`durable`](Self::durable) would return `Ok` for this event now.
-    #[cfg(test)]
-    pub(super) fn is_durable(&self, sequence: NonZeroU64) -> bool {
-        let progress = self.progress.borrow();
-        progress.durable >= sequence.get() && progress.lost(sequence.get()).is_none()
     }
 
     /// Records that the batch is durable, together with `other_bytes` bytes of other records.

@@ -150,6 +150,36 @@ fn parse_event(content: &[u8]) -> Option<Record<'_>> {
     })
 }
 
+/// A part of a segment.
+pub(super) enum Part<'a> {
+    Record {
+        record: Record<'a>,
+        offset: usize,
+    },
+    /// No record begins here.
+    Damage {
+        offset: usize,
+        bytes: &'a [u8],
+    },
+}
+
+/// The parts of a segment from this offset on. After damage there is a record, or the end of the segment.
+pub(super) fn scan(content: &[u8], mut offset: usize) -> impl Iterator<Item = Part<'_>> {
+    std::iter::from_fn(move || {
+        let rest = content.get(offset..).filter(|rest| !rest.is_empty())?;
+        if let Parsed::Record { record, bytes } = parse(rest) {
+            let part = Part::Record { record, offset };
+            offset += bytes;
+            return Some(part);
+        }
+        let is_record = |at: &usize| rest.get(*at..).is_some_and(|at| parse(at) != Parsed::Damaged);
+        let length = (1..rest.len()).find(is_record).unwrap_or(rest.len());
+        let part = Part::Damage { offset, bytes: rest.get(..length).unwrap_or(rest) };
+        offset += length;
+        Some(part)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

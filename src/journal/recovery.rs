@@ -1,33 +1,16 @@
 //! Reads the segments that an earlier process left, and finds unsettled events and damaged bytes.
 
-use std::io;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
-use super::record::{HEADER_BYTES, Parsed, Record, header_defect, is_torn_header, parse};
+use super::index::{Index, Marker};
+use super::record::{HEADER_BYTES, Part, Record, header_defect, is_torn_header, scan};
 use super::storage::Storage;
 use crate::error::JournalError;
 use crate::event::key::EventKey;
 
-/// Where the record of an event is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Location {
-    pub(super) sequence: u64,
-    pub(super) segment: u64,
-    pub(super) offset: u64,
-    pub(super) bytes: u32,
-}
-
-impl Location {
-    fn new(sequence: u64, segment: u64, offset: usize, bytes: usize) -> Self {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        Self { sequence, segment, offset: offset as u64, bytes }
-    }
-
-    pub(crate) fn sequence(&self) -> Option<NonZeroU64> {
-        NonZeroU64::new(self.sequence)
-    }
-}
+/// Marks the number of a settled event. No sequence number is as large.
+const SETTLED: u64 = 1 << 63;
 
 /// A segment that an earlier process left.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,8 +53,9 @@ pub struct Damage {
 #[derive(Debug, Default)]
 pub(super) struct Recovered {
     pub(super) segments: Vec<OldSegment>,
-    /// In the order of their sequence numbers.
-    pub(super) unsettled: Vec<Location>,
+    /// The sequence numbers of the events that are not settled, ascending.
+    pub(super) unsettled: Vec<NonZeroU64>,
+    pub(super) index: Index,
     pub(super) last_sequence: u64,
     pub(super) last_key: Option<EventKey>,
     pub(super) report: RecoveryReport,
@@ -81,6 +65,7 @@ pub(super) struct Recovered {
 pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, JournalError> {
     let numbers = storage.segments().map_err(JournalError::io("list", &storage.path(0)))?;
     let mut recovered = Recovered::default();
+    let mut sequences = Vec::new();
     for &number in &numbers {
         let path = storage.path(number);
         let content = storage.read(number).map_err(JournalError::io("read", &path))?;
@@ -102,88 +87,44 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, JournalError> 
             return Err(JournalError::Format { file: path, reason });
         }
         let first_sequence = recovered.last_sequence + 1;
-        let bytes = recovered.read_segment(storage, number, &content)?;
+        let bytes = recovered.read_segment(storage, number, &content, &mut sequences)?;
         recovered.segments.push(OldSegment { number, bytes, first_sequence, unsettled: 0 });
     }
-    recovered.unsettled.retain(|location| location.bytes > 0);
-    recovered.report.unsettled = recovered.unsettled.len() as u64;
-    for location in &recovered.unsettled {
-        let found =
-            recovered.segments.binary_search_by_key(&location.segment, |segment| segment.number);
-        if let Some(segment) = found.ok().and_then(|index| recovered.segments.get_mut(index)) {
-            segment.unsettled += 1;
-        }
+    sequences.retain(|sequence| sequence & SETTLED == 0);
+    let mut before = sequences.len();
+    for segment in recovered.segments.iter_mut().rev() {
+        let first = sequences.partition_point(|sequence| *sequence < segment.first_sequence);
+        segment.unsettled = (before - first) as u64;
+        before = first;
     }
+    recovered.report.unsettled = sequences.len() as u64;
+    recovered.unsettled = sequences.into_iter().filter_map(NonZeroU64::new).collect();
     Ok(recovered)
 }
 
-/// Finds the events with these sequence numbers, which must be ascending. Reads every segment. A segment that was
-/// removed has none of them.
-pub(super) fn locate(storage: &dyn Storage, sequences: &[u64]) -> io::Result<Vec<Location>> {
-    let mut located = Vec::new();
-    for segment in storage.segments()? {
-        let content = match storage.read(segment) {
-            Ok(content) => content,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
-        located.extend(scan(&content).filter_map(|part| match part {
-            Part::Record { record: Record::Event { sequence, .. }, offset, bytes }
-                if sequences.binary_search(&sequence).is_ok() =>
-            {
-                Some(Location::new(sequence, segment, offset, bytes))
-            }
-            _ => None,
-        }));
-    }
-    Ok(located)
-}
-
-/// A part of a segment.
-enum Part<'a> {
-    Record {
-        record: Record<'a>,
-        offset: usize,
-        bytes: usize,
-    },
-    /// No record begins here.
-    Damage {
-        offset: usize,
-        bytes: &'a [u8],
-    },
-}
-
-/// The parts of a segment, after its header. After damage there is a record, or the end of the segment.
-fn scan(content: &[u8]) -> impl Iterator<Item = Part<'_>> {
-    let mut offset = HEADER_BYTES;
-    std::iter::from_fn(move || {
-        let rest = content.get(offset..).filter(|rest| !rest.is_empty())?;
-        if let Parsed::Record { record, bytes } = parse(rest) {
-            let part = Part::Record { record, offset, bytes };
-            offset += bytes;
-            return Some(part);
-        }
-        let is_record = |at: &usize| rest.get(*at..).is_some_and(|at| parse(at) != Parsed::Damaged);
-        let length = (1..rest.len()).find(is_record).unwrap_or(rest.len());
-        let part = Part::Damage { offset, bytes: rest.get(..length).unwrap_or(rest) };
-        offset += length;
-        Some(part)
-    })
-}
-
 impl Recovered {
-    /// Reads the records of a segment, and returns its length without its torn end.
+    /// Reads the records of a segment, and returns its length without its torn end. Adds the numbers of its events to
+    /// `sequences`, and marks those that are [`SETTLED`].
     fn read_segment(
         &mut self,
         storage: &dyn Storage,
         segment: u64,
         content: &[u8],
+        sequences: &mut Vec<u64>,
     ) -> Result<u64, JournalError> {
         let path = storage.path(segment);
-        for part in scan(content) {
+        let mut marker = Marker::new(segment);
+        for part in scan(content, HEADER_BYTES) {
             let (offset, bytes) = match part {
-                Part::Record { record, offset, bytes } => {
-                    self.apply(record, segment, offset, bytes);
+                Part::Record { record: Record::Event { sequence, key, .. }, offset } => {
+                    self.last_sequence = self.last_sequence.max(sequence);
+                    self.last_key = self.last_key.max(Some(key));
+                    sequences.push(sequence);
+                    marker.mark(&self.index, sequence, offset as u64);
+                    continue;
+                }
+                Part::Record { record: Record::Settled(settled), .. } => {
+                    mark_settled(sequences, &settled);
                     continue;
                 }
                 Part::Damage { offset, bytes } => (offset, bytes),
@@ -204,27 +145,14 @@ impl Recovered {
         }
         Ok(content.len() as u64)
     }
+}
 
-    fn apply(&mut self, record: Record<'_>, segment: u64, offset: usize, bytes: usize) {
-        match record {
-            Record::Event { sequence, key, .. } => {
-                self.last_sequence = self.last_sequence.max(sequence);
-                self.last_key = self.last_key.max(Some(key));
-                self.unsettled.push(Location::new(sequence, segment, offset, bytes));
-            }
-            Record::Settled(sequences) => {
-                for sequence in sequences {
-                    let found = self
-                        .unsettled
-                        .binary_search_by_key(&sequence, |location| location.sequence);
-                    // The event is only marked. To remove it would move all that follow.
-                    if let Some(location) =
-                        found.ok().and_then(|index| self.unsettled.get_mut(index))
-                    {
-                        location.bytes = 0;
-                    }
-                }
-            }
+/// Marks events as settled. They are not removed yet, as that would move all that follow.
+fn mark_settled(sequences: &mut [u64], settled: &[u64]) {
+    for settled in settled {
+        let found = sequences.binary_search_by_key(settled, |sequence| sequence & !SETTLED);
+        if let Some(sequence) = found.ok().and_then(|index| sequences.get_mut(index)) {
+            *sequence |= SETTLED;
         }
     }
 }

@@ -9,11 +9,13 @@ use std::sync::{Arc, Mutex};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::queue::{Queue, record_bytes};
-use super::recovery::{Location, locate, recover};
+use super::SyncPolicy;
+use super::index::Index;
+use super::queue::{Durability, Queue, record_bytes};
+use super::reader::Reader;
+use super::recovery::recover;
 use super::storage::{SegmentFile, Storage};
 use super::writer::Writer;
-use super::{SyncPolicy, read_event};
 use crate::event::Event;
 use crate::event::key::{EventKey, KeyGenerator, WriterId};
 
@@ -133,9 +135,12 @@ impl Storage for SimulatedDisk {
         Ok(self.with(|disk| disk.files[&segment].content.clone()))
     }
 
-    fn read_at(&self, segment: u64, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
-        let offset = offset as usize;
-        Ok(self.with(|disk| disk.files[&segment].content[offset..offset + bytes].to_vec()))
+    fn read_at(&self, segment: u64, offset: u64, bytes: Option<u64>) -> io::Result<Vec<u8>> {
+        self.with(|disk| {
+            let content = &disk.files[&segment].content[offset as usize..];
+            let bytes = bytes.unwrap_or(u64::MAX).min(content.len() as u64);
+            Ok(content[..bytes as usize].to_vec())
+        })
     }
 
     fn truncate(&self, segment: u64, bytes: u64) -> io::Result<()> {
@@ -220,6 +225,23 @@ impl SegmentFile for OpenFile {
     }
 }
 
+fn reader(disk: &SimulatedDisk, index: Index) -> Reader {
+    Reader { storage: Arc::new(disk.clone()), index: Arc::new(index) }
+}
+
+/// Reads all of these events, as often as it takes.
+fn read_all(reader: &Reader, sequences: &[NonZeroU64]) -> Vec<(NonZeroU64, Event)> {
+    let mut events = Vec::new();
+    while events.len() < sequences.len() {
+        let read = reader.read_first(&sequences[events.len()..]);
+        assert!(!read.is_empty());
+        events.extend(read.into_iter().map(|(sequence, event)| (sequence, event.unwrap())));
+    }
+    let read: Vec<NonZeroU64> = events.iter().map(|(sequence, _)| *sequence).collect();
+    assert_eq!(read, sequences);
+    events
+}
+
 /// What the processes of one run have promised.
 #[derive(Debug, Default)]
 struct Promises {
@@ -236,11 +258,10 @@ fn run(seed: u64) {
     let mut promises = Promises::default();
     let mut keys = KeyGenerator::new(WriterId::new(7).unwrap());
     for process in 0..4 {
-        let recovered = recover(&disk).unwrap();
+        let mut recovered = recover(&disk).unwrap();
+        let reader = reader(&disk, std::mem::take(&mut recovered.index));
         let mut found = BTreeMap::new();
-        for location in &recovered.unsettled {
-            let event = read_event(&disk, location).unwrap();
-            let sequence = location.sequence().unwrap();
+        for (sequence, event) in read_all(&reader, &recovered.unsettled) {
             found.insert(*event.key(), (event.body().into_owned(), sequence));
         }
         for (key, body) in &promises.owed {
@@ -262,6 +283,7 @@ fn run(seed: u64) {
         let mut writer = Writer::new(
             Arc::clone(&queue),
             storage,
+            Arc::clone(&reader.index),
             SyncPolicy::Always,
             segment_bytes,
             recovered.segments,
@@ -287,9 +309,24 @@ fn run(seed: u64) {
             }
             writer.write(queue.take_now());
             for (key, sequence) in &unsettled {
-                if queue.is_durable(*sequence) {
+                if queue.durability(*sequence) == Durability::Durable {
                     promises.owed.insert(*key, promises.put[key].clone());
                 }
+            }
+            // Durable events can be read while others are written, in any selection.
+            let mut wanted: Vec<NonZeroU64> =
+                unsettled.iter().map(|(_, sequence)| *sequence).collect();
+            wanted.retain(|sequence| {
+                queue.durability(*sequence) == Durability::Durable && random.random_bool(0.5)
+            });
+            wanted.sort_unstable();
+            for (_, event) in read_all(&reader, &wanted) {
+                let key = event.key();
+                assert_eq!(
+                    promises.put.get(key).map(String::as_str),
+                    Some(&*event.body()),
+                    "seed {seed}"
+                );
             }
         }
         disk.set_fault_rate(0.0);
@@ -310,7 +347,9 @@ fn unsettled_event_keeps_only_its_own_segment() {
     let disk = SimulatedDisk::new(1, 0.0);
     let queue = Arc::new(Queue::new(0, 0, u64::MAX));
     let storage: Arc<dyn Storage> = Arc::new(disk.clone());
-    let mut writer = Writer::new(Arc::clone(&queue), storage, SyncPolicy::Always, 500, Vec::new());
+    let index = Arc::default();
+    let mut writer =
+        Writer::new(Arc::clone(&queue), storage, index, SyncPolicy::Always, 500, Vec::new());
     let mut keys = KeyGenerator::new(WriterId::new(7).unwrap());
     for number in 0..300 {
         let event = Event::new(keys.next(0).unwrap(), "{}").unwrap();
@@ -326,10 +365,10 @@ fn unsettled_event_keeps_only_its_own_segment() {
     let bytes: usize = disk.with(|disk| disk.files.values().map(|file| file.content.len()).sum());
     assert_eq!(queue.total_bytes(), bytes as u64);
     disk.lose_process();
-    let recovered = recover(&disk).unwrap();
-    let first = recovered.unsettled.first().and_then(Location::sequence);
-    assert_eq!(first, NonZeroU64::new(1));
-    assert_eq!(locate(&disk, &[1]).unwrap().len(), 1);
+    let mut recovered = recover(&disk).unwrap();
+    assert_eq!(recovered.unsettled, [NonZeroU64::MIN]);
+    let reader = reader(&disk, std::mem::take(&mut recovered.index));
+    assert_eq!(read_all(&reader, &recovered.unsettled)[0].1.body(), "{}");
 }
 
 #[test]
@@ -337,7 +376,9 @@ fn settled_events_leave_no_segment() {
     let disk = SimulatedDisk::new(1, 0.0);
     let queue = Arc::new(Queue::new(0, 0, u64::MAX));
     let storage: Arc<dyn Storage> = Arc::new(disk.clone());
-    let mut writer = Writer::new(Arc::clone(&queue), storage, SyncPolicy::Always, 500, Vec::new());
+    let index = Arc::default();
+    let mut writer =
+        Writer::new(Arc::clone(&queue), storage, index, SyncPolicy::Always, 500, Vec::new());
     let mut keys = KeyGenerator::new(WriterId::new(7).unwrap());
     let mut sequences = Vec::new();
     for _ in 0..100 {

@@ -1,5 +1,6 @@
 //! [`Storage`]: the files of a journal. [`Directory`] keeps them on a disk. Tests use a simulated disk.
 
+use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ const LOCK_FILE: &str = "lock";
 const FAILED_FILE: &str = "failed.ndjson";
 
 /// The files of one journal. One thread at a time writes to them.
-pub(super) trait Storage: Send + Sync + 'static {
+pub(super) trait Storage: fmt::Debug + Send + Sync + 'static {
     /// The numbers of the segments, ascending.
     fn segments(&self) -> io::Result<Vec<u64>>;
 
@@ -23,8 +24,8 @@ pub(super) trait Storage: Send + Sync + 'static {
     /// The whole content of a segment.
     fn read(&self, segment: u64) -> io::Result<Vec<u8>>;
 
-    /// Some bytes of a segment.
-    fn read_at(&self, segment: u64, offset: u64, bytes: usize) -> io::Result<Vec<u8>>;
+    /// A part of a segment; with `None` up to its end.
+    fn read_at(&self, segment: u64, offset: u64, bytes: Option<u64>) -> io::Result<Vec<u8>>;
 
     fn truncate(&self, segment: u64, bytes: u64) -> io::Result<()>;
 
@@ -131,11 +132,11 @@ impl Storage for Directory {
         fs::read(self.segment_path(segment))
     }
 
-    fn read_at(&self, segment: u64, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
+    fn read_at(&self, segment: u64, offset: u64, bytes: Option<u64>) -> io::Result<Vec<u8>> {
         let mut file = File::open(self.segment_path(segment))?;
         file.seek(SeekFrom::Start(offset))?;
-        let mut content = vec![0; bytes];
-        file.read_exact(&mut content)?;
+        let mut content = Vec::new();
+        file.take(bytes.unwrap_or(u64::MAX)).read_to_end(&mut content)?;
         Ok(content)
     }
 

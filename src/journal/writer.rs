@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::SyncPolicy;
+use super::index::{Index, Marker};
 use super::queue::{Batch, Queue};
 use super::record::{HEADER_BYTES, header, push_settled};
 use super::recovery::OldSegment;
@@ -25,11 +26,14 @@ const UNSYNCED_INTERVAL: Duration = Duration::from_millis(1);
 pub(super) struct Writer {
     queue: Arc<Queue>,
     storage: Arc<dyn Storage>,
+    index: Arc<Index>,
     sync: SyncPolicy,
     segment_bytes: u64,
     /// Every segment, the oldest first. If `file` is set, the last one is being written.
     segments: VecDeque<Segment>,
     file: Option<Box<dyn SegmentFile>>,
+    /// Of the segment that is being written.
+    marker: Marker,
     next_number: u64,
     /// Reused for the records of settled events.
     settled_records: Vec<u8>,
@@ -57,6 +61,7 @@ impl Writer {
     pub(super) fn new(
         queue: Arc<Queue>,
         storage: Arc<dyn Storage>,
+        index: Arc<Index>,
         sync: SyncPolicy,
         segment_bytes: u64,
         old: Vec<OldSegment>,
@@ -74,10 +79,12 @@ impl Writer {
         Self {
             queue,
             storage,
+            index,
             sync,
             segment_bytes,
             segments,
             file: None,
+            marker: Marker::new(next_number),
             next_number,
             settled_records: Vec::new(),
         }
@@ -168,6 +175,7 @@ impl Writer {
             }
             return Err(WriteFailure { error, is_final: false });
         }
+        let start = segment.bytes;
         segment.bytes += (self.settled_records.len() + batch.records.len()) as u64;
         segment.unsettled += batch.events;
         if self.sync != SyncPolicy::Os
@@ -177,6 +185,9 @@ impl Writer {
             // Linux drops the pages that it could not write, and a second sync succeeds without them.
             let error = JournalError::io("sync", &path)(error);
             return Err(WriteFailure { error, is_final: true });
+        }
+        for &(sequence, offset) in &batch.marks {
+            self.marker.mark(&self.index, sequence, start + offset as u64);
         }
         self.file = Some(file);
         Ok(other_bytes)
@@ -205,6 +216,7 @@ impl Writer {
             is_final: false,
         })?;
         self.file = Some(file);
+        self.marker = Marker::new(number);
         self.segments.push_back(Segment {
             number,
             bytes: HEADER_BYTES as u64,
@@ -248,6 +260,7 @@ impl Writer {
                 // The next process finds its events settled, or reads them back. Then it removes the segment.
                 tracing::warn!(%error, segment = segment.number, "a journal segment cannot be removed");
             }
+            self.index.remove(segment.number);
             self.queue.removed(segment.bytes);
             self.segments.remove(index);
         }

@@ -22,6 +22,7 @@ pub(super) struct Failed {
     attempts: Counter,
     close_deadline: Counter,
     duplicate_key: Counter,
+    unreadable: Counter,
     worker_lost: Counter,
 }
 
@@ -34,6 +35,7 @@ impl Failed {
             attempts: counter("attempts"),
             close_deadline: counter("close_deadline"),
             duplicate_key: counter("duplicate_key"),
+            unreadable: counter("unreadable"),
             worker_lost: counter("worker_lost"),
         }
     }
@@ -45,6 +47,7 @@ impl Failed {
             FailureReason::Attempts => &self.attempts,
             FailureReason::CloseDeadline => &self.close_deadline,
             FailureReason::DuplicateKey => &self.duplicate_key,
+            FailureReason::Unreadable => &self.unreadable,
             FailureReason::WorkerLost(_) => &self.worker_lost,
         }
     }

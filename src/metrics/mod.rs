@@ -37,6 +37,8 @@ pub(crate) struct StoreMetrics {
     replaced_keys: Counter,
     pace: Gauge,
     oldest_waiting: Gauge,
+    waiting_on_disk: Gauge,
+    journal_bytes: Gauge,
 }
 
 impl StoreMetrics {
@@ -68,6 +70,8 @@ impl StoreMetrics {
             replaced_keys: counter(names::REPLACED_KEYS),
             pace: gauge(names::PACE),
             oldest_waiting: gauge(names::OLDEST_WAITING),
+            waiting_on_disk: gauge(names::WAITING_ON_DISK),
+            journal_bytes: gauge(names::JOURNAL_BYTES),
         }
     }
 
@@ -136,11 +140,15 @@ impl StoreMetrics {
             .add(&before.throttled_batches_by_limit, &after.throttled_batches_by_limit);
         self.pace.set(after.write_units_per_second.unwrap_or(0.0));
         self.oldest_waiting.set(after.oldest_waiting);
+        self.waiting_on_disk.set(after.waiting_on_disk as f64);
+        self.journal_bytes.set(after.journal_bytes as f64);
     }
 
     /// Resets the gauges of what limits the store, as its worker has ended.
     pub(crate) fn end(&self) {
         self.pace.set(0.0);
         self.oldest_waiting.set(0.0);
+        self.waiting_on_disk.set(0.0);
+        self.journal_bytes.set(0.0);
     }
 }

@@ -19,6 +19,8 @@ pub(super) const THROTTLED_UNITS: &str = "dynamodb_eventstore_throttled_write_un
 pub(super) const THROTTLED_BATCHES: &str = "dynamodb_eventstore_throttled_batches_total";
 pub(super) const CONSUMED_UNITS: &str = "dynamodb_eventstore_consumed_write_units_total";
 pub(super) const PACE: &str = "dynamodb_eventstore_pace_write_units_per_second";
+pub(super) const WAITING_ON_DISK: &str = "dynamodb_eventstore_waiting_on_disk_events";
+pub(super) const JOURNAL_BYTES: &str = "dynamodb_eventstore_journal_bytes";
 pub(super) const REPLACED_KEYS: &str = "dynamodb_eventstore_replaced_keys_total";
 
 /// Describes every metric to the recorder.
@@ -40,6 +42,8 @@ pub(super) fn describe() {
         (PENDING_EVENTS, Unit::Count, "Events accepted and not yet settled"),
         (PENDING_BYTES, Unit::Bytes, "Memory of the pending events"),
         (OLDEST_WAITING, Unit::Seconds, "Age of the oldest event that waits to be sent"),
+        (WAITING_ON_DISK, Unit::Count, "Events that wait on disk for a place in the buffer"),
+        (JOURNAL_BYTES, Unit::Bytes, "Bytes of the journal"),
         (BATCHES_IN_FLIGHT, Unit::Count, "Write calls in flight"),
         (PACE, Unit::CountPerSecond, "Write units that may be sent per second; 0 is no limit"),
     ] {

@@ -7,6 +7,8 @@ mod journalled;
 mod read_back;
 mod ticket;
 mod usage;
+#[cfg(feature = "journal")]
+mod waiting;
 
 #[cfg(feature = "journal")]
 use std::num::NonZeroU64;
@@ -16,6 +18,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 pub use ticket::PutTicket;
+#[cfg(feature = "journal")]
+pub(crate) use waiting::WaitingEvent;
 
 use crate::accounting::{Accounting, Usage};
 use crate::error::{
@@ -119,16 +123,22 @@ impl PendingEvent {
         permit: Permit<'_>,
         accounting: &Accounting,
     ) -> (Self, PutTicket) {
-        permit.forget();
         accounting.counters.accept();
-        let (reply, answer) = oneshot::channel();
-        let ticket = PutTicket {
-            key: *event.key(),
-            answer,
-            #[cfg(feature = "journal")]
-            position: None,
-        };
-        let pending = Self {
+        let (reply, ticket) = PutTicket::new(*event.key());
+        let pending = Self::with_reply(event, uncertainty_before, permit, reply, accounting);
+        (pending, ticket)
+    }
+
+    /// An accepted event with its permit.
+    fn with_reply(
+        event: Event,
+        uncertainty_before: Uncertainty,
+        permit: Permit<'_>,
+        reply: oneshot::Sender<Answer>,
+        accounting: &Accounting,
+    ) -> Self {
+        permit.forget();
+        Self {
             event,
             uncertainty_before,
             is_in_flight: false,
@@ -143,8 +153,7 @@ impl PendingEvent {
             journal_sequence: None,
             failures: None,
             reply: Some(reply),
-        };
-        (pending, ticket)
+        }
     }
 
     /// Undoes the acceptance of an event that could not be sent to the worker and whose ticket nobody has.

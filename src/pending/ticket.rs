@@ -35,14 +35,26 @@ pub(super) type Answer = Result<Stored, WriteError>;
 #[derive(Debug)]
 #[must_use = "only the ticket says whether the event is stored"]
 pub struct PutTicket {
-    pub(super) key: EventKey,
-    pub(super) answer: oneshot::Receiver<Answer>,
+    key: EventKey,
+    answer: oneshot::Receiver<Answer>,
     /// The event's place in the journal, if the store has one.
     #[cfg(feature = "journal")]
-    pub(super) position: Option<Position>,
+    position: Option<Position>,
 }
 
 impl PutTicket {
+    /// A ticket, and what answers it.
+    pub(super) fn new(key: EventKey) -> (oneshot::Sender<Answer>, Self) {
+        let (reply, answer) = oneshot::channel();
+        let ticket = Self {
+            key,
+            answer,
+            #[cfg(feature = "journal")]
+            position: None,
+        };
+        (reply, ticket)
+    }
+
     /// Key that the event got when it was put. In [`WriteMode::Insert`](crate::WriteMode::Insert) the event may be
     /// stored under another key, which [`Stored::key`] then has.
     #[must_use]

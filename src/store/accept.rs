@@ -17,6 +17,8 @@ use crate::event::key::EventKey;
 use crate::flow_control::{AcquireError, Permit};
 #[cfg(feature = "journal")]
 use crate::journal::{ActiveJournal, Reservation};
+#[cfg(feature = "journal")]
+use crate::pending::WaitingEvent;
 use crate::pending::{PendingEvent, PutTicket};
 use crate::worker::Command;
 
@@ -30,6 +32,12 @@ pub(super) type Room<'a> = PhantomData<&'a ()>;
 
 impl EventStore {
     pub(super) async fn put_body(&self, body: EncodedBody) -> Result<PutTicket, PutError> {
+        #[cfg(feature = "journal")]
+        if self.shared.overflow.is_some() {
+            let room = self.reserve(&body).await?;
+            let event = Event::with_body(self.next_key().await?, body)?;
+            return self.send_or_wait(event, Uncertainty::None, room);
+        }
         let permit = self.acquire(body.buffered_bytes()).await?;
         let room = self.reserve(&body).await?;
         self.accept(self.next_key().await?, body, permit, room)
@@ -37,6 +45,12 @@ impl EventStore {
 
     /// Accepts an event at once or not at all.
     pub(super) fn try_put_body(&self, body: EncodedBody) -> Result<PutTicket, PutError> {
+        #[cfg(feature = "journal")]
+        if self.shared.overflow.is_some() {
+            let room = self.try_reserve(&body)?;
+            let event = Event::with_body(self.try_next_key()?, body)?;
+            return self.send_or_wait(event, Uncertainty::None, room);
+        }
         let accounting = &self.shared.accounting;
         let bytes = accounting.permit_bytes(body.buffered_bytes());
         let permit =
@@ -48,7 +62,12 @@ impl EventStore {
     /// Waits for room for an event in the journal, if there is one.
     #[cfg(feature = "journal")]
     pub(super) async fn reserve(&self, body: &EncodedBody) -> Result<Room<'_>, PutError> {
+        match self.try_reserve(body) {
+            Err(PutError::Journal(JournalError::Full { .. })) => {}
+            decided => return decided,
+        }
         match &self.shared.accounting.journal {
+            // Boxed, so that the future of a put that does not wait stays small.
             Some(journal) => Ok(Some(Box::pin(self.reserve_in(journal, body)).await?)),
             None => Ok(None),
         }
@@ -150,6 +169,45 @@ impl EventStore {
             journal.settle(sequence, None);
         }
         sent
+    }
+
+    /// Accepts an event: sends it to the worker if the buffer has room for it and no event waits on disk, else lets it
+    /// wait there.
+    #[cfg(feature = "journal")]
+    pub(super) fn send_or_wait(
+        &self,
+        event: Event,
+        uncertainty_before: Uncertainty,
+        room: Room<'_>,
+    ) -> Result<PutTicket, PutError> {
+        let accounting = &self.shared.accounting;
+        let (Some(overflow), Some(journal)) = (&self.shared.overflow, &accounting.journal) else {
+            return Err(self.put_error(AcquireError::Closed));
+        };
+        if !overflow.is_active() {
+            let bytes = accounting.permit_bytes(event.buffered_bytes());
+            match accounting.flow_control.try_acquire(bytes) {
+                Ok(permit) => return self.send(event, uncertainty_before, permit, room),
+                Err(AcquireError::Full) => {}
+                Err(error) => return Err(self.put_error(error)),
+            }
+        }
+        let Some(room) = room else { return Err(self.put_error(AcquireError::Closed)) };
+        let accept = || {
+            tracing::trace!(key = %event.key(), body = &*event.body(), "put");
+            let position = journal.append(&event, room);
+            WaitingEvent::new(event, uncertainty_before, position, accounting)
+        };
+        overflow.push(&self.shared, journal, accept).map_err(|error| self.put_error(error))
+    }
+
+    /// Sends an event that has waited on disk to the worker. Returns it if the worker has ended.
+    #[cfg(feature = "journal")]
+    pub(super) fn send_loaded(&self, pending: PendingEvent) -> Option<PendingEvent> {
+        match self.shared.commands.send(Command::Put(pending)) {
+            Err(mpsc::error::SendError(Command::Put(pending))) => Some(pending),
+            Ok(()) | Err(_) => None,
+        }
     }
 
     /// Accepts an event that is already in the journal.

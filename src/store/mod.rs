@@ -2,6 +2,7 @@
 
 mod accept;
 pub(crate) mod builder;
+mod close;
 pub(crate) mod config;
 mod distinct_keys;
 pub(crate) mod key_generator;
@@ -9,6 +10,8 @@ mod labels;
 mod limits;
 mod next_key;
 mod on_settled;
+#[cfg(feature = "journal")]
+mod overflow;
 mod put_again;
 pub(crate) mod puts;
 #[cfg(feature = "journal")]
@@ -20,29 +23,28 @@ pub(crate) mod writer_ids;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rand::rngs::StdRng;
 use serde::Serialize;
 use serde::de::IgnoredAny;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::{mpsc, watch};
 
 use crate::accounting::Accounting;
-use crate::clock::{MAX_DEADLINE, now};
+use crate::clock::now;
 use crate::dynamodb::BatchWriter;
-use crate::error::{CloseError, FlushError, PutError, WorkerLost};
+use crate::error::{PutError, WorkerLost};
 use crate::event::check_body;
 use crate::event::encoded_body::EncodedBody;
 #[cfg(feature = "journal")]
 use crate::journal::{ActiveJournal, Unsettled};
 use crate::key_source::KeySource;
 use crate::pending::PutTicket;
-use crate::report::{CloseReport, FlushReport};
 use crate::stats::Stats;
 use crate::store::builder::EventStoreBuilder;
 use crate::store::config::Config;
+#[cfg(feature = "journal")]
+use crate::store::overflow::{Loader, Overflow};
 #[cfg(feature = "journal")]
 use crate::store::replay::{Replay, ReplayReport};
 use crate::store::store_lease::StoreLease;
@@ -93,6 +95,9 @@ struct Shared {
     /// Dropped with the last handle, which gives the writer id back.
     lease: Option<StoreLease>,
     config: Config,
+    /// Events that wait on disk until the buffer has room. `None` without a journal, and if it does not overflow.
+    #[cfg(feature = "journal")]
+    overflow: Option<Arc<Overflow>>,
     /// The outcome of the events that an earlier process left, once all are answered. `None` without a journal.
     #[cfg(feature = "journal")]
     replayed: Option<watch::Receiver<Option<ReplayReport>>>,
@@ -125,6 +130,11 @@ impl EventStore {
             accounting.journal = Some(journal);
             unsettled
         });
+        #[cfg(feature = "journal")]
+        let overflow = accounting.journal.as_ref().filter(|journal| journal.has_overflow());
+        #[cfg(feature = "journal")]
+        let overflow =
+            overflow.map(|journal| (Arc::new(Overflow::new()), journal.reader().clone()));
         let accounting = Arc::new(accounting);
         let channels = WorkerChannels {
             commands: commands_receiver,
@@ -151,6 +161,8 @@ impl EventStore {
                 lease,
                 config,
                 #[cfg(feature = "journal")]
+                overflow: overflow.as_ref().map(|(overflow, _)| Arc::clone(overflow)),
+                #[cfg(feature = "journal")]
                 replayed: unsettled.is_some().then_some(replayed),
             }),
         };
@@ -161,6 +173,10 @@ impl EventStore {
             }
             let replay = Replay::new(&store.shared, replay_writer, unsettled, replay_report);
             runtime.spawn(replay.run());
+        }
+        #[cfg(feature = "journal")]
+        if let Some((overflow, reader)) = overflow {
+            runtime.spawn(Loader::new(&store.shared, overflow, reader).run());
         }
         store
     }
@@ -259,121 +275,10 @@ impl EventStore {
         self.try_put_body(EncodedBody::from_value(event)?)
     }
 
-    /// Waits until every event accepted before the call is settled, retries included, and returns how many were stored
-    /// and how many failed.
-    ///
-    /// Events in the buffer are sent without waiting for the linger. Events accepted after the call are not waited for.
-    /// A flush takes at most one [`event_deadline`](EventStoreBuilder::event_deadline) plus one
-    /// [`attempt_timeout`](EventStoreBuilder::attempt_timeout).
-    ///
-    /// # Errors
-    ///
-    /// [`FlushError`]: the store is closed or has lost its worker.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future only stops the wait: the events are flushed anyway. Later flushes do not report these events
-    /// again.
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// # use dynamodb_eventstore::EventStore;
-    /// # async fn example(store: EventStore) -> Result<(), Box<dyn std::error::Error>> {
-    /// // In AWS Lambda, at the end of each invocation, as the function is frozen between them:
-    /// let report = store.flush().await?;
-    /// if report.failed > 0 {
-    ///     eprintln!("{} of {} events failed", report.failed, report.failed + report.stored);
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn flush(&self) -> Result<FlushReport, FlushError> {
-        let (reply, report) = oneshot::channel();
-        if self.shared.commands.send(Command::Flush(reply)).is_err() {
-            return Err(self.lost().map_or(FlushError::Closed, FlushError::WorkerLost));
-        }
-        report.await.map_err(|_| self.lost().map_or(FlushError::Closed, FlushError::WorkerLost))
-    }
-
-    /// Closes the store: accepts no more events, settles the accepted events, and returns a report. Events that are not
-    /// settled `deadline` after the call fail.
-    ///
-    /// `Ok` means that every accepted event is settled, not that every event is stored. The [`CloseReport`] counts the
-    /// events of the store's whole life. It lists those that failed since the call, and the earlier ones whose tickets
-    /// were dropped.
-    ///
-    /// An event that fails at the deadline is maybe stored if a call with it is in flight, or if an earlier call may
-    /// have stored it. It is then read back ([`read_back`](EventStoreBuilder::read_back)), which takes at most one
-    /// attempt timeout more, and at most a quarter of `deadline`. So a `deadline` of zero leaves no time for it.
-    /// Tickets and report have the same answers. Every clone may call close: all get the same report, and the earliest
-    /// deadline counts.
-    ///
-    /// A leased writer id is given back while the last events are sent, and within the same time. If that fails, other
-    /// stores can lease it one term after the end of its range.
-    ///
-    /// Choose a deadline that leaves this time before your platform kills the process: Kubernetes and ECS wait 30 s
-    /// after `SIGTERM` by default.
-    ///
-    /// # Errors
-    ///
-    /// [`CloseError`]: the worker was lost before it could report. The tickets have the answers.
-    ///
-    /// # Cancel safety
-    ///
-    /// After the first poll the store closes. Dropping the future only stops the wait.
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// # use dynamodb_eventstore::EventStore;
-    /// # async fn example(store: EventStore) -> Result<(), Box<dyn std::error::Error>> {
-    /// let report = store.close(std::time::Duration::from_secs(20)).await?;
-    /// for error in &report.errors {
-    ///     eprintln!("{error}");
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn close(&self, deadline: Duration) -> Result<CloseReport, CloseError> {
-        let (start, deadline) = (now(), deadline.min(MAX_DEADLINE));
-        let fail_at = start + deadline;
-        let answer_by = fail_at + self.shared.config.time_to_read_back(deadline);
-        let deadlines = CloseDeadlines { fail_at, answer_by };
-        self.shared.accounting.flow_control.close();
-        if let Some(lease) = &self.shared.lease {
-            // No more keys are made, so the writer id is given back while the last events are sent.
-            lease.handle.close();
-        }
-        self.shared.close_deadlines.send_if_modified(|set| {
-            let earliest = set.map_or(deadlines, |set| set.earliest(deadlines));
-            set.replace(earliest) != Some(earliest)
-        });
-        let mut exit = self.shared.exit.clone();
-        let exit = exit.wait_for(Option::is_some).await.map(|exit| exit.clone());
-        #[cfg(feature = "journal")]
-        if let Some(journal) = &self.shared.accounting.journal {
-            journal.close().await;
-        }
-        self.drain_hook(answer_by).await;
-        let result = match exit {
-            Ok(Some(WorkerExit::Closed(report))) => Ok(CloseReport::clone(&report)),
-            Ok(Some(WorkerExit::Lost(lost))) => Err(CloseError::from(lost)),
-            Ok(None) | Err(_) => Err(CloseError::from(WorkerLost::Stopped)),
-        };
-        if let Some(lease) = &self.shared.lease {
-            // If it takes longer, the id becomes free one term after the end of its range.
-            drop(timeout_at(Instant::from_std(answer_by), lease.handle.closed()).await);
-        }
-        result
-    }
-
     /// The store's counters at this moment.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let accounting = &self.shared.accounting;
-        let age = now().saturating_duration_since(accounting.started_at);
-        accounting.counters.snapshot(self.shared.config.max_batch_events(), age)
+        self.shared.accounting.stats(self.shared.config.max_batch_events(), now())
     }
 
     /// Why the worker was lost, if it was.

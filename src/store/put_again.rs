@@ -73,11 +73,16 @@ impl EventStore {
         event: Event,
         certainty: Certainty,
     ) -> Result<PutTicket, PutError> {
-        let permit = self.acquire(event.buffered_bytes()).await?;
         let uncertainty_before = match certainty {
             Certainty::NotStored => Uncertainty::None,
             Certainty::MaybeStored => Uncertainty::CallsMayStillApply,
         };
+        #[cfg(feature = "journal")]
+        if self.shared.overflow.is_some() {
+            let room = self.reserve(event.encoded()).await?;
+            return self.send_or_wait(event, uncertainty_before, room);
+        }
+        let permit = self.acquire(event.buffered_bytes()).await?;
         let room = self.reserve(event.encoded()).await?;
         self.send(event, uncertainty_before, permit, room)
     }

@@ -16,7 +16,7 @@ use crate::dynamodb::{BatchReading, BatchWriter};
 use crate::error::{Certainty, WriteError};
 use crate::event::key::EventKey;
 use crate::event::{Event, MAX_BATCH_EVENTS};
-use crate::journal::{Journal, Location, Unsettled};
+use crate::journal::{Journal, ReadEvent, Unsettled};
 use crate::pending::PutTicket;
 use crate::settled::{Proof, Stored};
 use crate::worker::WorkerExit;
@@ -95,14 +95,14 @@ impl Replay {
     /// First puts again the events that an earlier process left. Then, until the store ends, puts again the events that
     /// this process has kept.
     pub(super) async fn run(mut self) {
-        let left = std::mem::take(&mut self.unsettled.locations);
+        let left = std::mem::take(&mut self.unsettled.sequences);
         let report = self.put_again(&left).await;
         if !left.is_empty() {
             tracing::info!(?report, "the events of an earlier process are put again");
         }
         self.report.send_replace(Some(report));
         while timeout(RETRY_INTERVAL, self.exit.wait_for(Option::is_some)).await.is_err() {
-            let kept = spawn_blocking(self.unsettled.finder()).await.unwrap_or_default();
+            let kept = self.unsettled.take_kept();
             if !kept.is_empty() {
                 let report = self.put_again(&kept).await;
                 tracing::info!(?report, "events of the journal are put again");
@@ -113,48 +113,66 @@ impl Replay {
     /// Reads the events back in their order, and puts those that the table does not have. Returns their outcome.
     ///
     /// A read that fails decides nothing: the event is put again, which changes nothing if it is stored.
-    async fn put_again(&self, locations: &[Location]) -> ReplayReport {
+    async fn put_again(&self, sequences: &[NonZeroU64]) -> ReplayReport {
         let mut report = ReplayReport::default();
         let mut tickets = FuturesUnordered::new();
-        for chunk in locations.chunks(MAX_BATCH_EVENTS) {
-            let events = self.read(chunk).await;
-            report.left += (chunk.len() - events.len()) as u64;
-            let reading = self.read_back(&events).await;
-            for (sequence, event) in events {
-                match reading.as_ref().and_then(|reading| reading.body(event.key())) {
-                    Some(Some(body)) if body == event.body() => {
-                        report.found += 1;
-                        self.settle(sequence, None);
-                        continue;
-                    }
-                    // To put the event would overwrite the other one.
-                    Some(_) => {
-                        report.failed += 1;
-                        tracing::error!(
-                            key = %event.key(),
-                            "another event is stored under the key of this event of the journal; the event is in \
-                             failed.ndjson: put its body as a new event"
-                        );
-                        self.settle(sequence, Some(failed_line(&event)));
-                        continue;
-                    }
-                    None => {}
-                }
-                while tickets.len() >= MAX_REPLAYED_EVENTS
-                    && let Some(answer) = tickets.next().await
-                {
-                    report.count(&answer);
-                }
-                match self.put(sequence, event).await {
-                    Some(ticket) => tickets.push(ticket),
-                    None => report.left += 1,
-                }
+        let mut rest = sequences;
+        while !rest.is_empty() {
+            let Some(read) = self.read_first(rest).await else {
+                report.left += rest.len() as u64;
+                break;
+            };
+            rest = rest.get(read.len()..).unwrap_or_default();
+            let readable = read.into_iter().filter_map(|read| self.readable(read, &mut report));
+            let mut events = readable.collect::<Vec<_>>().into_iter();
+            while events.len() > 0 {
+                let chunk = events.by_ref().take(MAX_BATCH_EVENTS).collect();
+                self.put_chunk(chunk, &mut tickets, &mut report).await;
             }
         }
         while let Some(answer) = tickets.next().await {
             report.count(&answer);
         }
         report
+    }
+
+    async fn put_chunk(
+        &self,
+        events: Vec<(NonZeroU64, Event)>,
+        tickets: &mut FuturesUnordered<PutTicket>,
+        report: &mut ReplayReport,
+    ) {
+        let reading = self.read_back(&events).await;
+        for (sequence, event) in events {
+            match reading.as_ref().and_then(|reading| reading.body(event.key())) {
+                Some(Some(body)) if body == event.body() => {
+                    report.found += 1;
+                    self.settle(sequence, None);
+                    continue;
+                }
+                // To put the event would overwrite the other one.
+                Some(_) => {
+                    report.failed += 1;
+                    tracing::error!(
+                        key = %event.key(),
+                        "another event is stored under the key of this event of the journal; the event is in \
+                         failed.ndjson: put its body as a new event"
+                    );
+                    self.settle(sequence, Some(failed_line(&event)));
+                    continue;
+                }
+                None => {}
+            }
+            while tickets.len() >= MAX_REPLAYED_EVENTS
+                && let Some(answer) = tickets.next().await
+            {
+                report.count(&answer);
+            }
+            match self.put(sequence, event).await {
+                Some(ticket) => tickets.push(ticket),
+                None => report.left += 1,
+            }
+        }
     }
 
     /// Reads from the table which of the events it has. `None` if the read fails, and for inserts, which need none.
@@ -167,22 +185,28 @@ impl Replay {
         reading.ok()?.ok().filter(|reading| reading.is_about(&keys))
     }
 
-    /// Reads events from the disk. An event that cannot be read stays in the journal.
-    async fn read(&self, locations: &[Location]) -> Vec<(NonZeroU64, Event)> {
-        let (read, locations) = (self.unsettled.reader(), locations.to_vec());
-        let read_all = move || {
-            let read_one = |location: Location| Some((location.sequence()?, read(location)));
-            locations.into_iter().filter_map(read_one).collect::<Vec<_>>()
-        };
-        let events = spawn_blocking(read_all).await.unwrap_or_default();
-        let events = events.into_iter().filter_map(|(sequence, event)| match event {
+    /// Reads the first of these events from the disk. `None` if the runtime shuts down.
+    async fn read_first(&self, sequences: &[NonZeroU64]) -> Option<Vec<ReadEvent>> {
+        let sequences = sequences.get(..MAX_REPLAYED_EVENTS).unwrap_or(sequences).to_vec();
+        let reader = self.unsettled.reader.clone();
+        spawn_blocking(move || reader.read_first(&sequences)).await.ok()
+    }
+
+    /// An event that could be read. One that cannot be read now is kept, to be put later.
+    fn readable(
+        &self,
+        (sequence, event): ReadEvent,
+        report: &mut ReplayReport,
+    ) -> Option<(NonZeroU64, Event)> {
+        match event {
             Ok(event) => Some((sequence, event)),
             Err(error) => {
                 tracing::error!(%error, "an event of the journal cannot be read");
+                report.left += 1;
+                self.unsettled.keep(sequence);
                 None
             }
-        });
-        events.collect()
+        }
     }
 
     /// Puts an event under its old key. `None` once the store is closed.

@@ -24,12 +24,12 @@ pub(super) struct Publisher {
 
 impl Publisher {
     pub(super) fn new(accounting: Arc<Accounting>) -> Self {
-        let published = stats(&accounting, accounting.started_at);
+        let published = accounting.stats(NonZeroUsize::MIN, accounting.started_at);
         Self { accounting, published, batches_in_flight: 0 }
     }
 
     pub(super) fn publish(&mut self, batches_in_flight: usize, now: Instant) {
-        let stats = stats(&self.accounting, now);
+        let stats = self.accounting.stats(NonZeroUsize::MIN, now);
         let metrics = &self.accounting.metrics;
         metrics.publish(&self.published, &stats);
         metrics.change_in_flight(self.batches_in_flight, batches_in_flight);
@@ -43,11 +43,6 @@ impl Drop for Publisher {
         self.publish(0, now());
         self.accounting.metrics.end();
     }
-}
-
-fn stats(accounting: &Accounting, now: Instant) -> Stats {
-    let age = now.saturating_duration_since(accounting.started_at);
-    accounting.counters.snapshot(NonZeroUsize::MIN, age)
 }
 
 impl Worker {

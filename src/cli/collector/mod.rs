@@ -15,6 +15,10 @@ use crate::output::json_lines::JsonLines;
 use failure::Failure;
 use failure_log::FailureLog;
 
+/// Lines that may wait for their answers. With a journal the store accepts more events than memory holds, and each ticket
+/// takes some hundred bytes.
+const MAX_TICKETS: usize = 500_000;
+
 /// What the producer knows about the outcome of one line.
 #[derive(Debug)]
 pub(crate) enum Outcome {
@@ -80,7 +84,7 @@ impl Outcomes {
                     }
                     self.record_answer(line, bytes, answer);
                 }
-                outcome = outcomes.recv(), if is_open => match outcome {
+                outcome = outcomes.recv(), if is_open && tickets.len() < MAX_TICKETS => match outcome {
                     Some(Outcome::Accepted { line, bytes, ticket }) => {
                         tracing::debug!(line, key = %ticket.key(), "accepted");
                         tickets.push(async move { (line, bytes, ticket.await) });

@@ -1,0 +1,145 @@
+//! [`WaitingEvent`]: an accepted event that waits on disk, in the journal, until the buffer has room for it.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::ticket::Answer;
+use super::{PendingEvent, PutTicket};
+use crate::accounting::Accounting;
+use crate::error::{Certainty, Failure, FailureReason, Uncertainty, WriteError};
+use crate::event::Event;
+use crate::event::key::EventKey;
+use crate::flow_control::Permit;
+use crate::journal::Position;
+use crate::settled::Settled;
+
+/// An accepted event without a permit. Nobody has sent it yet.
+///
+/// It becomes a [`PendingEvent`] when there is a permit for it, or is [failed](Self::fail) if its store ends first.
+#[derive(Debug)]
+pub(crate) struct WaitingEvent {
+    sequence: NonZeroU64,
+    content: Content,
+    uncertainty_before: Uncertainty,
+    /// `None` if nobody has the ticket.
+    reply: Option<oneshot::Sender<Answer>>,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// The record may not be durable yet.
+    InMemory(Event),
+    OnDisk(EventKey),
+}
+
+impl WaitingEvent {
+    /// Accepts an event that has been appended to the journal.
+    pub(crate) fn new(
+        event: Event,
+        uncertainty_before: Uncertainty,
+        position: Position,
+        accounting: &Accounting,
+    ) -> (Self, PutTicket) {
+        accounting.counters.accept();
+        let (reply, mut ticket) = PutTicket::new(*event.key());
+        let waiting = Self {
+            sequence: position.sequence(),
+            content: Content::InMemory(event),
+            uncertainty_before,
+            reply: Some(reply),
+        };
+        ticket.set_position(position);
+        (waiting, ticket)
+    }
+
+    /// An event whose ticket was dropped.
+    pub(crate) fn without_ticket(sequence: NonZeroU64, key: EventKey) -> Self {
+        let (content, uncertainty_before) = (Content::OnDisk(key), Uncertainty::None);
+        Self { sequence, content, uncertainty_before, reply: None }
+    }
+
+    /// The event's number in the journal.
+    pub(crate) fn sequence(&self) -> NonZeroU64 {
+        self.sequence
+    }
+
+    /// The event, if it is in memory.
+    pub(crate) fn event(&self) -> Option<&Event> {
+        match &self.content {
+            Content::InMemory(event) => Some(event),
+            Content::OnDisk(_) => None,
+        }
+    }
+
+    /// Drops the event from memory, as its record is durable.
+    pub(crate) fn keep_on_disk(&mut self) {
+        if let Content::InMemory(event) = &self.content {
+            self.content = Content::OnDisk(*event.key());
+        }
+    }
+
+    /// Whether nobody would learn of the event's answer, and no earlier put may have stored it.
+    pub(crate) fn is_without_ticket(&self) -> bool {
+        self.uncertainty_before == Uncertainty::None
+            && self.reply.as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+
+    /// The event with its permit, to be sent to the worker.
+    pub(crate) fn into_pending(
+        self,
+        event: Event,
+        permit: Permit<'_>,
+        accounting: &Accounting,
+    ) -> PendingEvent {
+        let Self { sequence, uncertainty_before, reply, .. } = self;
+        let reply = reply.unwrap_or_else(|| oneshot::channel().0);
+        let mut pending =
+            PendingEvent::with_reply(event, uncertainty_before, permit, reply, accounting);
+        pending.set_journal_sequence(sequence);
+        pending
+    }
+
+    /// Fails the event, which was not sent. Returns the error if the journal does not keep the event.
+    pub(crate) fn fail(self, reason: FailureReason, accounting: &Accounting) -> Option<WriteError> {
+        let Self { sequence, content, uncertainty_before, reply } = self;
+        let (key, event) = match content {
+            Content::InMemory(event) => (*event.key(), Some(event)),
+            Content::OnDisk(key) => (key, None),
+        };
+        let is_journalled =
+            accounting.journal.as_ref().is_some_and(|journal| journal.keeps(sequence));
+        let certainty = match uncertainty_before {
+            Uncertainty::None => Certainty::NotStored,
+            Uncertainty::CallsEnded | Uncertainty::CallsMayStillApply => Certainty::MaybeStored,
+        };
+        let error = WriteError::from(Failure {
+            key,
+            event,
+            certainty,
+            attempts: 0,
+            elapsed: Duration::ZERO,
+            reason,
+            last_cause: None,
+            history: Vec::new(),
+            read_back: None,
+            is_journalled,
+        });
+        if is_journalled {
+            tracing::debug!(%key, %certainty, %error, "error");
+            if let Some(journal) = &accounting.journal {
+                journal.keep(sequence);
+            }
+        } else {
+            tracing::error!(%key, attempts = 0, %certainty, %error, "error");
+        }
+        accounting.settle_waiting(1, reason);
+        accounting.report_settled(|| Settled::Failed(error.clone()));
+        if let Some(reply) = reply {
+            // Fails if the caller has dropped the ticket.
+            let _ = reply.send(Err(error.clone()));
+        }
+        (!is_journalled).then_some(error)
+    }
+}

@@ -1,0 +1,154 @@
+//! [`Loader`]: the task that sends the waiting events to the worker, in their order, as the buffer has room for them.
+
+use std::num::NonZeroU64;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+
+use super::queue::Waiting;
+use super::{Next, Overflow};
+use crate::accounting::Accounting;
+use crate::clock::now;
+use crate::error::{FailureReason, WorkerLost};
+use crate::event::Event;
+use crate::flow_control::Permit;
+use crate::journal::{ReadEvent, Reader};
+use crate::pending::WaitingEvent;
+use crate::store::{EventStore, Shared};
+use crate::worker::WorkerExit;
+
+/// The most events that are read from the disk at a time, to limit the memory that their numbers take.
+const MAX_EVENTS_TO_READ: usize = 4_096;
+
+/// Sends the events of an [`Overflow`] to the worker. If it is dropped, it fails those that are left.
+pub(in crate::store) struct Loader {
+    overflow: Arc<Overflow>,
+    accounting: Arc<Accounting>,
+    reader: Reader,
+    exit: watch::Receiver<Option<WorkerExit>>,
+}
+
+/// Why no more events are sent.
+enum Stop {
+    /// The deadline of close has passed.
+    Deadline,
+    /// The worker has ended.
+    Ended,
+    /// The runtime shuts down.
+    Shutdown,
+}
+
+impl Loader {
+    pub(in crate::store) fn new(shared: &Shared, overflow: Arc<Overflow>, reader: Reader) -> Self {
+        let (accounting, exit) = (Arc::clone(&shared.accounting), shared.exit.clone());
+        Self { overflow, accounting, reader, exit }
+    }
+
+    /// Runs until the worker ends.
+    pub(in crate::store) async fn run(self) {
+        let mut exit = self.exit.clone();
+        loop {
+            if let Some(shared) = self.overflow.store() {
+                match self.send_all(&shared).await {
+                    Ok(()) => {}
+                    Err(Stop::Deadline) => {
+                        self.overflow.fail_all(FailureReason::CloseDeadline, &self.accounting);
+                    }
+                    Err(Stop::Ended | Stop::Shutdown) => return,
+                }
+                if let Some(deadlines) = self.overflow.deadlines() {
+                    shared.stop_worker(deadlines);
+                }
+            }
+            tokio::select! {
+                biased;
+                _ = exit.wait_for(Option::is_some) => return,
+                () = self.overflow.added.notified() => {}
+            }
+        }
+    }
+
+    /// Sends events until none waits.
+    async fn send_all(&self, shared: &Arc<Shared>) -> Result<(), Stop> {
+        let past_deadline = std::pin::pin!(self.overflow.past_deadline());
+        let mut past_deadline: Pin<&mut _> = past_deadline;
+        let mut exit = self.exit.clone();
+        while let Some(next) = self.overflow.next(MAX_EVENTS_TO_READ) {
+            let events = match next {
+                Next::InMemory(sequence, event) => vec![(sequence, Ok(event))],
+                Next::OnDisk(sequences) => self.read(sequences).await?,
+            };
+            for (sequence, event) in events {
+                let event = match event {
+                    Ok(event) => event,
+                    Err(error) => {
+                        tracing::error!(%error, "an event that waits on disk cannot be read");
+                        self.fail_unreadable(sequence);
+                        continue;
+                    }
+                };
+                let bytes = self.accounting.permit_bytes(event.buffered_bytes());
+                let permit = tokio::select! {
+                    biased;
+                    _ = exit.wait_for(Option::is_some) => return Err(Stop::Ended),
+                    () = &mut past_deadline => return Err(Stop::Deadline),
+                    permit = self.accounting.flow_control.acquire(bytes) => permit,
+                };
+                let Ok(permit) = permit else { return Err(Stop::Ended) };
+                self.send(shared, sequence, event, permit);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the first of these events.
+    async fn read(&self, sequences: Vec<NonZeroU64>) -> Result<Vec<ReadEvent>, Stop> {
+        let reader = self.reader.clone();
+        let read = spawn_blocking(move || reader.read_first(&sequences)).await;
+        read.map_err(|_| Stop::Shutdown)
+    }
+
+    fn send(&self, shared: &Arc<Shared>, sequence: NonZeroU64, event: Event, permit: Permit<'_>) {
+        let store = EventStore { shared: Arc::clone(shared) };
+        let key = *event.key();
+        let lost = self.overflow.send_first(sequence, &self.accounting, |waiting| {
+            let waiting = match waiting {
+                Waiting::Event(waiting) => waiting,
+                Waiting::Run { first, .. } => WaitingEvent::without_ticket(first, key),
+            };
+            store.send_loaded(waiting.into_pending(event, permit, &self.accounting))
+        });
+        if let Some(Some(mut lost)) = lost {
+            // Its drop answers that the worker is lost.
+            lost.admit(&self.accounting, Default::default(), now());
+        }
+    }
+
+    /// Fails an event whose record cannot be read. It stays in the journal, and is put again later.
+    fn fail_unreadable(&self, sequence: NonZeroU64) {
+        let reason = FailureReason::Unreadable;
+        let taken = self.overflow.send_first(sequence, &self.accounting, |waiting| waiting);
+        match taken {
+            Some(Waiting::Event(event)) => drop(event.fail(reason, &self.accounting)),
+            Some(Waiting::Run { first, .. }) => {
+                self.accounting.settle_waiting(1, reason);
+                if let Some(journal) = &self.accounting.journal {
+                    journal.keep(first);
+                }
+            }
+            None => {}
+        }
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        let lost = match &*self.exit.borrow() {
+            Some(WorkerExit::Lost(lost)) => *lost,
+            Some(WorkerExit::Closed(_)) | None => WorkerLost::while_dropping(),
+        };
+        self.overflow.fail_all(FailureReason::WorkerLost(lost), &self.accounting);
+    }
+}
