@@ -21,7 +21,8 @@ pub(super) type Answer = Result<Stored, WriteError>;
 ///
 /// Its output is `Ok(`[`Stored`]`)` if the event is stored, and `Err(`[`WriteError`]`)` if it failed. It is ready at
 /// the latest one [`attempt_timeout`](crate::EventStoreBuilder::attempt_timeout) after the event's
-/// [`event_deadline`](crate::EventStoreBuilder::event_deadline).
+/// [`event_deadline`](crate::EventStoreBuilder::event_deadline). If the event waits on disk, in the journal, the deadline
+/// begins when it comes into the buffer.
 ///
 /// Dropping a ticket does not cancel the write.
 ///
