@@ -244,19 +244,21 @@ impl PendingEvent {
         accounting.settle(usage, None);
     }
 
-    /// Settles the event as stored, by the attempt in flight.
-    pub(crate) fn settle_acknowledged(mut self, call: CallTimes) {
+    /// Settles the event as stored, by the attempt in flight. `charge` is what the service charged for each write unit
+    /// of the call, if it is known.
+    pub(crate) fn settle_acknowledged(mut self, call: CallTimes, charge: Option<f64>) {
         if self.failures.is_some() {
             self.end_attempt(None, call);
         }
         self.release(None);
-        self.answer_stored(Proof::Acknowledged);
+        let write_units = charge.map(|charge| charge * self.event.write_units() as f64);
+        self.answer_stored(Proof::Acknowledged, write_units);
     }
 
     /// Settles the event as stored, by a read.
     pub(crate) fn settle_found(mut self) {
         self.release(None);
-        self.answer_stored(Proof::ReadBack);
+        self.answer_stored(Proof::ReadBack, None);
     }
 
     /// Settles the event as failed. `read_back` is the result of its read-back, if there was one; without it the
@@ -278,10 +280,15 @@ impl PendingEvent {
         }
     }
 
-    fn answer_stored(&mut self, proof: Proof) {
+    fn answer_stored(&mut self, proof: Proof, write_units: Option<f64>) {
         let history = self.failures.take().map(|failures| failures.history.attempts);
-        let history = history.unwrap_or_default();
-        let stored = Stored { key: *self.event.key(), attempts: self.attempts, proof, history };
+        let stored = Stored {
+            key: *self.event.key(),
+            attempts: self.attempts,
+            proof,
+            write_units: write_units.unwrap_or(f64::NAN),
+            history: history.unwrap_or_default().into_boxed_slice(),
+        };
         tracing::debug!(key = %stored.key, attempts = stored.attempts, ?proof, "ok");
         #[cfg(feature = "journal")]
         self.settle_in_journal(None);
@@ -356,7 +363,7 @@ impl Drop for PendingEvent {
         }
         if self.is_stored {
             // A subscriber of tracing has panicked while another event of the batch was settled.
-            self.answer_stored(Proof::Acknowledged);
+            self.answer_stored(Proof::Acknowledged, None);
         } else {
             let reason = FailureReason::WorkerLost(WorkerLost::while_dropping());
             self.answer_failed(reason, None, Duration::ZERO);
