@@ -1,6 +1,7 @@
 //! [`PendingEvent`]: an accepted event, from its put to the answer of its ticket. The store creates it, and the worker
 //! settles it.
 
+mod caller;
 mod duplicate;
 #[cfg(feature = "journal")]
 mod journalled;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
+use tracing::Span;
 
 pub use ticket::PutTicket;
 
@@ -59,8 +61,9 @@ pub(crate) struct PendingEvent {
     /// The event's number in the journal, if the store has one.
     #[cfg(feature = "journal")]
     journal_sequence: Option<NonZeroU64>,
-    /// `None` until an attempt fails, so that an event that is stored at the first attempt costs no allocation.
-    failures: Option<Box<Failures>>,
+    /// `None` until an attempt fails, so that an event that is stored at the first attempt costs no allocation. Unless
+    /// calls are linked to the callers' spans.
+    extra: Option<Box<Extra>>,
     /// `None` after the answer.
     reply: Option<oneshot::Sender<Answer>>,
 }
@@ -69,12 +72,15 @@ pub(crate) struct PendingEvent {
 /// the channel, the buffer, the batch and the call.
 const _: () = assert!(size_of::<PendingEvent>() <= 128);
 
-/// What is known of an event that was not stored at the first attempt.
+/// What few events have.
 #[derive(Debug, Default)]
-struct Failures {
+struct Extra {
+    /// Empty until an attempt fails.
     history: History,
     /// Only of a failed event that is read back before its ticket is answered.
     read_back: Option<PendingReadBack>,
+    /// The span in which the event was put, if calls are linked to it.
+    caller: Option<Span>,
 }
 
 /// When a call began and ended.
@@ -141,7 +147,7 @@ impl PendingEvent {
             epoch: Epoch::default(),
             #[cfg(feature = "journal")]
             journal_sequence: None,
-            failures: None,
+            extra: Extra::of_caller(accounting),
             reply: Some(reply),
         };
         (pending, ticket)
@@ -211,13 +217,13 @@ impl PendingEvent {
     /// has none.
     pub(crate) fn drop_attempt(&mut self, cause: &Arc<BatchError>, call: CallTimes) {
         self.end_attempt(Some(cause), call);
-        let history = &mut self.failures.get_or_insert_default().history;
+        let history = &mut self.extra.get_or_insert_default().history;
         history.last_cause.get_or_insert_with(|| Arc::clone(cause));
     }
 
     /// Sets the last cause without an attempt. The certainty stays as it is.
     pub(crate) fn set_cause(&mut self, cause: &Arc<BatchError>) {
-        self.failures.get_or_insert_default().history.last_cause = Some(Arc::clone(cause));
+        self.extra.get_or_insert_default().history.last_cause = Some(Arc::clone(cause));
     }
 
     fn end_attempt(&mut self, failure: Option<&Arc<BatchError>>, call: CallTimes) {
@@ -226,11 +232,11 @@ impl PendingEvent {
         }
         let began = self.elapsed(call.began);
         let took = call.ended.saturating_duration_since(call.began);
-        self.failures.get_or_insert_default().history.add(began, took, failure);
+        self.extra.get_or_insert_default().history.add(began, took, failure);
     }
 
     fn history(&self) -> Option<&History> {
-        self.failures.as_ref().map(|failures| &failures.history)
+        self.extra.as_ref().map(|extra| &extra.history)
     }
 
     /// Counts a whole batch as stored and releases its permits, in one step. The caller then settles each event with
@@ -247,7 +253,7 @@ impl PendingEvent {
     /// Settles the event as stored, by the attempt in flight. `charge` is what the service charged for each write unit
     /// of the call, if it is known.
     pub(crate) fn settle_acknowledged(mut self, call: CallTimes, charge: Option<f64>) {
-        if self.failures.is_some() {
+        if self.history().is_some_and(|history| !history.attempts.is_empty()) {
             self.end_attempt(None, call);
         }
         self.release(None);
@@ -281,7 +287,7 @@ impl PendingEvent {
     }
 
     fn answer_stored(&mut self, proof: Proof, write_units: Option<f64>) {
-        let history = self.failures.take().map(|failures| failures.history.attempts);
+        let history = self.extra.take().map(|extra| extra.history.attempts);
         let stored = Stored {
             key: *self.event.key(),
             attempts: self.attempts,
@@ -312,7 +318,7 @@ impl PendingEvent {
             None => (self.certainty(), None),
         };
         let History { attempts, last_cause, .. } =
-            self.failures.take().map(|failures| failures.history).unwrap_or_default();
+            self.extra.take().map(|extra| extra.history).unwrap_or_default();
         #[cfg(feature = "journal")]
         let is_journalled = {
             let is_of_another = certainty == Certainty::NotStored
