@@ -2,6 +2,7 @@
 //! events share.
 
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::FailureReason;
@@ -25,6 +26,10 @@ pub(crate) struct Accounting {
     pub(crate) event_deadline: Duration,
     /// When the store was started.
     pub(crate) started_at: Instant,
+    /// Whether the subscriber wanted the span of the last call, so that calls are linked to the callers' spans. True
+    /// until the first call. `span_enabled!` in each put would tell it sooner, but then the per-layer filters of
+    /// `tracing-subscriber` can lose the caller's next span: they remember the answer for it.
+    pub(crate) links_calls: AtomicBool,
     #[cfg(feature = "journal")]
     pub(crate) journal: Option<ActiveJournal>,
     /// To the hook that learns of each event, if there is one.
@@ -49,6 +54,7 @@ impl Accounting {
             max_event_bytes,
             event_deadline,
             started_at,
+            links_calls: AtomicBool::new(true),
             #[cfg(feature = "journal")]
             journal: None,
             hook: None,
@@ -95,6 +101,13 @@ impl Accounting {
             ..stats
         };
         stats
+    }
+
+    /// Sets whether calls are linked to the callers' spans. It is written only if it changes, as every put reads it.
+    pub(crate) fn link_calls(&self, links_calls: bool) {
+        if self.links_calls.load(Ordering::Relaxed) != links_calls {
+            self.links_calls.store(links_calls, Ordering::Relaxed);
+        }
     }
 
     /// Reports a settled event to the hook, if there is one.

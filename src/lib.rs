@@ -101,8 +101,10 @@
 //! | `aws.request_id` | from the answer, also from an error |
 //! | `error.type`, `otel.status_code` | the error code, or the [`FailureClass`] without one, or `cancelled` by the deadline of close; `ERROR` |
 //!
-//! The span is a root, as a call carries events of many callers. It is not linked to their spans: that would take memory
-//! for each pending event. Without a subscriber that wants it, the span costs a comparison per call.
+//! The span is a root, as a call carries events of many callers. It [follows from](tracing::Span::follows_from) the span
+//! in which each of its events was put, which OpenTelemetry's layers export as links. So a caller's span stays open until
+//! its events are settled, also if their tickets are dropped. Callers and store need the same subscriber. If it does not
+//! want the span of a call, that costs a comparison per put and per call, and later puts keep no caller's span.
 //!
 //! # Features
 //!

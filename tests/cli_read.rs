@@ -5,11 +5,19 @@ mod support;
 
 use std::io::Write;
 use std::process::Output;
+#[cfg(target_os = "linux")]
+use std::{
+    fs::File,
+    io::Read,
+    process::{Command, Stdio},
+};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use dynamodb_eventstore::LocalTable;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+#[cfg(target_os = "linux")]
+use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
 use serde_json::Value;
 use support::endpoint::{Described, Endpoint, ScanReply, Script, TABLE};
 use support::table::rows;
@@ -206,6 +214,50 @@ async fn cost_of_a_large_scan_is_said_before_it() {
         let said = notes.contains("50,000,000 items, 9.31 GiB, 1,220,704 read units")
             && notes.contains("ExportTableToPointInTime");
         assert_eq!(said, !quiet, "{notes}");
+    }
+}
+
+/// Runs a command on a terminal, at which this is typed. Returns its exit code, and what the terminal shows.
+#[cfg(target_os = "linux")]
+fn run_on_terminal(mut command: Command, typed: &[u8]) -> (Option<i32>, String) {
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
+    let inside = File::options().read(true).write(true).open(name).unwrap();
+    let mut terminal = File::from(terminal);
+    terminal.write_all(typed).unwrap();
+    command.stdin(inside.try_clone().unwrap()).stderr(inside).stdout(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    // It has the last handles of the terminal in this process, and until they are closed nothing ends.
+    drop(command);
+    let mut shown = Vec::new();
+    // The kernel ends it with an error.
+    let _ = terminal.read_to_end(&mut shown);
+    (child.wait().unwrap().code(), String::from_utf8_lossy(&shown).into_owned())
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn large_scan_on_a_terminal_waits_for_a_yes() {
+    let folder = folder();
+    let large = Described::Sized { items: 50_000_000, bytes: 10_000_000_000 };
+    let endpoint = Endpoint::start(Script::of([]).describing(large)).await;
+    // Byte 4 is Ctrl-D, the end of the input.
+    for (command, typed, code) in [
+        ("export", &b"y\n"[..], 0),
+        ("export", b"n\n", 1),
+        ("export", b"\n", 1),
+        ("export", b"\x04", 1),
+        ("count", b"yes\n", 0),
+        ("count", b"\x04", 1),
+    ] {
+        let mut command_line = tool_for(&folder, &endpoint.url());
+        command_line.args([command, "--table", TABLE]);
+        let run = move || run_on_terminal(command_line, typed);
+        let (exit_code, shown) = tokio::task::spawn_blocking(run).await.unwrap();
+        assert_eq!(exit_code, Some(code), "{command} {typed:?}: {shown}");
+        let question = "this takes 1,220,704 read units: read it? [y/N]";
+        assert!(shown.contains(question), "{command} {typed:?}: {shown}");
     }
 }
 

@@ -380,12 +380,16 @@ async fn consumed_write_units_match_the_count(engine: &Engine) {
     // An item of 1,024 bytes is a body of 990.
     for bytes in [2, 989, 990, 991, 2_014, 2_015, 100_000, MAX_BODY_BYTES] {
         let ticket = store.put(&text_of(bytes)).await.unwrap();
-        let body = engine.body(ticket.await.unwrap().key).await.unwrap();
-        counted += (34 + body.len()).div_ceil(1_024);
+        let stored = ticket.await.unwrap();
+        let body = engine.body(stored.key).await.unwrap();
+        let units = (34 + body.len()).div_ceil(1_024);
+        assert_eq!(stored.write_units(), Some(units as f64), "{bytes} bytes");
+        counted += units;
         assert_eq!(store.stats().consumed_write_units, counted as f64, "{bytes} bytes");
     }
     let store = engine.store().start().await.unwrap();
-    store.put(&1).await.unwrap().await.unwrap();
+    let stored = store.put(&1).await.unwrap().await.unwrap();
+    assert_eq!(stored.write_units(), None);
     assert_eq!(store.stats().consumed_write_units, 0.0);
 }
 

@@ -16,7 +16,7 @@ use futures::future::BoxFuture;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::DefaultGuard;
-use tracing::{Level, Subscriber};
+use tracing::{Instrument, Level, Subscriber};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
@@ -200,4 +200,93 @@ async fn subscriber_of_warnings_gets_no_span() {
     let store = FakeTable::new().store_builder().start().await.unwrap();
     put_and_close(&store, 1, SECOND).await;
     assert_eq!(recorder.take(), []);
+}
+
+/// Records which span follows from which, and the callers' spans that have closed. It panics at the id of a closed span.
+#[derive(Debug, Clone, Default)]
+struct Links {
+    links: Arc<Mutex<Vec<(u64, &'static str)>>>,
+    closed: Arc<Mutex<Vec<&'static str>>>,
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Links {
+    fn on_follows_from(&self, id: &Id, follows: &Id, context: Context<'_, S>) {
+        assert_eq!(context.span(id).unwrap().name(), "write_batch");
+        let caller = context.span(follows).unwrap().name();
+        self.links.lock().unwrap().push((id.into_u64(), caller));
+    }
+
+    fn on_close(&self, id: Id, context: Context<'_, S>) {
+        let name = context.span(&id).unwrap().name();
+        if name != "write_batch" {
+            self.closed.lock().unwrap().push(name);
+        }
+    }
+}
+
+impl Links {
+    /// Records the spans of this thread, those of the store down to `level`, until the guard is dropped.
+    fn subscribe(level: Level) -> (Self, DefaultGuard) {
+        watchdog::start();
+        let links = Self::default();
+        let levels = Targets::new().with_target("dynamodb_eventstore", level);
+        let levels = levels.with_target("spans", Level::INFO);
+        // A filter of the layer alone loses spans if threads have subscribers of different levels, as tests have.
+        let subscriber = tracing_subscriber::registry().with(links.clone()).with(levels);
+        (links, tracing::subscriber::set_default(subscriber))
+    }
+
+    /// The callers' spans to which each call is linked.
+    fn by_call(&self) -> Vec<Vec<&'static str>> {
+        let links = self.links.lock().unwrap();
+        let calls = links.chunk_by(|(call, _), (next, _)| call == next);
+        calls.map(|links| links.iter().map(|(_, caller)| *caller).collect()).collect()
+    }
+
+    fn closed(&self) -> Vec<&'static str> {
+        self.closed.lock().unwrap().clone()
+    }
+}
+
+async fn put_and_forget(store: &EventStore, events: usize) {
+    for _ in 0..events {
+        drop(store.put("secret").await.unwrap());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_call_is_linked_once_to_each_callers_span() {
+    let (links, _guard) = Links::subscribe(Level::DEBUG);
+    let table = FakeTable::scripted([Reply::Unprocessed(vec![3])]);
+    let store = table.store_builder().start().await.unwrap();
+    put_and_forget(&store, 2).instrument(tracing::info_span!("first")).await;
+    put_and_forget(&store, 1).await;
+    put_and_forget(&store, 1).instrument(tracing::info_span!("second")).await;
+    store.close(SECOND).await.unwrap();
+    assert_eq!(links.by_call(), [vec!["first", "second"], vec!["second"]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn linked_span_closes_when_its_event_is_settled() {
+    for (level, closed_early) in [(Level::DEBUG, vec![]), (Level::INFO, vec!["caller"])] {
+        let (links, _guard) = Links::subscribe(level);
+        let store = FakeTable::new().store_builder().start().await.unwrap();
+        // Until its first call the store does not know who listens.
+        store.put("first").await.unwrap().await.unwrap();
+        put_and_forget(&store, 1).instrument(tracing::info_span!("caller")).await;
+        assert_eq!(links.closed(), closed_early, "{level}");
+        store.close(SECOND).await.unwrap();
+        assert_eq!(links.closed(), ["caller"], "{level}");
+        assert_eq!(links.by_call().len(), usize::from(level == Level::DEBUG));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn linked_event_has_no_history_after_its_first_attempt() {
+    let (_links, _guard) = Links::subscribe(Level::DEBUG);
+    let table = FakeTable::scripted([Reply::Store, Reply::throttle()]);
+    let store = table.store_builder().start().await.unwrap();
+    let put = || async { store.put("x").await.unwrap().await.unwrap().history().len() };
+    let attempts = async { [put().await, put().await] };
+    assert_eq!(attempts.instrument(tracing::info_span!("caller")).await, [0, 2]);
 }

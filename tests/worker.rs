@@ -5,7 +5,7 @@
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Context;
 use std::time::Duration;
 
@@ -124,6 +124,40 @@ async fn unprocessed_events_are_matched_by_key_and_retried() {
     assert_eq!(calls[1].keys, [keys[0].clone(), keys[3].clone(), keys[7].clone()]);
     assert_eq!(writer.rows().len(), 10);
     assert_eq!(store.stats().retried, 3);
+}
+
+/// A table with an index, for which each item is charged twice. It leaves the first event of its first call
+/// unprocessed.
+#[derive(Debug, Default)]
+struct Indexed(AtomicBool);
+
+impl BatchWriter for Indexed {
+    fn write_batch<'a>(
+        &'a self,
+        events: &'a [Event],
+    ) -> BoxFuture<'a, Result<BatchReceipt, BatchError>> {
+        let unprocessed = usize::from(!self.0.swap(true, Ordering::Relaxed));
+        let (unprocessed, stored) = events.split_at(unprocessed);
+        let units: u64 = stored.iter().map(Event::write_units).sum();
+        let keys = unprocessed.iter().map(|event| event.key().as_str());
+        let receipt = BatchReceipt::with_unprocessed(keys);
+        Box::pin(async move { Ok(receipt.with_consumed_write_units(2.0 * units as f64)) })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn stored_events_share_the_units_of_their_call() {
+    let store = EventStore::builder().batch_writer(Indexed::default()).start().await.unwrap();
+    let mut tickets = Vec::new();
+    for bytes in [4_000, 2_000, 1_000, 1] {
+        tickets.push(store.put(&"x".repeat(bytes)).await.unwrap());
+    }
+    let mut shares = Vec::new();
+    for ticket in tickets {
+        shares.push(ticket.await.unwrap().write_units().unwrap());
+    }
+    assert_eq!(shares, [8.0, 4.0, 4.0, 2.0]);
+    assert_eq!(store.stats().consumed_write_units, 18.0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,9 +12,9 @@ impl PendingEvent {
     /// Fails if the item would be too large with the new key, and then changes nothing.
     pub(crate) fn replace_key(&mut self, key: EventKey) -> Result<(), EventTooLarge> {
         self.event = self.event.with_key(key)?;
-        if let Some(failures) = &mut self.failures {
-            failures.history.uncertainty = Uncertainty::None;
-            failures.read_back = None;
+        if let Some(extra) = &mut self.extra {
+            extra.history.uncertainty = Uncertainty::None;
+            extra.read_back = None;
         }
         Ok(())
     }

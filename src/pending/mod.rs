@@ -1,6 +1,7 @@
 //! [`PendingEvent`]: an accepted event, from its put to the answer of its ticket. The store creates it, and the worker
 //! settles it.
 
+mod caller;
 mod duplicate;
 #[cfg(feature = "journal")]
 mod journalled;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
+use tracing::Span;
 
 pub use ticket::PutTicket;
 #[cfg(feature = "journal")]
@@ -63,8 +65,9 @@ pub(crate) struct PendingEvent {
     /// The event's number in the journal, if the store has one.
     #[cfg(feature = "journal")]
     journal_sequence: Option<NonZeroU64>,
-    /// `None` until an attempt fails, so that an event that is stored at the first attempt costs no allocation.
-    failures: Option<Box<Failures>>,
+    /// `None` until an attempt fails, so that an event that is stored at the first attempt costs no allocation. Unless
+    /// calls are linked to the callers' spans.
+    extra: Option<Box<Extra>>,
     /// `None` after the answer.
     reply: Option<oneshot::Sender<Answer>>,
 }
@@ -73,12 +76,15 @@ pub(crate) struct PendingEvent {
 /// the channel, the buffer, the batch and the call.
 const _: () = assert!(size_of::<PendingEvent>() <= 128);
 
-/// What is known of an event that was not stored at the first attempt.
+/// What few events have.
 #[derive(Debug, Default)]
-struct Failures {
+struct Extra {
+    /// Empty until an attempt fails.
     history: History,
     /// Only of a failed event that is read back before its ticket is answered.
     read_back: Option<PendingReadBack>,
+    /// The span in which the event was put, if calls are linked to it.
+    caller: Option<Span>,
 }
 
 /// When a call began and ended.
@@ -151,7 +157,7 @@ impl PendingEvent {
             epoch: Epoch::default(),
             #[cfg(feature = "journal")]
             journal_sequence: None,
-            failures: None,
+            extra: Extra::of_caller(accounting),
             reply: Some(reply),
         }
     }
@@ -220,13 +226,13 @@ impl PendingEvent {
     /// has none.
     pub(crate) fn drop_attempt(&mut self, cause: &Arc<BatchError>, call: CallTimes) {
         self.end_attempt(Some(cause), call);
-        let history = &mut self.failures.get_or_insert_default().history;
+        let history = &mut self.extra.get_or_insert_default().history;
         history.last_cause.get_or_insert_with(|| Arc::clone(cause));
     }
 
     /// Sets the last cause without an attempt. The certainty stays as it is.
     pub(crate) fn set_cause(&mut self, cause: &Arc<BatchError>) {
-        self.failures.get_or_insert_default().history.last_cause = Some(Arc::clone(cause));
+        self.extra.get_or_insert_default().history.last_cause = Some(Arc::clone(cause));
     }
 
     fn end_attempt(&mut self, failure: Option<&Arc<BatchError>>, call: CallTimes) {
@@ -235,11 +241,11 @@ impl PendingEvent {
         }
         let began = self.elapsed(call.began);
         let took = call.ended.saturating_duration_since(call.began);
-        self.failures.get_or_insert_default().history.add(began, took, failure);
+        self.extra.get_or_insert_default().history.add(began, took, failure);
     }
 
     fn history(&self) -> Option<&History> {
-        self.failures.as_ref().map(|failures| &failures.history)
+        self.extra.as_ref().map(|extra| &extra.history)
     }
 
     /// Counts a whole batch as stored and releases its permits, in one step. The caller then settles each event with
@@ -253,19 +259,21 @@ impl PendingEvent {
         accounting.settle(usage, None);
     }
 
-    /// Settles the event as stored, by the attempt in flight.
-    pub(crate) fn settle_acknowledged(mut self, call: CallTimes) {
-        if self.failures.is_some() {
+    /// Settles the event as stored, by the attempt in flight. `charge` is what the service charged for each write unit
+    /// of the call, if it is known.
+    pub(crate) fn settle_acknowledged(mut self, call: CallTimes, charge: Option<f64>) {
+        if self.history().is_some_and(|history| !history.attempts.is_empty()) {
             self.end_attempt(None, call);
         }
         self.release(None);
-        self.answer_stored(Proof::Acknowledged);
+        let write_units = charge.map(|charge| charge * self.event.write_units() as f64);
+        self.answer_stored(Proof::Acknowledged, write_units);
     }
 
     /// Settles the event as stored, by a read.
     pub(crate) fn settle_found(mut self) {
         self.release(None);
-        self.answer_stored(Proof::ReadBack);
+        self.answer_stored(Proof::ReadBack, None);
     }
 
     /// Settles the event as failed. `read_back` is the result of its read-back, if there was one; without it the
@@ -287,10 +295,15 @@ impl PendingEvent {
         }
     }
 
-    fn answer_stored(&mut self, proof: Proof) {
-        let history = self.failures.take().map(|failures| failures.history.attempts);
-        let history = history.unwrap_or_default();
-        let stored = Stored { key: *self.event.key(), attempts: self.attempts, proof, history };
+    fn answer_stored(&mut self, proof: Proof, write_units: Option<f64>) {
+        let history = self.extra.take().map(|extra| extra.history.attempts);
+        let stored = Stored {
+            key: *self.event.key(),
+            attempts: self.attempts,
+            proof,
+            write_units: write_units.unwrap_or(f64::NAN),
+            history: history.unwrap_or_default().into_boxed_slice(),
+        };
         tracing::debug!(key = %stored.key, attempts = stored.attempts, ?proof, "ok");
         #[cfg(feature = "journal")]
         self.settle_in_journal(None);
@@ -314,7 +327,7 @@ impl PendingEvent {
             None => (self.certainty(), None),
         };
         let History { attempts, last_cause, .. } =
-            self.failures.take().map(|failures| failures.history).unwrap_or_default();
+            self.extra.take().map(|extra| extra.history).unwrap_or_default();
         #[cfg(feature = "journal")]
         let is_journalled = {
             let is_of_another = certainty == Certainty::NotStored
@@ -365,7 +378,7 @@ impl Drop for PendingEvent {
         }
         if self.is_stored {
             // A subscriber of tracing has panicked while another event of the batch was settled.
-            self.answer_stored(Proof::Acknowledged);
+            self.answer_stored(Proof::Acknowledged, None);
         } else {
             let reason = FailureReason::WorkerLost(WorkerLost::while_dropping());
             self.answer_failed(reason, None, Duration::ZERO);

@@ -22,13 +22,13 @@ impl PendingEvent {
     /// Begins the read-back of an event that failed for `reason`. Its ticket is answered at `answer_by` at the latest.
     pub(crate) fn begin_read_back(&mut self, reason: FailureReason, answer_by: Instant) {
         let read_back = PendingReadBack { reason, answer_by, reads: 0, failure: None };
-        self.failures.get_or_insert_default().read_back = Some(read_back);
+        self.extra.get_or_insert_default().read_back = Some(read_back);
     }
 
     /// Ends the read-back of an event that is sent again.
     pub(crate) fn end_read_back(&mut self) {
-        if let Some(failures) = &mut self.failures {
-            failures.read_back = None;
+        if let Some(extra) = &mut self.extra {
+            extra.read_back = None;
         }
     }
 
@@ -63,10 +63,10 @@ impl PendingEvent {
     }
 
     pub(super) fn read_back(&self) -> Option<&PendingReadBack> {
-        self.failures.as_ref()?.read_back.as_ref()
+        self.extra.as_ref()?.read_back.as_ref()
     }
 
     fn read_back_mut(&mut self) -> Option<&mut PendingReadBack> {
-        self.failures.as_mut()?.read_back.as_mut()
+        self.extra.as_mut()?.read_back.as_mut()
     }
 }

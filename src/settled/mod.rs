@@ -19,10 +19,32 @@ pub struct Stored {
     pub attempts: u32,
     /// How the store knows that the event is stored.
     pub proof: Proof,
-    pub(crate) history: Vec<Attempt>,
+    /// Write units, or NaN where they are not known. An `Option` of them would make every ticket's channel larger.
+    pub(crate) write_units: f64,
+    /// Not a `Vec`, for the same reason.
+    pub(crate) history: Box<[Attempt]>,
 }
 
+/// Every ticket's channel has room for one.
+const _: () = assert!(size_of::<Stored>() <= 64);
+
 impl Stored {
+    /// Write units that the service has charged for the event: its share of those that the acknowledged call consumed.
+    ///
+    /// The service reports one number for a call. It is divided in proportion to
+    /// [`Event::write_units`](crate::Event::write_units) among the events that the call has written, and those whose
+    /// keys it found taken, which are charged as well. Where each costs what follows from its size, the share is exactly
+    /// that. An index, a replica or a larger item under the same key makes a call cost more. Then the share is an
+    /// estimate for the event, and the sum over the call is still right.
+    ///
+    /// `None` without [`return_consumed_capacity`](crate::EventStoreBuilder::return_consumed_capacity), and for an event
+    /// that was [read back](Proof::ReadBack), because the answer of its call was lost. Earlier attempts that the service
+    /// has charged are not included.
+    #[must_use]
+    pub fn write_units(&self) -> Option<f64> {
+        (!self.write_units.is_nan()).then_some(self.write_units)
+    }
+
     /// The attempts, oldest first: when each began, how long it took, and how it failed unless it was acknowledged. Of
     /// more than 16 attempts, the first eight and the last eight.
     ///

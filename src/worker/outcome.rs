@@ -84,7 +84,8 @@ impl Worker {
         self.refusals.succeeded(now);
         let processed = Processed::of(&stored, &unprocessed, &failed);
         self.observe_answer(call, Answer::Processed(processed), now);
-        self.settlement.acknowledged(stored, call.times);
+        let charge = receipt.consumed_write_units().map(|units| processed.charge(units));
+        self.settlement.acknowledged(stored, call.times, charge);
         if !unprocessed.is_empty() {
             let cause = BatchError::unprocessed(receipt.request_id());
             self.retry_or_fail(unprocessed, Arc::new(cause), call.times);

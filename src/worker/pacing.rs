@@ -104,6 +104,11 @@ impl Processed {
             ),
         }
     }
+
+    /// What the service charged for each accepted write unit, if the call consumed this many units.
+    pub(super) fn charge(self, consumed_write_units: f64) -> f64 {
+        consumed_write_units / self.accepted.total() as f64
+    }
 }
 
 impl<'a> Answer<'a> {

@@ -33,6 +33,7 @@ impl Worker {
         // The writer is expected to return within `timeout`; a writer that does not is stopped soon after.
         let task_timeout = timeout + TIMEOUT_TOLERANCE;
         let span = self.spans.of(&batch, bytes);
+        self.accounting.link_calls(!span.is_disabled());
         self.in_flight.start(batch, bytes, span, now, task_timeout, async move {
             writer.write_batch_within(&events, timeout).await
         });

@@ -45,8 +45,14 @@ impl Settlement {
         event.admit(&self.accounting, self.barrier.accept(), now);
     }
 
-    /// Settles the events of an acknowledged call.
-    pub(super) fn acknowledged(&mut self, mut batch: Vec<PendingEvent>, call: CallTimes) {
+    /// Settles the events of an acknowledged call. `charge` is what the service charged for each of its write units, if
+    /// it is known.
+    pub(super) fn acknowledged(
+        &mut self,
+        mut batch: Vec<PendingEvent>,
+        call: CallTimes,
+        charge: Option<f64>,
+    ) {
         PendingEvent::release_stored(&mut batch, &self.accounting);
         // Events that arrived together were accepted at the same time.
         #[cfg(feature = "metrics")]
@@ -56,7 +62,7 @@ impl Settlement {
         }
         for event in batch {
             let epoch = event.epoch();
-            event.settle_acknowledged(call);
+            event.settle_acknowledged(call, charge);
             self.barrier.settle(epoch, true);
         }
     }

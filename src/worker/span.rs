@@ -1,7 +1,6 @@
 //! The [`tracing`] span of a write call, with the field names of OpenTelemetry's conventions for DynamoDB.
 //!
-//! The spans of the puts are not linked. A link needs the id of the caller's span in every pending event, whether or not
-//! anybody listens.
+//! It follows from the spans in which its events were put. OpenTelemetry's layers make links of that.
 
 use tracing::Span;
 use tracing::field::Empty;
@@ -30,7 +29,7 @@ impl CallSpans {
     /// The span of a call that carries this batch. The fields are evaluated only if a subscriber wants the span.
     pub(super) fn of(&self, batch: &[PendingEvent], bytes: usize) -> Span {
         // A root: the worker serves many callers, and none of their spans is the parent of a shared call.
-        tracing::debug_span!(
+        let span = tracing::debug_span!(
             target: "dynamodb_eventstore",
             parent: None,
             "write_batch",
@@ -47,7 +46,22 @@ impl CallSpans {
             aws.request_id = Empty,
             "error.type" = Empty,
             otel.status_code = Empty,
-        )
+        );
+        if !span.is_disabled() {
+            link_to_callers(&span, batch);
+        }
+        span
+    }
+}
+
+/// Links a call to the spans in which its events were put, once to each.
+fn link_to_callers(span: &Span, batch: &[PendingEvent]) {
+    let mut linked = Vec::new();
+    for caller in batch.iter().filter_map(PendingEvent::caller).filter_map(Span::id) {
+        if !linked.contains(&caller) {
+            span.follows_from(&caller);
+            linked.push(caller);
+        }
     }
 }
 
