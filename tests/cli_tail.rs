@@ -154,6 +154,40 @@ async fn events_come_promptly_and_a_signal_saves_the_position() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn position_is_saved_while_the_tail_runs() {
+    let (folder, table) = (folder(), table_with_stream().await);
+    let store = table.store_builder().start().await.unwrap();
+    let file = folder.path().join("p.json");
+    let (mut child, _printed) = spawn(tail(&folder, &table, &["--position", "p.json"]));
+    wait_for(&file).await;
+    put(&store, 0..1).await;
+    while !std::fs::read_to_string(&file).unwrap().contains(r#"{"after":""#) {
+        clock::wait_milliseconds(10).await;
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    put(&store, 1..3).await;
+    let rest = run_tail(&folder, &table, &["--position", "p.json", "--max", "2"]).await;
+    assert_success(&rest);
+    assert_eq!(printed(&rest), lines(1..3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_may_be_lost_are_reported() {
+    let (folder, table) = (folder(), table_with_stream().await);
+    assert_success(&run_tail(&folder, &table, &["--position", "p.json", "--for", "0s"]).await);
+    let off = StreamSpecification::builder().stream_enabled(false).build().unwrap();
+    let update = table.client().update_table().table_name(table.name());
+    update.stream_specification(off).send().await.unwrap();
+    switch_stream_on(table.client(), table.name(), StreamViewType::NewImage).await;
+    put(&table.store_builder().start().await.unwrap(), 0..2).await;
+    let output = run_tail(&folder, &table, &["--position", "p.json", "--max", "2"]).await;
+    assert_eq!((output.status.code(), printed(&output)), (Some(1), lines(0..2)), "{output:?}");
+    let loss = "records may be lost: the table's stream was switched off and on";
+    assert!(stderr(&output).contains(loss), "{output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn closed_pipe_ends_the_tail_quietly() {
     let (folder, table) = (folder(), table_with_stream().await);
     let store = table.store_builder().start().await.unwrap();

@@ -341,13 +341,15 @@ async fn call_that_fails_for_too_long_ends_the_tail() {
     take(&mut tail, 3).await;
     stream
         .reply("GetRecords", [StreamReply::Error { status: 503, code: "ServiceUnavailable" }; 99]);
-    let start = now();
+    let (start, calls_before) = (now(), stream.calls("GetRecords").len());
     let error = tail.next().await.unwrap().unwrap_err();
     let seconds = (now() - start).as_secs_f64();
     assert!((24.0..32.0).contains(&seconds), "{seconds}");
     let TailError::Call { operation, shard, attempts, .. } = &error else { panic!("{error}") };
     assert_eq!((*operation, shard.as_deref()), ("GetRecords", Some("a")));
     assert!(*attempts >= 10, "{error}");
+    // Each attempt is one call: the SDK's own retries are off.
+    assert_eq!(stream.calls("GetRecords").len() - calls_before, *attempts as usize);
     // The position is that of the last record, so nothing is lost.
     let position = saved(&tail);
     stream.put("a", 3..6);
