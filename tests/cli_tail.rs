@@ -130,7 +130,22 @@ async fn wait_for(file: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_come_promptly_and_a_signal_saves_the_position() {
+async fn lines_are_flushed_while_no_other_event_comes() {
+    let (folder, table) = (folder(), table_with_stream().await);
+    let (mut child, mut printed) = spawn(tail(&folder, &table, &[]));
+    let mut messages = BufReader::new(child.stderr.take().unwrap()).lines();
+    let begun = tokio::task::spawn_blocking(move || messages.next().unwrap().unwrap()).await;
+    assert_eq!(begun.unwrap(), "following table `events` from now");
+    put(&table.store_builder().start().await.unwrap(), 0..1).await;
+    let first = tokio::task::spawn_blocking(move || printed.next());
+    let first = tokio::time::timeout(Duration::from_secs(20), first).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(first.unwrap().unwrap(), Some(lines(0..1).remove(0)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signal_ends_the_tail_and_saves_the_position() {
     let (folder, table) = (folder(), table_with_stream().await);
     let store = table.store_builder().start().await.unwrap();
     put(&store, 0..3).await;
