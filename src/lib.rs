@@ -116,9 +116,10 @@
 //! | `local` | `LocalTable`: an embedded table, in memory or in a SQLite file |
 //! | `metrics` | [metrics](guide::metrics) of the store, for any exporter of the crate `metrics` |
 //! | `reader` | `EventReader`: reads a table back by a parallel scan, sorted if asked for |
+//! | `tail` | `EventTail`: follows a table with DynamoDB Streams; and `reader` |
 //! | `sso` | credentials of AWS profiles with an SSO session |
 //! | `credentials-process` | credentials of AWS profiles with a `credential_process` |
-//! | `cli` | the command-line tool `dynamodb-eventstore`, and `journal`, `local`, `reader`, `sso` and `credentials-process` |
+//! | `cli` | the command-line tool `dynamodb-eventstore`, and `journal`, `local`, `reader`, `tail`, `sso` and `credentials-process` |
 
 // docs.rs shows which feature each item needs. That takes a nightly rustdoc.
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -156,6 +157,8 @@ mod settled;
 mod stats;
 mod store;
 mod sync;
+#[cfg(feature = "tail")]
+mod tail;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 mod worker;
@@ -211,6 +214,16 @@ pub use store::puts::sink::EventSink;
 pub use store::replay::ReplayReport;
 pub use store::start_error::StartError;
 pub use store::writer_ids::{LeasedWriterIds, WriterIds};
+#[cfg(feature = "tail")]
+pub use tail::builder::EventTailBuilder;
+#[cfg(feature = "tail")]
+pub use tail::error::TailError;
+#[cfg(feature = "tail")]
+pub use tail::position::TailPosition;
+#[cfg(feature = "tail")]
+pub use tail::record::{RecordLoss, TailRecord};
+#[cfg(feature = "tail")]
+pub use tail::{EventTail, TailStart};
 #[cfg(any(feature = "local", feature = "test-util"))]
 pub use write_capacity::WriteCapacity;
 pub use write_mode::{OnDuplicate, WriteMode};

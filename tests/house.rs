@@ -16,6 +16,10 @@ use dynamodb_eventstore::{
     EventReader, EventReaderBuilder, ItemLineError, ReadError, ReadPosition, ReadProgress,
     ScannedItem,
 };
+#[cfg(feature = "tail")]
+use dynamodb_eventstore::{
+    EventTail, EventTailBuilder, RecordLoss, TailError, TailPosition, TailRecord,
+};
 
 /// Words that must not occur in a policy: runtimes, networks, files, clocks and randomness.
 const IMPURE: [&str; 12] = [
@@ -109,7 +113,7 @@ fn worker_imports_no_sdk_and_dynamodb_no_tickets() {
 }
 
 /// The modules at the top of `src`, in the order in which an event passes them, and those that each may use.
-const MODULES: [(&str, &[&str]); 26] = [
+const MODULES: [(&str, &[&str]); 27] = [
     ("clock", &[]),
     ("sync", &[]),
     ("write_capacity", &[]),
@@ -174,6 +178,7 @@ const MODULES: [(&str, &[&str]); 26] = [
         ],
     ),
     ("reader", &["clock", "dynamodb", "error", "event", "policy"]),
+    ("tail", &["clock", "dynamodb", "error", "event", "policy"]),
     ("local", &["clock", "dynamodb", "event", "store", "write_capacity"]),
     (
         "test_util",
@@ -399,6 +404,15 @@ fn public_types_are_send_and_sync() {
         holds::<ReadPosition>();
         holds::<ReadProgress>();
         holds::<ScannedItem>();
+    }
+    #[cfg(feature = "tail")]
+    {
+        holds::<EventTail>();
+        holds::<EventTailBuilder>();
+        holds::<RecordLoss>();
+        holds::<TailError>();
+        holds::<TailPosition>();
+        holds::<TailRecord>();
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! In `put` and `resume` each line takes the same way: `arguments` → `run` → `input` → `producer` →
 //! the store → `collector` → `report`. `stop` ends a run early, and `output` prints. `bench` has its
-//! own store and recorder. `export`, `get` and `count` read. `prepare` writes files that DynamoDB imports.
+//! own store and recorder. `export`, `get`, `count` and `tail` read. `prepare` writes files that DynamoDB imports.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
@@ -30,6 +30,7 @@ mod report;
 mod resume;
 mod run;
 mod stop;
+mod tail;
 mod target;
 mod time;
 
@@ -73,6 +74,9 @@ Examples:
   Get the events of a day back, in the order of their keys
     dynamodb-eventstore export --table all-events --from 2026-01-01 --to 2026-01-02 --sorted -o day.ndjson
 
+  Print the events of other programs as they are stored
+    dynamodb-eventstore tail --table all-events --position position.json
+
   Store what another program prints
     journalctl -o json -f | dynamodb-eventstore put --table all-events";
 
@@ -85,6 +89,7 @@ enum Command {
     Export(export::Arguments),
     Get(get::Arguments),
     Count(count::Arguments),
+    Tail(tail::Arguments),
     Prepare(prepare::Arguments),
     Bench(bench::Arguments),
     Journal(journal::Arguments),
@@ -108,6 +113,7 @@ async fn main() -> ExitCode {
         Command::Export(export) => Box::pin(export::run(export)).await,
         Command::Get(get) => Box::pin(get::run(get)).await,
         Command::Count(count) => Box::pin(count::run(count)).await,
+        Command::Tail(tail) => Box::pin(tail::run(tail)).await,
         Command::Prepare(prepare) => Box::pin(prepare::run(prepare)).await,
         Command::Bench(bench) => Box::pin(bench::run(bench)).await,
         Command::Journal(journal) => journal::run(journal).await,

@@ -57,6 +57,13 @@ impl Target {
         }
     }
 
+    pub(crate) fn sdk_config(&self) -> &SdkConfig {
+        match self {
+            Self::Aws { sdk_config, .. } => sdk_config,
+            Self::Local { table, .. } => table.sdk_config(),
+        }
+    }
+
     pub(crate) fn table_name(&self) -> &str {
         match self {
             Self::Aws { table, .. } => table,

@@ -19,6 +19,8 @@ mod response_body;
 pub(crate) mod scan;
 mod sdk;
 mod signing_state;
+#[cfg(feature = "tail")]
+pub(crate) mod streams;
 pub(crate) mod table;
 mod table_key;
 pub(crate) mod target;

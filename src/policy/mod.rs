@@ -17,6 +17,8 @@ pub(crate) mod refusal;
 pub(crate) mod resolve;
 pub(crate) mod retry;
 pub(crate) mod retry_queue;
+#[cfg(feature = "tail")]
+pub(crate) mod shards;
 
 use std::time::Instant;
 

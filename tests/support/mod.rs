@@ -19,6 +19,8 @@ pub(crate) mod proxy;
 #[cfg(feature = "local")]
 pub(crate) mod puts;
 pub(crate) mod resets;
+#[cfg(feature = "tail")]
+pub(crate) mod stream;
 pub(crate) mod table;
 #[cfg(feature = "cli")]
 pub(crate) mod tool;

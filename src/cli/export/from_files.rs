@@ -5,11 +5,11 @@ use std::ops::RangeBounds;
 use chrono::{DateTime, Utc};
 use dynamodb_eventstore::{EventKey, ScannedItem};
 
-use super::line::Form;
 use super::sink::Sink;
 use super::{Exported, Failure};
 use crate::item_files::{DataFile, item_lines};
 use crate::output::Output;
+use crate::output::event_line::Form;
 
 impl Exported {
     /// Writes the events of the files that are within the range of times.

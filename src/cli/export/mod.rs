@@ -1,7 +1,6 @@
 //! `export`: writes the events of a table as newline-delimited JSON.
 
 mod from_files;
-mod line;
 mod sink;
 
 use std::error::Error;
@@ -14,9 +13,9 @@ use futures::StreamExt;
 
 use crate::arguments::ReadOptions;
 use crate::item_files::data_files;
+use crate::output::event_line::{self, Form};
 use crate::output::read_progress::ScanProgress;
 use crate::output::{Output, count};
-use line::Form;
 use sink::Sink;
 
 /// Items that are not exported and that are printed to standard error. All are counted.
@@ -201,7 +200,7 @@ impl Exported {
         output: &Output,
     ) -> Result<(), Failure> {
         let reason = match item {
-            ScannedItem::Event(event) => match line::render(event, form)? {
+            ScannedItem::Event(event) => match event_line::render(event, form)? {
                 Ok(line) => {
                     match sink.write_all(line.as_bytes()).and_then(|()| sink.write_all(b"\n")) {
                         Ok(()) => {}

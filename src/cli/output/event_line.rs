@@ -1,4 +1,4 @@
-//! The lines of an export.
+//! The lines of events that `export` and `tail` write.
 
 use std::borrow::Cow;
 
@@ -33,7 +33,7 @@ pub(crate) fn render(
 ) -> serde_json::Result<Result<Cow<'_, str>, &'static str>> {
     match form {
         Form::Bodies if event.body.contains(['\n', '\r']) => {
-            Ok(Err("its body has a line break, which a line cannot have (export it --with-keys)"))
+            Ok(Err("its body has a line break, which a line cannot have (use --with-keys)"))
         }
         Form::Bodies => Ok(Ok(Cow::Borrowed(&event.body))),
         Form::WithKeys => {
