@@ -95,12 +95,11 @@ pub enum TableError {
         /// Name of the table.
         table: String,
         /// How it failed.
-        #[source]
         cause: Box<BatchError>,
     },
 }
 
-/// The billing mode of a new table.
+/// The capacity mode of a new table, and its capacity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Capacity {

@@ -299,8 +299,9 @@ impl fmt::Display for WriteError {
 }
 
 impl Error for WriteError {
+    /// What the message does not show: the source of the [last cause](WriteError::last_cause).
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.last_cause.as_deref().map(|cause| cause as &(dyn Error + 'static))
+        self.last_cause()?.source()
     }
 }
 
