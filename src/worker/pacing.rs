@@ -158,11 +158,8 @@ impl Worker {
 
     /// Charges a batch to the pace.
     pub(super) fn charge_pace(&mut self, batch: &[PendingEvent]) {
-        let units = |event: &PendingEvent| event.event().write_units();
-        let is_repeated = |event: &&PendingEvent| event.throttled() >= 2;
-        let all = batch.iter().map(units).sum();
-        let repeated = batch.iter().filter(is_repeated).map(units).sum();
-        self.pace.charge(all, repeated, batch.len());
+        let units = SentUnits::of(batch);
+        self.pace.charge(units.total(), units.repeated, batch.len());
     }
 
     /// Counts what an answer says about the table's capacity, and passes it to the concurrency limit and the pace.
