@@ -42,11 +42,13 @@ impl Worker {
     /// with read-back on, an attempt ends in the first half of that time, so that the second half is left for the read.
     fn timeout_of_attempt(&self, batch: &[PendingEvent], now: Instant) -> Duration {
         match batch.iter().map(PendingEvent::expires_at).min() {
-            Some(deadline) if self.read_back => {
+            Some(deadline) if self.settings.read_back => {
                 let until_deadline = deadline.saturating_duration_since(now);
-                self.attempt_timeout.min(until_deadline + self.attempt_timeout / 2)
+                self.settings
+                    .attempt_timeout
+                    .min(until_deadline + self.settings.attempt_timeout / 2)
             }
-            _ => self.attempt_timeout,
+            _ => self.settings.attempt_timeout,
         }
     }
 }

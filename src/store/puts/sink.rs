@@ -125,7 +125,7 @@ impl<E: Serialize> Sink<E> for EventSink<E> {
     ) -> Poll<Result<(), SinkError>> {
         // A stream that is always ready must not keep other tasks from running.
         let coop = ready!(poll_proceed(context));
-        let max_tickets = self.store.shared.config.max_buffered_events;
+        let max_tickets = self.store.shared.config.worker.max_buffered_events;
         let ready = match self.poll_settled(context) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             // Without budget, tickets are not ready although they are answered. The events must not get ahead of them.
