@@ -100,7 +100,7 @@ pub enum TableError {
 }
 
 /// The capacity mode of a new table, and its capacity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Capacity {
     /// Pay per request. A new table takes up to 4,000 write units a second. The default.

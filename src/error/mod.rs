@@ -128,7 +128,7 @@ impl From<EncodeError> for PutError {
 ///
 /// Every event that was not settled fails with [`FailureReason::WorkerLost`]. Later calls fail with this
 /// error. Build a new store to continue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum WorkerLost {
     /// The worker panicked. This is a bug in this crate.
@@ -151,7 +151,7 @@ impl WorkerLost {
 }
 
 /// Why a flush did not run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum FlushError {
     /// The store was closed before the flush. The close report has the outcomes of its events.
@@ -164,7 +164,7 @@ pub enum FlushError {
 }
 
 /// Why there is no close report: the worker ended before it could make one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("no close report: {0}; the tickets have the answers")]
 pub struct CloseError(WorkerLost);
 

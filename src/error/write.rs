@@ -12,7 +12,7 @@ use crate::event::Event;
 use crate::event::key::EventKey;
 
 /// Why the store stopped trying to write an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FailureReason {
     /// A retry would fail the same way as the last attempt.
