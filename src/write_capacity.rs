@@ -188,14 +188,14 @@ struct BusyPartition {
 
 /// Why an item is throttled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum Throttle {
     Provisioned,
     KeyRange,
     MaxOnDemand,
     Account,
 }
 
-impl Refusal {
+impl Throttle {
     /// The exception of a call whose items are all throttled, and the reason in it.
     pub(crate) fn exception(self) -> (&'static str, &'static str) {
         const PROVISIONED: &str = "ProvisionedThroughputExceededException";
@@ -255,27 +255,27 @@ impl Buckets {
         }
     }
 
-    /// Takes the units of an item under `key`, or returns the refusal. `now` must not decrease.
-    pub(crate) fn admit(&mut self, key: &str, units: u64, now: Duration) -> Result<(), Refusal> {
+    /// Takes the units of an item under `key`, or says what throttles it. `now` must not decrease.
+    pub(crate) fn admit(&mut self, key: &str, units: u64, now: Duration) -> Result<(), Throttle> {
         self.fill(now);
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
         let index = hasher.finish() as usize % self.partitions.len().max(1);
         let is_on_demand = self.capacity.is_on_demand;
         if self.capacity.account.is_some() && self.account.units <= 0.0 {
-            return Err(Refusal::Account);
+            return Err(Throttle::Account);
         }
         if self.table.units <= 0.0 {
             return Err(match (is_on_demand, self.capacity.max_on_demand) {
-                (false, _) => Refusal::Provisioned,
-                (true, Some(maximum)) if self.rate(now) >= maximum => Refusal::MaxOnDemand,
+                (false, _) => Throttle::Provisioned,
+                (true, Some(maximum)) if self.rate(now) >= maximum => Throttle::MaxOnDemand,
                 // Without a maximum only the partitions of an on-demand table limit its rate.
-                (true, _) => Refusal::KeyRange,
+                (true, _) => Throttle::KeyRange,
             });
         }
         let Some(partition) = self.partitions.get_mut(index) else { return Ok(()) };
         if partition.units <= 0.0 {
-            return Err(Refusal::KeyRange);
+            return Err(Throttle::KeyRange);
         }
         let units = units as f64;
         partition.units -= units;

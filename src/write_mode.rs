@@ -10,7 +10,7 @@
 /// | permission | `dynamodb:BatchWriteItem` | `dynamodb:PartiQLInsert` |
 /// | write units | one per started KB | the same; an insert that finds its key taken consumes units as well |
 /// | table | name or ARN | name only: AWS does not document an ARN in a statement |
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum WriteMode {
     /// An event replaces an item with its key. That loses data only if two writers make the same key: they have the
@@ -25,7 +25,7 @@ pub enum WriteMode {
 }
 
 /// What happens in [`WriteMode::Insert`] to an event whose key another item has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum OnDuplicate {
     /// The event gets a new key. [`Stored::key`](crate::Stored::key) then differs from

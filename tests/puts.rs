@@ -114,9 +114,9 @@ async fn sink_returns_each_failed_event_once() {
     let mut failed = BTreeSet::new();
     for _ in 0..2 {
         let error = sink.flush().await.unwrap_err();
-        let SinkError::Write { index, source } = &error else { panic!("{error}") };
-        assert_eq!(source.event().unwrap().body(), format!("\"text {index}\""));
-        assert!(error.to_string().contains(source.key().as_str()), "{error}");
+        let SinkError::Write { index, cause } = &error else { panic!("{error}") };
+        assert_eq!(cause.event().unwrap().body(), format!("\"text {index}\""));
+        assert!(error.to_string().contains(cause.key().as_str()), "{error}");
         failed.insert(error.index());
     }
     assert_eq!(failed, BTreeSet::from([3, 7]));
@@ -165,7 +165,7 @@ async fn sink_of_a_closed_store_takes_no_event() {
     store.close(SECOND).await.unwrap();
     let ready = poll_fn(|context| sink.poll_ready_unpin(context)).await;
     let error = ready.unwrap_err();
-    assert!(matches!(error, SinkError::Put { index: 1, source: PutError::Closed }), "{error}");
+    assert!(matches!(error, SinkError::Put { index: 1, cause: PutError::Closed }), "{error}");
     // What was put before was stored.
     sink.flush().await.unwrap();
 }
@@ -180,7 +180,7 @@ async fn event_that_waits_in_a_sink_learns_of_the_close() {
     let (closed, flushed) = tokio::join!(store.close(SECOND * 9), sink.flush());
     assert_eq!(closed.unwrap().stored, 1);
     let error = flushed.unwrap_err();
-    assert!(matches!(error, SinkError::Put { index: 0, source: PutError::Closed }), "{error}");
+    assert!(matches!(error, SinkError::Put { index: 0, cause: PutError::Closed }), "{error}");
     sink.flush().await.unwrap();
 }
 

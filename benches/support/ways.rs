@@ -128,6 +128,16 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) async fn new(endpoint: &Endpoint, transport: Transport, body_bytes: usize) -> Self {
+        Self::with_linger(endpoint, transport, body_bytes, Duration::from_millis(5)).await
+    }
+
+    /// A stage whose [`Way::Store`] and [`Way::StoreAlone`] have this linger.
+    pub(crate) async fn with_linger(
+        endpoint: &Endpoint,
+        transport: Transport,
+        body_bytes: usize,
+        linger: Duration,
+    ) -> Self {
         let credentials = Credentials::new("test", "test", None, None, "benchmark");
         let mut config = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
@@ -142,14 +152,15 @@ impl Stage {
         let config = config.build();
         let client = Client::new(&config);
         let store = EventStore::builder().sdk_config(&config).table(TABLE).check_table(false);
-        let store = store.start().await.unwrap();
+        let store = store.linger(linger).start().await.unwrap();
         let store_with_client =
             EventStore::builder().client(&client).table(TABLE).check_table(false);
         let store_with_client = store_with_client.start().await.unwrap();
         let store_inserting = EventStore::builder().sdk_config(&config).table(TABLE);
         let store_inserting =
             store_inserting.check_table(false).write_mode(WriteMode::Insert).start().await.unwrap();
-        let store_alone = EventStore::builder().batch_writer(NoopWriter).start().await.unwrap();
+        let store_alone = EventStore::builder().batch_writer(NoopWriter).linger(linger);
+        let store_alone = store_alone.start().await.unwrap();
         Self {
             values: (0..VALUES).map(|number| Value::new(number, body_bytes)).collect(),
             config,

@@ -111,6 +111,9 @@ fn main() {
     if !has("--bench") || has("--test") {
         return try_each_way(&endpoint);
     }
+    if let Some(place) = arguments.iter().position(|given| given == "--once") {
+        return run_once(&endpoint, arguments.get(place + 1..).unwrap());
+    }
     let cores = Cores::given();
     cores.keep_off_last();
     measure_with_criterion(&endpoint);
@@ -136,6 +139,22 @@ fn try_each_way(endpoint: &Endpoint) {
             run(&runtime, &stage, way, 50);
         }
     }
+}
+
+/// Runs one way without a measurement, for tools that count what the process does. The arguments are the names of the
+/// setting and of the way, and a number of events.
+fn run_once(endpoint: &Endpoint, arguments: &[String]) {
+    let [setting, way, events] = arguments else {
+        panic!("--once takes a setting, a way and a number of events")
+    };
+    let setting = Setting::ALL.into_iter().find(|known| known.name() == *setting).unwrap();
+    let way = Way::ALL.into_iter().find(|known| known.name() == *way).unwrap();
+    let runtime = setting.flavour.runtime();
+    let Setting { transport, body_bytes, .. } = setting;
+    // Such a tool may slow the program so much that a batch would be sent before it is full.
+    let linger = Duration::from_secs(10);
+    let stage = runtime.block_on(Stage::with_linger(endpoint, transport, body_bytes, linger));
+    run(&runtime, &Arc::new(stage), way, events.parse().unwrap());
 }
 
 fn measure_with_criterion(endpoint: &Endpoint) {

@@ -95,13 +95,12 @@ pub enum TableError {
         /// Name of the table.
         table: String,
         /// How it failed.
-        #[source]
         cause: Box<BatchError>,
     },
 }
 
-/// The billing mode of a new table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// The capacity mode of a new table, and its capacity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Capacity {
     /// Pay per request. A new table takes up to 4,000 write units a second. The default.

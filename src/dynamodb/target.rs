@@ -12,7 +12,7 @@ use crate::error::ConfigError;
 use crate::write_mode::WriteMode;
 
 /// How batches are sent to the service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Transport {
     /// [`Sdk`](Self::Sdk) for a store that is given a client, otherwise [`Direct`](Self::Direct).

@@ -33,15 +33,14 @@ pub enum JournalError {
     },
 
     /// An operation on a file failed.
-    #[error("the journal cannot {action} {}: {source}; check permissions and free space", path.display())]
+    #[error("the journal cannot {action} {}: {cause}; check permissions and free space", path.display())]
     Io {
         /// What was tried.
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
         /// Why it failed.
-        #[source]
-        source: Arc<io::Error>,
+        cause: Arc<io::Error>,
     },
 
     /// A setting is out of range.
@@ -72,6 +71,6 @@ pub enum JournalError {
 impl JournalError {
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Io { action, path, source: Arc::new(source) }
+        move |cause| Self::Io { action, path, cause: Arc::new(cause) }
     }
 }

@@ -93,7 +93,8 @@ impl fmt::Display for LeaseError {
 }
 
 impl Error for LeaseError {
+    /// What the message does not show: the source of the [cause](LeaseError::cause).
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.cause().map(|cause| cause as &(dyn Error + 'static))
+        self.cause()?.source()
     }
 }

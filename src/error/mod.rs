@@ -1,5 +1,10 @@
 //! The errors of the public interface: one type each for put, ticket, flush, close and configuration, and
 //! types that describe a failed attempt.
+//!
+//! The `Display` of an error is complete: many programs log nothing else. It contains the text of its cause, which the
+//! error also has as a value. So `source()` skips that cause, and returns the cause's own source. Programs that log an
+//! error with its sources, as `anyhow` does with `{:#}`, then log no text twice. The only source that no `Display`
+//! shows is the one of a [`BatchError`], which a program's own `BatchWriter` may give it.
 
 mod attempt;
 mod batch;
@@ -43,11 +48,11 @@ pub enum PutError {
     #[error(
         "the event cannot be serialised to JSON: {0}; correct its Serialize, or put JSON text with put_json()"
     )]
-    NotSerializable(#[source] serde_json::Error),
+    NotSerializable(serde_json::Error),
 
     /// The text that was passed to [`put_json`](crate::EventStore::put_json) is not JSON.
     #[error("the text is not JSON: {0}; correct it, or put it as a JSON string with put()")]
-    NotJson(#[source] serde_json::Error),
+    NotJson(serde_json::Error),
 
     /// The buffer has no capacity left. Only [`try_put`](crate::EventStore::try_put) fails with this;
     /// `put` waits.
@@ -80,7 +85,7 @@ pub enum PutError {
     /// The journal cannot take the event.
     #[cfg(feature = "journal")]
     #[error("the event is not accepted: {0}")]
-    Journal(#[from] JournalError),
+    Journal(JournalError),
 
     /// The store was closed.
     #[error("the event store is closed: put events before close(), or build a new store")]
@@ -103,6 +108,13 @@ pub enum PutError {
     NoKeyLeft,
 }
 
+#[cfg(feature = "journal")]
+impl From<JournalError> for PutError {
+    fn from(cause: JournalError) -> Self {
+        Self::Journal(cause)
+    }
+}
+
 impl From<EncodeError> for PutError {
     fn from(error: EncodeError) -> Self {
         match error {
@@ -116,7 +128,7 @@ impl From<EncodeError> for PutError {
 ///
 /// Every event that was not settled fails with [`FailureReason::WorkerLost`]. Later calls fail with this
 /// error. Build a new store to continue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum WorkerLost {
     /// The worker panicked. This is a bug in this crate.
@@ -139,7 +151,7 @@ impl WorkerLost {
 }
 
 /// Why a flush did not run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum FlushError {
     /// The store was closed before the flush. The close report has the outcomes of its events.
@@ -152,9 +164,15 @@ pub enum FlushError {
 }
 
 /// Why there is no close report: the worker ended before it could make one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("no close report: {0}; the tickets have the answers")]
-pub struct CloseError(#[from] WorkerLost);
+pub struct CloseError(WorkerLost);
+
+impl From<WorkerLost> for CloseError {
+    fn from(cause: WorkerLost) -> Self {
+        Self(cause)
+    }
+}
 
 impl CloseError {
     /// Why the worker ended.

@@ -12,7 +12,7 @@ use crate::event::Event;
 use crate::event::key::EventKey;
 
 /// Why the store stopped trying to write an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FailureReason {
     /// A retry would fail the same way as the last attempt.
@@ -306,8 +306,9 @@ impl fmt::Display for WriteError {
 }
 
 impl Error for WriteError {
+    /// What the message does not show: the source of the [last cause](WriteError::last_cause).
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.last_cause.as_deref().map(|cause| cause as &(dyn Error + 'static))
+        self.last_cause()?.source()
     }
 }
 

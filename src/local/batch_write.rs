@@ -65,9 +65,9 @@ fn take_throttled(
                 // The engine refuses such a write.
                 _ => return true,
             };
-            let Err(refusal) = limits.admit(table, item) else { return true };
+            let Err(throttle) = limits.admit(table, item) else { return true };
             throttled.entry(table.clone()).or_default().push(as_json);
-            last = Some(Failure::Throttled { refusal, table: table.clone() });
+            last = Some(Failure::Throttled { throttle, table: table.clone() });
             false
         });
     }

@@ -24,13 +24,12 @@ pub enum LocalError {
         /// The loopback address and port.
         address: SocketAddr,
         /// The error of the operating system.
-        #[source]
         cause: io::Error,
     },
 
     /// The thread or the runtime of the engine could not be started.
     #[error("cannot start the local table's thread: {0}")]
-    Thread(#[source] io::Error),
+    Thread(io::Error),
 
     /// The engine ended without being stopped.
     #[error("the local table stopped: {0}")]

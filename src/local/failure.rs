@@ -4,13 +4,13 @@ use dynoxide::DynoxideError;
 use hyper::StatusCode;
 use serde_json::json;
 
-use crate::write_capacity::Refusal;
+use crate::write_capacity::Throttle;
 
 /// An error of the engine, or a write beyond the table's capacity.
 #[derive(Debug)]
 pub(super) enum Failure {
     Engine(DynoxideError),
-    Throttled { refusal: Refusal, table: String },
+    Throttled { throttle: Throttle, table: String },
 }
 
 impl From<DynoxideError> for Failure {
@@ -31,15 +31,15 @@ impl Failure {
     pub(super) fn to_json(&self) -> String {
         match self {
             Self::Engine(error) => error.to_json(),
-            Self::Throttled { refusal, table } => throttled(*refusal, table),
+            Self::Throttled { throttle, table } => throttled(*throttle, table),
         }
     }
 }
 
 /// The error in the format of the service. The name of the JSON member with the reasons depends
 /// on the exception.
-fn throttled(refusal: Refusal, table: &str) -> String {
-    let (code, reason) = refusal.exception();
+fn throttled(throttle: Throttle, table: &str) -> String {
+    let (code, reason) = throttle.exception();
     let member = match code {
         "ThrottlingException" => "throttlingReasons",
         _ => "ThrottlingReasons",

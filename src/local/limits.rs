@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::failure::Failure;
 use crate::clock::now;
 use crate::event::{KEY_ATTRIBUTE, WRITE_UNIT_BYTES};
-use crate::write_capacity::{Buckets, Refusal, WriteCapacity};
+use crate::write_capacity::{Buckets, Throttle, WriteCapacity};
 
 /// The limit of each table. The time of a limit starts at the first write to its table.
 pub(super) struct Limits {
@@ -39,9 +39,9 @@ impl Limits {
         Self { capacity, tables: Mutex::default() }
     }
 
-    /// Takes the units of a write of `item` to `table`, or returns the refusal. If only the key of the item
+    /// Takes the units of a write of `item` to `table`, or says what throttles it. If only the key of the item
     /// is known, the units are those of the key.
-    pub(super) fn admit(&self, table: &str, item: &Item) -> Result<(), Refusal> {
+    pub(super) fn admit(&self, table: &str, item: &Item) -> Result<(), Throttle> {
         let units = item_size(item).div_ceil(WRITE_UNIT_BYTES).max(1);
         let now = now();
         let mut tables = self.tables();
@@ -58,7 +58,7 @@ impl Limits {
             return Ok(());
         };
         let item = if item.is_empty() { key } else { item };
-        self.admit(&table, &item).map_err(|refusal| Failure::Throttled { refusal, table })
+        self.admit(&table, &item).map_err(|throttle| Failure::Throttled { throttle, table })
     }
 
     /// How long a write takes: zero unless a latency was set.

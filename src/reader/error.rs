@@ -33,7 +33,6 @@ pub enum ReadError {
         /// Attempts that were made to read the page.
         attempts: u32,
         /// How the last attempt failed.
-        #[source]
         cause: Box<BatchError>,
     },
 
@@ -48,7 +47,6 @@ pub enum ReadError {
         /// What was tried: "created", "written" or "read".
         action: &'static str,
         /// Why it failed.
-        #[source]
         cause: io::Error,
     },
 
@@ -56,7 +54,7 @@ pub enum ReadError {
     #[error(
         "events cannot be sorted, because no thread could be started: {0}; see the limit of threads and memory"
     )]
-    Thread(#[source] io::Error),
+    Thread(io::Error),
 
     /// The reader's tasks ended before the table was read: their runtime was shut down, or they panicked.
     #[error(

@@ -56,7 +56,7 @@ impl Stored {
 }
 
 /// How the store knows that an event is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Proof {
     /// The service acknowledged a call that carried the event.

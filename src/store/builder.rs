@@ -149,7 +149,7 @@ impl EventStoreBuilder {
     /// The maximum number of events in one call, 1 to 25. Default: 25, the service's limit. A call takes the same time
     /// for one event as for 25.
     pub fn max_batch_events(mut self, max_batch_events: usize) -> Self {
-        self.config.max_batch_events = max_batch_events;
+        self.config.worker.max_batch_events = max_batch_events;
         self
     }
 
@@ -157,7 +157,7 @@ impl EventStoreBuilder {
     /// [`event_deadline`](Self::event_deadline). Default: 5 ms, which is short compared with a call, and enough to fill
     /// batches from 5,000 events/s on. A full batch does not wait.
     pub fn linger(mut self, linger: Duration) -> Self {
-        self.config.linger = linger;
+        self.config.worker.linger = linger;
         self
     }
 }
@@ -171,7 +171,7 @@ impl EventStoreBuilder {
     /// [`event_deadline`](Self::event_deadline), but at least four full batches. So no event passes its deadline only
     /// because it waits.
     pub fn max_buffered_events(mut self, max_buffered_events: usize) -> Self {
-        self.config.max_buffered_events = max_buffered_events;
+        self.config.worker.max_buffered_events = max_buffered_events;
         self
     }
 
@@ -187,7 +187,7 @@ impl EventStoreBuilder {
     /// limit or more are in flight, so they take at most that plus one call of up to 16 MB. And an event whose attempts
     /// fail keeps their history for its answer: about 1,300 bytes when there are many.
     pub fn max_buffered_bytes(mut self, max_buffered_bytes: usize) -> Self {
-        self.config.max_buffered_bytes = max_buffered_bytes;
+        self.config.worker.max_buffered_bytes = max_buffered_bytes;
         self
     }
 
@@ -195,7 +195,7 @@ impl EventStoreBuilder {
     /// the default quota of a table. The store begins with 8, and uses more as long as more calls store more events.
     /// While the table limits the writes, its capacity also limits the calls in flight.
     pub fn max_batches_in_flight(mut self, max_batches_in_flight: usize) -> Self {
-        self.config.max_batches_in_flight = max_batches_in_flight;
+        self.config.worker.max_batches_in_flight = max_batches_in_flight;
         self
     }
 
@@ -207,7 +207,7 @@ impl EventStoreBuilder {
     /// Without a budget, calls are not delayed until the table throttles. From then on they are sent at the rate of its
     /// capacity, which the store measures.
     pub fn max_write_units_per_second(mut self, max_write_units_per_second: u32) -> Self {
-        self.config.max_write_units_per_second = Some(max_write_units_per_second);
+        self.config.worker.max_write_units_per_second = Some(max_write_units_per_second);
         self
     }
 }
@@ -217,7 +217,7 @@ impl EventStoreBuilder {
     /// How long one call may take, 1 ms to 1 hour. Default: 10 s, far more than the milliseconds that the service
     /// needs, and short enough for several attempts before an event's deadline. The SDK has no such timeout by default.
     pub fn attempt_timeout(mut self, attempt_timeout: Duration) -> Self {
-        self.config.attempt_timeout = attempt_timeout;
+        self.config.worker.attempt_timeout = attempt_timeout;
         self
     }
 
@@ -225,7 +225,7 @@ impl EventStoreBuilder {
     /// AWS advises to stop retrying. A ticket is answered at the latest one [`attempt_timeout`](Self::attempt_timeout)
     /// after the deadline.
     pub fn event_deadline(mut self, event_deadline: Duration) -> Self {
-        self.config.event_deadline = event_deadline;
+        self.config.worker.retry.event_deadline = event_deadline;
         self
     }
 
@@ -235,14 +235,14 @@ impl EventStoreBuilder {
     /// Two kinds of calls do not count: the calls that find an invalid event in a batch, at most five, and calls that
     /// the service [refuses](crate::FailureClass::Refused) for every event.
     pub fn max_attempts(mut self, max_attempts: u32) -> Self {
-        self.config.max_attempts = max_attempts;
+        self.config.worker.retry.max_attempts = max_attempts;
         self
     }
 
     /// How long to wait between attempts. 0 ≤ floor ≤ base ≤ ceiling ≤ 1 hour, and 1 ms ≤ base. The defaults are those
     /// of [`Backoff`].
     pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.config.backoff = backoff;
+        self.config.worker.retry.backoff = backoff;
         self
     }
 
@@ -257,7 +257,7 @@ impl EventStoreBuilder {
     /// A refusal ends with a call that succeeds, is throttled or is rejected as invalid, and after 5 s without a
     /// refused call. Then the time starts again. While a final refusal lasts, later events fail at their first attempt.
     pub fn refusal_timeout(mut self, refusal_timeout: Duration) -> Self {
-        self.config.refusal_timeout = refusal_timeout;
+        self.config.worker.refusal_timeout = refusal_timeout;
         self
     }
 }
@@ -288,7 +288,7 @@ impl EventStoreBuilder {
     /// deadline. If the role lacks `dynamodb:BatchGetItem`, the event stays maybe stored, and its error says so. To
     /// leave time for a read, a call may last only half of the attempt timeout beyond the event's deadline.
     pub fn read_back(mut self, read_back: bool) -> Self {
-        self.config.read_back = read_back;
+        self.config.worker.read_back = read_back;
         self
     }
 }
@@ -340,7 +340,7 @@ impl EventStoreBuilder {
     /// ```
     pub async fn start(self) -> Result<EventStore, StartError> {
         self.config.validate()?;
-        self.target.validate(self.config.write_mode)?;
+        self.target.validate(self.config.worker.write_mode)?;
         #[cfg(feature = "journal")]
         self.config.validate_with(self.journal.as_ref())?;
         let runtime = Handle::try_current().map_err(|_| StartError::NoRuntime)?;
@@ -353,7 +353,8 @@ impl EventStoreBuilder {
             Box::pin(Table::new(client, table).check_before_writing()).await?;
         }
         let client = target.table().map(|(client, _)| client.clone());
-        let writer = target.into_writer(transport, config.write_mode, return_consumed_capacity);
+        let writer =
+            target.into_writer(transport, config.worker.write_mode, return_consumed_capacity);
         let mut random = config.random()?;
         let bits = random.next_u64();
         let key_clock = config.seed.map_or(KeyClock::Wall, |_| KeyClock::Runtime(now()));
@@ -363,7 +364,7 @@ impl EventStoreBuilder {
         let lease = match (&config.writer_ids.0, client) {
             (Source::Leased(ids), Some(client)) => {
                 let random = config.fresh_random(bits);
-                let terms = ids.terms(config.refusal_timeout);
+                let terms = ids.terms(config.worker.refusal_timeout);
                 Some(Box::pin(StoreLease::start(ids, &client, &keys, terms, random)).await?)
             }
             (Source::Leased(_), None) => {

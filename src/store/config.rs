@@ -14,7 +14,6 @@ use crate::fresh_random::FreshRandom;
 #[cfg(feature = "journal")]
 use crate::journal::Journal;
 use crate::key_source::IdSource;
-use crate::policy::batch::BatchLimits;
 use crate::policy::retry::{Backoff, RetryPolicy};
 use crate::settled::hook::SettledHook;
 use crate::stats::Stats;
@@ -26,26 +25,11 @@ use crate::write_mode::{OnDuplicate, WriteMode};
 /// How a store writes. The worker only gets settings that [`Config::validate`] has accepted.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
-    pub(crate) max_batch_events: usize,
-    pub(crate) linger: Duration,
-    pub(crate) max_batches_in_flight: usize,
-    pub(crate) max_write_units_per_second: Option<u32>,
-    pub(crate) max_buffered_events: usize,
-    pub(crate) max_buffered_bytes: usize,
-    pub(crate) attempt_timeout: Duration,
-    pub(crate) event_deadline: Duration,
-    pub(crate) max_attempts: u32,
-    pub(crate) backoff: Backoff,
-    pub(crate) refusal_timeout: Duration,
-    pub(crate) read_back: bool,
-    pub(crate) write_mode: WriteMode,
-    pub(crate) on_duplicate: OnDuplicate,
+    pub(crate) worker: WorkerSettings,
     pub(crate) writer_ids: WriterIds,
     /// The seed of all randomness; `None` for the system's.
     pub(crate) seed: Option<u64>,
     pub(crate) on_settled: Option<SettledHook>,
-    /// The name of the table, as a label. Only known once the store starts.
-    pub(crate) table: Option<String>,
     #[cfg(feature = "metrics")]
     pub(crate) store_name: Option<String>,
 }
@@ -54,24 +38,28 @@ impl Default for Config {
     /// The methods of [`EventStoreBuilder`](super::builder::EventStoreBuilder) give the reasons.
     fn default() -> Self {
         Self {
-            max_batch_events: MAX_BATCH_EVENTS,
-            linger: Duration::from_millis(5),
-            max_batches_in_flight: 64,
-            max_write_units_per_second: None,
-            max_buffered_events: 10_000,
-            max_buffered_bytes: 64 * 1024 * 1024,
-            attempt_timeout: Duration::from_secs(10),
-            event_deadline: Duration::from_secs(60),
-            max_attempts: 100,
-            backoff: Backoff::default(),
-            refusal_timeout: Duration::from_secs(5),
-            read_back: true,
-            write_mode: WriteMode::default(),
-            on_duplicate: OnDuplicate::default(),
+            worker: WorkerSettings {
+                max_batch_events: MAX_BATCH_EVENTS,
+                linger: Duration::from_millis(5),
+                max_batches_in_flight: 64,
+                max_write_units_per_second: None,
+                max_buffered_events: 10_000,
+                max_buffered_bytes: 64 * 1024 * 1024,
+                attempt_timeout: Duration::from_secs(10),
+                retry: RetryPolicy {
+                    backoff: Backoff::default(),
+                    max_attempts: 100,
+                    event_deadline: Duration::from_secs(60),
+                },
+                refusal_timeout: Duration::from_secs(5),
+                read_back: true,
+                write_mode: WriteMode::default(),
+                on_duplicate: OnDuplicate::default(),
+                table: None,
+            },
             writer_ids: WriterIds::drawn(),
             seed: None,
             on_settled: None,
-            table: None,
             #[cfg(feature = "metrics")]
             store_name: None,
         }
@@ -90,34 +78,35 @@ const _: () = assert!(MAX_BUFFERED_EVENTS as u64 <= flow_control::MAX_EVENTS);
 impl Config {
     /// Checks every setting against its limits.
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
-        in_range("max_batch_events", self.max_batch_events, 1, MAX_BATCH_EVENTS)?;
-        duration_in_range("linger", self.linger, Duration::ZERO, HOUR)?;
-        in_range("max_batches_in_flight", self.max_batches_in_flight, 1, 1_000)?;
-        if let Some(budget) = self.max_write_units_per_second {
+        let worker = &self.worker;
+        in_range("max_batch_events", worker.max_batch_events, 1, MAX_BATCH_EVENTS)?;
+        duration_in_range("linger", worker.linger, Duration::ZERO, HOUR)?;
+        in_range("max_batches_in_flight", worker.max_batches_in_flight, 1, 1_000)?;
+        if let Some(budget) = worker.max_write_units_per_second {
             in_range("max_write_units_per_second", budget, 1, MAX_WRITE_UNITS)?;
         }
-        in_range("max_buffered_events", self.max_buffered_events, 1, MAX_BUFFERED_EVENTS)?;
+        in_range("max_buffered_events", worker.max_buffered_events, 1, MAX_BUFFERED_EVENTS)?;
         // The lower limit is that of one item, so that events of any size can share the buffer.
         in_range(
             "max_buffered_bytes",
-            self.max_buffered_bytes as u64,
+            worker.max_buffered_bytes as u64,
             MAX_ITEM_BYTES as u64,
             MAX_BUFFERED_BYTES,
         )?;
-        duration_in_range("attempt_timeout", self.attempt_timeout, MIN_TIMEOUT, HOUR)?;
-        duration_in_range("event_deadline", self.event_deadline, MIN_TIMEOUT, DAY)?;
+        duration_in_range("attempt_timeout", worker.attempt_timeout, MIN_TIMEOUT, HOUR)?;
+        duration_in_range("event_deadline", worker.retry.event_deadline, MIN_TIMEOUT, DAY)?;
         // An event that lingers past its deadline would fail without an attempt.
-        if self.linger > self.event_deadline / 2 {
+        if worker.linger > worker.retry.event_deadline / 2 {
             let limit = "be at most half of `event_deadline`, which leaves time for an attempt";
-            return Err(ConfigError::new("linger", format_args!("{:?}", self.linger), limit));
+            return Err(ConfigError::new("linger", format_args!("{:?}", worker.linger), limit));
         }
-        duration_in_range("refusal_timeout", self.refusal_timeout, Duration::ZERO, DAY)?;
-        in_range("max_attempts", self.max_attempts, 1, 1_000_000)?;
-        let Backoff { floor, base, ceiling } = self.backoff;
+        duration_in_range("refusal_timeout", worker.refusal_timeout, Duration::ZERO, DAY)?;
+        in_range("max_attempts", worker.retry.max_attempts, 1, 1_000_000)?;
+        let Backoff { floor, base, ceiling } = worker.retry.backoff;
         duration_in_range("backoff.ceiling", ceiling, MIN_TIMEOUT, HOUR)?;
         duration_in_range("backoff.base", base, MIN_TIMEOUT, ceiling)?;
         duration_in_range("backoff.floor", floor, Duration::ZERO, base)?;
-        if self.write_mode == WriteMode::Put && self.on_duplicate != OnDuplicate::default() {
+        if worker.write_mode == WriteMode::Put && worker.on_duplicate != OnDuplicate::default() {
             let limit = "not be set without `WriteMode::Insert`, as a put finds no duplicate";
             return Err(ConfigError::new("on_duplicate", "Fail", limit));
         }
@@ -135,8 +124,8 @@ impl Config {
     #[cfg(feature = "journal")]
     pub(crate) fn validate_with(&self, journal: Option<&Journal>) -> Result<(), ConfigError> {
         if journal.is_some()
-            && self.write_mode == WriteMode::Insert
-            && self.on_duplicate == OnDuplicate::NewKey
+            && self.worker.write_mode == WriteMode::Insert
+            && self.worker.on_duplicate == OnDuplicate::NewKey
         {
             let limit = "be `Fail` with a journal, which keeps events under their first keys";
             return Err(ConfigError::new("on_duplicate", "NewKey", limit));
@@ -144,36 +133,14 @@ impl Config {
         Ok(())
     }
 
-    pub(crate) fn worker_settings(&self) -> WorkerSettings {
-        WorkerSettings {
-            limits: BatchLimits::new(self.max_batch_events, self.write_mode),
-            linger: self.linger,
-            max_batches_in_flight: self.max_batches_in_flight,
-            max_write_units_per_second: self.max_write_units_per_second,
-            max_buffered_events: self.max_buffered_events,
-            // Requests in flight are copies of events in the buffer. They take at most this plus one request of up to
-            // 16 MB, because a call may begin while less than this is in flight.
-            bytes_in_flight_threshold: self.max_buffered_bytes / 4,
-            attempt_timeout: self.attempt_timeout,
-            retry: RetryPolicy {
-                backoff: self.backoff,
-                max_attempts: self.max_attempts,
-                event_deadline: self.event_deadline,
-            },
-            refusal_timeout: self.refusal_timeout,
-            read_back: self.read_back,
-            write_mode: self.write_mode,
-            on_duplicate: self.on_duplicate,
-            max_unreported_events: self.max_buffered_events,
-            max_unreported_bytes: self.max_buffered_bytes,
-            table: self.table.clone(),
-        }
-    }
-
     /// How long events may still be read back after the deadline of a close, which comes `deadline` after its call: at
     /// most one attempt timeout, and at most a quarter of `deadline`.
     pub(crate) fn time_to_read_back(&self, deadline: Duration) -> Duration {
-        if self.read_back { self.attempt_timeout.min(deadline / 4) } else { Duration::ZERO }
+        if self.worker.read_back {
+            self.worker.attempt_timeout.min(deadline / 4)
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// The source of the worker's jitter, and of the writer id if it is not set.
@@ -212,7 +179,7 @@ impl Config {
 
     /// The maximum number of events in one call.
     pub(crate) fn max_batch_events(&self) -> NonZeroUsize {
-        non_zero(self.max_batch_events)
+        non_zero(self.worker.max_batch_events)
     }
 
     /// The error of a put that does not wait for a permit.
@@ -224,8 +191,8 @@ impl Config {
             return PutError::Throttled { write_units_per_second, buffered_events };
         }
         PutError::Full {
-            max_buffered_events: non_zero(self.max_buffered_events),
-            max_buffered_bytes: non_zero(self.max_buffered_bytes),
+            max_buffered_events: non_zero(self.worker.max_buffered_events),
+            max_buffered_bytes: non_zero(self.worker.max_buffered_bytes),
         }
     }
 }
@@ -254,16 +221,17 @@ mod tests {
     #[test]
     fn values_at_the_limits_are_valid() {
         let changes: [Change; 8] = [
-            |config| config.max_batch_events = 1,
-            |config| config.linger = Duration::ZERO,
-            |config| config.max_batches_in_flight = 1_000,
-            |config| config.max_buffered_events = 1,
-            |config| config.max_buffered_bytes = 409_600,
-            |config| config.backoff.floor = Duration::ZERO,
+            |config| config.worker.max_batch_events = 1,
+            |config| config.worker.linger = Duration::ZERO,
+            |config| config.worker.max_batches_in_flight = 1_000,
+            |config| config.worker.max_buffered_events = 1,
+            |config| config.worker.max_buffered_bytes = 409_600,
+            |config| config.worker.retry.backoff.floor = Duration::ZERO,
             |config| config.writer_ids = WriterIds::from(99_999),
             |config| {
                 let second = Duration::from_secs(1);
-                config.backoff = Backoff { floor: second, base: second, ceiling: second };
+                config.worker.retry.backoff =
+                    Backoff { floor: second, base: second, ceiling: second };
             },
         ];
         for change in changes {
@@ -276,43 +244,67 @@ mod tests {
     #[test]
     fn value_out_of_range_is_an_error_with_field_and_limit() {
         let cases: [(Change, &str); 21] = [
-            (|c| c.max_batch_events = 0, "setting `max_batch_events` is 0; it must be 1 to 25"),
-            (|c| c.max_batch_events = 26, "setting `max_batch_events` is 26; it must be 1 to 25"),
-            (|c| c.linger = HOUR * 2, "setting `linger` is 7200s; it must be 0ns to 3600s"),
             (
-                |c| c.max_batches_in_flight = 0,
+                |c| c.worker.max_batch_events = 0,
+                "setting `max_batch_events` is 0; it must be 1 to 25",
+            ),
+            (
+                |c| c.worker.max_batch_events = 26,
+                "setting `max_batch_events` is 26; it must be 1 to 25",
+            ),
+            (|c| c.worker.linger = HOUR * 2, "setting `linger` is 7200s; it must be 0ns to 3600s"),
+            (
+                |c| c.worker.max_batches_in_flight = 0,
                 "setting `max_batches_in_flight` is 0; it must be 1 to 1000",
             ),
             (
-                |c| c.max_write_units_per_second = Some(0),
+                |c| c.worker.max_write_units_per_second = Some(0),
                 "setting `max_write_units_per_second` is 0; it must be 1 to 100000000",
             ),
             (
-                |c| c.max_buffered_events = 0,
+                |c| c.worker.max_buffered_events = 0,
                 "setting `max_buffered_events` is 0; it must be 1 to 100000000",
             ),
             (
-                |c| c.max_buffered_bytes = 409_599,
+                |c| c.worker.max_buffered_bytes = 409_599,
                 "setting `max_buffered_bytes` is 409599; it must be",
             ),
             (
-                |c| c.attempt_timeout = Duration::ZERO,
+                |c| c.worker.attempt_timeout = Duration::ZERO,
                 "setting `attempt_timeout` is 0ns; it must be",
             ),
-            (|c| c.event_deadline = Duration::ZERO, "setting `event_deadline` is 0ns; it must be"),
-            (|c| c.event_deadline = DAY * 2, "setting `event_deadline` is 172800s; it must be"),
             (
-                |c| c.event_deadline = Duration::from_millis(9),
+                |c| c.worker.retry.event_deadline = Duration::ZERO,
+                "setting `event_deadline` is 0ns; it must be",
+            ),
+            (
+                |c| c.worker.retry.event_deadline = DAY * 2,
+                "setting `event_deadline` is 172800s; it must be",
+            ),
+            (
+                |c| c.worker.retry.event_deadline = Duration::from_millis(9),
                 "setting `linger` is 5ms; it must be at most half of `event_deadline`",
             ),
-            (|c| c.refusal_timeout = DAY * 2, "setting `refusal_timeout` is 172800s; it must be"),
-            (|c| c.max_attempts = 0, "setting `max_attempts` is 0; it must be 1 to 1000000"),
             (
-                |c| c.backoff.floor = HOUR,
+                |c| c.worker.refusal_timeout = DAY * 2,
+                "setting `refusal_timeout` is 172800s; it must be",
+            ),
+            (
+                |c| c.worker.retry.max_attempts = 0,
+                "setting `max_attempts` is 0; it must be 1 to 1000000",
+            ),
+            (
+                |c| c.worker.retry.backoff.floor = HOUR,
                 "setting `backoff.floor` is 3600s; it must be 0ns to 50ms",
             ),
-            (|c| c.backoff.base = HOUR, "setting `backoff.base` is 3600s; it must be 1ms to 5s"),
-            (|c| c.backoff.ceiling = DAY, "setting `backoff.ceiling` is 86400s; it must be"),
+            (
+                |c| c.worker.retry.backoff.base = HOUR,
+                "setting `backoff.base` is 3600s; it must be 1ms to 5s",
+            ),
+            (
+                |c| c.worker.retry.backoff.ceiling = DAY,
+                "setting `backoff.ceiling` is 86400s; it must be",
+            ),
             (
                 |c| c.writer_ids = WriterIds::from(100_000),
                 "setting `writer_id` is 100000; it must be 0 to 99999",

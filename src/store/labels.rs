@@ -13,12 +13,12 @@ impl Config {
     /// What handles, worker and events share, with the hook and the metrics.
     pub(super) fn accounting(&self, runtime: &Handle) -> Accounting {
         let mut accounting = Accounting::new(
-            self.max_buffered_events,
-            self.max_buffered_bytes,
-            self.event_deadline,
+            self.worker.max_buffered_events,
+            self.worker.max_buffered_bytes,
+            self.worker.retry.event_deadline,
             now(),
             #[cfg(feature = "metrics")]
-            StoreMetrics::register(self.table.as_deref(), self.store_name.as_deref()),
+            StoreMetrics::register(self.worker.table.as_deref(), self.store_name.as_deref()),
         );
         accounting.hook = self.start_hook(runtime);
         accounting
@@ -29,7 +29,7 @@ impl EventStoreBuilder {
     /// The configuration, with the name of the table.
     pub(super) fn labelled_config(&self) -> Config {
         let mut config = self.config.clone();
-        config.table.clone_from(&self.target.table);
+        config.worker.table.clone_from(&self.target.table);
         config
     }
 }

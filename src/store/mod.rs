@@ -147,8 +147,7 @@ impl EventStore {
         #[cfg(feature = "journal")]
         let replay_writer = Arc::clone(&writer);
         runtime.spawn(
-            Worker::new(channels, writer, Arc::clone(&keys), &config.worker_settings(), jitter)
-                .run(),
+            Worker::new(channels, writer, Arc::clone(&keys), config.worker.clone(), jitter).run(),
         );
         let store = Self {
             shared: Arc::new(Shared {

@@ -14,7 +14,7 @@ impl Config {
     /// Starts the task of the hook, if there is one.
     pub(super) fn start_hook(&self, runtime: &Handle) -> Option<SettledSender> {
         let hook = self.on_settled.as_ref()?;
-        Some(hook.spawn(runtime, self.max_buffered_events, self.max_buffered_bytes))
+        Some(hook.spawn(runtime, self.worker.max_buffered_events, self.worker.max_buffered_bytes))
     }
 }
 

@@ -87,8 +87,8 @@ impl Replay {
         unsettled: Unsettled,
         report: watch::Sender<Option<ReplayReport>>,
     ) -> Self {
-        let (read_timeout, exit) = (shared.config.attempt_timeout, shared.exit.clone());
-        let mode = shared.config.write_mode;
+        let (read_timeout, exit) = (shared.config.worker.attempt_timeout, shared.exit.clone());
+        let mode = shared.config.worker.write_mode;
         Self { shared: Arc::downgrade(shared), writer, mode, read_timeout, unsettled, exit, report }
     }
 

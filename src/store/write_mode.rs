@@ -25,13 +25,13 @@ impl EventStoreBuilder {
     /// # }
     /// ```
     pub fn write_mode(mut self, write_mode: WriteMode) -> Self {
-        self.config.write_mode = write_mode;
+        self.config.worker.write_mode = write_mode;
         self
     }
 
     /// What happens in [`WriteMode::Insert`] to an event whose key another item has. Default: [`OnDuplicate::NewKey`].
     pub fn on_duplicate(mut self, on_duplicate: OnDuplicate) -> Self {
-        self.config.on_duplicate = on_duplicate;
+        self.config.worker.on_duplicate = on_duplicate;
         self
     }
 }

@@ -78,7 +78,7 @@ impl FakeTable {
     }
 
     /// A table with this write capacity. Beyond it, like the service, it leaves events of a batch
-    /// unprocessed, or refuses a batch with an exception if none of its events can be stored.
+    /// unprocessed, or throttles the whole batch with an exception if none of its events can be stored.
     #[must_use]
     pub fn with_capacity(capacity: WriteCapacity) -> Self {
         let table = Self::new();
@@ -222,11 +222,11 @@ impl FakeTable {
         }
         match reply {
             Reply::Store => {
-                let refused = self.lock().refuse(events)?;
-                if refused.is_empty() {
+                let throttled = self.lock().throttle(events)?;
+                if throttled.is_empty() {
                     return Ok(self.apply(events, BatchReceipt::all_processed()));
                 }
-                Ok(self.leave_unprocessed(events, &refused))
+                Ok(self.leave_unprocessed(events, &throttled))
             }
             Reply::Unprocessed(places) => Ok(self.leave_unprocessed(events, &places)),
             Reply::UnprocessedUnknownKey => {

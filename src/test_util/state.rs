@@ -71,8 +71,8 @@ impl State {
     }
 
     /// The indexes of the events beyond the table's capacity.
-    pub(super) fn refuse(&mut self, events: &[Event]) -> Result<Vec<usize>, BatchError> {
-        self.meter.as_mut().map_or(Ok(Vec::new()), |meter| meter.refuse(events, now()))
+    pub(super) fn throttle(&mut self, events: &[Event]) -> Result<Vec<usize>, BatchError> {
+        self.meter.as_mut().map_or(Ok(Vec::new()), |meter| meter.throttle(events, now()))
     }
 
     pub(super) fn begin_read(&mut self, keys: &[EventKey]) -> ReadReply {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{BatchError, Certainty, FailureClass, ThrottlingReason};
 use crate::event::Event;
-use crate::write_capacity::{Buckets, Refusal, WriteCapacity};
+use crate::write_capacity::{Buckets, Throttle, WriteCapacity};
 
 /// The units that a table accepted and throttled in one second.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,32 +40,32 @@ impl Meter {
     }
 
     /// The indexes of the events beyond the capacity at `now`. Fails if all events are.
-    pub(super) fn refuse(
+    pub(super) fn throttle(
         &mut self,
         events: &[Event],
         now: Instant,
     ) -> Result<Vec<usize>, BatchError> {
         let age = now.saturating_duration_since(self.start);
-        let mut refused = Vec::new();
+        let mut throttled = Vec::new();
         let mut last = None;
         let mut seen = Throughput::default();
         for (place, event) in events.iter().enumerate() {
             let units = event.write_units();
             match self.buckets.admit(event.key().as_str(), units, age) {
                 Ok(()) => seen.accepted_units += units,
-                Err(refusal) => {
+                Err(throttle) => {
                     seen.throttled_units += units;
-                    refused.push(place);
-                    last = Some(refusal);
+                    throttled.push(place);
+                    last = Some(throttle);
                 }
             }
         }
-        let whole = last.filter(|_| refused.len() == events.len());
+        let whole = last.filter(|_| throttled.len() == events.len());
         seen.throttled_calls = u64::from(whole.is_some());
         self.count(seen, age);
         match whole {
-            Some(refusal) => Err(throttled(refusal)),
-            None => Ok(refused),
+            Some(throttle) => Err(throttling_error(throttle)),
+            None => Ok(throttled),
         }
     }
 
@@ -82,8 +82,8 @@ impl Meter {
     }
 }
 
-fn throttled(refusal: Refusal) -> BatchError {
-    let (code, reason) = refusal.exception();
+fn throttling_error(throttle: Throttle) -> BatchError {
+    let (code, reason) = throttle.exception();
     let message = "the fake table is out of capacity";
     BatchError::new(FailureClass::Throttled, Certainty::NotStored, message)
         .with_code(code)

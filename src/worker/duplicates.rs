@@ -42,7 +42,7 @@ impl Worker {
     /// Reads the item, also if failed events are not read back: nothing else can decide. The reads may be repeated until
     /// the event's deadline.
     fn read_duplicate(&mut self, mut event: PendingEvent, now: Instant) {
-        let answer_by = event.expires_at() + self.attempt_timeout;
+        let answer_by = event.expires_at() + self.settings.attempt_timeout;
         let answer_by = self.closing.map_or(answer_by, |closing| answer_by.min(closing.answer_by));
         event.begin_read_back(FailureReason::DuplicateKey, answer_by);
         self.read_backs.add(event, now);
@@ -82,14 +82,14 @@ impl Worker {
             let found = found.map(|(_, read_back)| (Certainty::MaybeStored, read_back));
             return self.fail_duplicate(event, FailureReason::DuplicateKey, found, now);
         }
-        if self.on_duplicate == OnDuplicate::Fail {
+        if self.settings.on_duplicate == OnDuplicate::Fail {
             return self.fail_duplicate(event, FailureReason::DuplicateKey, found, now);
         }
         if self.is_past_close(now) {
             return self.fail_duplicate(event, FailureReason::CloseDeadline, found, now);
         }
         let (class, jitter) = (FailureClass::Transient, self.jitter.random::<f64>());
-        match self.retry.decide(attempts(&event), event.elapsed(now), class, jitter) {
+        match self.settings.retry.decide(attempts(&event), event.elapsed(now), class, jitter) {
             Decision::After(delay) => self.insert_under_new_key(event, found, delay, now),
             Decision::Fail(reason) => self.fail_duplicate(event, reason, found, now),
         }
@@ -134,7 +134,7 @@ impl Worker {
             return self.fail_duplicate(event, FailureReason::CloseDeadline, found, now);
         }
         let (class, jitter) = (FailureClass::Transient, self.jitter.random::<f64>());
-        match self.retry.decide(attempts(&event), event.elapsed(now), class, jitter) {
+        match self.settings.retry.decide(attempts(&event), event.elapsed(now), class, jitter) {
             Decision::After(delay) => {
                 event.end_read_back();
                 self.buffer.requeue(event, now + delay);

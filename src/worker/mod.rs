@@ -32,13 +32,10 @@ use crate::dynamodb::{BatchReading, BatchReceipt, BatchWriter};
 use crate::key_source::KeySource;
 use crate::pending::PendingEvent;
 use crate::policy::BufferedEvent;
-use crate::policy::batch::BatchLimits;
 use crate::policy::buffer::Buffer;
 use crate::policy::concurrency::Concurrency;
 use crate::policy::pace::Pace;
 use crate::policy::refusal::Refusals;
-use crate::policy::retry::RetryPolicy;
-use crate::write_mode::OnDuplicate;
 use channel::{CommandReceiver, ExitGuard};
 use in_flight::{CompletedCall, InFlight};
 #[cfg(feature = "metrics")]
@@ -65,13 +62,9 @@ pub(crate) struct Worker {
     commands: CommandReceiver,
     close_deadlines: watch::Receiver<Option<CloseDeadlines>>,
     writer: Arc<dyn BatchWriter>,
-    attempt_timeout: Duration,
-    retry: RetryPolicy,
-    read_back: bool,
-    on_duplicate: OnDuplicate,
+    settings: WorkerSettings,
     jitter: StdRng,
     keys: Arc<KeySource>,
-    limits: BatchLimits,
     spans: CallSpans,
     buffer: Buffer<PendingEvent>,
     in_flight: InFlight<PendingEvent, BatchReceipt>,
@@ -82,7 +75,6 @@ pub(crate) struct Worker {
     next_repeated: Option<Instant>,
     concurrency: Concurrency,
     refusals: Refusals,
-    max_buffered_events: usize,
     read_backs: ReadBacks,
     settlement: Settlement,
     /// False once the channel is closed and empty: no further event can arrive.
@@ -113,70 +105,51 @@ impl Worker {
         channels: WorkerChannels,
         writer: Arc<dyn BatchWriter>,
         keys: Arc<KeySource>,
-        settings: &WorkerSettings,
+        settings: WorkerSettings,
         jitter: StdRng,
     ) -> Self {
         let WorkerChannels { commands, close_deadlines, exit, accounting } = channels;
-        let WorkerSettings { table, .. } = settings;
-        let &WorkerSettings {
-            limits,
-            linger,
-            max_batches_in_flight,
-            max_write_units_per_second,
-            max_buffered_events,
-            bytes_in_flight_threshold,
-            attempt_timeout,
-            retry,
-            refusal_timeout,
-            read_back,
-            write_mode,
-            on_duplicate,
-            max_unreported_events,
-            max_unreported_bytes,
-            ..
-        } = settings;
+        let limits = settings.batch_limits();
         Self {
             commands: CommandReceiver { receiver: commands, accounting: Arc::clone(&accounting) },
             close_deadlines,
             settlement: Settlement::new(
                 Arc::clone(&accounting),
-                max_unreported_events,
-                max_unreported_bytes,
+                settings.max_buffered_events,
+                settings.max_buffered_bytes,
             ),
             exit_guard: ExitGuard { accounting: Arc::clone(&accounting), exit },
             #[cfg(feature = "metrics")]
             publisher: Publisher::new(Arc::clone(&accounting)),
             accounting,
-            attempt_timeout,
-            retry,
-            read_back,
-            on_duplicate,
             jitter,
             keys,
-            limits,
-            spans: CallSpans::new(table.clone(), write_mode),
-            buffer: Buffer::new(limits, linger),
-            in_flight: InFlight::new(max_batches_in_flight, bytes_in_flight_threshold),
-            pace: Pace::new(max_write_units_per_second, limits.max_events),
+            spans: CallSpans::new(settings.table.clone(), settings.write_mode),
+            buffer: Buffer::new(limits, settings.linger),
+            in_flight: InFlight::new(
+                settings.max_batches_in_flight,
+                settings.bytes_in_flight_threshold(),
+            ),
+            pace: Pace::new(settings.max_write_units_per_second, settings.max_batch_events),
             send_not_before: None,
             next_repeated: None,
-            concurrency: Concurrency::new(max_batches_in_flight),
-            refusals: Refusals::new(refusal_timeout),
-            max_buffered_events,
+            concurrency: Concurrency::new(settings.max_batches_in_flight),
+            refusals: Refusals::new(settings.refusal_timeout),
             // Reads and writes have a limit each, so that calls of one kind that hang do not block the other kind.
             read_backs: ReadBacks::new(
                 Arc::clone(&writer),
-                write_mode,
-                attempt_timeout,
-                retry.backoff,
+                settings.write_mode,
+                settings.attempt_timeout,
+                settings.retry.backoff,
                 limits,
-                max_batches_in_flight,
+                settings.max_batches_in_flight,
             ),
             writer,
             is_channel_open: true,
             has_handles: true,
             closing: None,
             full_since: None,
+            settings,
         }
     }
 

@@ -133,7 +133,7 @@ impl Worker {
         // All events of the batch get the same jitter, so that they can share a batch again.
         let jitter = self.jitter.random::<f64>();
         for event in batch {
-            match self.retry.decide(attempts(&event), event.elapsed(now), class, jitter) {
+            match self.settings.retry.decide(attempts(&event), event.elapsed(now), class, jitter) {
                 Decision::After(Duration::ZERO) if is_throttled => {
                     let accepted_at = event.accepted_at();
                     self.buffer.requeue_in_order(event, accepted_at);
@@ -178,7 +178,12 @@ impl Worker {
                 }
                 Refusal::OfOneCall => {
                     let (attempts, elapsed) = (attempts(&event), event.elapsed(now));
-                    match self.retry.decide(attempts, elapsed, FailureClass::Refused, jitter) {
+                    match self.settings.retry.decide(
+                        attempts,
+                        elapsed,
+                        FailureClass::Refused,
+                        jitter,
+                    ) {
                         Decision::After(delay) => self.buffer.requeue(event, now + delay),
                         Decision::Fail(reason) => self.fail_event(event, reason, now),
                     }
@@ -224,10 +229,10 @@ impl Worker {
         reason: FailureReason,
         now: Instant,
     ) {
-        if !self.read_back || event.uncertainty() == Uncertainty::None {
+        if !self.settings.read_back || event.uncertainty() == Uncertainty::None {
             return self.settlement.failed(event, reason, None, now, self.closing.is_some());
         }
-        let answer_by = now.min(event.expires_at()) + self.attempt_timeout;
+        let answer_by = now.min(event.expires_at()) + self.settings.attempt_timeout;
         let answer_by = self.closing.map_or(answer_by, |closing| answer_by.min(closing.answer_by));
         event.begin_read_back(reason, answer_by);
         self.read_backs.add(event, now);

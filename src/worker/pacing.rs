@@ -163,11 +163,8 @@ impl Worker {
 
     /// Charges a batch to the pace.
     pub(super) fn charge_pace(&mut self, batch: &[PendingEvent]) {
-        let units = |event: &PendingEvent| event.event().write_units();
-        let is_repeated = |event: &&PendingEvent| event.throttled() >= 2;
-        let all = batch.iter().map(units).sum();
-        let repeated = batch.iter().filter(is_repeated).map(units).sum();
-        self.pace.charge(all, repeated, batch.len());
+        let units = SentUnits::of(batch);
+        self.pace.charge(units.total(), units.repeated, batch.len());
     }
 
     /// Counts what an answer says about the table's capacity, and passes it to the concurrency limit and the pace.
@@ -221,9 +218,9 @@ impl Worker {
 
     /// Limits the buffer to the events that the table takes within half of an event's deadline.
     pub(super) fn limit_buffer(&mut self) {
-        let max_events = self.max_buffered_events as u64;
-        let min_events = (MIN_BUFFERED_BATCHES * self.limits.max_events) as u64;
-        let reduction = match self.pace.events_within(self.retry.event_deadline / 2) {
+        let max_events = self.settings.max_buffered_events as u64;
+        let min_events = (MIN_BUFFERED_BATCHES * self.settings.max_batch_events) as u64;
+        let reduction = match self.pace.events_within(self.settings.retry.event_deadline / 2) {
             Some(events) => max_events.saturating_sub(events.max(min_events)),
             None => 0,
         };
@@ -236,7 +233,8 @@ impl Worker {
     /// Publishes in the counters what limits the calls now.
     pub(super) fn publish_limits(&mut self, now: Instant) {
         let accounting = &self.accounting;
-        let accepted_at = |expires_at: Instant| expires_at.checked_sub(self.retry.event_deadline);
+        let accepted_at =
+            |expires_at: Instant| expires_at.checked_sub(self.settings.retry.event_deadline);
         let oldest = self.buffer.next_expiry().and_then(accepted_at);
         accounting.counters.set_limits(Limits {
             write_units_per_second: self.pace.rate(now),

@@ -42,13 +42,14 @@ impl Worker {
     /// How long an attempt may take. A ticket is answered at the latest one attempt timeout after its event's deadline;
     /// with read-back on, an attempt ends in the first half of that time, so that the second half is left for the read.
     fn timeout_of_attempt(&self, batch: &[PendingEvent], now: Instant) -> Duration {
-        let until_deadline =
-            batch.iter().map(|event| event.expires_at().saturating_duration_since(now)).min();
-        match until_deadline {
-            Some(until_deadline) if self.read_back => {
-                self.attempt_timeout.min(until_deadline + self.attempt_timeout / 2)
+        match batch.iter().map(PendingEvent::expires_at).min() {
+            Some(deadline) if self.settings.read_back => {
+                let until_deadline = deadline.saturating_duration_since(now);
+                self.settings
+                    .attempt_timeout
+                    .min(until_deadline + self.settings.attempt_timeout / 2)
             }
-            _ => self.attempt_timeout,
+            _ => self.settings.attempt_timeout,
         }
     }
 }

@@ -1,6 +1,5 @@
 //! What the answers of the endpoint show besides their content: that it answers, and its clock.
 
-use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_dynamodb::config::interceptors::{
@@ -38,14 +37,7 @@ impl Answers {
             let tls = if url.starts_with("https:") { "with TLS" } else { "without TLS" };
             return Ok(format!("{url} answers, {tls}"));
         }
-        let mut reason = error.map_or_else(|| "no answer".to_owned(), ToString::to_string);
-        let causes = std::iter::successors(error.and_then(Error::source), |&cause| cause.source());
-        for cause in causes.map(ToString::to_string) {
-            if !reason.contains(&cause) {
-                reason.push_str(": ");
-                reason.push_str(&cause);
-            }
-        }
+        let reason = error.map_or_else(|| "no answer".to_owned(), ToString::to_string);
         let advice = if reason.contains("certificate") {
             "set AWS_CA_BUNDLE to the certificate authority of this endpoint, or correct its URL"
         } else {

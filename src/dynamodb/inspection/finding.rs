@@ -86,7 +86,7 @@ pub struct Finding {
 }
 
 /// The outcome of one [`Finding`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
     /// The check passed.

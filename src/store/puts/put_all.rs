@@ -202,7 +202,7 @@ impl EventStore {
         events: impl IntoIterator<Item = E>,
     ) -> PutAllTicket<E> {
         let mut all = PutAllTicket::new();
-        let max_tickets = self.shared.config.max_buffered_events;
+        let max_tickets = self.shared.config.worker.max_buffered_events;
         let mut waits = true;
         for (index, event) in (0..).zip(events) {
             // Puts that need not wait would keep other tasks from running.

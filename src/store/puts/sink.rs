@@ -101,15 +101,15 @@ impl<E> EventSink<E> {
                 self.unsettled.push(index, ticket);
                 Ok(())
             }
-            Err(source) => Err(SinkError::Put { index, source }),
+            Err(cause) => Err(SinkError::Put { index, cause }),
         })
     }
 
     /// Drops tickets as far as they are answered. Ready with the first error, or when none is left.
     fn poll_settled(&mut self, context: &mut Context<'_>) -> Poll<Result<(), SinkError>> {
         while let Some((index, answer)) = ready!(self.unsettled.poll_next(context)) {
-            if let Err(source) = answer {
-                return Poll::Ready(Err(SinkError::Write { index, source }));
+            if let Err(cause) = answer {
+                return Poll::Ready(Err(SinkError::Write { index, cause }));
             }
         }
         Poll::Ready(Ok(()))
@@ -125,7 +125,7 @@ impl<E: Serialize> Sink<E> for EventSink<E> {
     ) -> Poll<Result<(), SinkError>> {
         // A stream that is always ready must not keep other tasks from running.
         let coop = ready!(poll_proceed(context));
-        let max_tickets = self.store.shared.config.max_buffered_events;
+        let max_tickets = self.store.shared.config.worker.max_buffered_events;
         let ready = match self.poll_settled(context) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             // Without budget, tickets are not ready although they are answered. The events must not get ahead of them.
@@ -137,8 +137,8 @@ impl<E: Serialize> Sink<E> for EventSink<E> {
         }
         ready!(ready)?;
         if self.store.shared.accounting.flow_control.is_closed() {
-            let source = self.store.put_error(AcquireError::Closed);
-            return Poll::Ready(Err(SinkError::Put { index: self.next_index, source }));
+            let cause = self.store.put_error(AcquireError::Closed);
+            return Poll::Ready(Err(SinkError::Put { index: self.next_index, cause }));
         }
         Poll::Ready(Ok(()))
     }
@@ -148,7 +148,7 @@ impl<E: Serialize> Sink<E> for EventSink<E> {
         let index = self.next_index;
         self.next_index += 1;
         let body = EncodedBody::from_value(&event)
-            .map_err(|error| SinkError::Put { index, source: error.into() })?;
+            .map_err(|error| SinkError::Put { index, cause: error.into() })?;
         if let Ok(ticket) = self.store.try_put_body(body.clone()) {
             self.unsettled.push(index, ticket);
             return Ok(());
