@@ -350,7 +350,7 @@ fn fault_table_rows_name_existing_tests() {
         );
         backed += 1;
     }
-    assert!(backed >= 87, "the tables have lost rows");
+    assert!(backed >= 88, "the tables have lost rows");
 }
 
 #[test]

@@ -150,6 +150,15 @@ impl EventReader {
         Some(position)
     }
 
+    /// The [`position`](Self::position) if another reader repeats no item from there: every item of the pages that were
+    /// begun was taken from the stream. `None` within a page, and for a sorted reader.
+    ///
+    /// Whoever saves what was made of the items together with such a position has each of them once.
+    #[must_use]
+    pub fn exact_position(&self) -> Option<ReadPosition> {
+        if self.current.len() > 0 { None } else { self.position() }
+    }
+
     /// Counts the items within the range of times, events or not. The service sends no bodies. It costs as many
     /// read units as reading them.
     ///
