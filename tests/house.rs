@@ -13,8 +13,8 @@ use dynamodb_eventstore::{
 };
 #[cfg(feature = "reader")]
 use dynamodb_eventstore::{
-    EventReader, EventReaderBuilder, ItemLineError, ReadError, ReadPosition, ReadProgress,
-    ScannedItem,
+    EventReader, EventReaderBuilder, ItemLineError, ItemSorter, ReadError, ReadPosition,
+    ReadProgress, ScannedItem,
 };
 
 /// Words that must not occur in a policy: runtimes, networks, files, clocks and randomness.
@@ -395,6 +395,7 @@ fn public_types_are_send_and_sync() {
         holds::<EventReader>();
         holds::<EventReaderBuilder>();
         holds::<ItemLineError>();
+        holds::<ItemSorter>();
         holds::<ReadError>();
         holds::<ReadPosition>();
         holds::<ReadProgress>();

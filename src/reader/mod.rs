@@ -9,7 +9,7 @@ pub(crate) mod error;
 pub(crate) mod position;
 pub(crate) mod progress;
 mod segments;
-mod sort;
+pub(crate) mod sort;
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

@@ -11,7 +11,7 @@ use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use dynamodb_eventstore::ScannedItem;
+use dynamodb_eventstore::{ItemSorter, ScannedItem};
 use serde::{Deserialize, Serialize};
 
 use crate::arguments::ReadOptions;
@@ -25,14 +25,11 @@ use sink::Sink;
 const MAX_PRINTED: u64 = 10;
 
 /// Bytes of one unit of --memory.
-const MEBIBYTE: usize = 1024 * 1024;
+const MEBIBYTE: u64 = 1024 * 1024;
 
 /// Options that have no meaning for files.
-const OPTIONS_OF_A_TABLE: [&str; 12] = [
+const OPTIONS_OF_A_TABLE: [&str; 9] = [
     "position",
-    "sorted",
-    "memory",
-    "temp_dir",
     "table",
     "local",
     "region",
@@ -62,8 +59,8 @@ pub(crate) struct Arguments {
 
     /// Read a directory instead of a table: a full export in DynamoDB JSON that
     /// ExportTableToPointInTime has written to S3 (a copy of AWSDynamoDB/EXPORT-ID), or a directory
-    /// of `prepare`. It calls no one. It cannot be --sorted: events come in the order of the files,
-    /// which in a directory of `prepare` is that of the keys.
+    /// of `prepare`. It calls no one. Events come in the order of the files, unless they are
+    /// --sorted. In a directory of `prepare` that is the order of the keys.
     #[arg(long, value_name = "DIR", conflicts_with_all = OPTIONS_OF_A_TABLE)]
     from_export: Option<PathBuf>,
 
@@ -90,7 +87,8 @@ pub(crate) struct Arguments {
 
     /// Memory for --sorted, in MiB; 4 or more.
     #[arg(long, value_name = "MIB", default_value_t = 256, help_heading = "Limits")]
-    memory: usize,
+    #[arg(value_parser = clap::value_parser!(u64).range(4..))]
+    memory: u64,
 
     /// Directory for the temporary files of --sorted [default: TMPDIR, or /tmp].
     #[arg(long, value_name = "DIR")]
@@ -129,6 +127,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>
     } = arguments;
     let output = Output::new(quiet);
     let form = if with_keys { Form::WithKeys } else { Form::Bodies };
+    let memory = usize::try_from(memory.saturating_mul(MEBIBYTE)).unwrap_or(usize::MAX);
     let mut exported = Exported::default();
     if let Some(directory) = from_export {
         read.check_time_range()?;
@@ -136,9 +135,11 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>
         let items = count(files.iter().map(|file| file.items).sum(), "item");
         let number = count(files.len() as u64, "file");
         output.note(format_args!("reading {}: {items} in {number}", directory.display()));
+        let directory = temp_dir.unwrap_or_else(std::env::temp_dir);
+        let sorter = sorted.then(|| ItemSorter::new(memory, directory)).transpose()?;
         let mut sink = Sink::create(file.as_deref())?;
         let range = read.time_range();
-        match exported.write_files(&files, range, form, &mut sink, &output).await {
+        match exported.write_files(&files, range, sorter, form, &mut sink, &output).await {
             Ok(()) => sink.finish(exported.is_cut_off)?,
             Err(error) => return Err(sink.incomplete(&*error, exported.events).into()),
         }
@@ -156,7 +157,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>
         position = Some(saved);
     }
     let mut builder = read.reader(&target).sorted(sorted);
-    builder = builder.max_memory_bytes(memory.saturating_mul(MEBIBYTE));
+    builder = builder.max_memory_bytes(memory);
     if let Some(directory) = temp_dir {
         builder = builder.temporary_directory(directory);
     }
