@@ -256,6 +256,20 @@ fn file_that_is_no_position_is_kept() {
     }
 }
 
+#[test]
+fn position_that_cannot_be_saved_ends_the_export() {
+    let (folder, events) = table(1, 1);
+    let export = ["export", "--local", "t.sqlite", "-o", "out.ndjson", "--position"];
+    let refused = tool(&folder).args(export).arg("nowhere/position.json").output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    let errors = stderr(&refused);
+    assert!(errors.contains("cannot save the position in nowhere/position.json: "), "{errors}");
+    assert!(!errors.contains("goes on"), "{errors}");
+    // The empty file that it has left is in nobody's way.
+    assert_success(&exported(&folder, &["-o", "out.ndjson"]));
+    assert_complete(&folder, &events);
+}
+
 #[tokio::test]
 async fn export_that_was_killed_at_its_end_is_completed() {
     let (folder, events) = table(3_000, 2_000);

@@ -82,6 +82,8 @@ impl Exported {
                 ));
                 Ok(Some(signal))
             }
+            // Nothing was saved, so nothing goes on.
+            Err(error) if position.read_position().is_none() => Err(with_causes(&*error)),
             Err(error) => Err(format!(
                 "{}\n  {} were exported before; the same command goes on there",
                 with_causes(&*error),

@@ -85,9 +85,9 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     read: ReadOptions,
 
-    /// Memory for --sorted, in MiB; 4 or more.
+    /// Memory for --sorted, in MiB, 4 to 1048576.
     #[arg(long, value_name = "MIB", default_value_t = 256, help_heading = "Limits")]
-    #[arg(value_parser = clap::value_parser!(u64).range(4..))]
+    #[arg(value_parser = clap::value_parser!(u64).range(4..=1_048_576))]
     memory: u64,
 
     /// Directory for the temporary files of --sorted [default: TMPDIR, or /tmp].
