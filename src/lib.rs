@@ -202,6 +202,8 @@ pub use reader::error::ReadError;
 pub use reader::position::ReadPosition;
 #[cfg(feature = "reader")]
 pub use reader::progress::ReadProgress;
+#[cfg(feature = "reader")]
+pub use reader::sort::item_sorter::{ItemSorter, SortedItems};
 pub use report::{CloseReport, FlushReport};
 pub use settled::{Proof, Settled, Stored};
 pub use stats::{Stats, ThrottledBatches};

@@ -462,8 +462,35 @@ fn export_that_is_not_complete_is_an_error() {
     let empty =
         tool(&folder).args(["export", "--from-export", "export"]).args(range).output().unwrap();
     assert!(stderr(&empty).contains("--from must be before --to"), "{empty:?}");
-    let sorted =
-        tool(&folder).args(["export", "--from-export", "export", "--sorted"]).output().unwrap();
-    assert_eq!(sorted.status.code(), Some(2));
-    assert!(stderr(&sorted).contains("cannot be used with '--sorted'"), "{sorted:?}");
+}
+
+#[test]
+fn files_of_a_table_export_are_sorted_in_little_memory() {
+    let folder = folder();
+    // Several times what fits into the memory, in the order of a hash.
+    let events = 30_000_u64;
+    let line = |place: u64| {
+        let number = place * 7_919 % events;
+        let body = format!(r#"{{"number":{number},"text":"{}"}}"#, "x".repeat(500));
+        exported_item(&format!("20260101T000000{:03}{number:09}", number / 100), &body)
+    };
+    let items: Vec<String> = (0..events).map(line).collect();
+    write_export(&folder, [&items[..20_000], &items[20_000..]]);
+    let export = ["export", "--from-export", "export", "--sorted", "--memory", "4"];
+    let export = [&export[..], &["--temp-dir", "temporary"]].concat();
+    let missing = tool(&folder).args(&export).output().unwrap();
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(stderr(&missing).contains("in temporary could not be created"), "{missing:?}");
+    std::fs::create_dir(folder.path().join("temporary")).unwrap();
+    let range = ["--from", "2026-01-01T00:00:00.010Z", "--to", "2026-01-01T00:00:00.200Z"];
+    for (arguments, expected) in [(&[][..], 0..events), (&range[..], 1_000..20_000)] {
+        let exported = tool(&folder).args(&export).args(arguments).output().unwrap();
+        assert_success(&exported);
+        let numbers = stdout(&exported).lines().map(|line| {
+            let body: Value = serde_json::from_str(line).unwrap();
+            body["number"].as_u64().unwrap()
+        });
+        assert!(numbers.eq(expected), "{arguments:?}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path().join("temporary")).unwrap().count(), 0);
 }

@@ -13,8 +13,8 @@ use dynamodb_eventstore::{
 };
 #[cfg(feature = "reader")]
 use dynamodb_eventstore::{
-    EventReader, EventReaderBuilder, ItemLineError, ReadError, ReadPosition, ReadProgress,
-    ScannedItem,
+    EventReader, EventReaderBuilder, ItemLineError, ItemSorter, ReadError, ReadPosition,
+    ReadProgress, ScannedItem,
 };
 #[cfg(feature = "tail")]
 use dynamodb_eventstore::{
@@ -355,7 +355,7 @@ fn fault_table_rows_name_existing_tests() {
         );
         backed += 1;
     }
-    assert!(backed >= 91, "the tables have lost rows");
+    assert!(backed >= 92, "the tables have lost rows");
 }
 
 #[test]
@@ -400,6 +400,7 @@ fn public_types_are_send_and_sync() {
         holds::<EventReader>();
         holds::<EventReaderBuilder>();
         holds::<ItemLineError>();
+        holds::<ItemSorter>();
         holds::<ReadError>();
         holds::<ReadPosition>();
         holds::<ReadProgress>();

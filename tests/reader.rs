@@ -200,6 +200,36 @@ async fn resumed_reader_leaves_nothing_out_and_repeats_a_page_at_most() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn reader_at_an_exact_position_repeats_nothing() {
+    let table = LocalTable::in_memory().await.unwrap();
+    let (client, name) = (table.client(), table.name());
+    let store = table.store_builder().start().await.unwrap();
+    put_numbers_with(store, 1_500, |_| 3_000).await;
+    let builder = EventReader::builder(client, name).segments(2);
+    let mut reader = builder.clone().open().await.unwrap();
+    let mut read = Vec::new();
+    let mut positions = vec![(0, reader.exact_position().unwrap())];
+    while let Some(item) = reader.try_next().await.unwrap() {
+        read.push(item.key().to_owned());
+        positions.extend(reader.exact_position().map(|position| (read.len(), position)));
+    }
+    // The pages of 1 MB, and the start.
+    assert!((4..20).contains(&positions.len()), "{}", positions.len());
+    let all: BTreeSet<&String> = read.iter().collect();
+    for (taken, position) in positions {
+        let mut keys: Vec<String> = read[..taken].to_vec();
+        let mut rest = builder.clone().resume_from(position).open().await.unwrap();
+        while let Some(item) = rest.try_next().await.unwrap() {
+            keys.push(item.key().to_owned());
+        }
+        assert_eq!(keys.len(), read.len());
+        assert_eq!(keys.iter().collect::<BTreeSet<_>>(), all);
+    }
+    let sorted = builder.sorted(true).open().await.unwrap();
+    assert_eq!(sorted.exact_position(), None);
+}
+
 #[tokio::test]
 async fn export_and_put_again_keep_every_body() {
     let (source, copy) =

@@ -22,6 +22,7 @@ mod journal;
 mod local;
 mod man;
 mod output;
+mod position_file;
 mod prepare;
 mod producer;
 mod put;

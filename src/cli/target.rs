@@ -71,6 +71,21 @@ impl Target {
         }
     }
 
+    /// What tells this table from others, in words. A table of AWS also has an account, which only the service knows.
+    pub(crate) fn identity(&self) -> String {
+        match self {
+            Self::Aws { sdk_config, table } => {
+                let region = sdk_config.region().map_or("no region", |region| region.as_ref());
+                format!("table `{table}` in {region}")
+            }
+            Self::Local { file: Some(file), .. } => {
+                let file = file.canonicalize().unwrap_or_else(|_| file.clone());
+                format!("the local table in {}", file.display())
+            }
+            Self::Local { file: None, .. } => self.to_string(),
+        }
+    }
+
     pub(crate) async fn close(self) -> Result<(), Box<dyn Error>> {
         match self {
             Self::Aws { .. } => Ok(()),

@@ -9,7 +9,7 @@ pub(crate) mod error;
 pub(crate) mod position;
 pub(crate) mod progress;
 mod segments;
-mod sort;
+pub(crate) mod sort;
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -148,6 +148,15 @@ impl EventReader {
             position.advance(next);
         }
         Some(position)
+    }
+
+    /// The [`position`](Self::position) if another reader repeats no item from there: every item of the pages that were
+    /// begun was taken from the stream. `None` within a page, and for a sorted reader.
+    ///
+    /// Whoever saves what was made of the items together with such a position has each of them once.
+    #[must_use]
+    pub fn exact_position(&self) -> Option<ReadPosition> {
+        if self.current.len() > 0 { None } else { self.position() }
     }
 
     /// Counts the items within the range of times, events or not. The service sends no bodies. It costs as many

@@ -57,6 +57,11 @@ impl ReadOptions {
         self.table.open_existing(output).await
     }
 
+    /// `--from` and `--to`.
+    pub(crate) fn times(&self) -> (Option<DateTime<Utc>>, Option<DateTime<Utc>>) {
+        (self.from, self.to)
+    }
+
     /// From `--from` on, and before `--to`.
     pub(crate) fn time_range(&self) -> (Bound<DateTime<Utc>>, Bound<DateTime<Utc>>) {
         let from = self.from.map_or(Bound::Unbounded, Bound::Included);
@@ -137,6 +142,7 @@ fn describe(error: &ConfigError) -> String {
     let option = match error.field {
         "max_memory_bytes" => "--memory",
         "max_read_units_per_second" => "--read-units",
+        "resume_from" => "--position",
         "segments" => "--segments",
         "table" => "--table",
         "time_range" => return EMPTY_TIME_RANGE.to_owned(),

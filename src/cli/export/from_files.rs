@@ -3,7 +3,7 @@
 use std::ops::RangeBounds;
 
 use chrono::{DateTime, Utc};
-use dynamodb_eventstore::{EventKey, ScannedItem};
+use dynamodb_eventstore::{EventKey, ItemSorter, ScannedItem};
 
 use super::sink::Sink;
 use super::{Exported, Failure};
@@ -12,11 +12,13 @@ use crate::output::Output;
 use crate::output::event_line::Form;
 
 impl Exported {
-    /// Writes the events of the files that are within the range of times.
+    /// Writes the events of the files that are within the range of times, in the order of the files if there is no
+    /// sorter.
     pub(super) async fn write_files(
         &mut self,
         files: &[DataFile],
         range: impl RangeBounds<DateTime<Utc>>,
+        mut sorter: Option<ItemSorter>,
         form: Form,
         sink: &mut Sink,
         output: &Output,
@@ -32,8 +34,10 @@ impl Exported {
                 items += 1;
                 let item = ScannedItem::from_dynamodb_json(&line.text)
                     .map_err(|error| format!("{path}:{}: {error}", line.number))?;
-                if is_within(&item, &range) {
-                    self.write(&item, form, sink, output)?;
+                match &mut sorter {
+                    _ if !is_within(&item, &range) => {}
+                    Some(sorter) => sorter.push(&item)?,
+                    None => self.write(&item, form, sink, output)?,
                 }
                 if self.is_cut_off {
                     return Ok(());
@@ -45,6 +49,14 @@ impl Exported {
                     file.items
                 )
                 .into());
+            }
+        }
+        if let Some(sorter) = sorter {
+            for item in sorter.finish()? {
+                self.write(&item?, form, sink, output)?;
+                if self.is_cut_off {
+                    break;
+                }
             }
         }
         Ok(())

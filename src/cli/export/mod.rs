@@ -1,6 +1,8 @@
 //! `export`: writes the events of a table as newline-delimited JSON.
 
 mod from_files;
+mod from_table;
+mod saved_position;
 mod sink;
 
 use std::error::Error;
@@ -8,27 +10,25 @@ use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use dynamodb_eventstore::{EventReader, ScannedItem};
-use futures::StreamExt;
+use dynamodb_eventstore::{ItemSorter, ScannedItem};
+use serde::{Deserialize, Serialize};
 
 use crate::arguments::ReadOptions;
 use crate::item_files::data_files;
 use crate::output::event_line::{self, Form};
-use crate::output::read_progress::ScanProgress;
 use crate::output::{Output, count};
+use saved_position::SavedPosition;
 use sink::Sink;
 
 /// Items that are not exported and that are printed to standard error. All are counted.
 const MAX_PRINTED: u64 = 10;
 
 /// Bytes of one unit of --memory.
-const MEBIBYTE: usize = 1024 * 1024;
+const MEBIBYTE: u64 = 1024 * 1024;
 
 /// Options that have no meaning for files.
-const OPTIONS_OF_A_TABLE: [&str; 11] = [
-    "sorted",
-    "memory",
-    "temp_dir",
+const OPTIONS_OF_A_TABLE: [&str; 9] = [
+    "position",
     "table",
     "local",
     "region",
@@ -58,8 +58,8 @@ pub(crate) struct Arguments {
 
     /// Read a directory instead of a table: a full export in DynamoDB JSON that
     /// ExportTableToPointInTime has written to S3 (a copy of AWSDynamoDB/EXPORT-ID), or a directory
-    /// of `prepare`. It calls no one. It cannot be --sorted: events come in the order of the files,
-    /// which in a directory of `prepare` is that of the keys.
+    /// of `prepare`. It calls no one. Events come in the order of the files, unless they are
+    /// --sorted. In a directory of `prepare` that is the order of the keys.
     #[arg(long, value_name = "DIR", conflicts_with_all = OPTIONS_OF_A_TABLE)]
     from_export: Option<PathBuf>,
 
@@ -67,6 +67,14 @@ pub(crate) struct Arguments {
     /// temporary files.
     #[arg(long)]
     sorted: bool,
+
+    /// Save in this FILE how far the export has come, so that the same command goes on there after
+    /// it was stopped or killed. With --output each event is in the file once. Standard output can
+    /// have some events twice, those of the last second or so, and none is left out unless a reader
+    /// of the pipe loses it. The file is removed when the export is complete. It cannot be --sorted,
+    /// because nothing is written before everything is read then.
+    #[arg(long, value_name = "FILE", conflicts_with = "sorted")]
+    position: Option<PathBuf>,
 
     /// Write {"key":…,"time":…,"body":…} lines, with the body as a JSON string. `resume` puts such
     /// events again under the same keys.
@@ -76,9 +84,10 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     read: ReadOptions,
 
-    /// Memory for --sorted, in MiB; 4 or more.
+    /// Memory for --sorted, in MiB, 4 to 1048576.
     #[arg(long, value_name = "MIB", default_value_t = 256, help_heading = "Limits")]
-    memory: usize,
+    #[arg(value_parser = clap::value_parser!(u64).range(4..=1_048_576))]
+    memory: u64,
 
     /// Directory for the temporary files of --sorted [default: TMPDIR, or /tmp].
     #[arg(long, value_name = "DIR")]
@@ -92,21 +101,32 @@ pub(crate) struct Arguments {
 /// Why an export ended early.
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// What was exported.
-#[derive(Debug, Default)]
+/// What was exported, with what was exported before by the same command.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Exported {
     events: u64,
     bytes: u64,
     left_out: u64,
     /// Whether the reader of a pipe has left.
+    #[serde(skip)]
     is_cut_off: bool,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>> {
-    let Arguments { output: file, from_export, sorted, with_keys, read, memory, temp_dir, quiet } =
-        arguments;
+    let Arguments {
+        output: file,
+        from_export,
+        sorted,
+        position: saved_in,
+        with_keys,
+        read,
+        memory,
+        temp_dir,
+        quiet,
+    } = arguments;
     let output = Output::new(quiet);
     let form = if with_keys { Form::WithKeys } else { Form::Bodies };
+    let memory = usize::try_from(memory.saturating_mul(MEBIBYTE)).unwrap_or(usize::MAX);
     let mut exported = Exported::default();
     if let Some(directory) = from_export {
         read.check_time_range()?;
@@ -114,27 +134,53 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>
         let items = count(files.iter().map(|file| file.items).sum(), "item");
         let number = count(files.len() as u64, "file");
         output.note(format_args!("reading {}: {items} in {number}", directory.display()));
+        let directory = temp_dir.unwrap_or_else(std::env::temp_dir);
+        let sorter = sorted.then(|| ItemSorter::new(memory, directory)).transpose()?;
         let mut sink = Sink::create(file.as_deref())?;
         let range = read.time_range();
-        let result = exported.write_files(&files, range, form, &mut sink, &output).await;
-        exported.finish(result, sink)?;
+        match exported.write_files(&files, range, sorter, form, &mut sink, &output).await {
+            Ok(()) => sink.finish(exported.is_cut_off)?,
+            Err(error) => return Err(sink.incomplete(&*error, exported.events).into()),
+        }
         return Ok(exported.report(&output));
     }
     let target = read.open_target(&output).await?;
+    let mut position = None;
+    if let Some(path) = saved_in {
+        let saved = SavedPosition::open(path, &target, &read, form, file.as_deref())?;
+        exported = saved.exported();
+        if saved.is_complete() {
+            saved.remove()?;
+            return Ok(exported.report(&output));
+        }
+        position = Some(saved);
+    }
     let mut builder = read.reader(&target).sorted(sorted);
-    builder = builder.max_memory_bytes(memory.saturating_mul(MEBIBYTE));
+    builder = builder.max_memory_bytes(memory);
     if let Some(directory) = temp_dir {
         builder = builder.temporary_directory(directory);
+    }
+    if let Some(read) = position.as_ref().and_then(SavedPosition::read_position) {
+        builder = builder.resume_from(read.clone());
     }
     let Some(reader) = read.open_reader(builder, &target, &output).await? else {
         return Ok(ExitCode::FAILURE);
     };
-    let mut sink = Sink::create(file.as_deref())?;
-    let result = exported.write_all(reader, form, &mut sink, &output).await;
-    let result = exported.finish(result, sink);
+    let ended = match position {
+        Some(position) => exported.resume(reader, form, position, &output).await,
+        None => {
+            let mut sink = Sink::create(file.as_deref())?;
+            match exported.write_table(reader, form, &mut sink, &output).await {
+                Ok(()) => sink.finish(exported.is_cut_off).map(|()| None),
+                Err(error) => Err(sink.incomplete(&*error, exported.events)),
+            }
+        }
+    };
     target.close().await?;
-    result?;
-    Ok(exported.report(&output))
+    Ok(match ended? {
+        Some(signal) => ExitCode::from(signal.exit_code()),
+        None => exported.report(&output),
+    })
 }
 
 fn were(items: u64) -> String {
@@ -142,14 +188,6 @@ fn were(items: u64) -> String {
 }
 
 impl Exported {
-    /// Completes the file, or says what there is of it.
-    fn finish(&self, result: Result<(), Failure>, sink: Sink) -> Result<(), String> {
-        match result {
-            Ok(()) => sink.finish(self.is_cut_off),
-            Err(error) => Err(sink.incomplete(&*error, self.events)),
-        }
-    }
-
     /// Prints what was exported, and returns the exit code.
     fn report(&self, output: &Output) -> ExitCode {
         if self.is_cut_off {
@@ -165,31 +203,6 @@ impl Exported {
             return ExitCode::FAILURE;
         }
         ExitCode::SUCCESS
-    }
-
-    async fn write_all(
-        &mut self,
-        mut reader: EventReader,
-        form: Form,
-        sink: &mut Sink,
-        output: &Output,
-    ) -> Result<(), Failure> {
-        let progress = ScanProgress::new(&reader.progress(), output);
-        let mut ticks = progress.ticks();
-        while !self.is_cut_off {
-            let item = tokio::select! {
-                // The reader may always be ready.
-                biased;
-                _ = ticks.tick() => {
-                    progress.show(&reader.progress(), self.events);
-                    continue;
-                }
-                item = reader.next() => item,
-            };
-            let Some(item) = item else { break };
-            self.write(&item?, form, sink, progress.output())?;
-        }
-        Ok(())
     }
 
     fn write(

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io::{self, BufWriter, Stdout, Write, stdout};
 use std::path::Path;
 
+use crate::output::checkpoint::Checkpoint;
 use crate::output::new_file::NewFile;
 use crate::output::with_causes;
 
@@ -17,7 +18,30 @@ impl Sink {
     pub(super) fn create(path: Option<&Path>) -> Result<Self, String> {
         match path {
             Some(path) => NewFile::create(path).map(Self::File),
-            None => Ok(Self::Stdout(BufWriter::with_capacity(64 * 1024, stdout()))),
+            None => Ok(Self::stdout()),
+        }
+    }
+
+    /// Goes on after what another process has written.
+    pub(super) fn open_after(
+        path: Option<&Path>,
+        checkpoint: Option<&Checkpoint>,
+    ) -> Result<Self, String> {
+        match path {
+            Some(path) => NewFile::open_after(path, checkpoint).map(Self::File),
+            None => Ok(Self::stdout()),
+        }
+    }
+
+    fn stdout() -> Self {
+        Self::Stdout(BufWriter::with_capacity(64 * 1024, stdout()))
+    }
+
+    /// Waits until the `bytes` that were written are on disk, or in the pipe.
+    pub(super) fn checkpoint(&mut self, bytes: u64) -> io::Result<Option<Checkpoint>> {
+        match self {
+            Self::Stdout(writer) => writer.flush().map(|()| None),
+            Self::File(file) => file.checkpoint(bytes).map(Some),
         }
     }
 

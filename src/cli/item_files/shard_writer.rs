@@ -107,11 +107,9 @@ impl ShardWriter {
     /// Completes the last shard, and writes the manifest.
     pub(crate) fn finish(mut self) -> Result<Manifest, String> {
         self.finish_shard()?;
-        // The names of the shards must be on disk before that of the manifest.
-        sync_directory(&self.directory.join(DATA_DIRECTORY))?;
         let manifest = Manifest::of(self.shards);
+        // Each shard is on disk already, with its name.
         manifest.write(&self.directory)?;
-        sync_directory(&self.directory)?;
         Ok(manifest)
     }
 
@@ -162,18 +160,4 @@ fn for_user_only() -> DirBuilder {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder
-}
-
-/// Waits until the names of the files in a directory are on disk.
-#[cfg(unix)]
-fn sync_directory(directory: &Path) -> Result<(), String> {
-    let synced = fs::File::open(directory).and_then(|directory| directory.sync_all());
-    synced
-        .map_err(|error| format!("cannot write to the directory {}: {error}", directory.display()))
-}
-
-/// Elsewhere a directory cannot be opened as a file.
-#[cfg(not(unix))]
-fn sync_directory(_directory: &Path) -> Result<(), String> {
-    Ok(())
 }

@@ -3,6 +3,7 @@
 //! `println!` and `eprintln!` panic if the other end of a pipe is closed. A closed pipe must not end
 //! a put, so the functions here ignore it.
 
+pub(crate) mod checkpoint;
 pub(crate) mod event_line;
 pub(crate) mod json_lines;
 pub(crate) mod new_file;

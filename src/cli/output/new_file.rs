@@ -1,10 +1,12 @@
 //! A file that has its name only when it is complete, and that replaces no other.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempPath;
+
+use super::checkpoint::Checkpoint;
 
 /// A new file, readable by its user only. Until it is finished it has `.partial` at the end of its name.
 #[derive(Debug)]
@@ -21,20 +23,63 @@ impl NewFile {
     ///
     /// If there is a file of either name: it may hold the only copy of something.
     pub(crate) fn create(path: &Path) -> Result<Self, String> {
-        if path.symlink_metadata().is_ok() {
-            return Err(format!("{} exists: move it away, or name another file", path.display()));
-        }
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
-        let file = open_options().open(&partial).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => format!(
-                "{} exists, of a run that did not end or is still going on: move it away, or name another file",
-                partial.display()
-            ),
-            _ => format!("cannot write {}: {error}", partial.display()),
-        })?;
+        let partial = partial_of(path)?;
+        let file =
+            options().create_new(true).open(&partial).map_err(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => left_behind(&partial),
+                _ => format!("cannot write {}: {error}", partial.display()),
+            })?;
         Ok(Self { path: path.to_owned(), partial, writer: BufWriter::new(file) })
+    }
+
+    /// Opens the file under its partial name, to append to what another process has written up to a checkpoint. What
+    /// follows the checkpoint is discarded. Without a checkpoint it is a new file. No other process can do the same at
+    /// the same time.
+    ///
+    /// # Errors
+    ///
+    /// The partial file is not that of the checkpoint, or there is a complete one: they may hold the only copy of
+    /// something.
+    pub(crate) fn open_after(path: &Path, checkpoint: Option<&Checkpoint>) -> Result<Self, String> {
+        let partial = partial_of(path)?;
+        let shown = partial.display();
+        let failed = |error: io::Error| format!("cannot write {shown}: {error}");
+        let is_new = checkpoint.is_none_or(|checkpoint| checkpoint.bytes == 0);
+        let mut file =
+            options().create(is_new).open(&partial).map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound if !is_new => format!("{shown} is missing"),
+                _ => failed(error),
+            })?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                return Err(format!("another process is writing {shown}: wait until it has ended"));
+            }
+            // Not every file system has locks.
+            Ok(()) | Err(TryLockError::Error(_)) => {}
+        }
+        match checkpoint {
+            None if file.metadata().map_err(failed)?.len() > 0 => {
+                return Err(left_behind(&partial));
+            }
+            None => {}
+            Some(checkpoint) => {
+                if !checkpoint.is_of(&mut file).map_err(failed)? {
+                    return Err(format!(
+                        "{shown} does not begin with the {} bytes that were written before",
+                        checkpoint.bytes
+                    ));
+                }
+                file.set_len(checkpoint.bytes).map_err(failed)?;
+            }
+        }
+        Ok(Self { path: path.to_owned(), partial, writer: BufWriter::new(file) })
+    }
+
+    /// Waits until the `bytes` that were written are on disk.
+    pub(crate) fn checkpoint(&mut self, bytes: u64) -> io::Result<Checkpoint> {
+        self.writer.flush()?;
+        self.writer.get_ref().sync_data()?;
+        Checkpoint::of(self.writer.get_mut(), bytes)
     }
 
     /// The file while it is not complete.
@@ -42,7 +87,7 @@ impl NewFile {
         &self.partial
     }
 
-    /// Waits until the file is on disk, and gives it its name.
+    /// Waits until the file is on disk, gives it its name, and waits until that is on disk, too.
     ///
     /// # Errors
     ///
@@ -61,8 +106,47 @@ impl NewFile {
                 path.display(),
                 error.error
             )
+        })?;
+        sync_directory(path.parent().unwrap_or_else(|| Path::new(""))).map_err(|error| {
+            format!("cannot write to the directory of {}: {error}", path.display())
         })
     }
+}
+
+/// The name of a file until it is complete. Refuses a file that is complete already.
+fn partial_of(path: &Path) -> Result<PathBuf, String> {
+    if path.symlink_metadata().is_ok() {
+        return Err(format!("{} exists: move it away, or name another file", path.display()));
+    }
+    Ok(partial_name(path))
+}
+
+/// The name of a file until it is complete.
+pub(crate) fn partial_name(path: &Path) -> PathBuf {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    partial.into()
+}
+
+fn left_behind(partial: &Path) -> String {
+    format!(
+        "{} exists, of a run that did not end or is still going on: move it away, or name another file",
+        partial.display()
+    )
+}
+
+/// Waits until the names of the files in a directory are on disk.
+#[cfg(unix)]
+pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
+    // The parent of a name alone is empty.
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    File::open(directory)?.sync_all()
+}
+
+/// Elsewhere a directory cannot be opened as a file.
+#[cfg(not(unix))]
+pub(crate) fn sync_directory(_directory: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 impl Write for NewFile {
@@ -75,9 +159,10 @@ impl Write for NewFile {
     }
 }
 
-fn open_options() -> OpenOptions {
+/// For a file of which only its user may know.
+pub(crate) fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
+    options.read(true).write(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options

@@ -1,6 +1,7 @@
 //! What ends a run before the end of its input.
 
 mod reason;
+pub(crate) mod request;
 pub(crate) mod signals;
 mod watchdog;
 
