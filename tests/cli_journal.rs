@@ -2,10 +2,12 @@
 
 mod support;
 
-use std::process::Output;
+use std::io::Write;
+use std::process::{Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::task::spawn_blocking;
 
 use support::endpoint::{Endpoint, Reply, Script, TABLE};
 use support::tool::{assert_success, folder, run, stderr, stdout, tool, tool_for, write};
@@ -51,6 +53,29 @@ async fn events_that_a_put_left_are_stored_by_the_next_one() {
     assert_eq!(bodies, ["{\"a\":1}", "{\"b\":\"\\\"2\\\"\"}", "{\"c\":3}"]);
     let listed = journal(&folder, &["list", "journal"]).await;
     assert_eq!(stdout(&listed), "every event is stored\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn input_is_read_while_the_table_is_away() {
+    const LINES: usize = 60_000; // the buffer has room for 10,000
+    let (folder, endpoint) = (folder(), Endpoint::start(Script::of([])).await);
+    endpoint.reply_from_now_on(Reply::error(503, "ServiceUnavailable"));
+    let mut put = tool_for(&folder, &endpoint.url());
+    put.args(["put", "--table", TABLE, "--journal", "journal", "--quiet"]);
+    let mut child = put.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let lines: String = (0..LINES).map(|number| format!("{number}\n")).collect();
+    // More than a pipe holds. So the write ends only if the tool has read most of the lines.
+    let written = spawn_blocking(move || input.write_all(lines.as_bytes()).map(|()| input));
+    let input = written.await.unwrap().unwrap();
+    assert_eq!(endpoint.table().await.len(), 0);
+    endpoint.reply_from_now_on(Reply::Ok);
+    drop(input);
+    let output = spawn_blocking(|| child.wait_with_output()).await.unwrap().unwrap();
+    assert_success(&output);
+    let bodies: Vec<String> = endpoint.table().await.into_values().collect();
+    let expected: Vec<String> = (0..LINES).map(|number| number.to_string()).collect();
+    assert_eq!(bodies, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -35,7 +35,8 @@ pub(crate) struct StoreOptions {
     pub(crate) failed: Option<PathBuf>,
 
     /// Directory that keeps accepted events until they are stored, so that they survive the end of
-    /// this process. A later put with the same directory stores what is left in it.
+    /// this process. A later put with the same directory stores what is left in it. Lines for which
+    /// memory has no room wait there, so the input is read although the table takes nothing.
     #[arg(long, value_name = "DIR")]
     journal: Option<PathBuf>,
 
