@@ -57,6 +57,13 @@ fn numbers(count: u64) -> Vec<String> {
     (0..count).map(|number| number.to_string()).collect()
 }
 
+/// Waits until the thread of a dropped store has unlocked its journal.
+async fn unlocked(directory: &Path) {
+    while Journal::open(directory).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+}
+
 fn is_empty(directory: &Path) -> bool {
     fs::read_dir(directory).unwrap().all(|entry| entry.unwrap().file_name() == "lock")
 }
@@ -228,9 +235,7 @@ async fn dropping_the_last_handle_sends_the_waiting_events() {
     for ticket in tickets {
         ticket.await.unwrap();
     }
-    while Journal::open(folder.path()).await.is_err() {
-        tokio::task::yield_now().await;
-    }
+    unlocked(folder.path()).await;
     assert!(is_empty(folder.path()));
 }
 
@@ -255,6 +260,7 @@ fn events_on_disk_when_the_runtime_ends_are_put_by_the_next_store() {
     drop(store);
     table.reply_from_now_on(Reply::Store);
     runtime().block_on(async {
+        unlocked(folder.path()).await;
         let store = start(table.store_builder(), folder.path()).await;
         store.replayed().await.unwrap();
         store.close(SECOND).await.unwrap();

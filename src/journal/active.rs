@@ -86,7 +86,12 @@ impl ActiveJournal {
 
     /// Counts an event as settled. `failed_line` is the line that is kept in a file for an event that failed for good.
     pub(crate) fn settle(&self, sequence: NonZeroU64, failed_line: Option<Vec<u8>>) {
-        self.queue.settle(sequence, failed_line);
+        self.queue.settle_all(std::iter::once(sequence), failed_line);
+    }
+
+    /// Counts stored events as settled.
+    pub(crate) fn settle_all(&self, sequences: impl Iterator<Item = NonZeroU64>) {
+        self.queue.settle_all(sequences, None);
     }
 
     /// Marks an event whose ticket is answered although it is not stored, so that it is put again.

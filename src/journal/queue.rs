@@ -182,12 +182,16 @@ impl Queue {
         NonZeroU64::new(sequence).unwrap_or(NonZeroU64::MIN)
     }
 
-    /// Counts an event as settled. `failed_line` is set for an event that failed for good.
-    pub(super) fn settle(&self, sequence: NonZeroU64, failed_line: Option<Vec<u8>>) {
+    /// Counts events as settled. `failed_line` is set for an event that failed for good.
+    pub(super) fn settle_all(
+        &self,
+        sequences: impl Iterator<Item = NonZeroU64>,
+        failed_line: Option<Vec<u8>>,
+    ) {
         let mut state = self.state();
-        state.batch.settled.push(sequence.get());
+        let is_first = state.batch.settled.is_empty();
+        state.batch.settled.extend(sequences.map(NonZeroU64::get));
         state.batch.failed_lines.extend(failed_line.into_iter().flatten());
-        let is_first = state.batch.settled.len() == 1;
         drop(state);
         if is_first {
             self.work.notify_one();
@@ -243,9 +247,10 @@ impl Queue {
         progress.lost(sequence.get()).is_none() && (is_durable || self.state().failed.is_none())
     }
 
-    /// Whether the event was not written, so that no segment counts it.
-    pub(super) fn is_lost(&self, sequence: u64) -> bool {
-        self.progress.borrow().lost(sequence).is_some()
+    /// Those of the events that were written, so that a segment counts them.
+    pub(super) fn written<'a>(&self, sequences: &'a [u64]) -> impl Iterator<Item = u64> + use<'a> {
+        let progress = self.progress.borrow().clone();
+        sequences.iter().copied().filter(move |sequence| progress.lost(*sequence).is_none())
     }
 
     /// Waits for work. Runs on the journal's thread. Events are not taken before `not_before`, so that later ones share

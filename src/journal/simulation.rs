@@ -305,7 +305,7 @@ fn run(seed: u64) {
                 let index = random.random_range(0..unsettled.len());
                 let (key, sequence) = unsettled.swap_remove(index);
                 promises.owed.remove(&key);
-                queue.settle(sequence, None);
+                queue.settle_all(std::iter::once(sequence), None);
             }
             writer.write(queue.take_now());
             for (key, sequence) in &unsettled {
@@ -356,7 +356,7 @@ fn unsettled_event_keeps_only_its_own_segment() {
         let room = queue.try_reserve(record_bytes(&event)).unwrap();
         let sequence = queue.append(&event, room);
         if number > 0 {
-            queue.settle(sequence, None);
+            queue.settle_all(std::iter::once(sequence), None);
         }
         writer.write(queue.take_now());
     }
@@ -389,7 +389,7 @@ fn settled_events_leave_no_segment() {
     }
     assert!(disk.segments().unwrap().len() > 5);
     for sequence in sequences {
-        queue.settle(sequence, None);
+        queue.settle_all(std::iter::once(sequence), None);
     }
     queue.close();
     writer.run();

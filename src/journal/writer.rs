@@ -228,10 +228,7 @@ impl Writer {
 
     /// Counts settled events.
     fn settle(&mut self, settled: &[u64]) {
-        for &sequence in settled {
-            if self.queue.is_lost(sequence) {
-                continue;
-            }
+        for sequence in self.queue.written(settled) {
             let after = self.segments.partition_point(|segment| segment.first_sequence <= sequence);
             if let Some(segment) =
                 after.checked_sub(1).and_then(|index| self.segments.get_mut(index))

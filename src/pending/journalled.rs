@@ -3,6 +3,7 @@
 use std::num::NonZeroU64;
 
 use super::PendingEvent;
+use crate::accounting::Accounting;
 use crate::error::{BatchError, FailureClass, FailureReason, WriteError};
 
 impl PendingEvent {
@@ -34,6 +35,13 @@ impl PendingEvent {
         let journal = self.accounting.as_ref().and_then(|accounting| accounting.journal.as_ref());
         if let (Some(journal), Some(sequence)) = (journal, self.journal_sequence) {
             journal.keep(sequence);
+        }
+    }
+
+    /// Settles stored events in the journal, in one step.
+    pub(super) fn settle_batch_in_journal(batch: &mut [Self], accounting: &Accounting) {
+        if let Some(journal) = &accounting.journal {
+            journal.settle_all(batch.iter_mut().filter_map(|event| event.journal_sequence.take()));
         }
     }
 

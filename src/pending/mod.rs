@@ -251,6 +251,8 @@ impl PendingEvent {
     /// Counts a whole batch as stored and releases its permits, in one step. The caller then settles each event with
     /// [`settle_acknowledged`](Self::settle_acknowledged).
     pub(crate) fn release_stored(batch: &mut [Self], accounting: &Accounting) {
+        #[cfg(feature = "journal")]
+        Self::settle_batch_in_journal(batch, accounting);
         let mut usage = Usage::default();
         for pending in batch {
             pending.is_stored = true;
