@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use dynamodb_eventstore::test_util::{FakeTable, FaultRates, Reply};
 use dynamodb_eventstore::{
-    Certainty, Event, EventKey, EventStore, EventStoreBuilder, FailureReason, Journal,
-    JournalError, PutError, PutTicket, Settled,
+    Certainty, Event, EventKey, EventStore, EventStoreBuilder, FailureReason, FlushError, Journal,
+    JournalError, PutError, PutTicket, Settled, SyncPolicy,
 };
 use futures::FutureExt;
 use tempfile::TempDir;
@@ -284,6 +284,16 @@ async fn events_whose_tickets_are_dropped_are_sent_from_disk() {
     assert_eq!(bodies, numbers(20_000));
 }
 
+/// Damages the record of an event.
+fn damage(directory: &Path, key: &EventKey) {
+    let segment = directory.join("0000000001.journal");
+    let mut content = fs::read(&segment).unwrap();
+    let damaged = key.as_str().as_bytes();
+    let at = content.windows(damaged.len()).position(|bytes| bytes == damaged).unwrap();
+    *content.get_mut(at).unwrap() ^= 1;
+    fs::write(&segment, content).unwrap();
+}
+
 #[tokio::test]
 async fn record_that_cannot_be_read_fails_its_event_only() {
     let (folder, table) = (folder(), FakeTable::always(Reply::Hang));
@@ -293,12 +303,7 @@ async fn record_that_cannot_be_read_fails_its_event_only() {
     journalled(&first).await;
     // The next put finds that the records of the others are durable, and drops the events from memory.
     let last = store.try_put(&100).unwrap();
-    let segment = folder.path().join("0000000001.journal");
-    let mut content = fs::read(&segment).unwrap();
-    let damaged = first[50].key().as_str().as_bytes();
-    let at = content.windows(damaged.len()).position(|bytes| bytes == damaged).unwrap();
-    content[at] ^= 1;
-    fs::write(&segment, content).unwrap();
+    damage(folder.path(), first[50].key());
     table.reply_from_now_on(Reply::Store);
     for (number, ticket) in first.into_iter().enumerate() {
         match ticket.await {
@@ -312,6 +317,87 @@ async fn record_that_cannot_be_read_fails_its_event_only() {
     last.await.unwrap();
     let report = store.close(SECOND).await.unwrap();
     assert_eq!((report.stored, report.failed), (100, 1));
+}
+
+#[tokio::test]
+async fn flush_and_close_count_an_event_that_cannot_be_read() {
+    let (folder, table) = (folder(), FakeTable::always(Reply::Hang));
+    let store = table.store_builder().attempt_timeout(SECOND / 10).max_batches_in_flight(1);
+    let store = start(store, folder.path()).await;
+    let tickets = put_numbers(&store, 100);
+    journalled(&tickets).await;
+    let last = store.try_put(&100).unwrap();
+    damage(folder.path(), tickets[50].key());
+    drop((tickets, last));
+    table.reply_from_now_on(Reply::Store);
+    let flushed = store.flush().await.unwrap();
+    assert_eq!((flushed.stored, flushed.failed), (100, 1));
+    let report = store.close(SECOND).await.unwrap();
+    assert_eq!((report.stored, report.failed), (100, 1));
+    assert_eq!((report.errors.len(), report.not_listed, report.left_on_disk), (0, 1, 0));
+}
+
+#[tokio::test]
+async fn flush_does_not_pass_over_events_left_on_disk() {
+    let (folder, table) = (folder(), FakeTable::always(Reply::Hang));
+    let store = start(table.store_builder(), folder.path()).await;
+    let tickets = put_numbers(&store, 100);
+    journalled(&tickets).await;
+    let (flushed, closed) = tokio::join!(store.flush(), store.close(SECOND / 10));
+    assert!(matches!(flushed, Err(FlushError::Closed)), "{flushed:?}");
+    assert_eq!(closed.unwrap().left_on_disk, 100 - BUFFERED as u64);
+}
+
+/// Starts a store whose journal cannot be written any more: its first segment is full, and its directory is gone.
+async fn start_with_broken_journal(
+    store: EventStoreBuilder,
+    folder: TempDir,
+    interval: Duration,
+) -> EventStore {
+    let journal = Journal::options().segment_bytes(64 * 1024).sync(SyncPolicy::Every(interval));
+    let journal = journal.open(folder.path()).await.unwrap();
+    let store = store.max_buffered_events(BUFFERED).journal(journal).start().await.unwrap();
+    let first = store.try_put(&"x".repeat(70_000)).unwrap();
+    first.journalled().await.unwrap();
+    folder.close().unwrap();
+    store
+}
+
+#[tokio::test]
+async fn waiting_events_that_cannot_be_written_are_sent_from_memory() {
+    let table = FakeTable::always(Reply::Hang);
+    let store = table.store_builder().attempt_timeout(SECOND / 10).max_batches_in_flight(1);
+    let store = start_with_broken_journal(store, folder(), SECOND / 10).await;
+    let mut tickets = put_numbers(&store, 100);
+    for ticket in &tickets {
+        assert!(matches!(ticket.journalled().await, Err(JournalError::Io { .. })));
+    }
+    // After a second another put is tried.
+    let last = loop {
+        match store.try_put(&100) {
+            Ok(ticket) => break ticket,
+            Err(error) => assert!(matches!(error, PutError::Journal(JournalError::Io { .. }))),
+        }
+        tokio::task::yield_now().await;
+    };
+    tickets.push(last);
+    table.reply_from_now_on(Reply::Store);
+    for ticket in tickets {
+        ticket.await.unwrap();
+    }
+    assert_eq!(store.flush().await.unwrap().stored, 102);
+    assert!(store.close(SECOND).await.unwrap().is_complete());
+}
+
+#[tokio::test]
+async fn close_lists_events_that_the_journal_may_not_keep() {
+    let table = FakeTable::always(Reply::Hang);
+    let store = start_with_broken_journal(table.store_builder(), folder(), 60 * SECOND).await;
+    drop(put_numbers(&store, 100));
+    let report = store.close(Duration::ZERO).await.unwrap();
+    assert_eq!((report.failed, report.left_on_disk), (101, 0));
+    assert_eq!(report.errors.len(), 101);
+    assert!(report.errors.iter().all(|error| error.event().is_some()));
 }
 
 #[tokio::test]

@@ -193,8 +193,9 @@ impl EventStore {
             }
         }
         let Some(room) = room else { return Err(self.put_error(AcquireError::Closed)) };
+        // Not under the lock of the overflow, because the log may end in this store.
+        tracing::trace!(key = %event.key(), body = &*event.body(), "put");
         let accept = || {
-            tracing::trace!(key = %event.key(), body = &*event.body(), "put");
             let position = journal.append(&event, room);
             WaitingEvent::new(event, uncertainty_before, position, accounting)
         };
