@@ -5,6 +5,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,7 +19,7 @@ use dynamodb_eventstore::{
 use futures::FutureExt;
 use tempfile::TempDir;
 
-use support::watchdog;
+use support::{clock, watchdog};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -255,6 +256,10 @@ fn events_on_disk_when_the_runtime_ends_are_put_by_the_next_store() {
     drop(store);
     table.reply_from_now_on(Reply::Store);
     runtime().block_on(async {
+        // The journal's thread ends a moment after the last handle is dropped.
+        while Journal::open(folder.path()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
         let store = start(table.store_builder(), folder.path()).await;
         store.replayed().await.unwrap();
         store.close(SECOND).await.unwrap();
@@ -284,14 +289,24 @@ async fn events_whose_tickets_are_dropped_are_sent_from_disk() {
     assert_eq!(bodies, numbers(20_000));
 }
 
+/// The journal's first file, and the offset of the key in an event's record.
+fn place(directory: &Path, key: &EventKey) -> (fs::File, u64) {
+    let path = directory.join("0000000001.journal");
+    let (content, key) = (fs::read(&path).unwrap(), key.as_str().as_bytes());
+    let at = content.windows(key.len()).position(|bytes| bytes == key).unwrap();
+    (fs::File::options().read(true).write(true).open(path).unwrap(), at as u64)
+}
+
+/// Damages a byte of a file, or repairs one that is damaged.
+fn flip((file, at): &(fs::File, u64)) {
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, *at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], *at).unwrap();
+}
+
 /// Damages the record of an event.
 fn damage(directory: &Path, key: &EventKey) {
-    let segment = directory.join("0000000001.journal");
-    let mut content = fs::read(&segment).unwrap();
-    let damaged = key.as_str().as_bytes();
-    let at = content.windows(damaged.len()).position(|bytes| bytes == damaged).unwrap();
-    *content.get_mut(at).unwrap() ^= 1;
-    fs::write(&segment, content).unwrap();
+    flip(&place(directory, key));
 }
 
 #[tokio::test]
@@ -335,6 +350,110 @@ async fn flush_and_close_count_an_event_that_cannot_be_read() {
     let report = store.close(SECOND).await.unwrap();
     assert_eq!((report.stored, report.failed), (100, 1));
     assert_eq!((report.errors.len(), report.not_listed, report.left_on_disk), (0, 1, 0));
+}
+
+/// An event that cannot be read stays in the journal, and is put again when it can be.
+async fn unreadable_event_is_put_later(
+    store: &EventStore,
+    folder: &Path,
+    table: &FakeTable,
+    key: EventKey,
+) {
+    let record = place(folder, &key);
+    flip(&record);
+    table.reply_from_now_on(Reply::Store);
+    assert_eq!(store.flush().await.unwrap().failed, 1);
+    assert_eq!((store.stats().failed, store.stats().pending), (1, 0));
+    assert_eq!(table.body(&key), None);
+    flip(&record);
+    tokio::time::pause();
+    for _ in 0..10_000 {
+        clock::wait(SECOND).await;
+        if table.body(&key).is_some() {
+            return;
+        }
+    }
+    panic!("the event is not put again");
+}
+
+#[tokio::test]
+async fn event_that_can_be_read_later_is_put_later() {
+    let (folder, table) = (folder(), FakeTable::always(Reply::Hang));
+    let store = table.store_builder().attempt_timeout(SECOND / 10).max_batches_in_flight(1);
+    let store = start(store, folder.path()).await;
+    let tickets = put_numbers(&store, 100);
+    journalled(&tickets).await;
+    let _last = store.try_put(&100).unwrap();
+    unreadable_event_is_put_later(&store, folder.path(), &table, *tickets[50].key()).await;
+}
+
+#[tokio::test]
+async fn event_without_a_ticket_that_can_be_read_later_is_put_later() {
+    let (folder, table) = (folder(), FakeTable::always(Reply::Hang));
+    let store = table.store_builder().attempt_timeout(SECOND / 10).max_batches_in_flight(1);
+    let store = start(store, folder.path()).await;
+    let tickets = put_numbers(&store, 5_000);
+    journalled(&tickets).await;
+    // An event that the first read from the disk does not reach.
+    let key = *tickets[4_900].key();
+    drop(tickets);
+    // Enough that the events without tickets are merged.
+    drop(put_numbers(&store, 5_000));
+    unreadable_event_is_put_later(&store, folder.path(), &table, key).await;
+}
+
+#[tokio::test]
+async fn waiting_event_that_was_put_before_stays_maybe_stored() {
+    let (folder, table) = (folder(), FakeTable::always(Reply::throttle()));
+    let store = table.store_builder().event_deadline(SECOND / 5).read_back(false);
+    let store = start(store, folder.path()).await;
+    let tickets = put_numbers(&store, BUFFERED as u64);
+    let again = store.put_event(Event::new(key(), "1").unwrap()).await.unwrap();
+    assert_eq!(store.stats().waiting_on_disk, 1);
+    for ticket in tickets {
+        assert_eq!(ticket.await.unwrap_err().certainty(), Certainty::NotStored);
+    }
+    let error = again.await.unwrap_err();
+    assert_eq!(error.reason(), FailureReason::Deadline);
+    assert_eq!(error.certainty(), Certainty::MaybeStored);
+}
+
+#[tokio::test]
+async fn earliest_deadline_of_close_counts_for_waiting_events() {
+    let (folder, table) = (folder(), FakeTable::always(Reply::Hang));
+    let store = start(table.store_builder(), folder.path()).await;
+    let tickets = put_numbers(&store, 100);
+    journalled(&tickets).await;
+    let mut first = Box::pin(store.close(1_000 * SECOND));
+    for _ in 0..10 {
+        // The loader waits for the first deadline.
+        assert!(futures::poll!(&mut first).is_pending());
+        tokio::task::yield_now().await;
+    }
+    let (first, second, third) =
+        tokio::join!(first, store.close(SECOND / 10), store.close(2_000 * SECOND));
+    for report in [first, second, third] {
+        assert_eq!(report.unwrap().left_on_disk, 100 - BUFFERED as u64);
+    }
+}
+
+#[tokio::test]
+async fn closing_store_refuses_puts_although_the_journal_is_full() {
+    let (folder, table) = (folder(), FakeTable::always(Reply::Hang));
+    let journal = Journal::options().max_bytes(4 * 1024 * 1024).open(folder.path()).await.unwrap();
+    let store = table.store_builder().max_buffered_events(1).journal(journal);
+    let store = store.start().await.unwrap();
+    let body = "x".repeat(400_000);
+    while let Ok(ticket) = store.try_put(&body) {
+        drop(ticket);
+    }
+    let mut earlier = Box::pin(store.put(&body));
+    assert!(futures::poll!(&mut earlier).is_pending());
+    let mut close = Box::pin(store.close(1_000 * SECOND));
+    assert!(futures::poll!(&mut close).is_pending());
+    assert!(matches!(earlier.now_or_never(), Some(Err(PutError::Closed))));
+    assert!(matches!(store.put(&body).now_or_never(), Some(Err(PutError::Closed))));
+    assert!(matches!(store.try_put(&body), Err(PutError::Closed)));
 }
 
 #[tokio::test]

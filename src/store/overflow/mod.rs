@@ -125,6 +125,18 @@ impl Overflow {
         state.queue.len() > 0 || state.failing.is_some()
     }
 
+    /// Whether [`close`](Self::close) was called.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closing.borrow().is_some()
+    }
+
+    /// Waits until [`close`](Self::close) is called. Cancel safe.
+    pub(super) async fn closed(&self) {
+        let mut closing = self.closing.subscribe();
+        // The sender is in this value, so it is not dropped.
+        let _ = closing.wait_for(Option::is_some).await;
+    }
+
     /// Waits until the events that wait now are sent to the worker. Returns false if the store has ended. Cancel
     /// safe.
     pub(super) async fn drained(&self) -> bool {
