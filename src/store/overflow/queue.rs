@@ -248,4 +248,35 @@ mod tests {
         };
         assert_eq!(event.sequence().get(), 1_001);
     }
+
+    #[tokio::test]
+    async fn run_has_no_event_that_did_not_wait() {
+        let mut fixture = Fixture::new().await;
+        for number in 0..MIN_LENGTH_TO_MERGE {
+            if number == 1_000 {
+                // A put that found room in the buffer.
+                let event = Event::new(KEY.parse().unwrap(), "1").unwrap();
+                let room = fixture.journal.try_reserve(event.encoded_body().len()).unwrap();
+                fixture.journal.append(&event, room);
+            }
+            drop(fixture.push(Uncertainty::None));
+        }
+        let [Waiting::Run { events: 1_000, .. }, Waiting::Run { first, .. }, _last] =
+            &*fixture.queue.entries.make_contiguous()
+        else {
+            panic!("the event is part of a run");
+        };
+        assert_eq!(first.get(), 1_002);
+    }
+
+    #[tokio::test]
+    async fn event_leaves_memory_after_others_are_sent() {
+        let mut fixture = Fixture::new().await;
+        let pushed: Vec<_> = (0..10).map(|_| fixture.push(Uncertainty::None)).collect();
+        for (sequence, _) in pushed.iter().take(9) {
+            assert!(fixture.queue.pop(*sequence).is_some());
+        }
+        let _ticket = fixture.push(Uncertainty::None);
+        assert!(fixture.queue.entries.iter().all(Waiting::is_on_disk));
+    }
 }
