@@ -28,9 +28,10 @@ pub struct CloseReport {
     /// The failed events: every one since close was called, and of the earlier ones those whose tickets were dropped.
     /// Each has its key, body, attempts, certainty and last cause. [`write_ndjson`](Self::write_ndjson) saves them.
     pub errors: Vec<WriteError>,
-    /// How many failed events with dropped tickets are missing from `errors`. Before close, the store keeps at most
+    /// How many failed events are missing from `errors`. Before close, the store keeps at most
     /// [`max_buffered_events`](crate::EventStoreBuilder::max_buffered_events) and
-    /// [`max_buffered_bytes`](crate::EventStoreBuilder::max_buffered_bytes) of them.
+    /// [`max_buffered_bytes`](crate::EventStoreBuilder::max_buffered_bytes) of those with dropped tickets. It keeps none
+    /// that waited on disk and could not be read.
     pub not_listed: u64,
     /// How many of the failed events waited on disk, in the journal, and were not sent before the deadline. `errors` does
     /// not list them. The next store that opens the journal puts them.

@@ -5,6 +5,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,13 +13,13 @@ use std::time::Duration;
 
 use dynamodb_eventstore::test_util::{FakeTable, FaultRates, Reply};
 use dynamodb_eventstore::{
-    Certainty, Event, EventKey, EventStore, EventStoreBuilder, FailureReason, Journal,
-    JournalError, PutError, PutTicket, Settled,
+    Certainty, Event, EventKey, EventStore, EventStoreBuilder, FailureReason, FlushError, Journal,
+    JournalError, PutError, PutTicket, Settled, SyncPolicy,
 };
 use futures::FutureExt;
 use tempfile::TempDir;
 
-use support::watchdog;
+use support::{clock, watchdog};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -290,6 +291,26 @@ async fn events_whose_tickets_are_dropped_are_sent_from_disk() {
     assert_eq!(bodies, numbers(20_000));
 }
 
+/// The journal's first file, and the offset of the key in an event's record.
+fn place(directory: &Path, key: &EventKey) -> (fs::File, u64) {
+    let path = directory.join("0000000001.journal");
+    let (content, key) = (fs::read(&path).unwrap(), key.as_str().as_bytes());
+    let at = content.windows(key.len()).position(|bytes| bytes == key).unwrap();
+    (fs::File::options().read(true).write(true).open(path).unwrap(), at as u64)
+}
+
+/// Damages a byte of a file, or repairs one that is damaged.
+fn flip((file, at): &(fs::File, u64)) {
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, *at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], *at).unwrap();
+}
+
+/// Damages the record of an event.
+fn damage(directory: &Path, key: &EventKey) {
+    flip(&place(directory, key));
+}
+
 #[tokio::test]
 async fn record_that_cannot_be_read_fails_its_event_only() {
     let (folder, table) = (folder(), FakeTable::always(Reply::Hang));
@@ -299,12 +320,7 @@ async fn record_that_cannot_be_read_fails_its_event_only() {
     journalled(&first).await;
     // The next put finds that the records of the others are durable, and drops the events from memory.
     let last = store.try_put(&100).unwrap();
-    let segment = folder.path().join("0000000001.journal");
-    let mut content = fs::read(&segment).unwrap();
-    let damaged = first[50].key().as_str().as_bytes();
-    let at = content.windows(damaged.len()).position(|bytes| bytes == damaged).unwrap();
-    content[at] ^= 1;
-    fs::write(&segment, content).unwrap();
+    damage(folder.path(), first[50].key());
     table.reply_from_now_on(Reply::Store);
     for (number, ticket) in first.into_iter().enumerate() {
         match ticket.await {
@@ -318,6 +334,191 @@ async fn record_that_cannot_be_read_fails_its_event_only() {
     last.await.unwrap();
     let report = store.close(SECOND).await.unwrap();
     assert_eq!((report.stored, report.failed), (100, 1));
+}
+
+#[tokio::test]
+async fn flush_and_close_count_an_event_that_cannot_be_read() {
+    let (folder, table) = (folder(), FakeTable::always(Reply::Hang));
+    let store = table.store_builder().attempt_timeout(SECOND / 10).max_batches_in_flight(1);
+    let store = start(store, folder.path()).await;
+    let tickets = put_numbers(&store, 100);
+    journalled(&tickets).await;
+    let last = store.try_put(&100).unwrap();
+    damage(folder.path(), tickets[50].key());
+    drop((tickets, last));
+    table.reply_from_now_on(Reply::Store);
+    let flushed = store.flush().await.unwrap();
+    assert_eq!((flushed.stored, flushed.failed), (100, 1));
+    let report = store.close(SECOND).await.unwrap();
+    assert_eq!((report.stored, report.failed), (100, 1));
+    assert_eq!((report.errors.len(), report.not_listed, report.left_on_disk), (0, 1, 0));
+}
+
+/// An event that cannot be read stays in the journal, and is put again when it can be.
+async fn unreadable_event_is_put_later(
+    store: &EventStore,
+    folder: &Path,
+    table: &FakeTable,
+    key: EventKey,
+) {
+    let record = place(folder, &key);
+    flip(&record);
+    table.reply_from_now_on(Reply::Store);
+    assert_eq!(store.flush().await.unwrap().failed, 1);
+    assert_eq!((store.stats().failed, store.stats().pending), (1, 0));
+    assert_eq!(table.body(&key), None);
+    flip(&record);
+    tokio::time::pause();
+    for _ in 0..10_000 {
+        clock::wait(SECOND).await;
+        if table.body(&key).is_some() {
+            return;
+        }
+    }
+    panic!("the event is not put again");
+}
+
+#[tokio::test]
+async fn event_that_can_be_read_later_is_put_later() {
+    let (folder, table) = (folder(), FakeTable::always(Reply::Hang));
+    let store = table.store_builder().attempt_timeout(SECOND / 10).max_batches_in_flight(1);
+    let store = start(store, folder.path()).await;
+    let tickets = put_numbers(&store, 100);
+    journalled(&tickets).await;
+    let _last = store.try_put(&100).unwrap();
+    unreadable_event_is_put_later(&store, folder.path(), &table, *tickets[50].key()).await;
+}
+
+#[tokio::test]
+async fn event_without_a_ticket_that_can_be_read_later_is_put_later() {
+    let (folder, table) = (folder(), FakeTable::always(Reply::Hang));
+    let store = table.store_builder().attempt_timeout(SECOND / 10).max_batches_in_flight(1);
+    let store = start(store, folder.path()).await;
+    let tickets = put_numbers(&store, 5_000);
+    journalled(&tickets).await;
+    // An event that the first read from the disk does not reach.
+    let key = *tickets[4_900].key();
+    drop(tickets);
+    // Enough that the events without tickets are merged.
+    drop(put_numbers(&store, 5_000));
+    unreadable_event_is_put_later(&store, folder.path(), &table, key).await;
+}
+
+#[tokio::test]
+async fn waiting_event_that_was_put_before_stays_maybe_stored() {
+    let (folder, table) = (folder(), FakeTable::always(Reply::throttle()));
+    let store = table.store_builder().event_deadline(SECOND / 5).read_back(false);
+    let store = start(store, folder.path()).await;
+    let tickets = put_numbers(&store, BUFFERED as u64);
+    let again = store.put_event(Event::new(key(), "1").unwrap()).await.unwrap();
+    assert_eq!(store.stats().waiting_on_disk, 1);
+    for ticket in tickets {
+        assert_eq!(ticket.await.unwrap_err().certainty(), Certainty::NotStored);
+    }
+    let error = again.await.unwrap_err();
+    assert_eq!(error.reason(), FailureReason::Deadline);
+    assert_eq!(error.certainty(), Certainty::MaybeStored);
+}
+
+#[tokio::test]
+async fn earliest_deadline_of_close_counts_for_waiting_events() {
+    let (folder, table) = (folder(), FakeTable::always(Reply::Hang));
+    let store = start(table.store_builder(), folder.path()).await;
+    let tickets = put_numbers(&store, 100);
+    journalled(&tickets).await;
+    let mut first = Box::pin(store.close(1_000 * SECOND));
+    for _ in 0..10 {
+        // The loader waits for the first deadline.
+        assert!(futures::poll!(&mut first).is_pending());
+        tokio::task::yield_now().await;
+    }
+    let (first, second, third) =
+        tokio::join!(first, store.close(SECOND / 10), store.close(2_000 * SECOND));
+    for report in [first, second, third] {
+        assert_eq!(report.unwrap().left_on_disk, 100 - BUFFERED as u64);
+    }
+}
+
+#[tokio::test]
+async fn closing_store_refuses_puts_although_the_journal_is_full() {
+    let (folder, table) = (folder(), FakeTable::always(Reply::Hang));
+    let journal = Journal::options().max_bytes(4 * 1024 * 1024).open(folder.path()).await.unwrap();
+    let store = table.store_builder().max_buffered_events(1).journal(journal);
+    let store = store.start().await.unwrap();
+    let body = "x".repeat(400_000);
+    while let Ok(ticket) = store.try_put(&body) {
+        drop(ticket);
+    }
+    let mut earlier = Box::pin(store.put(&body));
+    assert!(futures::poll!(&mut earlier).is_pending());
+    let mut close = Box::pin(store.close(1_000 * SECOND));
+    assert!(futures::poll!(&mut close).is_pending());
+    assert!(matches!(earlier.now_or_never(), Some(Err(PutError::Closed))));
+    assert!(matches!(store.put(&body).now_or_never(), Some(Err(PutError::Closed))));
+    assert!(matches!(store.try_put(&body), Err(PutError::Closed)));
+}
+
+#[tokio::test]
+async fn flush_does_not_pass_over_events_left_on_disk() {
+    let (folder, table) = (folder(), FakeTable::always(Reply::Hang));
+    let store = start(table.store_builder(), folder.path()).await;
+    let tickets = put_numbers(&store, 100);
+    journalled(&tickets).await;
+    let (flushed, closed) = tokio::join!(store.flush(), store.close(SECOND / 10));
+    assert!(matches!(flushed, Err(FlushError::Closed)), "{flushed:?}");
+    assert_eq!(closed.unwrap().left_on_disk, 100 - BUFFERED as u64);
+}
+
+/// Starts a store whose journal cannot be written any more: its first segment is full, and its directory is gone.
+async fn start_with_broken_journal(
+    store: EventStoreBuilder,
+    folder: TempDir,
+    interval: Duration,
+) -> EventStore {
+    let journal = Journal::options().segment_bytes(64 * 1024).sync(SyncPolicy::Every(interval));
+    let journal = journal.open(folder.path()).await.unwrap();
+    let store = store.max_buffered_events(BUFFERED).journal(journal).start().await.unwrap();
+    let first = store.try_put(&"x".repeat(70_000)).unwrap();
+    first.journalled().await.unwrap();
+    folder.close().unwrap();
+    store
+}
+
+#[tokio::test]
+async fn waiting_events_that_cannot_be_written_are_sent_from_memory() {
+    let table = FakeTable::always(Reply::Hang);
+    let store = table.store_builder().attempt_timeout(SECOND / 10).max_batches_in_flight(1);
+    let store = start_with_broken_journal(store, folder(), SECOND / 10).await;
+    let mut tickets = put_numbers(&store, 100);
+    for ticket in &tickets {
+        assert!(matches!(ticket.journalled().await, Err(JournalError::Io { .. })));
+    }
+    // After a second another put is tried.
+    let last = loop {
+        match store.try_put(&100) {
+            Ok(ticket) => break ticket,
+            Err(error) => assert!(matches!(error, PutError::Journal(JournalError::Io { .. }))),
+        }
+        tokio::task::yield_now().await;
+    };
+    tickets.push(last);
+    table.reply_from_now_on(Reply::Store);
+    for ticket in tickets {
+        ticket.await.unwrap();
+    }
+    assert_eq!(store.flush().await.unwrap().stored, 102);
+    assert!(store.close(SECOND).await.unwrap().is_complete());
+}
+
+#[tokio::test]
+async fn close_lists_events_that_the_journal_may_not_keep() {
+    let table = FakeTable::always(Reply::Hang);
+    let store = start_with_broken_journal(table.store_builder(), folder(), 60 * SECOND).await;
+    drop(put_numbers(&store, 100));
+    let report = store.close(Duration::ZERO).await.unwrap();
+    assert_eq!((report.failed, report.left_on_disk), (101, 0));
+    assert_eq!(report.errors.len(), 101);
+    assert!(report.errors.iter().all(|error| error.event().is_some()));
 }
 
 #[tokio::test]

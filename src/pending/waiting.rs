@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::ticket::Answer;
-use super::{PendingEvent, PutTicket};
+use super::{PendingEvent, PutTicket, SettledError};
 use crate::accounting::Accounting;
 use crate::error::{Certainty, Failure, FailureReason, Uncertainty, WriteError};
 use crate::event::Event;
@@ -101,8 +101,8 @@ impl WaitingEvent {
         pending
     }
 
-    /// Fails the event, which was not sent. Returns the error if the journal does not keep the event.
-    pub(crate) fn fail(self, reason: FailureReason, accounting: &Accounting) -> Option<WriteError> {
+    /// Fails the event, which was not sent.
+    pub(crate) fn fail(self, reason: FailureReason, accounting: &Accounting) -> SettledError {
         let Self { sequence, content, uncertainty_before, reply } = self;
         let (key, event) = match content {
             Content::InMemory(event) => (*event.key(), Some(event)),
@@ -136,10 +136,7 @@ impl WaitingEvent {
         }
         accounting.settle_waiting(1, reason);
         accounting.report_settled(|| Settled::Failed(error.clone()));
-        if let Some(reply) = reply {
-            // Fails if the caller has dropped the ticket.
-            let _ = reply.send(Err(error.clone()));
-        }
-        (!is_journalled).then_some(error)
+        let was_received = reply.is_some_and(|reply| reply.send(Err(error.clone())).is_ok());
+        SettledError { error, was_received }
     }
 }

@@ -47,6 +47,7 @@ impl EventStore {
     pub(super) fn try_put_body(&self, body: EncodedBody) -> Result<PutTicket, PutError> {
         #[cfg(feature = "journal")]
         if self.shared.overflow.is_some() {
+            self.check_open()?;
             let room = self.try_reserve(&body)?;
             let event = Event::with_body(self.try_next_key()?, body)?;
             return self.send_or_wait(event, Uncertainty::None, room);
@@ -73,7 +74,8 @@ impl EventStore {
         }
     }
 
-    /// Waits for room in the journal, or for the end of the store, after which no room is released.
+    /// Waits for room in the journal. Fails when the store is closed, although events that wait on disk may still be
+    /// sent and release room, or has ended, after which no room is released.
     #[cfg(feature = "journal")]
     async fn reserve_in<'a>(
         &self,
@@ -81,10 +83,26 @@ impl EventStore {
         body: &EncodedBody,
     ) -> Result<Reservation<'a>, PutError> {
         let mut exit = self.shared.exit.clone();
+        let closed = async {
+            match &self.shared.overflow {
+                Some(overflow) => overflow.closed().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
+            () = closed => Err(self.put_error(AcquireError::Closed)),
             room = journal.reserve(body.encoded_bytes()) => room.map_err(|error| self.journal_error(error)),
             _ = exit.wait_for(Option::is_some) => Err(self.put_error(AcquireError::Closed)),
+        }
+    }
+
+    /// Fails if the store accepts no more events. Flow control is open while a closing store sends events from disk.
+    #[cfg(feature = "journal")]
+    fn check_open(&self) -> Result<(), PutError> {
+        match &self.shared.overflow {
+            Some(overflow) if overflow.is_closed() => Err(self.put_error(AcquireError::Closed)),
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -193,8 +211,9 @@ impl EventStore {
             }
         }
         let Some(room) = room else { return Err(self.put_error(AcquireError::Closed)) };
+        // Not under the lock of the overflow, because the log may end in this store.
+        tracing::trace!(key = %event.key(), body = &*event.body(), "put");
         let accept = || {
-            tracing::trace!(key = %event.key(), body = &*event.body(), "put");
             let position = journal.append(&event, room);
             WaitingEvent::new(event, uncertainty_before, position, accounting)
         };

@@ -45,14 +45,21 @@ impl EventStore {
     /// ```
     pub async fn flush(&self) -> Result<FlushReport, FlushError> {
         #[cfg(feature = "journal")]
-        if let Some(overflow) = &self.shared.overflow {
-            overflow.drained().await;
+        if let Some(overflow) = &self.shared.overflow
+            && !overflow.drained().await
+        {
+            // The worker cannot count the events that were left.
+            return Err(self.flush_error());
         }
         let (reply, report) = oneshot::channel();
         if self.shared.commands.send(Command::Flush(reply)).is_err() {
-            return Err(self.lost().map_or(FlushError::Closed, FlushError::WorkerLost));
+            return Err(self.flush_error());
         }
-        report.await.map_err(|_| self.lost().map_or(FlushError::Closed, FlushError::WorkerLost))
+        report.await.map_err(|_| self.flush_error())
+    }
+
+    fn flush_error(&self) -> FlushError {
+        self.lost().map_or(FlushError::Closed, FlushError::WorkerLost)
     }
 
     /// Closes the store: accepts no more events, settles the accepted events, and returns a report. Events that are not

@@ -19,6 +19,11 @@ use crate::report::{CloseReport, FlushReport};
 pub(crate) enum Command {
     Put(PendingEvent),
     Flush(oneshot::Sender<FlushReport>),
+    /// An event that waited on disk has failed, as its record cannot be read. The worker only reports it.
+    #[cfg(feature = "journal")]
+    Unreadable {
+        was_received: bool,
+    },
 }
 
 /// The deadlines of close.
@@ -79,6 +84,8 @@ impl Drop for CommandReceiver {
                     self.accounting.metrics.accept(1, event.usage(&self.accounting).bytes);
                 }
                 Ok(Command::Flush(reply)) => drop(reply),
+                #[cfg(feature = "journal")]
+                Ok(Command::Unreadable { .. }) => {}
                 Err(TryRecvError::Disconnected) => break,
                 // A sender has claimed a slot and fills it within a few instructions.
                 Err(TryRecvError::Empty) => std::thread::yield_now(),

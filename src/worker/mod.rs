@@ -271,6 +271,10 @@ impl Worker {
                     self.settlement.flush(reply);
                     self.buffer.flush_now();
                 }
+                #[cfg(feature = "journal")]
+                Command::Unreadable { was_received } => {
+                    self.settlement.unreadable(was_received, self.closing.is_some());
+                }
             }
         }
         self.accounting.counters.admit_just_over_write_unit(just_over_write_unit);

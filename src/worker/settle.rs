@@ -109,6 +109,16 @@ impl Settlement {
         }
     }
 
+    /// Reports an event that has failed without the worker, as its record in the journal cannot be read.
+    #[cfg(feature = "journal")]
+    pub(super) fn unreadable(&mut self, was_received: bool, is_closing: bool) {
+        let epoch = self.barrier.accept();
+        self.barrier.settle(epoch, false);
+        if is_closing || !was_received {
+            self.report.not_listed += 1;
+        }
+    }
+
     /// Begins a flush: it waits for every event admitted until now.
     pub(super) fn flush(&mut self, reply: oneshot::Sender<FlushReport>) {
         self.barrier.flush(reply);

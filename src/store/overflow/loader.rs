@@ -17,7 +17,7 @@ use crate::flow_control::Permit;
 use crate::journal::{ReadEvent, Reader};
 use crate::pending::WaitingEvent;
 use crate::store::{EventStore, Shared};
-use crate::worker::WorkerExit;
+use crate::worker::{Command, WorkerExit};
 
 /// The most events that are read from the disk at a time, to limit the memory that their numbers take.
 const MAX_EVENTS_TO_READ: usize = 4_096;
@@ -85,7 +85,7 @@ impl Loader {
                     Ok(event) => event,
                     Err(error) => {
                         tracing::error!(%error, "an event that waits on disk cannot be read");
-                        self.fail_unreadable(sequence);
+                        self.fail_unreadable(shared, sequence);
                         continue;
                     }
                 };
@@ -123,23 +123,28 @@ impl Loader {
         if let Some(Some(mut lost)) = lost {
             // Its drop answers that the worker is lost.
             lost.admit(&self.accounting, Default::default(), now());
+            #[cfg(feature = "metrics")]
+            self.accounting.metrics.accept(1, lost.usage(&self.accounting).bytes);
         }
     }
 
     /// Fails an event whose record cannot be read. It stays in the journal, and is put again later.
-    fn fail_unreadable(&self, sequence: NonZeroU64) {
+    fn fail_unreadable(&self, shared: &Shared, sequence: NonZeroU64) {
         let reason = FailureReason::Unreadable;
-        let taken = self.overflow.send_first(sequence, &self.accounting, |waiting| waiting);
-        match taken {
-            Some(Waiting::Event(event)) => drop(event.fail(reason, &self.accounting)),
-            Some(Waiting::Run { first, .. }) => {
-                self.accounting.settle_waiting(1, reason);
-                if let Some(journal) = &self.accounting.journal {
-                    journal.keep(first);
+        self.overflow.fail_first(sequence, &self.accounting, |waiting| {
+            let was_received = match waiting {
+                Waiting::Event(event) => event.fail(reason, &self.accounting).was_received,
+                Waiting::Run { first, .. } => {
+                    self.accounting.settle_waiting(1, reason);
+                    if let Some(journal) = &self.accounting.journal {
+                        journal.keep(first);
+                    }
+                    false
                 }
-            }
-            None => {}
-        }
+            };
+            // Fails if the worker has ended. Then there is no report.
+            let _ = shared.commands.send(Command::Unreadable { was_received });
+        });
     }
 }
 

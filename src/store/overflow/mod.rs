@@ -24,8 +24,8 @@ use crate::accounting::Accounting;
 use crate::error::{FailureReason, WriteError};
 use crate::event::Event;
 use crate::flow_control::AcquireError;
-use crate::journal::ActiveJournal;
-use crate::pending::{PutTicket, WaitingEvent};
+use crate::journal::{ActiveJournal, Durability};
+use crate::pending::{PutTicket, SettledError, WaitingEvent};
 use crate::worker::CloseDeadlines;
 
 /// The waiting events of one store. Puts add events, and the [`Loader`] takes them.
@@ -44,6 +44,8 @@ pub(super) struct Overflow {
 #[derive(Default)]
 struct State {
     queue: WaitingQueue,
+    /// Number of an event that is not in the queue any more, and is being failed.
+    failing: Option<NonZeroU64>,
     /// Set while events wait, so that the store does not end when its last handle is dropped.
     keep_alive: Option<Arc<Shared>>,
     /// Whether all events have failed, because the store ends.
@@ -56,7 +58,7 @@ struct State {
 pub(super) struct LeftOnDisk {
     /// Those that the journal has.
     pub(super) events: u64,
-    /// The errors of the others: the journal could not write them.
+    /// The errors of the others: the journal has not written them, and perhaps cannot.
     pub(super) errors: Vec<WriteError>,
 }
 
@@ -120,15 +122,34 @@ impl Overflow {
             let earliest = set.map_or(deadlines, |set| set.earliest(deadlines));
             set.replace(earliest) != Some(earliest)
         });
-        state.queue.len() > 0
+        state.queue.len() > 0 || state.failing.is_some()
     }
 
-    /// Waits until the events that wait now are sent to the worker, or have failed. Cancel safe.
-    pub(super) async fn drained(&self) {
-        let Some(last) = self.state().queue.last() else { return };
-        let mut sent = self.sent.subscribe();
+    /// Whether [`close`](Self::close) was called.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closing.borrow().is_some()
+    }
+
+    /// Waits until [`close`](Self::close) is called. Cancel safe.
+    pub(super) async fn closed(&self) {
+        let mut closing = self.closing.subscribe();
         // The sender is in this value, so it is not dropped.
-        let _ = sent.wait_for(|sent| *sent >= last.get()).await;
+        let _ = closing.wait_for(Option::is_some).await;
+    }
+
+    /// Waits until the events that wait now are sent to the worker. Returns false if the store has ended. Cancel
+    /// safe.
+    pub(super) async fn drained(&self) -> bool {
+        let last = {
+            let state = self.state();
+            state.queue.last().or(state.failing)
+        };
+        if let Some(last) = last {
+            let mut sent = self.sent.subscribe();
+            // The sender is in this value, so it is not dropped.
+            let _ = sent.wait_for(|sent| *sent >= last.get()).await;
+        }
+        !self.state().is_ended
     }
 
     /// The events that were not sent when the store ended.
@@ -176,6 +197,28 @@ impl Overflow {
         Some(sent)
     }
 
+    /// Takes the event with this number out, which is the first, and fails it. Not under the lock, because `fail` logs,
+    /// and the log may end in this store. A flush or close that comes meanwhile waits.
+    fn fail_first(
+        &self,
+        sequence: NonZeroU64,
+        accounting: &Accounting,
+        fail: impl FnOnce(Waiting),
+    ) {
+        let event = {
+            let mut state = self.state();
+            let event = state.queue.pop(sequence);
+            state.failing = event.as_ref().map(|_| sequence);
+            accounting.counters.set_waiting_on_disk(state.queue.len());
+            event
+        };
+        if let Some(event) = event {
+            fail(event);
+            self.state().failing = None;
+            self.sent.send_replace(sequence.get());
+        }
+    }
+
     /// Fails all events, because the store ends. The journal keeps those that it has.
     fn fail_all(&self, reason: FailureReason, accounting: &Accounting) {
         let (queue, store) = {
@@ -189,7 +232,14 @@ impl Overflow {
         let mut left = LeftOnDisk { events: queue.len(), errors: Vec::new() };
         for waiting in queue.into_entries() {
             match waiting {
-                Waiting::Event(event) => left.errors.extend(event.fail(reason, accounting)),
+                Waiting::Event(event) => {
+                    let journal = accounting.journal.as_ref();
+                    let durability = journal.map(|journal| journal.durability(event.sequence()));
+                    let SettledError { error, .. } = event.fail(reason, accounting);
+                    if durability != Some(Durability::Durable) {
+                        left.errors.push(error);
+                    }
+                }
                 Waiting::Run { events, .. } => accounting.settle_waiting(events, reason),
             }
         }

@@ -120,7 +120,12 @@ impl WaitingQueue {
             return Some(Waiting::Run { first: sequence, events: 1 });
         }
         self.written = self.written.saturating_sub(1);
-        self.entries.pop_front()
+        let event = self.entries.pop_front();
+        if self.entries.is_empty() {
+            // Gives the memory back. And the next events are searched for dropped tickets as early as the first ones.
+            *self = Self::default();
+        }
+        event
     }
 
     pub(super) fn into_entries(self) -> impl Iterator<Item = Waiting> {
@@ -162,5 +167,116 @@ impl Waiting {
             }
             other => other,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Handle;
+
+    use super::*;
+    use crate::accounting::Accounting;
+    use crate::error::Uncertainty;
+    use crate::event::Event;
+    use crate::journal::{ActiveJournal, Journal};
+    use crate::pending::PutTicket;
+    use crate::store::config::Config;
+
+    const KEY: &str = "20130927T005240652508858176";
+
+    /// A queue, and what its events are made of.
+    struct Fixture {
+        queue: WaitingQueue,
+        journal: ActiveJournal,
+        accounting: Accounting,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Fixture {
+        async fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let (journal, _) = Journal::open(folder.path()).await.unwrap().start().unwrap();
+            let accounting = Config::default().accounting(&Handle::current());
+            let queue = WaitingQueue::default();
+            Self { queue, journal, accounting, _folder: folder }
+        }
+
+        /// Adds an event whose record counts as durable.
+        fn push(&mut self, uncertainty_before: Uncertainty) -> (NonZeroU64, PutTicket) {
+            let event = Event::new(KEY.parse().unwrap(), "1").unwrap();
+            let room = self.journal.try_reserve(event.encoded_body().len()).unwrap();
+            let position = self.journal.append(&event, room);
+            let sequence = position.sequence();
+            let accounting = &self.accounting;
+            let (event, ticket) =
+                WaitingEvent::new(event, uncertainty_before, position, accounting);
+            self.queue.push(event, |_| Durability::Durable, true);
+            (sequence, ticket)
+        }
+    }
+
+    #[tokio::test]
+    async fn events_without_tickets_take_no_memory_after_a_long_queue_too() {
+        let mut fixture = Fixture::new().await;
+        let pushed: Vec<_> = (0..10_000).map(|_| fixture.push(Uncertainty::None)).collect();
+        assert_eq!(fixture.queue.entries.len(), 10_000);
+        for (sequence, _) in pushed {
+            assert!(fixture.queue.pop(sequence).is_some());
+        }
+        assert_eq!(fixture.queue.entries.capacity(), 0);
+        for _ in 0..MIN_LENGTH_TO_MERGE {
+            drop(fixture.push(Uncertainty::None));
+        }
+        assert_eq!(fixture.queue.len(), MIN_LENGTH_TO_MERGE as u64);
+        // A run, and the last one, whose ticket was not dropped when it was put.
+        assert_eq!(fixture.queue.entries.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn event_that_an_earlier_put_may_have_stored_is_not_merged() {
+        let mut fixture = Fixture::new().await;
+        for number in 0..MIN_LENGTH_TO_MERGE {
+            let is_put_again = number == 1_000;
+            let uncertainty =
+                if is_put_again { Uncertainty::CallsMayStillApply } else { Uncertainty::None };
+            drop(fixture.push(uncertainty));
+        }
+        let [Waiting::Run { events: 1_000, .. }, Waiting::Event(event), Waiting::Run { .. }, _last] =
+            &*fixture.queue.entries.make_contiguous()
+        else {
+            panic!("the event is part of a run");
+        };
+        assert_eq!(event.sequence().get(), 1_001);
+    }
+
+    #[tokio::test]
+    async fn run_has_no_event_that_did_not_wait() {
+        let mut fixture = Fixture::new().await;
+        for number in 0..MIN_LENGTH_TO_MERGE {
+            if number == 1_000 {
+                // A put that found room in the buffer.
+                let event = Event::new(KEY.parse().unwrap(), "1").unwrap();
+                let room = fixture.journal.try_reserve(event.encoded_body().len()).unwrap();
+                fixture.journal.append(&event, room);
+            }
+            drop(fixture.push(Uncertainty::None));
+        }
+        let [Waiting::Run { events: 1_000, .. }, Waiting::Run { first, .. }, _last] =
+            &*fixture.queue.entries.make_contiguous()
+        else {
+            panic!("the event is part of a run");
+        };
+        assert_eq!(first.get(), 1_002);
+    }
+
+    #[tokio::test]
+    async fn event_leaves_memory_after_others_are_sent() {
+        let mut fixture = Fixture::new().await;
+        let pushed: Vec<_> = (0..10).map(|_| fixture.push(Uncertainty::None)).collect();
+        for (sequence, _) in pushed.iter().take(9) {
+            assert!(fixture.queue.pop(*sequence).is_some());
+        }
+        let _ticket = fixture.push(Uncertainty::None);
+        assert!(fixture.queue.entries.iter().all(Waiting::is_on_disk));
     }
 }
