@@ -522,6 +522,20 @@ async fn close_lists_events_that_the_journal_may_not_keep() {
 }
 
 #[tokio::test]
+async fn events_without_tickets_left_on_disk_count_as_failed() {
+    let (folder, table) = (folder(), FakeTable::always(Reply::Hang));
+    let store = start(table.store_builder(), folder.path()).await;
+    for number in 0..20_000_u64 {
+        drop(store.put(&number).await.unwrap());
+    }
+    let report = store.close(Duration::ZERO).await.unwrap();
+    let stats = store.stats();
+    assert_eq!((stats.accepted, stats.failed, stats.pending), (20_000, 20_000, 0));
+    assert_eq!(report.failed, 20_000);
+    assert_eq!(report.left_on_disk + report.errors.len() as u64 + report.not_listed, 20_000);
+}
+
+#[tokio::test]
 async fn hook_learns_of_each_waiting_event() {
     let (folder, table) = (folder(), FakeTable::always(Reply::Hang));
     let settled: Arc<Mutex<BTreeMap<EventKey, bool>>> = Arc::default();

@@ -49,11 +49,14 @@ impl PendingEvent {
     pub(super) fn settle_in_journal(&self, error: Option<&WriteError>) {
         let journal = self.accounting.as_ref().and_then(|accounting| accounting.journal.as_ref());
         if let (Some(journal), Some(sequence)) = (journal, self.journal_sequence) {
-            let line = error.and_then(|error| serde_json::to_vec(error).ok()).map(|mut line| {
-                line.push(b'\n');
-                line
-            });
-            journal.settle(sequence, line);
+            journal.settle(sequence, error.and_then(failed_line));
         }
     }
+}
+
+/// The line that is kept in a file for an event that failed for good.
+pub(super) fn failed_line(error: &WriteError) -> Option<Vec<u8>> {
+    let mut line = serde_json::to_vec(error).ok()?;
+    line.push(b'\n');
+    Some(line)
 }

@@ -131,7 +131,8 @@ impl PendingEvent {
     ) -> (Self, PutTicket) {
         accounting.counters.accept();
         let (reply, ticket) = PutTicket::new(*event.key());
-        let pending = Self::with_reply(event, uncertainty_before, permit, reply, accounting);
+        let extra = Extra::of_caller(accounting);
+        let pending = Self::with_reply(event, uncertainty_before, permit, reply, extra, accounting);
         (pending, ticket)
     }
 
@@ -141,6 +142,7 @@ impl PendingEvent {
         uncertainty_before: Uncertainty,
         permit: Permit<'_>,
         reply: oneshot::Sender<Answer>,
+        extra: Option<Box<Extra>>,
         accounting: &Accounting,
     ) -> Self {
         permit.forget();
@@ -157,7 +159,7 @@ impl PendingEvent {
             epoch: Epoch::default(),
             #[cfg(feature = "journal")]
             journal_sequence: None,
-            extra: Extra::of_caller(accounting),
+            extra,
             reply: Some(reply),
         }
     }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::journalled::failed_line;
 use super::ticket::Answer;
-use super::{PendingEvent, PutTicket, SettledError};
+use super::{Extra, PendingEvent, PutTicket, SettledError};
 use crate::accounting::Accounting;
 use crate::error::{Certainty, Failure, FailureReason, Uncertainty, WriteError};
 use crate::event::Event;
@@ -25,6 +26,8 @@ pub(crate) struct WaitingEvent {
     uncertainty_before: Uncertainty,
     /// `None` if nobody has the ticket.
     reply: Option<oneshot::Sender<Answer>>,
+    /// Has the caller's span, if calls are linked to it.
+    extra: Option<Box<Extra>>,
 }
 
 #[derive(Debug)]
@@ -49,6 +52,7 @@ impl WaitingEvent {
             content: Content::InMemory(event),
             uncertainty_before,
             reply: Some(reply),
+            extra: Extra::of_caller(accounting),
         };
         ticket.set_position(position);
         (waiting, ticket)
@@ -57,7 +61,7 @@ impl WaitingEvent {
     /// An event whose ticket was dropped.
     pub(crate) fn without_ticket(sequence: NonZeroU64, key: EventKey) -> Self {
         let (content, uncertainty_before) = (Content::OnDisk(key), Uncertainty::None);
-        Self { sequence, content, uncertainty_before, reply: None }
+        Self { sequence, content, uncertainty_before, reply: None, extra: None }
     }
 
     /// The event's number in the journal.
@@ -93,17 +97,17 @@ impl WaitingEvent {
         permit: Permit<'_>,
         accounting: &Accounting,
     ) -> PendingEvent {
-        let Self { sequence, uncertainty_before, reply, .. } = self;
+        let Self { sequence, uncertainty_before, reply, extra, .. } = self;
         let reply = reply.unwrap_or_else(|| oneshot::channel().0);
         let mut pending =
-            PendingEvent::with_reply(event, uncertainty_before, permit, reply, accounting);
+            PendingEvent::with_reply(event, uncertainty_before, permit, reply, extra, accounting);
         pending.set_journal_sequence(sequence);
         pending
     }
 
     /// Fails the event, which was not sent.
     pub(crate) fn fail(self, reason: FailureReason, accounting: &Accounting) -> SettledError {
-        let Self { sequence, content, uncertainty_before, reply } = self;
+        let Self { sequence, content, uncertainty_before, reply, .. } = self;
         let (key, event) = match content {
             Content::InMemory(event) => (*event.key(), Some(event)),
             Content::OnDisk(key) => (key, None),
@@ -133,6 +137,9 @@ impl WaitingEvent {
             }
         } else {
             tracing::error!(%key, attempts = 0, %certainty, %error, "error");
+            if let Some(journal) = &accounting.journal {
+                journal.settle(sequence, failed_line(&error));
+            }
         }
         accounting.settle_waiting(1, reason);
         accounting.report_settled(|| Settled::Failed(error.clone()));

@@ -180,7 +180,8 @@ impl EventStore {
         store
     }
 
-    /// Puts an event: serialises it to JSON, waits while the buffer is full, and sends the event to the worker.
+    /// Puts an event: serialises it to JSON, waits while the buffer is full, and sends the event to the worker. With a
+    /// journal it waits while the journal is full instead.
     ///
     /// `Ok` means that the event is accepted: it has its key, and its [`PutTicket`] will be answered. The ticket says
     /// whether it is stored. The keys of tickets are in the order of the puts. The order in which events arrive in the table is not
@@ -255,7 +256,8 @@ impl EventStore {
     /// # Errors
     ///
     /// Those of [`put`](Self::put), and one of these if `put` would wait: [`PutError::Throttled`] if the table or the
-    /// store's budget has reduced the limit of the buffer, else [`PutError::Full`].
+    /// store's budget has reduced the limit of the buffer, else [`PutError::Full`]; with a journal the error for a full
+    /// journal.
     ///
     /// # Example
     ///

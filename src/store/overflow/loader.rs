@@ -78,7 +78,12 @@ impl Loader {
         while let Some(next) = self.overflow.next(MAX_EVENTS_TO_READ) {
             let events = match next {
                 Next::InMemory(sequence, event) => vec![(sequence, Ok(event))],
-                Next::OnDisk(sequences) => self.read(sequences).await?,
+                // A disk that hangs must not delay close past its deadline.
+                Next::OnDisk(sequences) => tokio::select! {
+                    biased;
+                    () = &mut past_deadline => return Err(Stop::Deadline),
+                    read = self.read(sequences) => read?,
+                },
             };
             for (sequence, event) in events {
                 let event = match event {
