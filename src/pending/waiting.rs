@@ -15,7 +15,7 @@ use crate::flow_control::Permit;
 use crate::journal::Position;
 use crate::settled::Settled;
 
-/// An accepted event without a permit. Nobody has sent it yet.
+/// An accepted event without a permit, which has not been sent to the worker yet.
 ///
 /// It becomes a [`PendingEvent`] when there is a permit for it, or is [failed](Self::fail) if its store ends first.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(crate) struct WaitingEvent {
     sequence: NonZeroU64,
     content: Content,
     uncertainty_before: Uncertainty,
-    /// `None` if nobody has the ticket.
+    /// `None` if the ticket was dropped.
     reply: Option<oneshot::Sender<Answer>>,
 }
 
@@ -80,7 +80,7 @@ impl WaitingEvent {
         }
     }
 
-    /// Whether nobody would learn of the event's answer, and no earlier put may have stored it.
+    /// Whether the ticket is dropped, and no earlier put may have stored the event.
     pub(crate) fn is_without_ticket(&self) -> bool {
         self.uncertainty_before == Uncertainty::None
             && self.reply.as_ref().is_none_or(oneshot::Sender::is_closed)
@@ -101,7 +101,8 @@ impl WaitingEvent {
         pending
     }
 
-    /// Fails the event, which was not sent. Returns the error if the journal does not keep the event.
+    /// Answers that the event has failed, before it was sent. Returns the error if the event is not in the journal, so that
+    /// the close report can list it.
     pub(crate) fn fail(self, reason: FailureReason, accounting: &Accounting) -> Option<WriteError> {
         let Self { sequence, content, uncertainty_before, reply } = self;
         let (key, event) = match content {

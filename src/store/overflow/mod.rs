@@ -17,7 +17,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
 pub(super) use loader::Loader;
-use queue::{Waiting, WaitingQueue};
+use queue::{Entry, WaitingQueue};
 
 use super::Shared;
 use crate::accounting::Accounting;
@@ -31,7 +31,7 @@ use crate::worker::CloseDeadlines;
 /// The waiting events of one store. Puts add events, and the [`Loader`] takes them.
 pub(super) struct Overflow {
     state: Mutex<State>,
-    /// Whether a put must look at the state: events wait, or the store is closing.
+    /// Whether a put must lock the state: events wait, or the store is closing.
     is_active: AtomicBool,
     /// Wakes the loader.
     added: Notify,
@@ -84,12 +84,13 @@ impl Overflow {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether an event must not get a permit before those that wait.
+    /// Whether a put must [wait here](Self::push) instead of acquiring a permit, which would overtake waiting events.
     pub(super) fn is_active(&self) -> bool {
         self.is_active.load(Ordering::Acquire)
     }
 
-    /// Adds an event. `accept` appends it to the journal and accepts it.
+    /// Adds an event. `accept` appends it to the journal, and returns it with its ticket. It is not called if the store
+    /// is closed.
     pub(super) fn push(
         &self,
         shared: &Arc<Shared>,
@@ -112,7 +113,7 @@ impl Overflow {
         Ok(ticket)
     }
 
-    /// Accepts no more events. Returns whether events wait; then the loader stops the worker, once they are sent.
+    /// Accepts no more events. Returns whether events wait. If so, the loader stops the worker after it has sent them.
     pub(super) fn close(&self, deadlines: CloseDeadlines) -> bool {
         let state = self.state();
         self.is_active.store(true, Ordering::Release);
@@ -123,7 +124,7 @@ impl Overflow {
         state.queue.len() > 0
     }
 
-    /// Waits until the events that wait now are sent to the worker, or have failed. Cancel safe.
+    /// Waits until every event that waits at the time of the call was sent to the worker, or has failed. Cancel safe.
     pub(super) async fn drained(&self) {
         let Some(last) = self.state().queue.last() else { return };
         let mut sent = self.sent.subscribe();
@@ -136,7 +137,7 @@ impl Overflow {
         self.state().left.clone()
     }
 
-    /// The store, while events wait.
+    /// The store. `None` if no event waits.
     fn store(&self) -> Option<Arc<Shared>> {
         self.state().keep_alive.clone()
     }
@@ -154,19 +155,19 @@ impl Overflow {
             self.is_active.store(self.closing.borrow().is_some(), Ordering::Release);
             let store = state.keep_alive.take();
             drop(state);
-            // Perhaps the last reference, so it is dropped without the lock.
+            // It may be the last reference, whose drop runs other code: not under the lock.
             drop(store);
         }
         next
     }
 
-    /// Takes the event with this number out, which is the first, and sends it. Under the lock, so that a flush or close
-    /// finds each event either here or in the channel to the worker.
+    /// Removes the first event, if it has this number, and calls `send` with it. This is done under the lock, so that a
+    /// flush or close finds each event either here or in the channel to the worker.
     fn send_first<T>(
         &self,
         sequence: NonZeroU64,
         accounting: &Accounting,
-        send: impl FnOnce(Waiting) -> T,
+        send: impl FnOnce(Entry) -> T,
     ) -> Option<T> {
         let mut state = self.state();
         let event = state.queue.pop(sequence)?;
@@ -189,8 +190,8 @@ impl Overflow {
         let mut left = LeftOnDisk { events: queue.len(), errors: Vec::new() };
         for waiting in queue.into_entries() {
             match waiting {
-                Waiting::Event(event) => left.errors.extend(event.fail(reason, accounting)),
-                Waiting::Run { events, .. } => accounting.settle_waiting(events, reason),
+                Entry::Event(event) => left.errors.extend(event.fail(reason, accounting)),
+                Entry::Run { events, .. } => accounting.settle_waiting(events, reason),
             }
         }
         left.events -= left.errors.len() as u64;
