@@ -17,7 +17,9 @@ use crate::report::{CloseReport, FlushReport};
 /// called before it.
 #[derive(Debug)]
 pub(crate) enum Command {
+    /// An accepted event.
     Put(PendingEvent),
+    /// Answers when every event before it is settled.
     Flush(oneshot::Sender<FlushReport>),
 }
 
@@ -43,7 +45,9 @@ impl CloseDeadlines {
 /// How the worker ended.
 #[derive(Debug, Clone)]
 pub(crate) enum WorkerExit {
+    /// After close, or after the last handle was dropped: every event is settled.
     Closed(Arc<CloseReport>),
+    /// It was dropped or has panicked before that.
     Lost(WorkerLost),
 }
 
