@@ -112,8 +112,8 @@ impl EventTailBuilder {
         self
     }
 
-    /// How long to wait between the attempts at a call, also after a throttled one. 0 ≤ floor ≤ base ≤ ceiling, and 1 ms ≤ base. The defaults are those
-    /// of [`Backoff`].
+    /// How long to wait between the attempts at a call, also after a throttled one. 0 ≤ floor ≤ base ≤ ceiling, and 1 ms ≤
+    /// base. The defaults are those of [`Backoff`].
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.retries.backoff = backoff;
         self

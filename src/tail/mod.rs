@@ -108,7 +108,7 @@ pub struct EventTail {
 /// Where a tail begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TailStart {
-    /// With the first item that is stored after [`open`](EventTailBuilder::open) has returned.
+    /// Now: it returns everything that is stored after [`open`](EventTailBuilder::open) has returned.
     #[default]
     Now,
     /// With the oldest record that the stream still has, up to 24 hours ago.
