@@ -78,7 +78,7 @@ impl Accounting {
         self.flow_control.release(usage.events, usage.bytes);
     }
 
-    /// Counts events as failed that waited on disk. They have no permits.
+    /// Counts events that waited on disk as failed. They have no permits.
     #[cfg(feature = "journal")]
     pub(crate) fn settle_waiting(&self, events: u64, reason: FailureReason) {
         self.counters.settle(events, false);

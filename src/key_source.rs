@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn end_of_the_year_9999_differs_from_the_end_of_a_lease() {
+    fn end_of_year_9999_differs_from_end_of_lease() {
         let mut keys = Clocked::new(IdSource::Leased);
         keys.keys.grant(id(4), START, START + 60_000);
         keys.wall = 253_402_300_800_000;

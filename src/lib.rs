@@ -58,7 +58,7 @@
 //!
 //! | promise | because |
 //! |---|---|
-//! | Every accepted event gets one answer, at the latest one attempt time-out after its deadline. | A pending event can only be consumed by settling it. If it is dropped, its `Drop` settles it. |
+//! | Every accepted event gets one answer, at the latest one attempt timeout after its deadline. | A pending event can only be consumed by settling it. If it is dropped, its `Drop` settles it. |
 //! | `Ok(Stored)`: the service acknowledged a call with the event, or a consistent read found it. | Answers are matched by key. A 200 that is empty, unreadable or about other keys is no answer. |
 //! | [`NotStored`](Certainty::NotStored): no attempt was applied, and none can still be applied. [`MaybeStored`](Certainty::MaybeStored): an attempt may have been applied, or may still be applied. | An uncertain event stays uncertain until an attempt is acknowledged or a [read](EventStoreBuilder::read_back) settles it. |
 //! | A retry changes nothing that is stored. | Same key, same body. An insert gets a new key only if another item has the old one. |

@@ -25,7 +25,8 @@ pub struct CloseReport {
     pub stored: u64,
     /// Events that failed over the store's whole life.
     pub failed: u64,
-    /// The failed events: every one since close was called, and of the earlier ones those whose tickets were dropped.
+    /// The failed events: every one since close was called, except those [left on disk](Self::left_on_disk), and of the
+    /// earlier ones those whose tickets were dropped.
     /// Each has its key, body, attempts, certainty and last cause. [`write_ndjson`](Self::write_ndjson) saves them.
     pub errors: Vec<WriteError>,
     /// How many failed events are missing from `errors`. Before close, the store keeps at most
@@ -46,8 +47,8 @@ impl CloseReport {
     }
 
     /// Writes each event of [`errors`](Self::errors) as one line of JSON: its key, body, certainty, attempts
-    /// and causes. It does not write events that are only counted in [`not_listed`](Self::not_listed), nor those that
-    /// failed before close and whose tickets received the answer.
+    /// and causes. It does not write events that are only counted, in [`not_listed`](Self::not_listed) and
+    /// [`left_on_disk`](Self::left_on_disk), nor those that failed before close and whose tickets received the answer.
     ///
     /// `dynamodb-eventstore resume FILE` puts the events of such lines again, under the same keys. A program reads each
     /// line as an [`Event`](crate::Event) and passes it to [`put_event`](crate::EventStore::put_event).

@@ -15,7 +15,7 @@ fn result(output: &Output) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_of_the_given_rate_and_size_are_in_the_table() {
+async fn events_of_given_rate_and_size_are_in_the_table() {
     let folder = folder();
     let mut bench = tool(&folder);
     bench

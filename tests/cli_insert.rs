@@ -11,7 +11,7 @@ use support::tool::{
 const EVENTS: &str = "{\"a\":1}\n{\"b\":2}\n{\"c\":3}\n";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_whose_keys_are_taken_get_new_keys_and_are_counted() {
+async fn events_with_taken_keys_get_new_keys_and_are_counted() {
     let taken = Reply::Taken(vec![1], Box::new(Reply::Ok));
     let (folder, endpoint) = (folder(), Endpoint::start([taken]).await);
     write(&folder, "events.ndjson", EVENTS);

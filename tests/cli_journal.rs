@@ -30,7 +30,7 @@ async fn leave_two_events(folder: &TempDir) -> Output {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_that_a_put_left_are_stored_by_the_next_one() {
+async fn events_left_by_a_put_are_stored_by_the_next() {
     let (folder, endpoint) = (folder(), Endpoint::start(Script::of([])).await);
     let output = leave_two_events(&folder).await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");

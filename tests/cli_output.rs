@@ -101,7 +101,7 @@ async fn json_reports_each_line_and_a_summary() {
 
 #[cfg(unix)]
 #[test]
-fn json_to_a_full_disk_fails_and_to_a_closed_pipe_succeeds() {
+fn json_fails_on_full_disk_and_succeeds_on_closed_pipe() {
     let folder = folder();
     write(&folder, "lines.ndjson", "{}\n".repeat(20));
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();

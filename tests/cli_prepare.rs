@@ -64,7 +64,7 @@ fn files_in(directory: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn prepared_files_have_every_line_under_a_key_of_its_own() {
+fn prepared_files_have_each_line_under_its_own_key() {
     let folder = folder();
     let data = ["wikipedia-edits.ndjson", "github-events.ndjson"].map(example_data);
     write(&folder, "edits.ndjson", &data[0]);
@@ -249,7 +249,7 @@ fn run_that_is_stopped_by_a_signal_leaves_no_manifest() {
 
 #[cfg(unix)]
 #[test]
-fn file_that_cannot_be_written_ends_the_run_and_names_the_line() {
+fn unwritable_file_ends_the_run_and_names_the_line() {
     use std::process::Stdio;
 
     let folder = folder();
@@ -275,7 +275,7 @@ fn file_that_cannot_be_written_ends_the_run_and_names_the_line() {
 }
 
 #[test]
-fn writer_id_out_of_range_is_refused_before_anything_is_written() {
+fn out_of_range_writer_id_is_refused_before_any_write() {
     let folder = folder();
     let output = tool_with(&folder, &["prepare", "-", "-o", "out", "--writer-id", "100000"]);
     assert_eq!(output.status.code(), Some(1));
@@ -397,7 +397,7 @@ fn check_names_the_line_of_each_defect() {
 }
 
 #[test]
-fn check_finds_keys_that_occur_twice_and_lines_that_are_missing() {
+fn check_finds_repeated_keys_and_missing_lines() {
     let folder = prepared();
     rewrite_shard(&folder, |lines| lines[1] = lines[0].clone());
     assert!(defects(&folder).contains("000001.json.gz:2: key "), "{}", defects(&folder));

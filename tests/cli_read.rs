@@ -60,7 +60,7 @@ async fn tool_with(folder: &TempDir, arguments: &[&str]) -> Output {
 }
 
 #[tokio::test]
-async fn export_of_both_writers_is_in_time_order_byte_for_byte() {
+async fn export_of_both_writers_is_byte_exact_in_time_order() {
     let folder = folder();
     put_npm_events(&folder, "t.sqlite").await;
     let lines: String = (0..300).map(|number| format!("{{ \"number\": {number} }}\n")).collect();

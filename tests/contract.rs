@@ -1,6 +1,6 @@
 //! The store's contract against two real engines: the embedded one in every run, and Amazon's DynamoDB
 //! Local if `.ci/dynamodb-local` starts it. Each case runs on both.
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,

@@ -1,5 +1,5 @@
 //! The sources of credentials: the standard chain of the SDK, and the builder.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed set-up fails the test")]
+#![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
 
 mod support;
 

@@ -1,12 +1,7 @@
 //! The whole store, built as a user builds it, against an endpoint that fails as scripted.
 //!
 //! Every test compares the answer of each ticket with the endpoint's table.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a failed set-up fails the test"
-)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed set-up fails the test")]
 
 mod support;
 

@@ -1,10 +1,5 @@
 //! Tests of the scripted endpoint itself, with a client that is not the store.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a failed set-up fails the test"
-)]
+#![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
 
 mod support;
 

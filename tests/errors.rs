@@ -1,5 +1,5 @@
 //! The messages of all public error types: each is complete, and no source repeats it.
-#![allow(clippy::unwrap_used, reason = "a failed set-up fails the test")]
+#![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
 
 use std::any::type_name;
 use std::collections::BTreeSet;
@@ -208,7 +208,7 @@ async fn source_repeats_no_text() {
 }
 
 #[tokio::test]
-async fn source_of_a_batch_writer_is_the_source_of_all_that_contain_its_error() {
+async fn errors_around_a_writer_error_keep_its_source() {
     let error = write_error().await;
     assert_eq!(chain(&error), [error.to_string(), OWN_SOURCE.to_owned()]);
     let error = SinkError::Write { index: 7, cause: error };

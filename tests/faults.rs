@@ -1,12 +1,7 @@
 //! Faults of the service and the network, over HTTP, over HTTPS and through an SDK client.
 //!
 //! Every test compares the answer of each ticket with a real table.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a failed set-up fails the test"
-)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed set-up fails the test")]
 
 mod support;
 

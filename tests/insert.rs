@@ -37,7 +37,7 @@ fn bodies(table: &FakeTable) -> BTreeSet<String> {
 // Another writer's item has the key.
 
 #[tokio::test(start_paused = true)]
-async fn event_with_a_taken_key_is_stored_under_a_new_one() {
+async fn event_with_taken_key_is_stored_under_new_one() {
     let table = inserting([]);
     let store = store_at(&table).start().await.unwrap();
     let (taken, free) = (store.put(&1).await.unwrap(), store.put(&2).await.unwrap());
@@ -90,7 +90,7 @@ async fn duplicate_fails_as_not_stored_with_on_duplicate_fail() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stores_with_the_same_writer_id_and_clock_lose_nothing_if_they_insert() {
+async fn inserting_stores_with_equal_ids_and_clocks_lose_nothing() {
     const EVENTS: usize = 10_000;
     /// Runs two stores that make the same keys. Returns the events that are found under the keys in their answers, the
     /// rows of the table, and how many keys were replaced.
@@ -227,7 +227,7 @@ async fn event_put_again_under_its_old_key_is_stored_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failed_event_put_again_under_a_taken_key_is_maybe_stored() {
+async fn failed_event_put_again_under_taken_key_is_maybe_stored() {
     let table = inserting([Reply::Hang]);
     let store = store_at(&table).max_attempts(1).start().await.unwrap();
     let event = Event::new("20130927T005240652508858176".parse().unwrap(), "1").unwrap();
@@ -239,7 +239,7 @@ async fn failed_event_put_again_under_a_taken_key_is_maybe_stored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn largest_body_under_a_short_key_fails_if_the_key_is_taken() {
+async fn largest_body_under_a_short_taken_key_fails() {
     let table = inserting([]);
     let store = store_at(&table).start().await.unwrap();
     let key: EventKey = "20130927T0052406525088".parse().unwrap();
@@ -272,7 +272,7 @@ impl BatchWriter for Taken {
 }
 
 #[tokio::test(start_paused = true)]
-async fn event_whose_new_keys_are_all_taken_has_a_limited_number_of_attempts() {
+async fn event_whose_new_keys_are_taken_has_limited_attempts() {
     watchdog::start();
     let store = EventStore::builder().batch_writer(Taken).write_mode(WriteMode::Insert);
     let store = store.max_attempts(5).start().await.unwrap();
@@ -319,7 +319,7 @@ async fn key_that_is_free_again_is_used() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lost_event_is_not_stored_if_another_item_has_its_key() {
+async fn lost_event_whose_key_another_has_is_not_stored() {
     let table = inserting([Reply::Hang]);
     let store = store_at(&table).max_attempts(1).start().await.unwrap();
     let ticket = store.put(&1).await.unwrap();
@@ -332,7 +332,7 @@ async fn lost_event_is_not_stored_if_another_item_has_its_key() {
 // The end of the store.
 
 #[tokio::test(start_paused = true)]
-async fn duplicate_in_flight_at_the_deadline_of_close_fails_with_that_reason() {
+async fn duplicate_in_flight_at_close_deadline_fails_with_that_reason() {
     let table = inserting([Reply::Store.after(SECOND)]);
     let store = table.store_builder().linger(Duration::ZERO).start().await.unwrap();
     let ticket = store.put(&1).await.unwrap();

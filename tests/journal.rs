@@ -54,7 +54,7 @@ async fn leave_events(directory: &Path, bodies: &[&str]) -> BTreeMap<String, Str
 }
 
 #[tokio::test]
-async fn event_that_was_not_stored_is_put_again_under_its_key() {
+async fn unstored_event_is_put_again_under_its_key() {
     let (folder, table) = (folder(), FakeTable::new());
     let left = leave_events(folder.path(), &[r#"{"a":"\"1\""}"#, "2", "3"]).await;
     let journal = Journal::open(folder.path()).await.unwrap();
@@ -113,7 +113,7 @@ async fn stored_events_leave_no_file() {
 }
 
 #[tokio::test]
-async fn replayed_events_keep_their_order_and_new_keys_come_after_them() {
+async fn replayed_events_keep_their_order_before_new_keys() {
     let (folder, table) = (folder(), FakeTable::new());
     let left = leave_events(folder.path(), &["1", "2", "3"]).await;
     let store = start(table.store_builder(), folder.path()).await;
@@ -127,7 +127,7 @@ async fn replayed_events_keep_their_order_and_new_keys_come_after_them() {
 }
 
 #[tokio::test]
-async fn new_keys_come_after_a_key_of_a_clock_that_was_ahead() {
+async fn new_keys_follow_a_key_of_a_fast_clock() {
     let (folder, table) = (folder(), FakeTable::always(Reply::Hang));
     let ahead: EventKey = "29990101T000000000999990000".parse().unwrap();
     let store = start(table.store_builder(), folder.path()).await;
@@ -164,7 +164,7 @@ async fn closed_journal_can_be_opened_at_once() {
 }
 
 #[tokio::test]
-async fn invalid_event_is_kept_in_a_file_and_not_put_again() {
+async fn invalid_event_is_kept_in_file_and_not_put_again() {
     let (folder, table) = (folder(), FakeTable::new());
     table.reject("\"bad\"");
     let store = start(table.store_builder(), folder.path()).await;
@@ -286,7 +286,7 @@ async fn put_waiting_for_journal_room_fails_at_close() {
 }
 
 #[test]
-fn put_waiting_for_journal_room_fails_when_the_worker_is_lost() {
+fn put_waiting_for_journal_fails_when_the_worker_is_lost() {
     let (folder, table) = (folder(), FakeTable::always(Reply::Hang));
     let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let (first, second) = (runtime(), runtime());
@@ -519,7 +519,7 @@ async fn killed_writers_lose_no_event_and_store_none_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_writers_that_insert_lose_no_event_and_store_none_twice() {
+async fn killed_inserting_writers_store_every_event_exactly_once() {
     kill_writers(true).await;
 }
 

@@ -1,12 +1,7 @@
 //! Leased writer ids: stores write to a real table engine, and a proxy injects faults into calls to the table of
 //! leases. Tests without faults are in `tests/contract.rs`. The simulation of the protocol is in
 //! `src/lease_keeper`.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a failed set-up fails the test"
-)]
+#![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
 
 mod support;
 

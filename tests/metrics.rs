@@ -170,7 +170,7 @@ async fn metrics_add_up_while_the_table_fails_at_random() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pending_events_and_their_age_are_current_while_the_table_hangs() {
+async fn pending_events_and_age_are_current_while_table_hangs() {
     let (recorder, table) = (Recorder::new(), FakeTable::always(Reply::Hang));
     let builder = table.store_builder().max_batches_in_flight(1);
     let store = recorder.start(builder.attempt_timeout(SECOND * 30)).await;
@@ -309,7 +309,7 @@ impl BatchWriter for Limited {
 }
 
 #[tokio::test(start_paused = true)]
-async fn throttled_calls_are_counted_by_limit_and_consumed_units_as_a_sum() {
+async fn throttled_calls_are_counted_by_limit_and_consumed_units_summed() {
     let recorder = Recorder::new();
     let limits = [
         "TableWriteProvisionedThroughputExceeded",

@@ -124,7 +124,7 @@ async fn with_blocked_hook(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn slow_hook_holds_up_no_event_and_learns_what_it_missed() {
+async fn slow_hook_delays_no_event_and_learns_what_it_missed() {
     let (table, learned) = (FakeTable::new(), Learned::default());
     let builder = table.store_builder().max_buffered_events(4);
     let (store, release) = with_blocked_hook(builder, &learned).await;
@@ -142,7 +142,7 @@ async fn slow_hook_holds_up_no_event_and_learns_what_it_missed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn failed_events_that_wait_for_the_hook_are_bounded_in_bytes() {
+async fn failed_events_waiting_for_the_hook_are_bounded_in_bytes() {
     let table = FakeTable::always(Reply::Fail(FailureClass::Invalid, Certainty::NotStored));
     let (builder, learned) = (table.store_builder(), Learned::default());
     let builder = builder.max_buffered_bytes(500_000).max_buffered_events(1_000);

@@ -118,7 +118,7 @@ async fn event_put_after_waiting_ones_does_not_overtake_them() {
 }
 
 #[tokio::test]
-async fn full_journal_delays_puts_and_refuses_those_that_do_not_wait() {
+async fn full_journal_delays_put_and_refuses_try_put() {
     let (folder, table) = (folder(), FakeTable::always(Reply::Hang));
     let journal = Journal::options().max_bytes(4 * 1024 * 1024).segment_bytes(64 * 1024);
     let journal = journal.open(folder.path()).await.unwrap();
@@ -199,7 +199,7 @@ fn key() -> EventKey {
 }
 
 #[tokio::test]
-async fn events_on_disk_at_the_deadline_of_close_are_put_by_the_next_store() {
+async fn events_on_disk_at_close_deadline_go_to_next_store() {
     let (folder, table) = (folder(), FakeTable::always(Reply::Hang));
     let store = start(table.store_builder(), folder.path()).await;
     let tickets = put_numbers(&store, 100);
@@ -241,7 +241,7 @@ async fn dropping_the_last_handle_sends_the_waiting_events() {
 }
 
 #[test]
-fn events_on_disk_when_the_runtime_ends_are_put_by_the_next_store() {
+fn events_on_disk_when_runtime_ends_go_to_next_store() {
     let (folder, table) = (folder(), FakeTable::always(Reply::Hang));
     let runtime = || tokio::runtime::Runtime::new().unwrap();
     let first = runtime();

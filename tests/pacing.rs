@@ -172,7 +172,7 @@ async fn busy_partition_slows_none_of_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn throttled_single_events_of_one_partition_do_not_limit_the_pace() {
+async fn throttled_single_events_of_one_partition_leave_the_pace() {
     let capacity = capacity(16_000).busy_partition(0, Duration::ZERO, SECOND * 60);
     let table = FakeTable::with_capacity(capacity);
     let store = start_with(table.store_builder().linger(Duration::ZERO), SEED).await;

@@ -172,7 +172,7 @@ async fn unexpected_items_are_reported_beside_the_events() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn resumed_reader_leaves_nothing_out_and_repeats_a_page_at_most() {
+async fn resumed_reader_repeats_at_most_a_page_and_omits_nothing() {
     let table = LocalTable::in_memory().await.unwrap();
     let (client, name) = (table.client(), table.name());
     // A page of 1 MB has 342 of them at most, so that each segment has two pages.
@@ -390,7 +390,7 @@ async fn refused_scan_ends_at_once_and_names_the_permission() {
 }
 
 #[tokio::test]
-async fn page_that_keeps_failing_ends_the_reader_and_can_be_resumed() {
+async fn page_that_keeps_failing_ends_a_reader_that_can_resume() {
     let error = ScanReply::Error { status: 500, code: "InternalServerError" };
     let script = Script::of([]).first_scanning([ScanReply::Ok]).scanning(error);
     let endpoint = Endpoint::start(script).await;

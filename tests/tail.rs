@@ -268,7 +268,7 @@ async fn new_stream_is_read_from_its_beginning_with_a_report() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_that_is_switched_off_ends_the_tail_at_its_end() {
+async fn switched_off_stream_ends_the_tail_at_its_end() {
     let stream = FakeStream::with_shards(["a", "b"]);
     let mut tail = from_the_beginning(&stream).await;
     stream.put("a", 0..12);
@@ -406,7 +406,7 @@ async fn replaced_removed_and_unexpected_items_are_told_apart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn table_without_a_usable_stream_says_how_to_switch_one_on() {
+async fn table_without_usable_stream_says_how_to_enable_one() {
     let stream = FakeStream::with_shards(["a"]);
     let on = format!(
         "aws dynamodb update-table --table-name {STREAM_TABLE} --stream-specification \

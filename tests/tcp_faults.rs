@@ -3,7 +3,7 @@
 //!
 //! Every test compares the answer of each ticket with the table: every event called stored is there
 //! with its body, no event called not stored is there, and the table holds nothing else.
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,

@@ -1,5 +1,5 @@
 //! Compares the store's requests with the SDK's own, as a server receives them.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed set-up fails the test")]
+#![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
 
 mod support;
 

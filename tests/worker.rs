@@ -368,7 +368,7 @@ async fn fatal_error_fails_every_waiting_ticket_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unsent_event_is_not_stored_when_a_sent_one_is_uncertain() {
+async fn unsent_event_is_not_stored_when_another_is_uncertain() {
     let writer = FakeTable::always(Reply::Fail(FailureClass::Fatal, Certainty::MaybeStored));
     let store = writer.store_builder().max_batches_in_flight(1).start().await.unwrap();
     let tickets = put_many(&store, 26).await;

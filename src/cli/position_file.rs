@@ -1,4 +1,4 @@
-//! [`PositionFile`]: where a command goes on that was stopped.
+//! [`PositionFile`]: the file with the position from which a stopped command resumes.
 
 use std::fs;
 use std::io::{self, ErrorKind, Write};
@@ -9,18 +9,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::output::new_file::{options, sync_directory};
 
-/// A file with the position of one command, as JSON. It is replaced as a whole, so a process that is killed leaves the
-/// position before or the new one.
+/// A file with the position of one command, as JSON. It is replaced in one step, so that a process that is killed leaves
+/// the old position or the new one.
 #[derive(Debug)]
 pub(crate) struct PositionFile {
     path: PathBuf,
-    /// What the file is, in words, which it also contains.
+    /// What the file is, in words. The file contains them.
     kind: &'static str,
-    /// The form of its content. A file of any other is refused.
+    /// Version of the file's format. Files of other versions are refused.
     version: u32,
 }
 
-/// What every position begins with.
+/// The fields that every position file has.
 #[derive(Debug, Deserialize)]
 struct Header {
     kind: String,
@@ -48,7 +48,7 @@ impl PositionFile {
     ///
     /// # Errors
     ///
-    /// It cannot be read, or is something else, or is of another version. It is never overwritten then.
+    /// The file cannot be read, is not a position of this kind, or has another version.
     pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<Option<T>, String> {
         let shown = self.path.display();
         let text = match fs::read(&self.path) {
@@ -74,7 +74,11 @@ impl PositionFile {
             .map_err(|error| format!("{shown} is damaged: {error}; it cannot be gone on from"))
     }
 
-    /// Replaces the position, and waits until it is on disk.
+    /// Saves the position, and waits until it is on disk.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written. It has the old position then, or the new one.
     pub(crate) fn save<T: Serialize>(&self, position: &T) -> Result<(), String> {
         let content = Content { kind: self.kind, version: self.version, position };
         self.replace(&content).map_err(|error| {
@@ -85,7 +89,7 @@ impl PositionFile {
     fn replace(&self, content: &impl Serialize) -> io::Result<()> {
         let mut text = serde_json::to_vec(content)?;
         text.push(b'\n');
-        // Of a process that was killed at most one such file is left, which the next one overwrites.
+        // A process that is killed may leave this file. The next save overwrites it.
         let mut new = self.path.as_os_str().to_owned();
         new.push(".new");
         let mut file = options().create(true).truncate(true).open(&new)?;
@@ -95,7 +99,7 @@ impl PositionFile {
         sync_directory(self.path.parent().unwrap_or_else(|| Path::new("")))
     }
 
-    /// Removes the file: the command has come to its end.
+    /// Removes the file, because the command is complete.
     pub(crate) fn remove(&self) -> Result<(), String> {
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {

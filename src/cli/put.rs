@@ -44,7 +44,7 @@ pub(crate) struct Arguments {
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     from_line: u64,
 
-    /// Store nothing and call no one: say how many events, bytes and write units it would be, and
+    /// Store nothing and make no calls: say how many events, bytes and write units it would be, and
     /// which lines would be refused. The options of the table and of the store have no effect.
     #[arg(long)]
     dry_run: bool,

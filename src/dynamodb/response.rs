@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_response_is_an_error_and_damaged_one_ends_the_call() {
+    fn invalid_response_is_an_error_and_damage_ends_the_call() {
         for (body, is_over) in [
             ("", false),
             ("{}", false),

@@ -1,10 +1,10 @@
 //! The errors of the public interface: one type each for put, ticket, flush, close and configuration, and
 //! types that describe a failed attempt.
 //!
-//! The `Display` of an error is complete: many programs log nothing else. It contains the text of its cause, which the
-//! error also has as a value. So `source()` skips that cause, and returns the cause's own source. Programs that log an
-//! error with its sources, as `anyhow` does with `{:#}`, then log no text twice. The only source that no `Display`
-//! shows is the one of a [`BatchError`], which a program's own `BatchWriter` may give it.
+//! Many programs log only the `Display` of an error, so it contains the message of its cause. `source()` therefore skips
+//! the cause, which is a value of the error, and returns the source of the cause. Programs that log an error with its
+//! sources, as `anyhow` does with `{:#}`, then log no text twice. The only source that no `Display` shows is the one that
+//! a program's own `BatchWriter` gives to a [`BatchError`].
 
 mod attempt;
 mod batch;

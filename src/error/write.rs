@@ -171,9 +171,8 @@ impl WriteError {
         &self.0.key
     }
 
-    /// The event, so that it can be stored elsewhere. `None` for an event that waited on disk and is [kept
-    /// there](Self::is_journalled), and if the worker's memory was leaked instead of dropped, which no tokio runtime
-    /// does.
+    /// The event, so that it can be stored elsewhere. `None` for an event that waited on disk and stays there (see
+    /// `is_journalled`), and if the worker's memory was leaked instead of dropped, which no tokio runtime does.
     #[must_use]
     pub fn event(&self) -> Option<&Event> {
         self.0.event.as_ref()

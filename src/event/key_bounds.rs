@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn times_outside_of_the_calendar_of_keys_bound_nothing_or_everything() {
+    fn times_outside_the_key_calendar_bound_nothing_or_everything() {
         let bounds = KeyBounds::of(&(DateTime::<Utc>::MIN_UTC..DateTime::<Utc>::MAX_UTC));
         for key in ["00000101T0000000000", "99991231T235959999999999999"] {
             let key = key.parse::<EventKey>().unwrap();

@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn event_is_just_over_a_write_unit_by_1_to_64_bytes() {
+    fn just_over_a_write_unit_means_1_to_64_bytes() {
         let is_just_over = |item_bytes: usize| {
             let body = "x".repeat(item_bytes - 34);
             let event = Event::new(key(), body).unwrap();

@@ -1,4 +1,4 @@
-//! [`ActiveJournal`]: a journal that a store writes to.
+//! [`ActiveJournal`]: a journal that a store writes to, and [`Unsettled`], the events in it that must be put again.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -37,8 +37,8 @@ impl Position {
     }
 }
 
-/// The events that must be put again. At first they are those that an earlier process left. Later they are those whose
-/// tickets were answered although they are not stored.
+/// The events that must be put again: first those that an earlier process left, later those of this process that failed
+/// and are not stored.
 pub(crate) struct Unsettled {
     pub(super) queue: Arc<Queue>,
     pub(crate) reader: Reader,
@@ -49,7 +49,7 @@ pub(crate) struct Unsettled {
 }
 
 impl Unsettled {
-    /// Takes the durable events that were kept since the last call, in the order of their puts.
+    /// Takes the durable events that were [kept](ActiveJournal::keep) since the last call, in the order of their puts.
     pub(crate) fn take_kept(&self) -> Vec<NonZeroU64> {
         self.queue.take_kept()
     }
@@ -94,7 +94,7 @@ impl ActiveJournal {
         self.queue.settle_all(sequences, None);
     }
 
-    /// Marks an event whose ticket is answered although it is not stored, so that it is put again.
+    /// Marks an event that has failed and is not stored, so that it is put again.
     pub(crate) fn keep(&self, sequence: NonZeroU64) {
         self.queue.keep(sequence);
     }
@@ -104,7 +104,7 @@ impl ActiveJournal {
         self.queue.keeps(sequence)
     }
 
-    /// How far the writing of an event is.
+    /// Whether an event is written.
     pub(crate) fn durability(&self, sequence: NonZeroU64) -> Durability {
         self.queue.durability(sequence)
     }

@@ -5,11 +5,11 @@ use std::num::NonZeroU64;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The least number of bytes between two marks of one segment.
+/// The least distance of two marks in one segment, in bytes.
 pub(super) const MARK_INTERVAL: u64 = 64 * 1024;
 
-/// A sparse index: it has the offset of one event per [`MARK_INTERVAL`]. The events after it are found by reading on.
-/// So the index of a journal with 4 GiB takes some 2 MB.
+/// A sparse index: it has the offset of one event per [`MARK_INTERVAL`]. To find the events between two marks, the extent
+/// is read. The index of a journal of 4 GiB takes about 2 MB.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     /// By the sequence number of the event at the mark.
@@ -39,7 +39,7 @@ impl Index {
         self.marks().retain(|_, mark| mark.segment != segment);
     }
 
-    /// The extent that has the event with this number, if a segment has it.
+    /// The extent in which the event with this number is, if it is in the journal.
     pub(super) fn extent(&self, sequence: NonZeroU64) -> Option<Extent> {
         let marks = self.marks();
         let (_, &Mark { segment, offset }) = marks.range(..=sequence.get()).next_back()?;
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn event_between_two_marks_is_in_the_extent_of_the_first() {
+    fn event_between_marks_is_in_the_extent_of_the_first() {
         let index = Index::default();
         let mut marker = Marker::new(1);
         marker.mark(&index, 1, 16);

@@ -70,13 +70,13 @@ impl JournalOptions {
         Self { segment_bytes, ..self }
     }
 
-    /// What happens to an event for which the buffer has no room. With `true`, the default, it waits on disk, behind
-    /// those that wait there already. So a put waits only while the journal is [full](Self::max_bytes), and a table
-    /// that takes no events for hours delays no put. With `false` the put waits until the buffer has room, as without a
-    /// journal.
+    /// Whether an event for which the buffer has no room waits on disk, after the events that wait there already. Default:
+    /// yes. Then a put waits only while the journal is [full](Self::max_bytes), also if the table takes no events for
+    /// hours. Otherwise a put waits until the buffer has room, as without a journal.
     ///
-    /// An event on disk takes 100 to 400 bytes of memory until its ticket is answered or dropped. The
-    /// [`event_deadline`](crate::EventStoreBuilder::event_deadline) begins when the event comes into the buffer.
+    /// An event on disk takes 100 to 400 bytes of memory until its ticket is answered or dropped. With a
+    /// [hook](crate::EventStoreBuilder::on_settled) it takes them until it is settled. Its
+    /// [`event_deadline`](crate::EventStoreBuilder::event_deadline) begins when it comes into the buffer.
     #[must_use]
     pub fn overflow(self, overflow: bool) -> Self {
         Self { overflow, ..self }

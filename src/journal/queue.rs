@@ -67,7 +67,7 @@ pub(super) struct Batch {
     pub(super) failed_lines: Vec<u8>,
 }
 
-/// How far the writing of an event is.
+/// Whether an event is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Durability {
     Unwritten,
@@ -215,7 +215,7 @@ impl Queue {
         kept.into_iter().filter_map(NonZeroU64::new).collect()
     }
 
-    /// How far the writing of an event is.
+    /// Whether an event is written.
     pub(super) fn durability(&self, sequence: NonZeroU64) -> Durability {
         let progress = self.progress.borrow();
         if progress.durable < sequence.get() {

@@ -11,13 +11,13 @@ use crate::error::JournalError;
 use crate::event::Event;
 use crate::event::encoded_body::EncodedBody;
 
-/// How many bytes of the segments one call reads, unless the first event takes more.
+/// One call reads no further extent after this many bytes.
 const MAX_READ_BYTES: usize = 1024 * 1024;
 
 /// An event of the journal, or why it cannot be read.
 pub(crate) type ReadEvent = (NonZeroU64, Result<Event, JournalError>);
 
-/// Reads events that are durable and not settled. Can be used from any thread; its calls block.
+/// Reads events that are durable and not settled, from any thread. Its calls block.
 #[derive(Debug, Clone)]
 pub(crate) struct Reader {
     pub(super) storage: Arc<dyn Storage>,
@@ -25,8 +25,8 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Reads the first of the events with these sequence numbers, which must be ascending. Returns them in their order:
-    /// at least one, and no more than a call should hold in memory.
+    /// Reads the first of the events with these sequence numbers, which must be ascending. Returns at least one of them,
+    /// in their order, and none after about [`MAX_READ_BYTES`].
     pub(crate) fn read_first(&self, sequences: &[NonZeroU64]) -> Vec<ReadEvent> {
         let mut events = Vec::new();
         let (mut rest, mut bytes_read) = (sequences, 0);

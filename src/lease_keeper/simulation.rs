@@ -340,7 +340,7 @@ fn simulate(seed: u64) -> (u64, usize) {
 }
 
 #[test]
-fn no_two_stores_make_keys_with_the_same_id_and_time() {
+fn no_two_stores_make_keys_of_one_id_and_time() {
     let variable = |name| std::env::var(name).ok().map(|value| value.parse::<u64>().unwrap());
     let seeds = match variable("LEASE_SEED") {
         Some(seed) => seed..seed + 1,

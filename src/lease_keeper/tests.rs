@@ -115,7 +115,7 @@ async fn start() -> (LeaseHandle, Arc<FakeLeaseTable>, Arc<KeySource>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lease_is_extended_every_third_of_a_term_for_a_day() {
+async fn lease_is_extended_every_third_of_a_term_all_day() {
     let (_handle, table, keys) = start().await;
     for _ in 0..24 * 60 * 6 {
         keys.next().unwrap();
@@ -158,7 +158,7 @@ async fn id_is_given_back_while_a_call_hangs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn id_is_given_back_with_the_token_of_a_lost_answer() {
+async fn id_is_released_with_the_token_of_a_lost_answer() {
     let (handle, table, _keys) = start().await;
     table.script([Fate::LoseAnswer], Fate::Answer);
     wait(TERM / 3 + Duration::from_millis(1)).await;

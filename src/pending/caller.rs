@@ -8,7 +8,7 @@ use super::{Extra, PendingEvent};
 use crate::accounting::Accounting;
 
 impl Extra {
-    /// Keeps the current span, if there is one, and if somebody wants the spans of calls. Else nothing is allocated.
+    /// Keeps the current span. `None`, without an allocation, if there is none or if calls are not linked to it.
     pub(super) fn of_caller(accounting: &Accounting) -> Option<Box<Self>> {
         if !accounting.links_calls.load(Ordering::Relaxed) {
             return None;
@@ -21,8 +21,8 @@ impl Extra {
 impl PendingEvent {
     /// The span in which the event was put, if calls are linked to it.
     ///
-    /// It is kept, and not just its id: the caller may have dropped it, and a subscriber may forget, or give to another
-    /// span, the id of one that is closed.
+    /// The span is kept, not only its id: once the caller has dropped its own handle, a subscriber may reuse the id for
+    /// another span.
     pub(crate) fn caller(&self) -> Option<&Span> {
         self.extra.as_ref()?.caller.as_ref()
     }

@@ -65,8 +65,8 @@ pub(crate) struct PendingEvent {
     /// The event's number in the journal, if the store has one.
     #[cfg(feature = "journal")]
     journal_sequence: Option<NonZeroU64>,
-    /// `None` until an attempt fails, so that an event that is stored at the first attempt costs no allocation. Unless
-    /// calls are linked to the callers' spans.
+    /// `None` until an attempt fails, unless calls are linked to the callers' spans. So an event that is stored at the
+    /// first attempt costs no allocation.
     extra: Option<Box<Extra>>,
     /// `None` after the answer.
     reply: Option<oneshot::Sender<Answer>>,
@@ -76,7 +76,7 @@ pub(crate) struct PendingEvent {
 /// the channel, the buffer, the batch and the call.
 const _: () = assert!(size_of::<PendingEvent>() <= 128);
 
-/// What few events have.
+/// What only some events have.
 #[derive(Debug, Default)]
 struct Extra {
     /// Empty until an attempt fails.

@@ -16,7 +16,7 @@ use crate::flow_control::Permit;
 use crate::journal::Position;
 use crate::settled::Settled;
 
-/// An accepted event without a permit. Nobody has sent it yet.
+/// An accepted event without a permit, which has not been sent to the worker yet.
 ///
 /// It becomes a [`PendingEvent`] when there is a permit for it, or is [failed](Self::fail) if its store ends first.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(crate) struct WaitingEvent {
     sequence: NonZeroU64,
     content: Content,
     uncertainty_before: Uncertainty,
-    /// `None` if nobody has the ticket.
+    /// `None` if the ticket was dropped.
     reply: Option<oneshot::Sender<Answer>>,
     /// Has the caller's span, if calls are linked to it.
     extra: Option<Box<Extra>>,
@@ -84,7 +84,7 @@ impl WaitingEvent {
         }
     }
 
-    /// Whether nobody would learn of the event's answer, and no earlier put may have stored it.
+    /// Whether the ticket is dropped, and no earlier put may have stored the event.
     pub(crate) fn is_without_ticket(&self) -> bool {
         self.uncertainty_before == Uncertainty::None
             && self.reply.as_ref().is_none_or(oneshot::Sender::is_closed)

@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn other_ids_are_tried_before_a_wait_when_one_is_held() {
+    fn other_ids_are_tried_before_waiting_when_one_is_held() {
         let mut clocked = Clocked::new();
         for _ in 0..TRIES_IN_A_ROW {
             let take = clocked.request();
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn id_is_given_back_with_each_token_that_may_be_in_the_row() {
+    fn id_is_released_with_each_token_the_row_may_have() {
         let mut clocked = Clocked::held();
         assert_eq!(clocked.policy.give_back(1_000_001).len(), 1);
         clocked.pass(20_000);
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn refusal_is_final_after_its_timeout_and_missing_table_at_once() {
+    fn refusal_is_final_after_timeout_and_missing_table_at_once() {
         let mut clocked = Clocked::new();
         let denied = error(FailureClass::Refused, Certainty::NotStored);
         for _ in 0..3 {

@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn refusal_of_a_call_older_than_a_success_concerns_it_alone() {
+    fn refusal_older_than_a_success_concerns_its_call_alone() {
         let (start, mut refusals) = (start(), Refusals::new(Duration::ZERO));
         refusals.succeeded(start + SECOND);
         let (now, before) = (start + 2 * SECOND, start);

@@ -1,8 +1,9 @@
-//! Which shards of a stream may be read: a shard after its parent, so that the records of one key stay in their order.
+//! Which shards of a stream may be read. A shard is read after its parent has ended, so that the records of one key stay
+//! in their order.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The shards of a stream that are known, and how far each is.
+/// The known shards of a stream, and whether each is waiting, being read or ended.
 #[derive(Debug, Default)]
 pub(crate) struct Shards(BTreeMap<String, Shard>);
 
@@ -20,18 +21,18 @@ enum State {
 }
 
 impl Shards {
-    /// Adds a shard that was begun before, so that its parent has ended.
-    pub(crate) fn add_begun(&mut self, id: &str) {
+    /// Adds a shard that an earlier tail has started to read. So its parent has ended.
+    pub(crate) fn add_started(&mut self, id: &str) {
         self.0.insert(id.to_owned(), Shard { parent: None, state: State::Waiting });
     }
 
-    /// Adds a shard that is read to its end.
+    /// Adds a shard that an earlier tail has read to its end.
     pub(crate) fn add_ended(&mut self, id: &str) {
         self.0.insert(id.to_owned(), Shard { parent: None, state: State::Ended });
     }
 
-    /// Takes a complete list of the stream's shards, each with its parent. Those that have ended and are not listed any
-    /// more are forgotten.
+    /// Updates the shards from a complete list of the stream's shards, each with its parent. Removes those that have ended
+    /// and are no longer listed.
     pub(crate) fn list<'a>(&mut self, listed: impl Iterator<Item = (&'a str, Option<&'a str>)>) {
         let mut ids = BTreeSet::new();
         for (id, parent) in listed {
@@ -43,7 +44,8 @@ impl Shards {
         self.0.retain(|id, shard| shard.state != State::Ended || ids.contains(id.as_str()));
     }
 
-    /// The shards that may be read now. Each is returned once. A shard whose parent is not known is one of the oldest.
+    /// The shards that may be read now. Each is returned once. A shard whose parent is not known is one of the
+    /// oldest that the stream keeps.
     pub(crate) fn take_ready(&mut self) -> Vec<String> {
         let is_open =
             |parent: &String| self.0.get(parent).is_some_and(|parent| parent.state != State::Ended);
@@ -57,17 +59,17 @@ impl Shards {
         ready
     }
 
-    /// This shard is read to its end.
+    /// Marks a shard as read to its end.
     pub(crate) fn end(&mut self, id: &str) {
         self.set(id, State::Ended);
     }
 
-    /// Whether everything that is known is read. A stream that is on has more shards then, which are not listed yet.
+    /// Whether every known shard has ended. A stream that is switched on then has newer shards, which are not listed yet.
     pub(crate) fn are_all_ended(&self) -> bool {
         self.0.values().all(|shard| shard.state == State::Ended)
     }
 
-    /// Whether a shard has ended whose children are not known yet.
+    /// Whether the children of an ended shard are not known yet.
     pub(crate) fn awaits_children(&self) -> bool {
         let parents: BTreeSet<&String> =
             self.0.values().filter_map(|shard| shard.parent.as_ref()).collect();
@@ -119,17 +121,17 @@ mod tests {
     fn ended_shard_is_forgotten_once_it_is_not_listed() {
         let mut shards = Shards::default();
         shards.add_ended("a");
-        shards.add_begun("b");
+        shards.add_started("b");
         assert_eq!(listed(&mut shards, &[("a", None), ("c", Some("b"))]), ["b"]);
         assert_eq!(listed(&mut shards, &[("c", Some("b"))]), [""; 0]);
         assert_eq!(shards.0.keys().collect::<Vec<_>>(), ["b", "c"]);
     }
 
     #[test]
-    fn shard_that_was_begun_does_not_wait_for_its_parent() {
+    fn started_shard_does_not_wait_for_its_parent() {
         let mut shards = Shards::default();
         shards.add_ended("a");
-        shards.add_begun("b");
+        shards.add_started("b");
         let list = [("a", None), ("b", Some("a")), ("c", Some("b"))];
         assert_eq!(listed(&mut shards, &list), ["b"]);
         shards.end("b");

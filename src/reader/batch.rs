@@ -1,4 +1,4 @@
-//! What the tasks of a reader hand on.
+//! [`Batch`]: what the tasks of a reader send to it.
 
 use tokio::sync::mpsc;
 

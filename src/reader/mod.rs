@@ -150,10 +150,10 @@ impl EventReader {
         Some(position)
     }
 
-    /// The [`position`](Self::position) if another reader repeats no item from there: every item of the pages that were
-    /// begun was taken from the stream. `None` within a page, and for a sorted reader.
+    /// The [`position`](Self::position), if a reader that resumes from it repeats no item. `None` within a page, whose
+    /// items would be repeated, and for a sorted reader.
     ///
-    /// Whoever saves what was made of the items together with such a position has each of them once.
+    /// A program that saves its output together with such a position has each item in it once.
     #[must_use]
     pub fn exact_position(&self) -> Option<ReadPosition> {
         if self.current.len() > 0 { None } else { self.position() }

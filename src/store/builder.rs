@@ -133,11 +133,10 @@ impl EventStoreBuilder {
         self
     }
 
-    /// Whether the service reports the write units that each call consumed. [`Stats::consumed_write_units`] is their
-    /// sum, [`Stored::write_units`](crate::Stored::write_units) is an event's share, and
-    /// [`BatchReceipt`](crate::BatchReceipt) has those of its call. Responses become longer by some hundred bytes. Default: no. Not to be set with a [`batch_writer`](Self::batch_writer), which decides that by itself.
-    ///
-    /// [`Stats::consumed_write_units`]: crate::Stats::consumed_write_units
+    /// Whether the service reports the write units that each call consumed. Their sum is
+    /// [`Stats::consumed_write_units`](crate::Stats::consumed_write_units), and an event's share is
+    /// [`Stored::write_units`](crate::Stored::write_units). Responses become longer by some hundred bytes. Default: no.
+    /// Not to be set with a [`batch_writer`](Self::batch_writer), which decides that by itself.
     pub fn return_consumed_capacity(mut self, return_consumed_capacity: bool) -> Self {
         self.target.return_consumed_capacity = return_consumed_capacity;
         self

@@ -18,8 +18,8 @@ impl EventStore {
     ///
     /// Events in the buffer are sent without waiting for the linger. Events accepted after the call are not waited for.
     /// A flush takes at most one [`event_deadline`](crate::EventStoreBuilder::event_deadline) plus one
-    /// [`attempt_timeout`](crate::EventStoreBuilder::attempt_timeout), and longer only if events wait on disk: it waits until
-    /// the buffer had room for them.
+    /// [`attempt_timeout`](crate::EventStoreBuilder::attempt_timeout). If events wait on disk, this time begins when the
+    /// last of them has come into the buffer.
     ///
     /// # Errors
     ///
@@ -66,8 +66,8 @@ impl EventStore {
     /// settled `deadline` after the call fail.
     ///
     /// `Ok` means that every accepted event is settled, not that every event is stored. The [`CloseReport`] counts the
-    /// events of the store's whole life. It lists those that failed since the call, and the earlier ones whose tickets
-    /// were dropped.
+    /// events of the store's whole life. It lists those that failed since the call, except those left on disk, and the
+    /// earlier ones whose tickets were dropped.
     ///
     /// Events that wait on disk, in the journal, are sent until the deadline. Those that are not sent by then fail, and
     /// the next store that opens the journal puts them; see [`left_on_disk`](CloseReport::left_on_disk).
@@ -78,7 +78,7 @@ impl EventStore {
     /// Tickets and report have the same answers. Every clone may call close: all get the same report, and the earliest
     /// deadline counts.
     ///
-    /// A leased writer id is given back while the last events are sent, and within the same time. If that fails, other
+    /// A leased writer id is released while the last events are sent, and within the same time. If that fails, other
     /// stores can lease it one term after the end of its range.
     ///
     /// Choose a deadline that leaves this time before your platform kills the process: Kubernetes and ECS wait 30 s
@@ -110,7 +110,7 @@ impl EventStore {
         let answer_by = fail_at + self.shared.config.time_to_read_back(deadline);
         let deadlines = CloseDeadlines { fail_at, answer_by };
         if let Some(lease) = &self.shared.lease {
-            // No more keys are made, so the writer id is given back while the last events are sent.
+            // No more keys are made, so the writer id is released while the last events are sent.
             lease.handle.close();
         }
         #[cfg(feature = "journal")]

@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn value_out_of_range_is_an_error_with_field_and_limit() {
+    fn out_of_range_value_error_has_field_and_limit() {
         let cases: [(Change, &str); 21] = [
             (
                 |c| c.worker.max_batch_events = 0,

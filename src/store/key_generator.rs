@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_of_several_threads_are_distinct_and_each_thread_sees_them_increase() {
+    fn keys_of_threads_are_distinct_and_increase_in_each_thread() {
         let generator = EventKeyGenerator::drawn().unwrap();
         let keys = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)

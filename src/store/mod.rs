@@ -181,11 +181,13 @@ impl EventStore {
     }
 
     /// Puts an event: serialises it to JSON, waits while the buffer is full, and sends the event to the worker. With a
-    /// journal it waits while the journal is full instead.
+    /// journal it waits only while the journal is full, because events for which the buffer has no room
+    #[cfg_attr(feature = "journal", doc = "[wait on disk](crate::JournalOptions::overflow).")]
+    #[cfg_attr(not(feature = "journal"), doc = "wait on disk.")]
     ///
     /// `Ok` means that the event is accepted: it has its key, and its [`PutTicket`] will be answered. The ticket says
-    /// whether it is stored. The keys of tickets are in the order of the puts. The order in which events arrive in the table is not
-    /// promised.
+    /// whether it is stored. The keys of tickets are in the order of the puts. The order in which events arrive in the
+    /// table is not promised.
     ///
     /// The event is serialised in the call itself, before the future is first polled. The future does not borrow it.
     ///
@@ -194,12 +196,13 @@ impl EventStore {
     /// A [`PutError`] means that the event was not accepted. It is too large ([`TooLarge`](PutError::TooLarge)), cannot
     /// be serialised ([`NotSerializable`](PutError::NotSerializable)), or no key is left
     /// ([`NoKeyLeft`](PutError::NoKeyLeft)). The lease of the writer id has ended, and no new one was granted within
-    /// [`max_wait`](crate::LeasedWriterIds::max_wait) ([`NoWriterId`](PutError::NoWriterId)). Or the store is closed
-    /// ([`Closed`](PutError::Closed)) or has lost its worker ([`WorkerLost`](PutError::WorkerLost)).
+    /// [`max_wait`](crate::LeasedWriterIds::max_wait) ([`NoWriterId`](PutError::NoWriterId)). The journal cannot write
+    /// (`PutError::Journal`, with that feature). Or the store is closed ([`Closed`](PutError::Closed)) or has lost its
+    /// worker ([`WorkerLost`](PutError::WorkerLost)).
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future before it is ready accepts no event, and gives back its place in the buffer.
+    /// Dropping the future before it is ready accepts no event, and releases its place in the buffer.
     ///
     /// # Example
     ///

@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn event_unsettled_at_the_end_of_the_store_stays_in_the_journal() {
+    async fn event_unsettled_when_the_store_ends_stays_journalled() {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::open(folder.path()).await.unwrap();
         let store = EventStore::builder().batch_writer(Silent).journal(journal);

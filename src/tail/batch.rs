@@ -1,4 +1,4 @@
-//! What the tasks of a tail hand on.
+//! [`Batch`]: what the tasks of a tail send to it.
 
 use std::collections::BTreeSet;
 use std::vec;
@@ -15,7 +15,7 @@ pub(super) type Batches = mpsc::Receiver<Result<Batch, TailError>>;
 #[derive(Debug)]
 pub(super) enum Batch {
     Shard(ShardBatch),
-    /// The shards that the stream has.
+    /// The ids of all shards that the stream has.
     Listed(BTreeSet<String>),
 }
 
@@ -26,5 +26,5 @@ pub(super) struct ShardBatch {
     /// Each with the position after it.
     pub(super) records: vec::IntoIter<(ShardPosition, TailRecord)>,
     /// The position after all of them.
-    pub(super) then: ShardPosition,
+    pub(super) end: ShardPosition,
 }

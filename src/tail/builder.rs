@@ -26,10 +26,11 @@ const VIEW_TYPES: [&str; 2] = ["NEW_IMAGE", "NEW_AND_OLD_IMAGES"];
 /// ([Streams](https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Streams.html)).
 const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Pages that are read and not taken from the tail. Each has up to 1 MB.
+/// Pages that are being read, or wait to be sent to the tail. Each has up to 1 MB.
 const MAX_PAGES: usize = 16;
 
-/// Batches that wait for the tail, besides one that each permit for a page holds.
+/// Batches in the channel to the tail. With the one that the tail returns records of, and those that hold one of the
+/// [`MAX_PAGES`] permits, at most 18 pages are in memory.
 const WAITING_BATCHES: usize = 1;
 
 /// Sets up an [`EventTail`]; made by [`EventTail::builder`].
@@ -80,13 +81,15 @@ impl EventTailBuilder {
         self
     }
 
-    /// Goes on where another tail of the same table was. No record is left out, and some may come again.
+    /// Resumes from the position of another tail of the same table, which must be named as it was: by its name or its ARN.
+    /// No record is left out, and some may come again. With a position older than 24 hours, or of a stream that was switched
+    /// off and on, the first record is a [`TailRecord::Lost`].
     pub fn resume_from(mut self, position: TailPosition) -> Self {
         self.resume_from = Some(position);
         self
     }
 
-    /// Wait before a shard that had no new record is read again. 200 ms or more. Default: 1 s.
+    /// The time between two reads of a shard that has no new record. 200 ms or more. Default: 1 s.
     ///
     /// AWS charges for each call, also for one that returns nothing. A shard is called once in this time, and a table has
     /// about one open shard for each of its partitions.
@@ -101,15 +104,16 @@ impl EventTailBuilder {
         self
     }
 
-    /// How long the attempts at one call may fail until the tail ends with an error. Default: 5 minutes.
+    /// How long one call may fail, with all of its attempts, before the tail ends with an error. Default: 5 minutes.
     ///
-    /// A refusal, such as a missing permission, ends it at once.
+    /// A refusal, such as a missing permission, ends the tail at once.
     pub fn call_deadline(mut self, call_deadline: Duration) -> Self {
         self.retries.deadline = call_deadline;
         self
     }
 
-    /// Waits after failed and throttled attempts. Default: 25 ms to 5 s.
+    /// How long to wait between the attempts at a call, also after a throttled one. 0 ≤ floor ≤ base ≤ ceiling, and 1 ms ≤
+    /// base. The defaults are those of [`Backoff`].
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.retries.backoff = backoff;
         self
@@ -126,7 +130,7 @@ impl EventTailBuilder {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future ends the calls.
+    /// Dropping the future ends its calls. Nothing is left behind.
     pub async fn open(self) -> Result<EventTail, TailError> {
         self.validate()?;
         let stream = TableStream::of(&self.sdk_config, &self.table).await?;
@@ -226,7 +230,7 @@ impl EventTailBuilder {
     }
 }
 
-/// How old a position is, if the stream may have removed records since.
+/// The age of a position, if it is so old that the stream may have removed records since. Else `None`.
 fn age(position: &TailPosition, service_time: Option<i64>) -> Option<Duration> {
     let seconds = service_time? - position.taken_at?;
     let age = Duration::from_secs(u64::try_from(seconds).ok()?);

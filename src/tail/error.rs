@@ -1,4 +1,4 @@
-//! [`TailError`]: why a stream cannot be read, or not further.
+//! [`TailError`]: why a tail did not open, or why it ended.
 
 use crate::dynamodb::table::TableError;
 use crate::error::{BatchError, ConfigError};
@@ -44,7 +44,7 @@ pub enum TailError {
         view_type: String,
     },
 
-    /// The stream was switched off. What it had was read to its end.
+    /// The stream was switched off. All of its records were returned.
     #[error(
         "the stream of table `{table}` was switched off, and is read to its end; once it is on again, resume from the tail's position"
     )]

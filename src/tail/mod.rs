@@ -1,7 +1,7 @@
 //! Feature `tail`: follows a table's stream, and returns the events that are stored.
 //!
-//! [`shard_list`] lists the stream's shards, and starts a task for each that may be read ([`shard`]). Their batches go to
-//! the [`EventTail`].
+//! The task of [`shard_list`] lists the stream's shards. For each shard that may be read it starts a task of [`shard`],
+//! which sends its records to the [`EventTail`].
 
 mod batch;
 pub(crate) mod builder;
@@ -32,7 +32,7 @@ use shard::Shared;
 ///
 /// The table needs a stream with the view type `NEW_IMAGE` or `NEW_AND_OLD_IMAGES`. Without one
 /// [`open`](EventTailBuilder::open) fails, and its error has the command that switches it on. A stream has what is stored
-/// after that, and keeps it for 24 hours. Reading it takes no capacity of the table.
+/// after it was switched on, and keeps it for 24 hours. Reading it takes no capacity of the table.
 ///
 /// An item that is not an event is reported with its key ([`ScannedItem::Unexpected`](crate::ScannedItem::Unexpected)),
 /// and a deleted one as [`TailRecord::Removed`]. Neither stops the rest. The stream does not end by itself.
@@ -44,13 +44,13 @@ use shard::Shared;
 ///
 /// # At least once
 ///
-/// A tail [resumes](EventTailBuilder::resume_from) from the [`position`](Self::position) of another one. No record
-/// is left out in between, for up to 24 hours. What was taken from the stream after the position was taken comes again. So
-/// save the position after its records are processed. Where the stream has removed records before they were read, the tail
-/// says so with a [`TailRecord::Lost`], and goes on.
+/// A tail [resumes](EventTailBuilder::resume_from) from the [`position`](Self::position) of another one, and leaves no
+/// record out, if the position is less than 24 hours old. Records that the other one returned after its position come
+/// again. So save a position after the records before it are processed. Where the stream has removed records before they
+/// were read, the tail returns a [`TailRecord::Lost`], and continues.
 ///
-/// A tail that began [`Now`](TailStart::Now) and resumes before a shard had any record may return records of this shard
-/// of up to a minute before it began.
+/// A position of a tail that began [`Now`](TailStart::Now) has no record of a shard that had none yet. A tail that
+/// resumes from it may return records of that shard from up to a minute before the first tail began.
 ///
 /// # Errors
 ///
@@ -96,7 +96,7 @@ use shard::Shared;
 pub struct EventTail {
     shared: Arc<Shared>,
     position: TailPosition,
-    /// Records without a place in a shard.
+    /// Losses that belong to no shard. They are returned first.
     losses: VecDeque<TailRecord>,
     current: Option<ShardBatch>,
     /// `None` after an error.
@@ -108,7 +108,7 @@ pub struct EventTail {
 /// Where a tail begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TailStart {
-    /// With what is stored after it has opened.
+    /// Now: it returns everything that is stored after [`open`](EventTailBuilder::open) has returned.
     #[default]
     Now,
     /// With the oldest record that the stream still has, up to 24 hours ago.
@@ -116,8 +116,8 @@ pub enum TailStart {
 }
 
 impl EventTail {
-    /// A builder for a tail of this table, by name or ARN. The retries of the configuration are not used: the tail has its
-    /// own.
+    /// A builder for a tail of this table, by name or ARN. The configuration's retry settings are ignored, because the tail
+    /// has its own.
     ///
     /// Streams have an endpoint of their own, which follows from the region. An endpoint URL in the configuration is used
     /// for both.
@@ -136,16 +136,16 @@ impl EventTail {
         Self { shared, position, losses, current: None, batches, tasks }
     }
 
-    /// Where another tail goes on ([`resume_from`](EventTailBuilder::resume_from)): after every record that was taken from
-    /// the stream.
+    /// The position after every record that this tail has returned, for another tail to
+    /// [resume from](EventTailBuilder::resume_from).
     #[must_use]
     pub fn position(&self) -> TailPosition {
         let mut position = self.position.clone();
         position.taken_at = self.shared.reader.service_time();
-        if let Some(ShardBatch { shard, records, then }) = &self.current
+        if let Some(ShardBatch { shard, records, end }) = &self.current
             && records.len() == 0
         {
-            position.advance(shard, then.clone());
+            position.advance(shard, end.clone());
         }
         position
     }
@@ -156,7 +156,7 @@ impl EventTail {
         self.shared.reader.stream_arn()
     }
 
-    /// The next record of the current batch. Takes the position after it.
+    /// The next record of the current batch. Advances the position past it.
     fn next_record(&mut self) -> Option<TailRecord> {
         if let Some(loss) = self.losses.pop_front() {
             return Some(loss);
@@ -168,8 +168,8 @@ impl EventTail {
                 Some(record)
             }
             None => {
-                let ShardBatch { shard, then, .. } = self.current.take()?;
-                self.position.advance(&shard, then);
+                let ShardBatch { shard, end, .. } = self.current.take()?;
+                self.position.advance(&shard, end);
                 None
             }
         }

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The form of the positions that this version writes and reads.
+/// Version of the format of saved positions. Positions of other versions are refused.
 const VERSION: u32 = 1;
 
-/// How far an [`EventTail`](crate::EventTail) has come, for another one to go on.
+/// How far an [`EventTail`](crate::EventTail) has come, so that another one can resume there.
 ///
-/// It serialises with serde, for example to JSON. It has the name of the table, the stream, and one sequence number for
-/// each shard; no keys and no bodies. It is good for 24 hours, as long as the stream keeps its records. With an older
-/// one a tail reports that records may be lost.
+/// It serialises with serde, for example to JSON. It has the name of the table, the ARN of the stream, and one sequence
+/// number for each shard. It has no keys and no bodies. It is good for 24 hours, as long as the stream keeps its records.
+/// A tail that resumes from an older one reports that records may be lost.
 ///
 /// ```no_run
 /// # async fn example(sdk_config: aws_config::SdkConfig) -> Result<(), Box<dyn std::error::Error>> {
@@ -29,7 +29,7 @@ pub struct TailPosition {
     pub(super) stream_arn: String,
     /// The service's clock when the position was taken, in seconds after the Unix epoch.
     pub(super) taken_at: Option<i64>,
-    /// A shard that is not among them is not begun.
+    /// A shard that is not in the map has not been read yet.
     pub(super) shards: BTreeMap<String, ShardPosition>,
 }
 
@@ -39,7 +39,7 @@ pub struct TailPosition {
 pub(super) enum ShardPosition {
     /// Before its oldest record.
     Start,
-    /// Before the first record that was made at this time, by the service's clock in seconds after the Unix epoch.
+    /// Before the first record of this time or later, by the service's clock in seconds after the Unix epoch.
     Since(i64),
     /// After the record with this sequence number.
     After(String),
@@ -72,7 +72,7 @@ impl TailPosition {
         }
     }
 
-    /// Forgets shards that are read to their end and not among those that the stream has.
+    /// Removes shards that are read to their end and that the stream no longer has.
     pub(super) fn forget_all_but(&mut self, listed: &BTreeSet<String>) {
         self.shards
             .retain(|shard, position| *position != ShardPosition::End || listed.contains(shard));

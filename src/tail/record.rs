@@ -8,14 +8,14 @@ use crate::event::scanned_item::ScannedItem;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TailRecord {
-    /// An item was stored under a free key: an event, or an item that is none.
+    /// An item was stored under a free key. It is an event, or something unexpected.
     Inserted(ScannedItem),
-    /// An item was stored under a key that another one had before. A put that changes nothing, such as a retry of this
-    /// crate, makes no record.
+    /// An item replaced another one with the same key. A put that changes nothing, such as a retry of this crate, makes no
+    /// record.
     Replaced(ScannedItem),
     /// The item with this key was deleted.
     Removed(String),
-    /// Records were removed from the stream before they were read. The tail goes on with the oldest that there is.
+    /// Records were removed from the stream before they were read. The tail continues with the oldest record that is left.
     Lost(RecordLoss),
 }
 
@@ -23,7 +23,7 @@ pub enum TailRecord {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordLoss {
-    /// The place in a shard where the tail was is older than the oldest record that is kept.
+    /// The tail's position in a shard is older than the oldest record that the stream keeps.
     #[error(
         "records of shard {shard} {} may be lost: the stream keeps records for 24 hours", after(sequence_number.as_deref())
     )]
@@ -33,7 +33,7 @@ pub enum RecordLoss {
         /// The last record that was read; `None` if none was.
         sequence_number: Option<String>,
     },
-    /// A shard is gone before it was read to its end.
+    /// A shard was removed before it was read to its end.
     #[error(
         "records of shard {shard} {} may be lost: the shard is gone, since the stream keeps records for 24 hours", after(sequence_number.as_deref())
     )]
@@ -43,7 +43,7 @@ pub enum RecordLoss {
         /// The last record that was read; `None` if none was.
         sequence_number: Option<String>,
     },
-    /// The position from which the tail goes on is older than the records that are kept.
+    /// The position from which the tail resumes is older than the records that the stream keeps.
     #[error(
         "records may be lost: the position is {} h old, and the stream keeps records for 24 hours", age.as_secs() / 3_600
     )]
@@ -51,8 +51,8 @@ pub enum RecordLoss {
         /// Time since the position was taken, by the service's clock.
         age: Duration,
     },
-    /// The table has another stream than at the time of the position: its stream was switched off and on. The tail
-    /// begins with the oldest record of the new one.
+    /// The table has another stream than the position: its stream was switched off and on again. The tail begins with the
+    /// oldest record of the new stream.
     #[error(
         "records may be lost: the table's stream was switched off and on, and what its old stream still had was not read"
     )]

@@ -1,4 +1,4 @@
-//! How often and how long one call is tried.
+//! [`Attempts`]: how often and for how long one call is tried.
 
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use crate::dynamodb::streams::StreamFailure;
 use crate::error::FailureClass;
 use crate::policy::retry::Backoff;
 
+/// How calls are retried.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CallRetries {
     /// Time for a call with all of its attempts.
@@ -19,12 +20,12 @@ pub(super) struct CallRetries {
     pub(super) backoff: Backoff,
 }
 
-/// The attempts at one call after another.
+/// The attempts at a call. A shard's task uses one for all of its calls, which follow one another.
 #[derive(Debug)]
 pub(super) struct Attempts {
     retries: CallRetries,
     random: StdRng,
-    /// When the first attempt failed since the last success.
+    /// When the first attempt since the last success failed.
     failing_since: Option<Instant>,
     /// Failed attempts since the last success.
     failed: u32,
@@ -73,8 +74,8 @@ impl Attempts {
     }
 }
 
-/// Whether the next attempt may succeed. A refusal lasts: unlike a store, a tail is started by somebody who can start
-/// it again.
+/// Whether the next attempt may succeed. A refusal is final: a tail that ends loses nothing, unlike a store, and can be
+/// started again from its position.
 fn is_retryable(failure: &StreamFailure) -> bool {
     let class = failure.error.class();
     failure.is_expired_iterator()

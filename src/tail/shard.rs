@@ -22,7 +22,7 @@ pub(super) const MIN_CALL_INTERVAL: Duration = Duration::from_millis(200);
 /// Seconds by which the clocks of the service's servers may differ.
 const CLOCK_DIFFERENCE: i64 = 60;
 
-/// If the oldest record is gone this many times in a row, the shard has none left.
+/// A shard from whose oldest record the service cannot read this many times in a row has no records left.
 const MAX_TRIMMED: u32 = 3;
 
 /// What the tasks share.
@@ -33,11 +33,11 @@ pub(super) struct Shared {
     pub(super) retries: CallRetries,
     /// Wait before a shard without new records is read again.
     pub(super) poll_interval: Duration,
-    /// Permits for calls whose records are not handed on yet. They bound the memory.
+    /// Permits for calls whose records are not sent to the tail yet. They bound the memory.
     pub(super) pages: Semaphore,
 }
 
-/// A shard and where it is read on.
+/// A shard, and the position from which it is read.
 #[derive(Debug)]
 pub(super) struct ShardStart {
     pub(super) shard: String,
@@ -46,7 +46,7 @@ pub(super) struct ShardStart {
     pub(super) iterator: Option<String>,
 }
 
-/// Reads a shard to its end. Returns its id, also if the receiver has gone.
+/// Reads a shard until its end, or until the tail is dropped. Returns its id.
 pub(super) async fn read_shard(
     shared: Arc<Shared>,
     start: ShardStart,
@@ -54,7 +54,7 @@ pub(super) async fn read_shard(
 ) -> Result<String, TailError> {
     let ShardStart { shard, position, iterator } = start;
     let mut task = ShardTask {
-        // Records before this time are left out. An iterator that begins after the newest record needs no such limit.
+        // An iterator that begins after the newest record returns no older ones.
         since: match position {
             ShardPosition::Since(since) if iterator.is_none() => Some(since - CLOCK_DIFFERENCE),
             _ => None,
@@ -67,7 +67,7 @@ pub(super) async fn read_shard(
         iterator,
         batches,
     };
-    while let Some(next_call) = task.turn().await? {
+    while let Some(next_call) = task.step().await? {
         sleep_until(next_call.into()).await;
     }
     Ok(task.shard)
@@ -76,19 +76,20 @@ pub(super) async fn read_shard(
 struct ShardTask {
     shared: Arc<Shared>,
     shard: String,
-    /// After the records that were handed on.
+    /// The position after the records that were sent to the tail.
     position: ShardPosition,
     iterator: Option<String>,
+    /// Records from before this time are left out, in seconds after the Unix epoch.
     since: Option<i64>,
-    /// Answers in a row that said that the position is too old.
+    /// The number of answers in a row that said that the position is too old.
     trimmed: u32,
     attempts: Attempts,
     batches: BatchSender,
 }
 
 impl ShardTask {
-    /// Makes one call for records, and hands them on. Returns when the next call is due; `None` at the end.
-    async fn turn(&mut self) -> Result<Option<Instant>, TailError> {
+    /// Makes one call for records, and sends them to the tail. Returns when the next call is due; `None` at the end.
+    async fn step(&mut self) -> Result<Option<Instant>, TailError> {
         let shared = Arc::clone(&self.shared);
         // The semaphore is never closed.
         let permit = shared.pages.acquire().await;
@@ -98,7 +99,7 @@ impl ShardTask {
                 self.attempts.succeed();
                 self.trimmed = 0;
                 let has_more = !page.records.is_empty();
-                let is_received = self.hand_on(page).await;
+                let is_received = self.send_page(page).await;
                 if !is_received || self.position == ShardPosition::End {
                     return Ok(None);
                 }
@@ -128,8 +129,8 @@ impl ShardTask {
         reader.records(iterator).await
     }
 
-    /// Hands the records of a page on. `false` if the receiver has gone.
-    async fn hand_on(&mut self, page: RecordPage) -> bool {
+    /// Sends the records of a page to the tail. `false` if the tail is dropped.
+    async fn send_page(&mut self, page: RecordPage) -> bool {
         let mut next = page.records.last().map(after);
         let is_new = |record: &StreamRecord| match (self.since, record.created_at) {
             (Some(since), Some(created_at)) => created_at >= since,
@@ -149,12 +150,12 @@ impl ShardTask {
         self.send(records, next).await
     }
 
-    async fn send(&self, records: Vec<(ShardPosition, TailRecord)>, then: ShardPosition) -> bool {
-        let batch = ShardBatch { shard: self.shard.clone(), records: records.into_iter(), then };
+    async fn send(&self, records: Vec<(ShardPosition, TailRecord)>, end: ShardPosition) -> bool {
+        let batch = ShardBatch { shard: self.shard.clone(), records: records.into_iter(), end };
         self.batches.send(Ok(Batch::Shard(batch))).await.is_ok()
     }
 
-    /// What to do after a failed call. Returns when the next call is due; `None` at the end.
+    /// Handles a failed call. Returns when the next call is due; `None` at the end of the shard.
     async fn recover(&mut self, failure: StreamFailure) -> Result<Option<Instant>, TailError> {
         if failure.is_missing() {
             return self.end_if_removed(failure).await;
@@ -174,20 +175,20 @@ impl ShardTask {
                 shard: self.shard.clone(),
                 sequence_number: self.position.sequence_number().map(str::to_owned),
             };
-            if !self.lose(loss, next).await || is_over {
+            if !self.report_loss(loss, next).await || is_over {
                 return Ok(None);
             }
         }
         self.attempts.retry_at(failure, &self.shared.table, Some(&self.shard)).map(Some)
     }
 
-    /// The service does not know the shard: it is gone, or the whole stream is.
+    /// Handles an answer that there is no such shard: the shard was removed, or the whole stream.
     async fn end_if_removed(
         &mut self,
         failure: StreamFailure,
     ) -> Result<Option<Instant>, TailError> {
         if let Err(stream) = self.shared.reader.shards(None).await {
-            // The stream may be there, and only this call have failed.
+            // If the whole stream is missing, the first failure is final. Any other failure says nothing about the shard.
             let failure = if stream.is_missing() { failure } else { stream };
             return self
                 .attempts
@@ -198,11 +199,11 @@ impl ShardTask {
             shard: self.shard.clone(),
             sequence_number: self.position.sequence_number().map(str::to_owned),
         };
-        self.lose(loss, ShardPosition::End).await;
+        self.report_loss(loss, ShardPosition::End).await;
         Ok(None)
     }
 
-    async fn lose(&mut self, loss: RecordLoss, next: ShardPosition) -> bool {
+    async fn report_loss(&mut self, loss: RecordLoss, next: ShardPosition) -> bool {
         tracing::warn!(%loss, "records of the stream are lost");
         self.position = next.clone();
         self.since = None;

@@ -1,4 +1,4 @@
-//! The task that lists the stream's shards, and starts a task for each that may be read.
+//! [`ListTask`]: lists the stream's shards, and starts a task for each that may be read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,13 +17,14 @@ use crate::clock::now;
 use crate::dynamodb::streams::{IteratorStart, ListedShard};
 use crate::policy::shards::Shards;
 
-/// How often the shards are listed. A shard is followed by others after its end only, so this finds hardly anything.
+/// How often the shards are listed. This rarely finds a new shard, because a shard gets its children when it ends.
 const LIST_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How often the shards are listed while the next shards are awaited. The service allows 10 calls a second.
+/// How often the shards are listed after a shard has ended, until its children are known. The service allows 10 calls a
+/// second.
 const AWAITING_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Calls at the same time for the iterators with which a tail begins.
+/// How many iterators a tail requests at the same time when it opens.
 const CALLS_TO_BEGIN: usize = 16;
 
 /// All shards of the stream.
@@ -50,7 +51,7 @@ impl ShardList {
         }
     }
 
-    /// The shards that nothing follows yet, with iterators after their newest records.
+    /// The shards without children, each with an iterator that begins after its newest record.
     pub(super) async fn newest(
         &self,
         shared: &Shared,
@@ -72,13 +73,13 @@ impl ShardList {
     }
 }
 
-/// The task. It ends with the first error, or once the receiver has gone.
+/// The task. It ends with the first error, or when the tail is dropped.
 #[derive(Debug)]
 pub(super) struct ListTask {
     shared: Arc<Shared>,
     shards: Shards,
-    /// Where the shards go on that were begun before.
-    begun: BTreeMap<String, ShardPosition>,
+    /// The positions of the shards that an earlier tail has started to read.
+    started: BTreeMap<String, ShardPosition>,
     iterators: BTreeMap<String, String>,
     batches: BatchSender,
 }
@@ -94,10 +95,10 @@ impl ListTask {
         for (shard, position) in &position.shards {
             match position {
                 ShardPosition::End => shards.add_ended(shard),
-                _ => shards.add_begun(shard),
+                _ => shards.add_started(shard),
             }
         }
-        Self { shared, shards, begun: position.shards.clone(), iterators, batches }
+        Self { shared, shards, started: position.shards.clone(), iterators, batches }
     }
 
     pub(super) async fn run(mut self, list: ShardList) {
@@ -107,7 +108,7 @@ impl ListTask {
     }
 
     async fn read_all(&mut self, mut list: ShardList) -> Result<(), TailError> {
-        // Dropping it aborts the tasks.
+        // Dropping the set aborts the tasks.
         let mut tasks = JoinSet::new();
         loop {
             let listed_at = now();
@@ -138,7 +139,7 @@ impl ListTask {
 
     fn start_ready(&mut self, tasks: &mut JoinSet<Result<String, TailError>>) {
         for shard in self.shards.take_ready() {
-            let position = self.begun.remove(&shard).unwrap_or(ShardPosition::Start);
+            let position = self.started.remove(&shard).unwrap_or(ShardPosition::Start);
             let iterator = self.iterators.remove(&shard);
             let start = ShardStart { shard, position, iterator };
             tasks.spawn(read_shard(Arc::clone(&self.shared), start, self.batches.clone()));

@@ -17,13 +17,13 @@ use crate::report::{CloseReport, FlushReport};
 /// called before it.
 #[derive(Debug)]
 pub(crate) enum Command {
+    /// An accepted event.
     Put(PendingEvent),
+    /// Answers when every event before it is settled.
     Flush(oneshot::Sender<FlushReport>),
     /// An event that waited on disk has failed, as its record cannot be read. The worker only reports it.
     #[cfg(feature = "journal")]
-    Unreadable {
-        was_received: bool,
-    },
+    Unreadable { was_received: bool },
 }
 
 /// The deadlines of close.
@@ -48,7 +48,9 @@ impl CloseDeadlines {
 /// How the worker ended.
 #[derive(Debug, Clone)]
 pub(crate) enum WorkerExit {
+    /// After close, or after the last handle was dropped: every event is settled.
     Closed(Arc<CloseReport>),
+    /// It was dropped or has panicked before that.
     Lost(WorkerLost),
 }
 

@@ -92,11 +92,17 @@ pub(crate) struct Worker {
 
 /// Why the loop woke up.
 enum Wake {
+    /// A write call has completed.
     Attempt(CompletedCall<PendingEvent, BatchReceipt>),
+    /// A call that reads events back has completed.
     Read(CompletedCall<PendingEvent, BatchReading>),
+    /// Close was called, or with an error the last handle was dropped.
     Close(Result<(), watch::error::RecvError>),
+    /// This many commands have arrived. With 0 the channel is closed.
     Commands(usize),
+    /// A put waits for a permit, so the buffer may be full.
     WaiterAdded,
+    /// Something is due.
     Deadline,
 }
 

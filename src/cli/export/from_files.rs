@@ -12,8 +12,8 @@ use crate::output::Output;
 use crate::output::event_line::Form;
 
 impl Exported {
-    /// Writes the events of the files that are within the range of times, in the order of the files if there is no
-    /// sorter.
+    /// Writes those events of the files that are within the range of times. Without a sorter they are in the order of the
+    /// files.
     pub(super) async fn write_files(
         &mut self,
         files: &[DataFile],
@@ -39,7 +39,7 @@ impl Exported {
                     Some(sorter) => sorter.push(&item)?,
                     None => self.write(&item, form, sink, output)?,
                 }
-                if self.is_cut_off {
+                if self.is_pipe_closed {
                     return Ok(());
                 }
             }
@@ -54,7 +54,7 @@ impl Exported {
         if let Some(sorter) = sorter {
             for item in sorter.finish()? {
                 self.write(&item?, form, sink, output)?;
-                if self.is_cut_off {
+                if self.is_pipe_closed {
                     break;
                 }
             }
@@ -63,7 +63,7 @@ impl Exported {
     }
 }
 
-/// Whether the time in the item's key is within the range. An item whose key has no time is always named.
+/// Whether the time in the item's key is within the range. True for a key without a time, so that the item is named.
 fn is_within(item: &ScannedItem, range: &impl RangeBounds<DateTime<Utc>>) -> bool {
     let key = item.key().parse::<EventKey>();
     key.map_or(true, |key| range.contains(&key.timestamp()))

@@ -1,4 +1,4 @@
-//! The events of a table.
+//! `export` of a table, from its beginning or from a saved position.
 
 use std::io::{self, ErrorKind};
 
@@ -27,8 +27,8 @@ impl Exported {
         self.write_items(&mut reader, form, sink, None, &progress).await
     }
 
-    /// Writes the events of the reader after those that were written before, and completes the output. Returns the
-    /// signal that has stopped it before.
+    /// Writes the events after the saved position, and completes the output. Returns the signal if one has stopped it
+    /// before the output was complete.
     pub(super) async fn resume(
         &mut self,
         mut reader: EventReader,
@@ -44,7 +44,7 @@ impl Exported {
         let mut sink = position.open_sink()?;
         let progress = ScanProgress::new(&reader.progress(), output);
         let written = async {
-            // A process that is killed before the first page leaves a position, too.
+            // So that a process that is killed before the first page also leaves a position.
             position.save(&reader, self, &mut sink)?;
             let signal = tokio::select! {
                 biased;
@@ -53,19 +53,19 @@ impl Exported {
                     written.map(|()| None)?
                 }
             };
-            // The page has arrived already. The rest of it would be read, and paid for, again.
-            while !self.is_cut_off && reader.exact_position().is_none() {
+            // After a signal the rest of the page is still written. Otherwise it would be read, and paid for, again.
+            while !self.is_pipe_closed && reader.exact_position().is_none() {
                 let Some(item) = reader.next().await else { break };
                 self.write(&item?, form, &mut sink, progress.output())?;
             }
             Ok(signal)
         };
         let written: Result<Option<Signal>, Failure> = written.await;
-        if self.is_cut_off {
+        if self.is_pipe_closed {
             return sink.finish(true).map(|()| None);
         }
-        // Also after a page that could not be read. After a write that failed this fails, too, and the position that was
-        // saved before is still true.
+        // Also after an error. If a write has failed, this fails as well, and the position that was saved before stays
+        // valid.
         let saved = position.save(&reader, self, &mut sink);
         let saved = written.and_then(|signal| saved.map(|()| signal));
         drop(progress);
@@ -82,7 +82,7 @@ impl Exported {
                 ));
                 Ok(Some(signal))
             }
-            // Nothing was saved, so nothing goes on.
+            // Nothing was saved, so the export cannot resume.
             Err(error) if position.read_position().is_none() => Err(with_causes(&*error)),
             Err(error) => Err(format!(
                 "{}\n  {} were exported before; the same command goes on there",
@@ -101,7 +101,7 @@ impl Exported {
         progress: &ScanProgress,
     ) -> Result<(), Failure> {
         let mut ticks = progress.ticks();
-        while !self.is_cut_off {
+        while !self.is_pipe_closed {
             let item = tokio::select! {
                 // The reader may always be ready.
                 biased;
@@ -117,12 +117,12 @@ impl Exported {
             if let Some(item) = item {
                 self.write(&item, form, sink, progress.output())?;
             }
-            // Also at a tick: pages without an event in the range of times are passed without an item.
+            // Also at a tick: a page without an event in the range of times returns no item.
             if let Some(position) = &mut position
-                && !self.is_cut_off
+                && !self.is_pipe_closed
             {
                 match position.save_if_due(reader, self, sink) {
-                    Err(error) if is_broken_pipe(&*error) => self.is_cut_off = true,
+                    Err(error) if is_broken_pipe(&*error) => self.is_pipe_closed = true,
                     saved => saved?,
                 }
             }

@@ -20,13 +20,13 @@ use crate::output::{Output, count};
 use saved_position::SavedPosition;
 use sink::Sink;
 
-/// Items that are not exported and that are printed to standard error. All are counted.
+/// How many of the items that are not exported are named on standard error. All are counted.
 const MAX_PRINTED: u64 = 10;
 
 /// Bytes of one unit of --memory.
 const MEBIBYTE: u64 = 1024 * 1024;
 
-/// Options that have no meaning for files.
+/// Options that do not apply to files.
 const OPTIONS_OF_A_TABLE: [&str; 9] = [
     "position",
     "table",
@@ -58,7 +58,7 @@ pub(crate) struct Arguments {
 
     /// Read a directory instead of a table: a full export in DynamoDB JSON that
     /// ExportTableToPointInTime has written to S3 (a copy of AWSDynamoDB/EXPORT-ID), or a directory
-    /// of `prepare`. It calls no one. Events come in the order of the files, unless they are
+    /// of `prepare`. It makes no calls. Events come in the order of the files, unless they are
     /// --sorted. In a directory of `prepare` that is the order of the keys.
     #[arg(long, value_name = "DIR", conflicts_with_all = OPTIONS_OF_A_TABLE)]
     from_export: Option<PathBuf>,
@@ -98,18 +98,18 @@ pub(crate) struct Arguments {
     quiet: bool,
 }
 
-/// Why an export ended early.
+/// Why an export failed.
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// What was exported, with what was exported before by the same command.
+/// What was exported, earlier runs of the same command included.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Exported {
     events: u64,
     bytes: u64,
     left_out: u64,
-    /// Whether the reader of a pipe has left.
+    /// Whether the reader of the pipe has closed it.
     #[serde(skip)]
-    is_cut_off: bool,
+    is_pipe_closed: bool,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>> {
@@ -139,7 +139,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>
         let mut sink = Sink::create(file.as_deref())?;
         let range = read.time_range();
         match exported.write_files(&files, range, sorter, form, &mut sink, &output).await {
-            Ok(()) => sink.finish(exported.is_cut_off)?,
+            Ok(()) => sink.finish(exported.is_pipe_closed)?,
             Err(error) => return Err(sink.incomplete(&*error, exported.events).into()),
         }
         return Ok(exported.report(&output));
@@ -171,7 +171,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>
         None => {
             let mut sink = Sink::create(file.as_deref())?;
             match exported.write_table(reader, form, &mut sink, &output).await {
-                Ok(()) => sink.finish(exported.is_cut_off).map(|()| None),
+                Ok(()) => sink.finish(exported.is_pipe_closed).map(|()| None),
                 Err(error) => Err(sink.incomplete(&*error, exported.events)),
             }
         }
@@ -190,7 +190,7 @@ fn were(items: u64) -> String {
 impl Exported {
     /// Prints what was exported, and returns the exit code.
     fn report(&self, output: &Output) -> ExitCode {
-        if self.is_cut_off {
+        if self.is_pipe_closed {
             return ExitCode::SUCCESS;
         }
         output.note(format_args!(
@@ -218,7 +218,7 @@ impl Exported {
                     match sink.write_all(line.as_bytes()).and_then(|()| sink.write_all(b"\n")) {
                         Ok(()) => {}
                         Err(error) if error.kind() == ErrorKind::BrokenPipe => {
-                            self.is_cut_off = true;
+                            self.is_pipe_closed = true;
                             return Ok(());
                         }
                         Err(error) => return Err(error.into()),

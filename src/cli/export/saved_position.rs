@@ -1,4 +1,4 @@
-//! `export --position`: how far an export has come, in a file, for another one to go on.
+//! [`SavedPosition`]: the file of `export --position`, from which the same export resumes.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -22,13 +22,14 @@ const KIND: &str = "the position of an export";
 
 const VERSION: u32 = 1;
 
-/// The least time between two saves.
+/// The shortest time between two saves.
 const INTERVAL: Duration = Duration::from_millis(200);
 
-/// Saves take a tenth of the time at most: a disk may be slow to sync.
-const SHARE_OF_SAVES: u32 = 9;
+/// The next save is due after this many times the duration of the last one, as a disk may be slow to sync. So saves take
+/// at most a tenth of the time.
+const PAUSE_FACTOR: u32 = 9;
 
-/// Which export it is. Only the same one can go on.
+/// What tells one export from another. Only the same export can resume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Export {
     table: String,
@@ -44,19 +45,19 @@ struct Export {
 struct Saved {
     export: Export,
     exported: Exported,
-    /// How far the file of the output was written.
+    /// How far the output file was written. `None` for standard output.
     checkpoint: Option<Checkpoint>,
     read: ReadPosition,
 }
 
-/// The position of this export, and the file that it is saved in.
+/// The position of this export, and the file in which it is saved.
 #[derive(Debug)]
 pub(super) struct SavedPosition {
     file: PositionFile,
     export: Export,
-    /// Where the events go.
+    /// The output file. `None` for standard output.
     output: Option<PathBuf>,
-    /// As the file has it.
+    /// What was read from the file, or last saved in it.
     saved: Option<Saved>,
     due: Instant,
 }
@@ -66,7 +67,7 @@ impl SavedPosition {
     ///
     /// # Errors
     ///
-    /// It is not the position of this export.
+    /// The file cannot be read, or has the position of another export.
     pub(super) fn open(
         path: PathBuf,
         target: &Target,
@@ -99,7 +100,7 @@ impl SavedPosition {
         Ok(Self { file, export, output, saved, due: now() })
     }
 
-    /// Where the reader goes on. `None` for a new export.
+    /// The position from which the reader resumes. `None` for a new export.
     pub(super) fn read_position(&self) -> Option<&ReadPosition> {
         self.saved.as_ref().map(|saved| &saved.read)
     }
@@ -109,7 +110,7 @@ impl SavedPosition {
         self.saved.as_ref().map(|saved| saved.exported.clone()).unwrap_or_default()
     }
 
-    /// Whether all that is left to do is to remove the position: the file of the output is complete.
+    /// Whether the output file is complete, so that only the position is left to remove.
     pub(super) fn is_complete(&self) -> bool {
         let (Some(saved), Some(output)) = (&self.saved, &self.output) else { return false };
         let Some(checkpoint) = saved.checkpoint.filter(|_| saved.read.is_at_end()) else {
@@ -133,7 +134,7 @@ impl SavedPosition {
         })
     }
 
-    /// Saves the position if that is due, and none of the items since would be read again.
+    /// [Saves](Self::save) the position if that is due.
     pub(super) fn save_if_due(
         &mut self,
         reader: &EventReader,
@@ -143,7 +144,7 @@ impl SavedPosition {
         if now() >= self.due { self.save(reader, exported, sink) } else { Ok(()) }
     }
 
-    /// Saves the position, unless some of the items since would be read again.
+    /// Saves the position, unless the reader is within a page: from such a position items would be exported twice.
     pub(super) fn save(
         &mut self,
         reader: &EventReader,
@@ -155,14 +156,14 @@ impl SavedPosition {
             return Ok(());
         }
         let start = now();
-        // First what the position covers, then the position.
+        // The events before the position must be on disk before the position is.
         let checkpoint = sink.checkpoint(exported.bytes)?;
         let export = self.export.clone();
         let saved = Saved { export, exported: exported.clone(), checkpoint, read };
         self.file.save(&saved)?;
         self.saved = Some(saved);
         let end = now();
-        self.due = end + INTERVAL.max((end - start) * SHARE_OF_SAVES);
+        self.due = end + INTERVAL.max((end - start) * PAUSE_FACTOR);
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! Where an export goes: standard output, or a new file.
+//! [`Sink`]: where an export writes, which is standard output or a new file.
 
 use std::error::Error;
 use std::io::{self, BufWriter, Stdout, Write, stdout};
@@ -8,6 +8,7 @@ use crate::output::checkpoint::Checkpoint;
 use crate::output::new_file::NewFile;
 use crate::output::with_causes;
 
+/// The output of an export.
 #[derive(Debug)]
 pub(super) enum Sink {
     Stdout(BufWriter<Stdout>),
@@ -22,7 +23,7 @@ impl Sink {
         }
     }
 
-    /// Goes on after what another process has written.
+    /// Opens the output to append to what another process has written.
     pub(super) fn open_after(
         path: Option<&Path>,
         checkpoint: Option<&Checkpoint>,
@@ -37,7 +38,7 @@ impl Sink {
         Self::Stdout(BufWriter::with_capacity(64 * 1024, stdout()))
     }
 
-    /// Waits until the `bytes` that were written are on disk, or in the pipe.
+    /// Waits until the `bytes` that were written are on disk, or flushed to standard output.
     pub(super) fn checkpoint(&mut self, bytes: u64) -> io::Result<Option<Checkpoint>> {
         match self {
             Self::Stdout(writer) => writer.flush().map(|()| None),
@@ -45,12 +46,12 @@ impl Sink {
         }
     }
 
-    /// Everything was written. A reader of standard output that `is_cut_off` has all that it wants.
-    pub(super) fn finish(self, is_cut_off: bool) -> Result<(), String> {
+    /// Completes the output after everything was written, or after the reader has closed the pipe.
+    pub(super) fn finish(self, is_pipe_closed: bool) -> Result<(), String> {
         match self {
             Self::File(file) => file.finish(),
-            Self::Stdout(writer) if is_cut_off => {
-                // Dropped as it is, it would write again.
+            Self::Stdout(writer) if is_pipe_closed => {
+                // A `BufWriter` writes the rest when it is dropped.
                 drop(writer.into_parts());
                 Ok(())
             }
@@ -66,7 +67,7 @@ impl Sink {
         }
     }
 
-    /// The export has ended early: what there is of it.
+    /// The message of an export that failed with this error: it says what was written before.
     pub(super) fn incomplete(mut self, error: &(dyn Error + 'static), events: u64) -> String {
         let error = with_causes(error);
         let flushed = self.flush();

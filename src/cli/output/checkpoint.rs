@@ -5,19 +5,19 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use serde::{Deserialize, Serialize};
 
-/// Bytes before the end of a checkpoint that tell its file from another one.
+/// How many of the bytes before a checkpoint are compared, to tell its file from another one.
 const END_BYTES: u64 = 64 * 1024;
 
-/// How far a file was written, for another process to go on.
+/// How far a file was written, so that another process can append to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Checkpoint {
     pub(crate) bytes: u64,
-    /// Of the last bytes before the end.
+    /// Checksum of the last [`END_BYTES`] of them.
     crc32: u32,
 }
 
 impl Checkpoint {
-    /// The checkpoint after these bytes of the file. The file is then read and written from there on.
+    /// The checkpoint after these bytes of the file. Moves the file's cursor there.
     pub(super) fn of(file: &mut File, bytes: u64) -> io::Result<Self> {
         let start = file.seek(SeekFrom::Start(bytes.saturating_sub(END_BYTES)))?;
         let mut end = Vec::new();
@@ -28,7 +28,7 @@ impl Checkpoint {
         Ok(Self { bytes, crc32: crc32fast::hash(&end) })
     }
 
-    /// Whether the file is the one of this checkpoint, as far as its length and its bytes before the end tell.
+    /// Whether this is the file of the checkpoint, judged by its length and the bytes before the checkpoint.
     pub(crate) fn is_of(&self, file: &mut File) -> io::Result<bool> {
         match Self::of(file, self.bytes) {
             Ok(checkpoint) => Ok(checkpoint == *self),

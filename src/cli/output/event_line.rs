@@ -23,10 +23,10 @@ struct Line<'a> {
     body: &'a str,
 }
 
-/// The line of an event without its line break, or why it has none.
+/// The line of an event, without a line break at its end, or the reason why the event has no line.
 ///
-/// JSON may have line breaks between its tokens. To leave them out would change the body, and to write them would break
-/// the line in two; a carriage return at its end would be taken for a part of the line break.
+/// JSON may have line breaks between its tokens. Without them the body would not be the same, and with them it would take
+/// several lines. A carriage return at its end would be read as part of the line break.
 pub(crate) fn render(
     event: &StoredEvent,
     form: Form,

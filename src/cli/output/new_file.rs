@@ -33,8 +33,8 @@ impl NewFile {
     }
 
     /// Opens the file under its partial name, to append to what another process has written up to a checkpoint. What
-    /// follows the checkpoint is discarded. Without a checkpoint it is a new file. No other process can do the same at
-    /// the same time.
+    /// follows the checkpoint is discarded. Without a checkpoint it is a new file. It is locked against other processes,
+    /// where the file system has locks.
     ///
     /// # Errors
     ///
@@ -159,7 +159,7 @@ impl Write for NewFile {
     }
 }
 
-/// For a file of which only its user may know.
+/// Options for a file that only its user can access.
 pub(crate) fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true);

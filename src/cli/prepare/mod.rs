@@ -25,7 +25,7 @@ const MEBIBYTE: u64 = 1024 * 1024;
 
 /// Write events as files that DynamoDB imports from S3, for a load of many events
 ///
-/// Reads newline-delimited JSON as `put` does, with the same keys, and calls no one. The directory
+/// Reads newline-delimited JSON as `put` does, with the same keys, and makes no calls. The directory
 /// has gzip files of DynamoDB JSON in data/, for ImportTable (into a new table) and
 /// StartBulkPutItems (into an existing one), and manifest.json, which is written last: without it
 /// the directory is not complete. Upload data/ only, because an import takes every object below

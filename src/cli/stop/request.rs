@@ -1,4 +1,4 @@
-//! A signal that asks a command to end.
+//! [`StopRequest`]: the signal that asks a command to end.
 
 use std::io;
 
@@ -12,7 +12,8 @@ use super::signals::{Signal, Signals};
 pub(crate) struct StopRequest(watch::Receiver<Option<Signal>>);
 
 impl StopRequest {
-    /// Must be called in a runtime of several threads.
+    /// Starts to listen. Must be called in a runtime of several threads: the task for the second signal must run while the
+    /// command blocks.
     pub(crate) fn listen() -> io::Result<Self> {
         let mut signals = Signals::listen()?;
         let (sender, receiver) = watch::channel(None);

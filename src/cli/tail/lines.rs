@@ -1,4 +1,4 @@
-//! The lines that a tail prints, and what it leaves out.
+//! [`Lines`]: the lines that a tail prints, and the count of what it does not print.
 
 use std::io::{self, BufWriter, ErrorKind, Stdout, Write, stdout};
 
@@ -8,16 +8,16 @@ use super::were;
 use crate::output::event_line::{Form, render};
 use crate::output::{Output, count};
 
-/// Items that are not printed and that are named on standard error. All are counted.
+/// How many of the items that are not printed are named on standard error. All are counted.
 const MAX_NAMED: u64 = 10;
 
 #[derive(Debug)]
 pub(super) struct Lines {
     form: Form,
     output: Output,
-    /// `None` once the reader of the pipe has left.
+    /// `None` after the reader of the pipe has closed it.
     writer: Option<BufWriter<Stdout>>,
-    are_unflushed: bool,
+    has_unflushed: bool,
     max: Option<u64>,
     events: u64,
     left_out: u64,
@@ -31,7 +31,7 @@ impl Lines {
             form,
             output: output.clone(),
             writer: Some(BufWriter::with_capacity(64 * 1024, stdout())),
-            are_unflushed: false,
+            has_unflushed: false,
             max,
             events: 0,
             left_out: 0,
@@ -40,7 +40,7 @@ impl Lines {
         }
     }
 
-    /// Prints the event of a record, or says on standard error what there is instead.
+    /// Prints the event of a record, or names on standard error what the record has instead.
     pub(super) fn print(&mut self, record: &TailRecord) -> Result<(), String> {
         let item = match record {
             TailRecord::Inserted(item) | TailRecord::Replaced(item) => item,
@@ -80,24 +80,24 @@ impl Lines {
         Ok(())
     }
 
-    pub(super) fn are_unflushed(&self) -> bool {
-        self.are_unflushed
+    pub(super) fn has_unflushed(&self) -> bool {
+        self.has_unflushed
     }
 
-    /// Hands everything that was printed to the system.
+    /// Flushes the lines to standard output.
     pub(super) fn flush(&mut self) -> Result<(), String> {
         self.write(Write::flush)?;
-        self.are_unflushed = false;
+        self.has_unflushed = false;
         Ok(())
     }
 
-    /// Whether `--max` events are printed.
-    pub(super) fn are_enough(&self) -> bool {
+    /// Whether as many events as `--max` says are printed.
+    pub(super) fn is_max_reached(&self) -> bool {
         self.max.is_some_and(|max| self.events >= max)
     }
 
-    /// Whether the reader of the pipe has left.
-    pub(super) fn are_cut_off(&self) -> bool {
+    /// Whether the reader of the pipe has closed it.
+    pub(super) fn is_pipe_closed(&self) -> bool {
         self.writer.is_none()
     }
 
@@ -106,13 +106,13 @@ impl Lines {
         write: impl FnOnce(&mut BufWriter<Stdout>) -> io::Result<()>,
     ) -> Result<(), String> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
-        self.are_unflushed = true;
+        self.has_unflushed = true;
         match write(writer) {
             Ok(()) => Ok(()),
             Err(error) => {
-                // Dropped as it is, it would write again.
+                // A `BufWriter` writes the rest when it is dropped.
                 drop(self.writer.take().map(BufWriter::into_parts));
-                self.are_unflushed = false;
+                self.has_unflushed = false;
                 match error.kind() {
                     ErrorKind::BrokenPipe => Ok(()),
                     _ => Err(format!("cannot write to standard output: {error}")),
@@ -121,9 +121,9 @@ impl Lines {
         }
     }
 
-    /// Says what was printed and what was not. `true` if every event was printed.
+    /// Reports what was printed and what was not. Returns whether every event was printed.
     pub(super) fn report(&self) -> bool {
-        if self.are_cut_off() {
+        if self.is_pipe_closed() {
             return true;
         }
         let mut printed = format!("printed {}", count(self.events, "event"));

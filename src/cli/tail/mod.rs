@@ -1,7 +1,7 @@
 //! `tail`: prints the events that are stored in a table, as they come.
 
 mod lines;
-mod position_file;
+mod saved_position;
 
 use std::error::Error;
 use std::future::{pending, ready};
@@ -21,7 +21,7 @@ use crate::stop::signals::{Signal, Signals};
 use crate::target::Target;
 use crate::time::{self, now};
 use lines::Lines;
-use position_file::PositionFile;
+use saved_position::SavedPosition;
 
 /// Print the events that are stored in a table, as they come, until Ctrl-C
 ///
@@ -68,17 +68,17 @@ enum From {
     Beginning,
 }
 
-/// Why a tail ended early.
+/// Why a tail failed.
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// Why a tail ended that did not fail.
+/// Why a tail ended without a failure.
 #[derive(Debug, Clone, Copy)]
 enum End {
     Signal(Signal),
     /// `--for` or `--max`.
     Limit,
-    /// The reader of a pipe has left.
-    CutOff,
+    /// The reader of the pipe has closed it.
+    PipeClosed,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>> {
@@ -87,7 +87,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>
     let output = Output::new(arguments.quiet);
     let (mut file, position) = match &arguments.position {
         Some(path) => {
-            let (file, position) = PositionFile::open(path)?;
+            let (file, position) = SavedPosition::open(path)?;
             (Some(file), position)
         }
         None => (None, None),
@@ -118,9 +118,9 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>
     let form = if arguments.with_keys { Form::WithKeys } else { Form::Bodies };
     let mut lines = Lines::new(form, arguments.max, &output);
     let followed = follow(&mut tail, &mut lines, &mut file, &mut signals, deadline).await;
-    // What a closed pipe did not take is printed by the next run.
+    // Not after the pipe was closed: the next run prints the events that it did not take.
     let saved = match (lines.flush(), &mut file) {
-        (Ok(()), Some(file)) if !lines.are_cut_off() => file.save(&tail.position()),
+        (Ok(()), Some(file)) if !lines.is_pipe_closed() => file.save(&tail.position()),
         (flushed, _) => flushed,
     };
     drop(tail);
@@ -129,43 +129,44 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>
     saved?;
     let is_complete = lines.report();
     Ok(match end {
-        End::CutOff => ExitCode::SUCCESS,
+        End::PipeClosed => ExitCode::SUCCESS,
         End::Signal(signal) => ExitCode::from(signal.exit_code()),
         End::Limit if is_complete => ExitCode::SUCCESS,
         End::Limit => ExitCode::FAILURE,
     })
 }
 
-/// Prints what comes until the end. The position of a record is saved after its line is flushed.
+/// Prints records until the end. The position after a record is saved only after its line is flushed.
 async fn follow(
     tail: &mut EventTail,
     lines: &mut Lines,
-    file: &mut Option<PositionFile>,
+    file: &mut Option<SavedPosition>,
     signals: &mut Signals,
     deadline: Option<Instant>,
 ) -> Result<End, Failure> {
     loop {
-        if lines.are_cut_off() {
-            return Ok(End::CutOff);
+        if lines.is_pipe_closed() {
+            return Ok(End::PipeClosed);
         }
-        if lines.are_enough() {
+        if lines.is_max_reached() {
             return Ok(End::Limit);
         }
-        let save_due = file.as_ref().map(PositionFile::due);
+        let save_due = file.as_ref().map(SavedPosition::due);
         let record = tokio::select! {
-            // The tail may always be ready. It is asked before the lines are flushed, and after everything else.
+            // The tail may always be ready, so it is polled after the signals and the timers. The flush comes last: it waits
+            // until no record is ready.
             biased;
             signal = signals.next() => return Ok(End::Signal(signal)),
             () = sleep_until_some(deadline) => return Ok(End::Limit),
             () = sleep_until_some(save_due) => {
                 lines.flush()?;
-                if let (Some(file), false) = (&mut *file, lines.are_cut_off()) {
+                if let (Some(file), false) = (&mut *file, lines.is_pipe_closed()) {
                     file.save_if_new(&tail.position())?;
                 }
                 continue;
             }
             record = tail.next() => record,
-            () = ready(()), if lines.are_unflushed() => {
+            () = ready(()), if lines.has_unflushed() => {
                 lines.flush()?;
                 continue;
             }
@@ -211,7 +212,7 @@ async fn open(
     Err(shown.into())
 }
 
-/// A setting that is out of range, by the name of its option.
+/// The message for a setting out of range, with the name of its option.
 fn describe(error: &ConfigError) -> String {
     let option = match error.field {
         "resume_from" => "--position",

@@ -1,5 +1,5 @@
-//! The SDK's client for streams, without its retries. It reloads credentials that the service says have expired, and
-//! notes the service's clock.
+//! [`StreamsClient`]: the SDK's client for streams, without its retries. If the service says that the credentials have
+//! expired, they are reloaded. The time in each answer is recorded.
 
 use std::error::Error;
 use std::fmt;
@@ -28,7 +28,7 @@ use crate::dynamodb::identity_cache::DetachedIdentityCache;
 use crate::dynamodb::signing_state::SigningState;
 use crate::error::{BatchError, FailureClass};
 
-/// Shortest time between two reloads of expired credentials: many shards are read at once.
+/// Shortest time between two reloads of credentials. Many shards are read at once, and each would reload them.
 const MIN_RELOAD_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) struct StreamsClient {
@@ -40,7 +40,7 @@ pub(super) struct StreamsClient {
 
 struct CurrentClient {
     client: Client,
-    /// When the credentials were reloaded last. `None` for the client's first ones.
+    /// When the credentials were last reloaded. `None` if never.
     refreshed_at: Option<Instant>,
 }
 
@@ -74,10 +74,10 @@ impl StreamsClient {
         Some(self.clock.0.load(Ordering::Relaxed)).filter(|time| *time > 0)
     }
 
-    /// Makes one attempt at a call, for at most `limit`.
+    /// Makes one attempt at a call, which takes at most `attempt_timeout`.
     pub(super) async fn call<O, E, F>(
         &self,
-        limit: Duration,
+        attempt_timeout: Duration,
         send: impl FnOnce(Client, SigningState) -> F,
     ) -> Result<O, BatchError>
     where
@@ -92,11 +92,11 @@ impl StreamsClient {
         // The body of a read is small, and is sent whole.
         let body = ChunkedBody::default();
         let signing = SigningState::new(&self.has_signed, &self.connections, body.source());
-        let failure = match timeout(limit, send(client, signing.clone())).await {
+        let failure = match timeout(attempt_timeout, send(client, signing.clone())).await {
             Ok(Ok(output)) => return Ok(output),
             Ok(Err(error)) => classify(&error, signing.info()),
-            Err(_) if signing.is_sent() => BatchError::timed_out(limit),
-            Err(_) => no_credentials_within(limit),
+            Err(_) if signing.is_sent() => BatchError::timed_out(attempt_timeout),
+            Err(_) => no_credentials_within(attempt_timeout),
         };
         if failure.class() == FailureClass::ExpiredCredentials && signing.is_sent() {
             self.refresh(began);
@@ -104,8 +104,8 @@ impl StreamsClient {
         Err(failure)
     }
 
-    /// Replaces the client by one with an empty identity cache, which asks the provider again. A call that began before
-    /// the last reload says nothing about the credentials of now.
+    /// Replaces the client by one with an empty identity cache, so that the provider is asked again. Nothing is done if the
+    /// failed call began before the last reload, because it had older credentials.
     fn refresh(&self, call_began: Instant) {
         let now = now();
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! The stream of a table: whether it has one, the stream's shards, and their records.
+//! A table's stream ([`TableStream`]), and the calls that read its shards and their records ([`StreamReader`]).
 
 mod client;
 mod records;
@@ -23,7 +23,7 @@ const TRIMMED: &str = "TrimmedDataAccessException";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TableStream {
     pub(crate) arn: String,
-    /// What its records have of an item, as the service names it: `NEW_IMAGE`.
+    /// Which parts of an item its records contain, as the service names them, such as `NEW_IMAGE`.
     pub(crate) view_type: String,
 }
 
@@ -52,7 +52,7 @@ impl TableStream {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ListedShard {
     pub(crate) id: String,
-    /// The shard that it follows. It may not be listed any more.
+    /// Its parent, which may no longer be listed.
     pub(crate) parent: Option<String>,
 }
 
@@ -69,11 +69,11 @@ pub(crate) struct ShardPage {
 /// Where an iterator begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IteratorStart<'a> {
-    /// At the oldest record that is kept.
+    /// At the oldest record that the stream keeps (`TRIM_HORIZON`).
     Oldest,
-    /// After the newest record.
+    /// After the newest record (`LATEST`).
     Latest,
-    /// After this sequence number.
+    /// After this sequence number (`AFTER_SEQUENCE_NUMBER`).
     After(&'a str),
 }
 
@@ -89,7 +89,7 @@ impl StreamFailure {
         self.error.code() == Some(EXPIRED_ITERATOR)
     }
 
-    /// Whether the position is older than the oldest record that is kept.
+    /// Whether the position is older than the oldest record that the stream keeps.
     pub(crate) fn is_trimmed(&self) -> bool {
         self.error.code() == Some(TRIMMED)
     }
@@ -106,19 +106,23 @@ pub(crate) struct StreamReader {
     client: StreamsClient,
     stream_arn: String,
     /// Time for one attempt.
-    limit: Duration,
+    attempt_timeout: Duration,
 }
 
 impl StreamReader {
-    pub(crate) fn new(sdk_config: &SdkConfig, stream_arn: String, limit: Duration) -> Self {
-        Self { client: StreamsClient::new(sdk_config), stream_arn, limit }
+    pub(crate) fn new(
+        sdk_config: &SdkConfig,
+        stream_arn: String,
+        attempt_timeout: Duration,
+    ) -> Self {
+        Self { client: StreamsClient::new(sdk_config), stream_arn, attempt_timeout }
     }
 
     pub(crate) fn stream_arn(&self) -> &str {
         &self.stream_arn
     }
 
-    /// The service's clock in seconds after the Unix epoch, as its last answer had it. `None` if no answer had it.
+    /// The latest time in an answer, by the service's clock, in seconds after the Unix epoch. `None` before the first one.
     pub(crate) fn service_time(&self) -> Option<i64> {
         self.client.service_time()
     }
@@ -126,7 +130,7 @@ impl StreamReader {
     /// The shards after this one, in the service's order.
     pub(crate) async fn shards(&self, after: Option<&str>) -> Result<ShardPage, StreamFailure> {
         let operation = "DescribeStream";
-        let called = self.client.call(self.limit, |client, signing| {
+        let called = self.client.call(self.attempt_timeout, |client, signing| {
             let call = client.describe_stream().stream_arn(&self.stream_arn);
             let call = call.set_exclusive_start_shard_id(after.map(str::to_owned));
             call.customize().interceptor(signing).send()
@@ -163,7 +167,7 @@ impl StreamReader {
                 (ShardIteratorType::AfterSequenceNumber, Some(number.to_owned()))
             }
         };
-        let called = self.client.call(self.limit, |client, signing| {
+        let called = self.client.call(self.attempt_timeout, |client, signing| {
             let call = client.get_shard_iterator().stream_arn(&self.stream_arn).shard_id(shard);
             let call = call.shard_iterator_type(kind).set_sequence_number(after);
             call.customize().interceptor(signing).send()
@@ -177,7 +181,7 @@ impl StreamReader {
     /// The records at an iterator: at most 1,000, and 1 MB.
     pub(crate) async fn records(&self, iterator: &str) -> Result<RecordPage, StreamFailure> {
         let operation = "GetRecords";
-        let called = self.client.call(self.limit, |client, signing| {
+        let called = self.client.call(self.attempt_timeout, |client, signing| {
             let call = client.get_records().shard_iterator(iterator);
             call.customize().interceptor(signing).send()
         });
@@ -192,7 +196,7 @@ fn listed(shard: Shard) -> Result<ListedShard, &'static str> {
     Ok(ListedShard { id, parent: shard.parent_shard_id })
 }
 
-/// A 200 that is no answer.
+/// The failure of a call whose 200 cannot be used.
 fn invalid(operation: &'static str, what: &str, request_id: Option<String>) -> StreamFailure {
     let error = BatchError::invalid_response(what);
     let error = match request_id {

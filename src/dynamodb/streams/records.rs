@@ -34,8 +34,8 @@ pub(crate) struct RecordPage {
     pub(crate) next_iterator: Option<String>,
 }
 
-/// The page in an answer. An answer that is not whole must not count as the end of a shard: the SDK takes an empty 200
-/// of a proxy for a last page without records.
+/// The page in an answer. An incomplete answer must not count as the end of a shard: the SDK reads an empty 200 of a proxy
+/// as a last page without records.
 pub(super) fn parse(output: GetRecordsOutput) -> Result<RecordPage, &'static str> {
     let records = output.records.ok_or("a 200 without Records")?;
     let records = records.into_iter().map(stream_record).collect::<Result<_, _>>()?;

@@ -1,4 +1,4 @@
-//! [`ItemSorter`]: the sort for items that do not come from a reader.
+//! [`ItemSorter`]: sorts items that do not come from a reader.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use crate::reader::error::ReadError;
 /// elsewhere, such as the files of `ExportTableToPointInTime`. The temporary files can be accessed by their user only. On
 /// Unix they have no name, so that they are gone when the process ends.
 ///
-/// It blocks on files. In an asynchronous program use a thread for it.
+/// It blocks on files. In an asynchronous program run it on a thread of its own.
 ///
 /// ```
 /// use dynamodb_eventstore::{ItemSorter, ScannedItem};
@@ -36,8 +36,8 @@ use crate::reader::error::ReadError;
 pub struct ItemSorter(Sorter);
 
 impl ItemSorter {
-    /// A sorter that takes this much memory, 4 MiB or more, and has its temporary files in this directory, which must
-    /// exist. The files take about as much space as the items, and up to twice that of more than 60 times the memory.
+    /// A sorter that takes this much memory, 4 MiB or more. Its temporary files are in this directory, which must exist.
+    /// They take about as much space as the items. Items of more than 60 times the memory can take twice as much.
     ///
     /// # Errors
     ///
@@ -57,11 +57,11 @@ impl ItemSorter {
         Self(Sorter::new(settings))
     }
 
-    /// Takes an item.
+    /// Adds an item.
     ///
     /// # Errors
     ///
-    /// [`ReadError::TemporaryFile`]: a temporary file cannot be written. The items are lost then.
+    /// [`ReadError::TemporaryFile`]: a temporary file cannot be written. The sorter must not be used after that.
     pub fn push(&mut self, item: &ScannedItem) -> Result<(), ReadError> {
         self.0.push(item).map_err(|error| self.0.settings.error(error))
     }
@@ -88,7 +88,7 @@ impl fmt::Debug for ItemSorter {
 
 /// The items of an [`ItemSorter`], sorted by their keys.
 ///
-/// An error is [`ReadError::TemporaryFile`], and ends them.
+/// The only error is [`ReadError::TemporaryFile`]. No item follows it.
 pub struct SortedItems {
     settings: SortSettings,
     records: Records,

@@ -54,7 +54,7 @@ impl SortSettings {
     }
 }
 
-/// Starts the thread that sorts `pages`. It ends when either end of the way is dropped.
+/// Starts the thread that sorts `pages`. It ends with the last page, or when the reader is dropped.
 pub(super) fn start(
     settings: SortSettings,
     pages: Batches,

@@ -1,4 +1,4 @@
-//! [`Sorter`]: the runs of an external merge sort.
+//! [`Sorter`]: the external merge sort itself.
 
 use super::SortSettings;
 use super::merge::Merge;
@@ -8,7 +8,7 @@ use crate::event::scanned_item::ScannedItem;
 
 pub(super) type Records = Box<dyn Iterator<Item = Result<Record, RunError>> + Send>;
 
-/// Takes records in any order, and gives them back sorted.
+/// Takes records in any order, and returns them sorted.
 pub(super) struct Sorter {
     pub(super) settings: SortSettings,
     records: Vec<Record>,
@@ -44,7 +44,7 @@ impl Sorter {
         self.merge_full_levels()
     }
 
-    /// Merges the runs of a level once they are as many as can be merged at a time. Each record is so merged about
+    /// Merges the runs of a level when there are as many as can be merged at a time. So each record is merged about
     /// log(table size / memory) times.
     fn merge_full_levels(&mut self) -> Result<(), RunError> {
         while let Some(level) = self.runs.last().map(|run| run.level) {

@@ -1,4 +1,4 @@
-//! [`Loader`]: the task that sends the waiting events to the worker, in their order, as the buffer has room for them.
+//! [`Loader`]: the task that sends waiting events to the worker, in their order, while the buffer has room.
 
 use std::num::NonZeroU64;
 use std::pin::Pin;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
-use super::queue::Waiting;
+use super::queue::Entry;
 use super::{Next, Overflow};
 use crate::accounting::Accounting;
 use crate::clock::now;
@@ -19,10 +19,11 @@ use crate::pending::WaitingEvent;
 use crate::store::{EventStore, Shared};
 use crate::worker::{Command, WorkerExit};
 
-/// The most events that are read from the disk at a time, to limit the memory that their numbers take.
+/// The most events of one read. It limits the memory of the list of their sequence numbers.
 const MAX_EVENTS_TO_READ: usize = 4_096;
 
-/// Sends the events of an [`Overflow`] to the worker. If it is dropped, it fails those that are left.
+/// Sends the events of an [`Overflow`] to the worker. Its `Drop` fails those that are left, so each of their tickets is
+/// answered.
 pub(in crate::store) struct Loader {
     overflow: Arc<Overflow>,
     accounting: Arc<Accounting>,
@@ -30,7 +31,7 @@ pub(in crate::store) struct Loader {
     exit: watch::Receiver<Option<WorkerExit>>,
 }
 
-/// Why no more events are sent.
+/// Why the loader stops sending.
 enum Stop {
     /// The deadline of close has passed.
     Deadline,
@@ -46,7 +47,7 @@ impl Loader {
         Self { overflow, accounting, reader, exit }
     }
 
-    /// Runs until the worker ends.
+    /// Runs until the worker ends. After close it stops the worker once no event waits.
     pub(in crate::store) async fn run(self) {
         let mut exit = self.exit.clone();
         loop {
@@ -108,7 +109,7 @@ impl Loader {
         Ok(())
     }
 
-    /// Reads the first of these events.
+    /// Reads the first of these events from the disk.
     async fn read(&self, sequences: Vec<NonZeroU64>) -> Result<Vec<ReadEvent>, Stop> {
         let reader = self.reader.clone();
         let read = spawn_blocking(move || reader.read_first(&sequences)).await;
@@ -120,13 +121,13 @@ impl Loader {
         let key = *event.key();
         let lost = self.overflow.send_first(sequence, &self.accounting, |waiting| {
             let waiting = match waiting {
-                Waiting::Event(waiting) => waiting,
-                Waiting::Run { first, .. } => WaitingEvent::without_ticket(first, key),
+                Entry::Event(waiting) => waiting,
+                Entry::Run { first, .. } => WaitingEvent::without_ticket(first, key),
             };
             store.send_loaded(waiting.into_pending(event, permit, &self.accounting))
         });
         if let Some(Some(mut lost)) = lost {
-            // Its drop answers that the worker is lost.
+            // Dropping it answers its ticket: the worker is lost.
             lost.admit(&self.accounting, Default::default(), now());
             #[cfg(feature = "metrics")]
             self.accounting.metrics.accept(1, lost.usage(&self.accounting).bytes);
@@ -138,8 +139,8 @@ impl Loader {
         let reason = FailureReason::Unreadable;
         self.overflow.fail_first(sequence, &self.accounting, |waiting| {
             let was_received = match waiting {
-                Waiting::Event(event) => event.fail(reason, &self.accounting).was_received,
-                Waiting::Run { first, .. } => {
+                Entry::Event(event) => event.fail(reason, &self.accounting).was_received,
+                Entry::Run { first, .. } => {
                     self.accounting.settle_waiting(1, reason);
                     if let Some(journal) = &self.accounting.journal {
                         journal.keep(first);

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
 pub(super) use loader::Loader;
-use queue::{Waiting, WaitingQueue};
+use queue::{Entry, WaitingQueue};
 
 use super::Shared;
 use crate::accounting::Accounting;
@@ -31,7 +31,7 @@ use crate::worker::CloseDeadlines;
 /// The waiting events of one store. Puts add events, and the [`Loader`] takes them.
 pub(super) struct Overflow {
     state: Mutex<State>,
-    /// Whether a put must look at the state: events wait, or the store is closing.
+    /// Whether a put must lock the state: events wait, or the store is closing.
     is_active: AtomicBool,
     /// Wakes the loader.
     added: Notify,
@@ -86,12 +86,13 @@ impl Overflow {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether an event must not get a permit before those that wait.
+    /// Whether a put must [wait here](Self::push) instead of acquiring a permit, which would overtake waiting events.
     pub(super) fn is_active(&self) -> bool {
         self.is_active.load(Ordering::Acquire)
     }
 
-    /// Adds an event. `accept` appends it to the journal and accepts it.
+    /// Adds an event. `accept` appends it to the journal, and returns it with its ticket. It is not called if the store
+    /// is closed.
     pub(super) fn push(
         &self,
         shared: &Arc<Shared>,
@@ -114,7 +115,7 @@ impl Overflow {
         Ok(ticket)
     }
 
-    /// Accepts no more events. Returns whether events wait; then the loader stops the worker, once they are sent.
+    /// Accepts no more events. Returns whether events wait. If so, the loader stops the worker after it has sent them.
     pub(super) fn close(&self, deadlines: CloseDeadlines) -> bool {
         let state = self.state();
         self.is_active.store(true, Ordering::Release);
@@ -157,7 +158,7 @@ impl Overflow {
         self.state().left.clone()
     }
 
-    /// The store, while events wait.
+    /// The store. `None` if no event waits.
     fn store(&self) -> Option<Arc<Shared>> {
         self.state().keep_alive.clone()
     }
@@ -175,19 +176,19 @@ impl Overflow {
             self.is_active.store(self.closing.borrow().is_some(), Ordering::Release);
             let store = state.keep_alive.take();
             drop(state);
-            // Perhaps the last reference, so it is dropped without the lock.
+            // It may be the last reference, whose drop runs other code: not under the lock.
             drop(store);
         }
         next
     }
 
-    /// Takes the event with this number out, which is the first, and sends it. Under the lock, so that a flush or close
-    /// finds each event either here or in the channel to the worker.
+    /// Removes the first event, if it has this number, and calls `send` with it. This is done under the lock, so that a
+    /// flush or close finds each event either here or in the channel to the worker.
     fn send_first<T>(
         &self,
         sequence: NonZeroU64,
         accounting: &Accounting,
-        send: impl FnOnce(Waiting) -> T,
+        send: impl FnOnce(Entry) -> T,
     ) -> Option<T> {
         let mut state = self.state();
         let event = state.queue.pop(sequence)?;
@@ -199,12 +200,7 @@ impl Overflow {
 
     /// Takes the event with this number out, which is the first, and fails it. Not under the lock, because `fail` logs,
     /// and the log may end in this store. A flush or close that comes meanwhile waits.
-    fn fail_first(
-        &self,
-        sequence: NonZeroU64,
-        accounting: &Accounting,
-        fail: impl FnOnce(Waiting),
-    ) {
+    fn fail_first(&self, sequence: NonZeroU64, accounting: &Accounting, fail: impl FnOnce(Entry)) {
         let event = {
             let mut state = self.state();
             let event = state.queue.pop(sequence);
@@ -232,7 +228,7 @@ impl Overflow {
         let mut left = LeftOnDisk { events: queue.len(), errors: Vec::new() };
         for waiting in queue.into_entries() {
             match waiting {
-                Waiting::Event(event) => {
+                Entry::Event(event) => {
                     let journal = accounting.journal.as_ref();
                     let durability = journal.map(|journal| journal.durability(event.sequence()));
                     let SettledError { error, .. } = event.fail(reason, accounting);
@@ -240,7 +236,7 @@ impl Overflow {
                         left.errors.push(error);
                     }
                 }
-                Waiting::Run { events, .. } => accounting.settle_waiting(events, reason),
+                Entry::Run { events, .. } => accounting.settle_waiting(events, reason),
             }
         }
         left.events -= left.errors.len() as u64;

@@ -12,18 +12,19 @@ const MIN_LENGTH_TO_MERGE: usize = 4_096;
 
 /// Waiting events in the order of their sequence numbers.
 ///
-/// An event leaves memory when its record is durable. Events whose tickets are dropped become [runs](Waiting::Run), so
-/// that they take no memory at all.
+/// An event leaves memory when its record is durable. Durable events with consecutive numbers whose tickets are dropped
+/// are merged into one [run](Entry::Run), which takes as much memory as one event.
 pub(super) struct WaitingQueue {
-    entries: VecDeque<Waiting>,
+    entries: VecDeque<Entry>,
     events: u64,
-    /// The number of entries at the front that were looked at after their records were written.
+    /// The number of entries at the front whose records are known to be written, or lost.
     written: usize,
     /// The length at which the queue is searched for dropped tickets.
     merge_at: usize,
 }
 
-pub(super) enum Waiting {
+/// What the queue has of one event, or of several.
+pub(super) enum Entry {
     Event(WaitingEvent),
     /// Durable events with consecutive numbers whose tickets are dropped.
     Run {
@@ -46,19 +47,19 @@ impl WaitingQueue {
 
     /// Number of the last event.
     pub(super) fn last(&self) -> Option<NonZeroU64> {
-        self.entries.back().map(Waiting::last)
+        self.entries.back().map(Entry::last)
     }
 
-    /// Adds an event. Drops the durable ones from memory, and merges those whose tickets are dropped if `can_merge`.
+    /// Adds an event. Drops the durable events from memory. If `can_merge`, also merges those whose tickets are dropped.
     pub(super) fn push(
         &mut self,
         event: WaitingEvent,
         durability: impl Fn(NonZeroU64) -> Durability,
         can_merge: bool,
     ) {
-        self.entries.push_back(Waiting::Event(event));
+        self.entries.push_back(Entry::Event(event));
         self.events += 1;
-        while let Some(Waiting::Event(event)) = self.entries.get_mut(self.written) {
+        while let Some(Entry::Event(event)) = self.entries.get_mut(self.written) {
             match durability(event.sequence()) {
                 Durability::Unwritten => break,
                 Durability::Durable => event.keep_on_disk(),
@@ -73,16 +74,16 @@ impl WaitingQueue {
         }
     }
 
+    /// Merges the entries whose records are written.
     fn merge(&mut self) {
-        let mut merged: VecDeque<Waiting> = VecDeque::new();
+        let mut merged: VecDeque<Entry> = VecDeque::new();
         let unwritten = self.entries.split_off(self.written);
         for waiting in self.entries.drain(..) {
             let run = waiting.into_run();
             match (merged.back_mut(), run) {
-                (
-                    Some(Waiting::Run { first, events }),
-                    Waiting::Run { first: next, events: more },
-                ) if first.get() + *events == next.get() => {
+                (Some(Entry::Run { first, events }), Entry::Run { first: next, events: more })
+                    if first.get() + *events == next.get() =>
+                {
                     *events += more;
                 }
                 (_, waiting) => merged.push_back(waiting),
@@ -95,29 +96,29 @@ impl WaitingQueue {
 
     /// What is sent next: the first event if it is in memory, else at most `max_events` that are on disk.
     pub(super) fn first(&self, max_events: usize) -> Option<Next> {
-        if let Waiting::Event(first) = self.entries.front()?
+        if let Entry::Event(first) = self.entries.front()?
             && let Some(event) = first.event()
         {
             return Some(Next::InMemory(first.sequence(), event.clone()));
         }
         let on_disk = self.entries.iter().take_while(|waiting| waiting.is_on_disk());
-        let sequences = on_disk.flat_map(Waiting::sequences).take(max_events);
+        let sequences = on_disk.flat_map(Entry::sequences).take(max_events);
         Some(Next::OnDisk(sequences.filter_map(NonZeroU64::new).collect()))
     }
 
     /// Takes out the event with this number, if it is the first.
-    pub(super) fn pop(&mut self, sequence: NonZeroU64) -> Option<Waiting> {
+    pub(super) fn pop(&mut self, sequence: NonZeroU64) -> Option<Entry> {
         let front = self.entries.front_mut()?;
         if front.first() != sequence {
             return None;
         }
         self.events -= 1;
-        if let Waiting::Run { first, events } = front
+        if let Entry::Run { first, events } = front
             && *events > 1
         {
             *first = first.saturating_add(1);
             *events -= 1;
-            return Some(Waiting::Run { first: sequence, events: 1 });
+            return Some(Entry::Run { first: sequence, events: 1 });
         }
         self.written = self.written.saturating_sub(1);
         let event = self.entries.pop_front();
@@ -128,12 +129,12 @@ impl WaitingQueue {
         event
     }
 
-    pub(super) fn into_entries(self) -> impl Iterator<Item = Waiting> {
+    pub(super) fn into_entries(self) -> impl Iterator<Item = Entry> {
         self.entries.into_iter()
     }
 }
 
-impl Waiting {
+impl Entry {
     fn first(&self) -> NonZeroU64 {
         match self {
             Self::Event(event) => event.sequence(),
@@ -241,7 +242,7 @@ mod tests {
                 if is_put_again { Uncertainty::CallsMayStillApply } else { Uncertainty::None };
             drop(fixture.push(uncertainty));
         }
-        let [Waiting::Run { events: 1_000, .. }, Waiting::Event(event), Waiting::Run { .. }, _last] =
+        let [Entry::Run { events: 1_000, .. }, Entry::Event(event), Entry::Run { .. }, _last] =
             &*fixture.queue.entries.make_contiguous()
         else {
             panic!("the event is part of a run");
@@ -261,7 +262,7 @@ mod tests {
             }
             drop(fixture.push(Uncertainty::None));
         }
-        let [Waiting::Run { events: 1_000, .. }, Waiting::Run { first, .. }, _last] =
+        let [Entry::Run { events: 1_000, .. }, Entry::Run { first, .. }, _last] =
             &*fixture.queue.entries.make_contiguous()
         else {
             panic!("the event is part of a run");
@@ -277,6 +278,6 @@ mod tests {
             assert!(fixture.queue.pop(*sequence).is_some());
         }
         let _ticket = fixture.push(Uncertainty::None);
-        assert!(fixture.queue.entries.iter().all(Waiting::is_on_disk));
+        assert!(fixture.queue.entries.iter().all(Entry::is_on_disk));
     }
 }

@@ -1,4 +1,4 @@
-//! The file with the position from which the next run goes on.
+//! [`SavedPosition`]: the file with the position from which the next run resumes.
 
 use std::fs;
 use std::io::{self, Write};
@@ -11,14 +11,15 @@ use tokio::time::Instant;
 
 use crate::time::now;
 
-/// Time between two saves while records come.
+/// Time between two saves while records arrive.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Time between two saves while none come. A position has the time at which it was taken.
+/// Time between two saves while none arrive. They keep the time in the position, by which its age is known, up to date.
 const IDLE_SAVE_INTERVAL: Duration = Duration::from_secs(60);
 
+/// The file, and when it is written next.
 #[derive(Debug)]
-pub(super) struct PositionFile {
+pub(super) struct SavedPosition {
     path: PathBuf,
     /// When the next save is due.
     due: Instant,
@@ -26,7 +27,7 @@ pub(super) struct PositionFile {
     has_new_records: bool,
 }
 
-impl PositionFile {
+impl SavedPosition {
     /// The file and the position in it. `None` if there is no such file.
     pub(super) fn open(path: &Path) -> Result<(Self, Option<TailPosition>), String> {
         let position = match fs::read(path) {
@@ -50,12 +51,12 @@ impl PositionFile {
         self.due
     }
 
-    /// A record came, which the saved position does not have.
+    /// Records that there is a record after the saved position.
     pub(super) fn note_record(&mut self) {
         self.has_new_records = true;
     }
 
-    /// Saves the position if records came, or if the saved one is old. The next save is due later.
+    /// Saves the position if records have arrived since the last save, or if that is [`IDLE_SAVE_INTERVAL`] ago.
     pub(super) fn save_if_new(&mut self, position: &TailPosition) -> Result<(), String> {
         if self.has_new_records || now() >= self.saved_at + IDLE_SAVE_INTERVAL {
             return self.save(position);
@@ -64,7 +65,7 @@ impl PositionFile {
         Ok(())
     }
 
-    /// Replaces the file in one step: it has the old position or the new one, whenever the process ends.
+    /// Replaces the file in one step, so that a process that is killed leaves the old position or the new one.
     pub(super) fn save(&mut self, position: &TailPosition) -> Result<(), String> {
         self.replace(position).map_err(|error| {
             format!("cannot save the position in {}: {error}", self.path.display())
