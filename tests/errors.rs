@@ -12,8 +12,8 @@ use std::time::Duration;
 use dynamodb_eventstore::{
     BatchError, BatchReceipt, BatchWriter, Certainty, CloseError, Event, EventKey, EventStore,
     EventTooLarge, FailureClass, FlushError, ItemDefect, JournalError, LeaseError, LocalError,
-    LocalTable, PutError, ReadError, ScannedItem, SinkError, StartError, TableError, WorkerLost,
-    WriteError, WriterIds,
+    LocalTable, PutError, ReadError, RecordLoss, ScannedItem, SinkError, StartError, TableError,
+    TailError, WorkerLost, WriteError, WriterIds,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -99,6 +99,16 @@ fn file_error() -> ReadError {
     ReadError::TemporaryFile { directory, action: "written", cause: io_error() }
 }
 
+fn stream_error() -> TailError {
+    TailError::Call {
+        table: "events".to_owned(),
+        operation: "GetRecords",
+        shard: Some("shardId-1".to_owned()),
+        attempts: 2,
+        cause: Box::new(batch_error()),
+    }
+}
+
 fn event_too_large() -> EventTooLarge {
     let key: EventKey = "20130927T005240652508858176".parse().unwrap();
     Event::new(key, format!("\"{}\"", "x".repeat(500_000))).unwrap_err()
@@ -160,6 +170,23 @@ impl Errors {
         errors.add_with_cause(ReadError::Thread(io_error()), io_error());
         errors.add_with_cause(ReadError::from(table_error()), batch_error());
         errors.add_with_cause(ReadError::from(config_error.clone()), &config_error);
+
+        let (table, region) = ("events".to_owned(), "us-east-1".to_owned());
+        errors.add_with_cause(TailError::from(config_error.clone()), &config_error);
+        errors.add_with_cause(TailError::from(table_error()), batch_error());
+        errors.add_with_cause(stream_error(), batch_error());
+        errors.add_with_cause(TailError::StreamOff { table: table.clone() }, &table);
+        let view_type = "KEYS_ONLY".to_owned();
+        errors.add_with_cause(
+            TailError::NoStream { table: table.clone(), region: region.clone() },
+            "aws dynamodb update-table --table-name events",
+        );
+        errors.add_with_cause(TailError::WrongViewType { table, region, view_type }, "KEYS_ONLY");
+        errors.add(TailError::Stopped);
+        errors.add(RecordLoss::StreamReplaced);
+        let lost = RecordLoss::PositionTooOld { age: Duration::from_secs(90_000) };
+        errors.add_with_cause(lost, "25 h old");
+
         let address = "127.0.0.1:1".parse().unwrap();
         errors.add_with_cause(LocalError::Listen { address, cause: io_error() }, io_error());
         errors.add_with_cause(LocalError::Thread(io_error()), io_error());

@@ -68,7 +68,6 @@ pub enum TailError {
         /// Attempts that were made.
         attempts: u32,
         /// How the last attempt failed.
-        #[source]
         cause: Box<BatchError>,
     },
 
