@@ -1,7 +1,7 @@
 //! `tail`: prints the events that are stored in a table, as they come.
 
 mod lines;
-mod position_file;
+mod saved_position;
 
 use std::error::Error;
 use std::future::{pending, ready};
@@ -21,7 +21,7 @@ use crate::stop::signals::{Signal, Signals};
 use crate::target::Target;
 use crate::time::{self, now};
 use lines::Lines;
-use position_file::PositionFile;
+use saved_position::SavedPosition;
 
 /// Print the events that are stored in a table, as they come, until Ctrl-C
 ///
@@ -87,7 +87,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>
     let output = Output::new(arguments.quiet);
     let (mut file, position) = match &arguments.position {
         Some(path) => {
-            let (file, position) = PositionFile::open(path)?;
+            let (file, position) = SavedPosition::open(path)?;
             (Some(file), position)
         }
         None => (None, None),
@@ -140,7 +140,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>
 async fn follow(
     tail: &mut EventTail,
     lines: &mut Lines,
-    file: &mut Option<PositionFile>,
+    file: &mut Option<SavedPosition>,
     signals: &mut Signals,
     deadline: Option<Instant>,
 ) -> Result<End, Failure> {
@@ -151,7 +151,7 @@ async fn follow(
         if lines.are_enough() {
             return Ok(End::Limit);
         }
-        let save_due = file.as_ref().map(PositionFile::due);
+        let save_due = file.as_ref().map(SavedPosition::due);
         let record = tokio::select! {
             // The tail may always be ready. It is asked before the lines are flushed, and after everything else.
             biased;
