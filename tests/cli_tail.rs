@@ -267,11 +267,18 @@ async fn table_without_a_usable_stream_names_the_command() {
 #[tokio::test(flavor = "multi_thread")]
 async fn file_that_is_no_position_is_refused() {
     let (folder, table) = (folder(), table_with_stream().await);
-    write(&folder, "p.json", "{}");
-    let output = run_tail(&folder, &table, &["--position", "p.json"]).await;
-    assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("p.json is no position of `tail`"), "{}", stderr(&output));
-    assert_eq!(std::fs::read_to_string(folder.path().join("p.json")).unwrap(), "{}");
+    for (saved, message) in [
+        ("{}", "p.json is not the position of a tail"),
+        (r#"{"kind":"the position of an export","version":1}"#, "is not the position of a tail"),
+        (r#"{"kind":"the position of a tail","version":2}"#, "p.json is of version 2"),
+        (r#"{"kind":"the position of a tail","version":1}"#, "p.json is damaged: missing field"),
+    ] {
+        write(&folder, "p.json", saved);
+        let output = run_tail(&folder, &table, &["--position", "p.json"]).await;
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains(message), "{}", stderr(&output));
+        assert_eq!(std::fs::read_to_string(folder.path().join("p.json")).unwrap(), saved);
+    }
 
     std::fs::remove_file(folder.path().join("p.json")).unwrap();
     let position = ["--position", "p.json", "--for", "0s"];
