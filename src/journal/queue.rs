@@ -30,7 +30,7 @@ pub(super) struct Queue {
     /// Wakes the puts that wait for room.
     room: Notify,
     progress: watch::Sender<Progress>,
-    max_bytes: u64,
+    pub(super) max_bytes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -63,8 +63,16 @@ pub(super) struct Batch {
     pub(super) events: u64,
     /// Sequence numbers of events that are settled.
     pub(super) settled: Vec<u64>,
-    /// Events that failed for good: a line of JSON for each.
+    /// Sequence numbers of events that failed for good.
+    pub(super) failed: Vec<u64>,
+    /// A line of JSON for each event that failed for good.
     pub(super) failed_lines: Vec<u8>,
+}
+
+impl Batch {
+    fn has_settled(&self) -> bool {
+        !self.settled.is_empty() || !self.failed.is_empty()
+    }
 }
 
 /// How far the writing of an event is.
@@ -185,9 +193,14 @@ impl Queue {
     /// Counts an event as settled. `failed_line` is set for an event that failed for good.
     pub(super) fn settle(&self, sequence: NonZeroU64, failed_line: Option<Vec<u8>>) {
         let mut state = self.state();
-        state.batch.settled.push(sequence.get());
-        state.batch.failed_lines.extend(failed_line.into_iter().flatten());
-        let is_first = state.batch.settled.len() == 1;
+        let is_first = !state.batch.has_settled();
+        match failed_line {
+            Some(line) => {
+                state.batch.failed.push(sequence.get());
+                state.batch.failed_lines.extend(line);
+            }
+            None => state.batch.settled.push(sequence.get()),
+        }
         drop(state);
         if is_first {
             self.work.notify_one();
@@ -255,7 +268,7 @@ impl Queue {
         loop {
             let now = now();
             let has_events = state.batch.events > 0;
-            let has_settled = !state.batch.settled.is_empty();
+            let has_settled = state.batch.has_settled();
             let due = match (has_events, has_settled) {
                 (true, _) => Some(not_before),
                 (false, true) => Some(not_before.max(now) + SETTLED_DELAY),
@@ -269,7 +282,7 @@ impl Queue {
                     let waited = self.work.wait_timeout(state, due - now);
                     let (after, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
                     state = after;
-                    if timeout.timed_out() && !state.batch.settled.is_empty() {
+                    if timeout.timed_out() && state.batch.has_settled() {
                         break;
                     }
                 }
