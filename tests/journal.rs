@@ -266,6 +266,17 @@ async fn full_journal_delays_puts_until_events_are_stored() {
 }
 
 #[tokio::test]
+async fn journal_smaller_than_a_segment_gets_room_again() {
+    let (folder, table) = (folder(), FakeTable::new());
+    let journal = Journal::options().max_bytes(4 * 1024 * 1024).open(folder.path()).await.unwrap();
+    let store = table.store_builder().journal(journal).start().await.unwrap();
+    let body = "x".repeat(400_000);
+    for _ in 0..30 {
+        store.put(&body).await.unwrap().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn put_waiting_for_journal_room_fails_at_close() {
     let (folder, table) = (folder(), FakeTable::always(Reply::Hang));
     let journal = Journal::options().max_bytes(4 * 1024 * 1024).open(folder.path()).await.unwrap();

@@ -2,6 +2,10 @@
 //! determines the settings, every put, flush, drop and close, and every reply of the table. The store
 //! must keep its promises for each seed.
 //!
+//! One run in five has a journal. After its end a second store opens the journal, with a table that works,
+//! and everything that was accepted must be stored or refused. The journal's thread works in real time,
+//! so such a run is not the same each time.
+//!
 //! The seeds are 0 to 499 by default; `SIMULATION_SEEDS` sets their number, and `SIMULATION_SEED` runs
 //! one seed alone. A failing seed is printed with the command that runs it again.
 #![expect(
@@ -16,22 +20,26 @@ mod support;
 use std::collections::HashMap;
 use std::env;
 use std::fmt::Write;
+use std::fs;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use dynamodb_eventstore::test_util::{FakeTable, FaultRates};
+use dynamodb_eventstore::test_util::{FakeTable, FaultRates, ReadReply, Reply};
 use dynamodb_eventstore::{
-    Backoff, Certainty, Event, EventStore, OnDuplicate, PutError, PutTicket, Stored, WriteCapacity,
-    WriteError, WriteMode,
+    Backoff, Certainty, Event, EventKey, EventStore, EventStoreBuilder, Journal, JournalError,
+    OnDuplicate, PutError, PutTicket, Stored, SyncPolicy, WriteCapacity, WriteError, WriteMode,
 };
 use futures::FutureExt;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use tempfile::TempDir;
 use tokio::task::unconstrained;
+use tokio::task::yield_now;
 
 use support::{clock, watchdog};
 
@@ -66,6 +74,9 @@ struct Plan {
     /// `None` for a table without limits.
     capacity: Option<WriteCapacity>,
     max_write_units_per_second: Option<u32>,
+    journal: Option<JournalPlan>,
+    /// The longest body, in bytes. Few bodies are longer.
+    body_bytes: usize,
 }
 
 impl Plan {
@@ -74,15 +85,16 @@ impl Plan {
         let severity = [0.0, 0.3, 1.0, 3.0][random.random_range(0..4)];
         let rates = FaultRates::default();
         let inserts = random.random_bool(0.4);
+        let journal = random.random_bool(0.2).then(|| JournalPlan::draw(random));
         Self {
             mode: if inserts { WriteMode::Insert } else { WriteMode::Put },
-            on_duplicate: if inserts && random.random_bool(0.3) {
+            on_duplicate: if inserts && (journal.is_some() || random.random_bool(0.3)) {
                 OnDuplicate::Fail
             } else {
                 OnDuplicate::NewKey
             },
             max_batch_events: random.random_range(1..=25),
-            max_buffered_events: random.random_range(1..200),
+            max_buffered_events: random.random_range(1..if journal.is_some() { 50 } else { 200 }),
             max_batches_in_flight: random.random_range(1..5),
             max_attempts: [1, 2, 5, 100][random.random_range(0..4)],
             linger: milliseconds(random, 0..50),
@@ -111,6 +123,69 @@ impl Plan {
             max_write_units_per_second: random
                 .random_bool(0.1)
                 .then(|| random.random_range(20..2_000)),
+            body_bytes: journal.as_ref().map_or(100, |_| [100, 3_000][random.random_range(0..2)]),
+            journal,
+        }
+    }
+
+    /// Whether events for which the buffer has no room wait on disk.
+    fn has_overflow(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.overflow)
+    }
+
+    fn store_builder(&self, table: &FakeTable, seed: u64) -> EventStoreBuilder {
+        let mut builder = table.store_builder();
+        if let Some(budget) = self.max_write_units_per_second {
+            builder = builder.max_write_units_per_second(budget);
+        }
+        builder
+            .deterministic(seed)
+            .max_batch_events(self.max_batch_events)
+            .max_buffered_events(self.max_buffered_events)
+            .max_buffered_bytes(2_000_000)
+            .max_batches_in_flight(self.max_batches_in_flight)
+            .max_attempts(self.max_attempts)
+            .linger(self.linger)
+            .attempt_timeout(self.attempt_timeout)
+            .event_deadline(self.event_deadline)
+            .read_back(self.read_back)
+            .backoff(self.backoff)
+            .on_duplicate(self.on_duplicate)
+    }
+}
+
+/// The settings of a journal, and how its first store ends.
+#[derive(Debug, Clone)]
+struct JournalPlan {
+    sync: SyncPolicy,
+    max_bytes: u64,
+    overflow: bool,
+    /// `None` if the last handle is dropped instead.
+    close_deadline: Option<Duration>,
+}
+
+impl JournalPlan {
+    fn draw(random: &mut StdRng) -> Self {
+        let syncs =
+            [SyncPolicy::Always, SyncPolicy::Every(Duration::from_millis(1)), SyncPolicy::Os];
+        Self {
+            sync: syncs[random.random_range(0..syncs.len())],
+            max_bytes: [4, 1_000][random.random_range(0..2)] * 1024 * 1024,
+            overflow: random.random_bool(0.7),
+            close_deadline: random.random_bool(0.5).then(|| milliseconds(random, 0..4_000)),
+        }
+    }
+
+    /// Opens the journal. The store before may still hold it.
+    async fn open(&self, directory: &Path) -> Journal {
+        loop {
+            let options = Journal::options().sync(self.sync).max_bytes(self.max_bytes);
+            let options = options.segment_bytes(64 * 1024).overflow(self.overflow);
+            match options.open(directory).await {
+                Ok(journal) => return journal,
+                Err(JournalError::InUse { .. }) => clock::wait(Duration::from_millis(100)).await,
+                Err(error) => panic!("{error}"),
+            }
         }
     }
 }
@@ -219,6 +294,9 @@ impl Run {
             22 => drop(self.handles.pop()),
             _ => self.close(store),
         }
+        if self.plan.journal.is_some() && self.random.random_bool(0.5) {
+            self.journalled().await;
+        }
         let stats = self.handles.last().map(EventStore::stats);
         assert!(
             stats.is_none_or(|stats| stats.accepted == stats.stored + stats.failed + stats.pending)
@@ -231,11 +309,29 @@ impl Run {
         let body = match self.random.random_range(0..200) {
             0 => format!("[{number},\"{}\"]", "\\\"".repeat(self.random.random_range(0..150_000))),
             1 if self.plan.poison => INVALID_BODY.to_owned(),
-            _ => format!("[{number},\"{}\"]", "x".repeat(self.random.random_range(0..100))),
+            _ => format!(
+                "[{number},\"{}\"]",
+                "x".repeat(self.random.random_range(0..self.plan.body_bytes))
+            ),
         };
         match store.put_json(&body).await {
             Ok(ticket) => self.accepted(ticket, body, false),
             Err(refused) => self.refused(&refused),
+        }
+    }
+
+    /// Lets the journal's thread write everything. The clock stands still meanwhile.
+    async fn journalled(&self) {
+        loop {
+            let is_pending = self.puts.lock().unwrap().last().is_some_and(|put| {
+                let journalled =
+                    put.ticket.as_ref().map(|ticket| ticket.journalled().now_or_never());
+                journalled.is_some_and(|journalled| journalled.is_none())
+            });
+            if !is_pending {
+                return;
+            }
+            yield_now().await;
         }
     }
 
@@ -303,10 +399,12 @@ impl Run {
             let unsettled =
                 puts[..before].iter_mut().filter_map(|put| (!put.is_settled()).then_some(()));
             assert_eq!(unsettled.count(), 0, "a flush returned early");
-            assert!(report.stored + report.failed <= before as u64);
+            // With a journal a flush also counts events that are put again.
+            assert!(plan.journal.is_some() || report.stored + report.failed <= before as u64);
             let took = clock::now() - start;
             let at_most = plan.event_deadline + plan.attempt_timeout + SLACK;
-            assert!(took <= at_most, "a flush took {took:?}");
+            // Waiting for the journal's thread takes any time on the paused clock.
+            assert!(plan.has_overflow() || took <= at_most, "a flush took {took:?}");
         }));
     }
 
@@ -315,17 +413,33 @@ impl Run {
         let (puts, plan) = (Arc::clone(&self.puts), self.plan.clone());
         self.background.push(tokio::spawn(async move {
             let start = clock::now();
-            let report = store.close(plan.close_deadline).await.expect("a report");
-            let took = clock::now() - start;
             let reading = if plan.read_back {
                 plan.attempt_timeout.min(plan.close_deadline / 4)
             } else {
                 Duration::ZERO
             };
-            assert!(took <= plan.close_deadline + reading + SLACK, "close took {took:?}");
+            let at_most = plan.close_deadline + reading + SLACK;
+            let mut closing = Box::pin(store.close(plan.close_deadline));
+            let report = match tokio::time::timeout(at_most, &mut closing).await {
+                Ok(report) => report,
+                // The end of the journal's thread takes any time on the paused clock. But the answers of
+                // the tickets do not depend on it.
+                Err(_) if plan.journal.is_some() => {
+                    assert!(puts.lock().unwrap().iter_mut().all(Put::is_settled), "close is late");
+                    closing.await
+                }
+                Err(_) => panic!("close took longer than {at_most:?} after {start:?}"),
+            };
+            let report = report.expect("a report");
             let mut puts = puts.lock().unwrap();
             assert!(puts.iter_mut().all(Put::is_settled), "close returned early");
-            assert_eq!(report.stored + report.failed, puts.len() as u64);
+            let settled = report.stored + report.failed;
+            let is_exact = plan.journal.is_none();
+            assert!(if is_exact {
+                settled == puts.len() as u64
+            } else {
+                settled >= puts.len() as u64
+            });
             assert!(report.errors.len() as u64 + report.not_listed <= report.failed);
         }));
     }
@@ -341,26 +455,13 @@ async fn simulate(seed: u64) -> String {
     if let Some(capacity) = &plan.capacity {
         table.limit(capacity.clone());
     }
-    let mut builder = table.store_builder();
-    if let Some(budget) = plan.max_write_units_per_second {
-        builder = builder.max_write_units_per_second(budget);
-    }
-    let store = builder
-        .deterministic(random.random())
-        .max_batch_events(plan.max_batch_events)
-        .max_buffered_events(plan.max_buffered_events)
-        .max_buffered_bytes(2_000_000)
-        .max_batches_in_flight(plan.max_batches_in_flight)
-        .max_attempts(plan.max_attempts)
-        .linger(plan.linger)
-        .attempt_timeout(plan.attempt_timeout)
-        .event_deadline(plan.event_deadline)
-        .read_back(plan.read_back)
-        .backoff(plan.backoff)
-        .on_duplicate(plan.on_duplicate)
-        .start()
-        .await
-        .unwrap();
+    let builder = plan.store_builder(&table, random.random());
+    let folder = tempfile::tempdir().unwrap();
+    let store = match &plan.journal {
+        Some(journal) => builder.journal(journal.open(folder.path()).await),
+        None => builder,
+    };
+    let store = store.start().await.unwrap();
     let observer = store.clone();
     let puts = Puts::default();
     let mut run = Run {
@@ -382,16 +483,32 @@ async fn simulate(seed: u64) -> String {
         task.await.expect("a promise was broken");
     }
 
-    // Every ticket settles within the event deadline and one attempt timeout.
+    // Every ticket settles within the event deadline and one attempt timeout, unless events wait on disk.
+    let in_time = plan.event_deadline + plan.attempt_timeout + SLACK;
     let last = puts.lock().unwrap().last().map_or_else(clock::now, |put| put.accepted_at);
-    let answered_by = last + plan.event_deadline + plan.attempt_timeout + SLACK;
-    if let Some(left) = answered_by.checked_duration_since(clock::now()) {
+    if let Some(left) = (last + in_time).checked_duration_since(clock::now()) {
         clock::wait(left).await;
     }
-    assert!(puts.lock().unwrap().iter_mut().all(Put::is_settled), "a ticket is not settled");
+    let are_settled = || puts.lock().unwrap().iter_mut().all(Put::is_settled);
+    if plan.has_overflow() {
+        // At worst one event after another misses its deadline, and another that is put again before it.
+        let rounds = 2 * puts.lock().unwrap().len();
+        for _ in 0..rounds {
+            if are_settled() {
+                break;
+            }
+            clock::wait(in_time).await;
+        }
+    }
+    assert!(are_settled(), "a ticket is not settled");
     // After this time no unanswered call can still be applied.
     clock::wait(LATEST_WRITE).await;
     let transcript = compare(&plan, &table, &observer, &mut puts.lock().unwrap());
+    if let Some(journal) = &plan.journal {
+        end_and_open_again(&plan, journal, &table, observer, &folder).await;
+        compare_with_journal(&table, &folder, &puts.lock().unwrap());
+        return transcript;
+    }
 
     // A table that has throttled nothing for a minute counts as unlimited again.
     clock::wait(UNLIMITED_AGAIN).await;
@@ -412,11 +529,70 @@ async fn simulate(seed: u64) -> String {
     transcript
 }
 
+/// Ends a store with a journal. Then the next store puts everything that is left, in a table that works.
+async fn end_and_open_again(
+    plan: &Plan,
+    journal: &JournalPlan,
+    table: &FakeTable,
+    store: EventStore,
+    folder: &TempDir,
+) {
+    if let Some(deadline) = journal.close_deadline {
+        store.close(deadline).await.unwrap();
+        let stats = store.stats();
+        assert_eq!((stats.pending, stats.waiting_on_disk), (0, 0));
+        assert_eq!(stats.accepted, stats.stored + stats.failed);
+    }
+    drop(store);
+    let journal = journal.open(folder.path()).await;
+    clock::wait(LATEST_WRITE).await;
+    table.reply_from_now_on(Reply::Store);
+    table.reply_to_reads_from_now_on(ReadReply::Read);
+    // Never throttles.
+    table.limit(WriteCapacity::provisioned(1_000_000).partitions(1_000));
+    let left = journal.report().unsettled;
+    let plan = Plan { max_write_units_per_second: None, ..plan.clone() };
+    let store = plan.store_builder(table, 0).linger(Duration::ZERO);
+    let store = store.attempt_timeout(Duration::from_secs(5)).max_attempts(100);
+    let store =
+        store.event_deadline(Duration::from_secs(60)).journal(journal).start().await.unwrap();
+    let report = store.replayed().await.unwrap();
+    assert_eq!(report.found + report.stored + report.failed, left, "{report:?}");
+    assert_eq!(report.left, 0);
+    store.close(Duration::from_secs(60)).await.unwrap();
+    drop(store);
+    let journal = Journal::open(folder.path()).await.unwrap();
+    assert_eq!(journal.report().unsettled, 0);
+}
+
+/// Every accepted event is in the table under its key, or in the file of failed events.
+fn compare_with_journal(table: &FakeTable, folder: &TempDir, puts: &[Put]) {
+    assert_eq!(table.violations(), Vec::<String>::new());
+    let rows = table.rows();
+    let failed = fs::read_to_string(folder.path().join("failed.ndjson")).unwrap_or_default();
+    let failed: Vec<Event> =
+        failed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let failed: HashMap<EventKey, String> =
+        failed.iter().map(|event| (*event.key(), event.body().into_owned())).collect();
+    for Put { key, body, answer, .. } in puts {
+        let is_stored = rows.get(key) == Some(body);
+        let has_failed = failed.get(&key.parse().unwrap()) == Some(body);
+        assert!(is_stored || has_failed, "{key} is lost, its answer was {answer:?}");
+        assert!(!(is_stored && has_failed), "{key} is stored, and failed for good, too");
+        if has_failed {
+            let is_taken = rows.get(key).is_some_and(|row| row == OTHER_BODY);
+            assert!(body == INVALID_BODY || is_taken, "{key} is neither invalid nor taken");
+        }
+    }
+}
+
 /// Compares the answers of the tickets with the table, and returns a transcript of both.
 fn compare(plan: &Plan, table: &FakeTable, store: &EventStore, puts: &mut [Put]) -> String {
     assert_eq!(table.violations(), Vec::<String>::new());
+    // Events of the journal are read back beside the worker.
+    let max_in_flight = plan.max_batches_in_flight + usize::from(plan.journal.is_some());
     for call in table.calls().iter().chain(&table.reads()) {
-        assert!(call.in_flight <= plan.max_batches_in_flight, "too many calls at a time");
+        assert!(call.in_flight <= max_in_flight, "too many calls at a time");
     }
     let rows = table.rows();
     let mut times_put: HashMap<&str, usize> = HashMap::new();
@@ -443,7 +619,9 @@ fn compare(plan: &Plan, table: &FakeTable, store: &EventStore, puts: &mut [Put])
                 // If the event was put more than once, another put may have stored it.
                 let others =
                     times_put.get(key).map_or(0, |times| times - usize::from(key == put_key));
-                if error.certainty() == Certainty::NotStored && others == 0 {
+                let was_put_again =
+                    error.is_journalled() && calls_with(table, key) > error.attempts();
+                if error.certainty() == Certainty::NotStored && others == 0 && !was_put_again {
                     let row = rows.get(key).filter(|row| *row != OTHER_BODY);
                     assert_eq!(row, None, "the row of an event with the error {error}");
                 }
@@ -473,11 +651,26 @@ fn compare(plan: &Plan, table: &FakeTable, store: &EventStore, puts: &mut [Put])
         assert!(rows.keys().all(|key| times_put.contains_key(key.as_str())));
         assert_eq!((stats.replaced_keys, replaced), (0, 0));
     }
-    assert_eq!((stats.accepted, stats.pending), (puts.len() as u64, 0));
+    if plan.journal.is_some() {
+        // Events that are put again count again, and may be pending.
+        assert!(stats.accepted >= puts.len() as u64);
+    } else {
+        assert_eq!((stats.accepted, stats.pending), (puts.len() as u64, 0));
+    }
     for call in table.calls() {
         writeln!(transcript, "{:?} {:?}", call.at, call.keys).unwrap();
     }
     transcript
+}
+
+/// How many calls have carried the event with this key.
+fn calls_with(table: &FakeTable, key: &str) -> u32 {
+    let calls = table.calls();
+    calls.iter().filter(|call| call.keys.iter().any(|carried| carried == key)).count() as u32
+}
+
+fn has_journal(seed: u64) -> bool {
+    Plan::draw(&mut StdRng::seed_from_u64(seed)).journal.is_some()
 }
 
 fn run_seed(seed: u64) -> String {
@@ -532,7 +725,7 @@ fn same_seed_gives_the_same_run() {
         watchdog::start();
     }
     let mut transcript_bytes = 0;
-    for seed in 0..20 {
+    for seed in (0..25).filter(|seed| !has_journal(*seed)) {
         let transcript = run_seed(seed);
         assert_eq!(transcript, run_seed(seed), "seed {seed}");
         transcript_bytes += transcript.len();

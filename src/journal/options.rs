@@ -63,8 +63,8 @@ impl JournalOptions {
         Self { max_bytes, ..self }
     }
 
-    /// Bytes after which a new segment file begins: 64 KiB to 1 GiB, 64 MiB by default. A segment is removed when all
-    /// of its events are settled.
+    /// Bytes after which a new segment file begins: 64 KiB to 1 GiB, 64 MiB by default, and never more than an
+    /// eighth of [`max_bytes`](Self::max_bytes). A segment is removed when all of its events are settled.
     #[must_use]
     pub fn segment_bytes(self, segment_bytes: u64) -> Self {
         Self { segment_bytes, ..self }

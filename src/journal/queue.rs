@@ -30,7 +30,7 @@ pub(super) struct Queue {
     /// Wakes the puts that wait for room.
     room: Notify,
     progress: watch::Sender<Progress>,
-    max_bytes: u64,
+    pub(super) max_bytes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -63,8 +63,16 @@ pub(super) struct Batch {
     pub(super) events: u64,
     /// Sequence numbers of events that are settled.
     pub(super) settled: Vec<u64>,
-    /// Events that failed for good: a line of JSON for each.
+    /// Sequence numbers of events that failed for good.
+    pub(super) failed: Vec<u64>,
+    /// A line of JSON for each event that failed for good.
     pub(super) failed_lines: Vec<u8>,
+}
+
+impl Batch {
+    fn has_settled(&self) -> bool {
+        !self.settled.is_empty() || !self.failed.is_empty()
+    }
 }
 
 /// Whether an event is written.
@@ -189,9 +197,15 @@ impl Queue {
         failed_line: Option<Vec<u8>>,
     ) {
         let mut state = self.state();
-        let is_first = state.batch.settled.is_empty();
-        state.batch.settled.extend(sequences.map(NonZeroU64::get));
-        state.batch.failed_lines.extend(failed_line.into_iter().flatten());
+        let is_first = !state.batch.has_settled();
+        let sequences = sequences.map(NonZeroU64::get);
+        match failed_line {
+            Some(line) => {
+                state.batch.failed.extend(sequences);
+                state.batch.failed_lines.extend(line);
+            }
+            None => state.batch.settled.extend(sequences),
+        }
         drop(state);
         if is_first {
             self.work.notify_one();
@@ -260,7 +274,7 @@ impl Queue {
         loop {
             let now = now();
             let has_events = state.batch.events > 0;
-            let has_settled = !state.batch.settled.is_empty();
+            let has_settled = state.batch.has_settled();
             let due = match (has_events, has_settled) {
                 (true, _) => Some(not_before),
                 (false, true) => Some(not_before.max(now) + SETTLED_DELAY),
@@ -274,7 +288,7 @@ impl Queue {
                     let waited = self.work.wait_timeout(state, due - now);
                     let (after, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
                     state = after;
-                    if timeout.timed_out() && !state.batch.settled.is_empty() {
+                    if timeout.timed_out() && state.batch.has_settled() {
                         break;
                     }
                 }

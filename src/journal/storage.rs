@@ -166,8 +166,20 @@ impl Storage for Directory {
 
     fn append_failed(&self, lines: &[u8]) -> io::Result<()> {
         let mut options = File::options();
-        options.append(true).create(true);
+        options.read(true).append(true).create(true);
         let mut file = private(&mut options).open(self.path.join(FAILED_FILE))?;
+        // A write that failed, or whose process died, may have left a part of a line.
+        if file.metadata()?.len() == 0 {
+            // Perhaps it was created just now.
+            self.sync_directory()?;
+        } else {
+            let mut last = [0];
+            file.seek(SeekFrom::End(-1))?;
+            file.read_exact(&mut last)?;
+            if last != *b"\n" {
+                file.write_all(b"\n")?;
+            }
+        }
         file.write_all(lines)?;
         file.sync_all()
     }
@@ -211,4 +223,20 @@ fn private(options: &mut fs::OpenOptions) -> &mut fs::OpenOptions {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
     options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn incomplete_line_of_a_failed_event_spoils_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::open(folder.path()).unwrap();
+        directory.append_failed(b"1\n").unwrap();
+        directory.append_failed(b"incompl").unwrap();
+        directory.append_failed(b"2\n").unwrap();
+        let lines = fs::read_to_string(folder.path().join(FAILED_FILE)).unwrap();
+        assert_eq!(lines, "1\nincompl\n2\n");
+    }
 }

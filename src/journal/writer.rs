@@ -22,6 +22,13 @@ const MAX_ORDERED_SEGMENTS: usize = 4;
 /// How long events wait for others, to share a write with them, if nothing is synced.
 const UNSYNCED_INTERVAL: Duration = Duration::from_millis(1);
 
+/// A segment takes at most this part of the journal, so that there is room for the next event when all events are
+/// settled, although the last segment is still open.
+const LEAST_SEGMENTS: u64 = 8;
+
+/// How many bytes of lines about failed events are kept in memory while their file cannot be written.
+const MAX_UNKEPT_BYTES: usize = 16 * 1024 * 1024;
+
 /// The state of the journal's thread.
 pub(super) struct Writer {
     queue: Arc<Queue>,
@@ -37,6 +44,14 @@ pub(super) struct Writer {
     next_number: u64,
     /// Reused for the records of settled events.
     settled_records: Vec<u8>,
+    unkept: Unkept,
+}
+
+/// Failed events whose lines could not be written. They are written with the next batch.
+#[derive(Debug, Default)]
+struct Unkept {
+    sequences: Vec<u64>,
+    lines: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -76,6 +91,7 @@ impl Writer {
             })
             .collect();
         let next_number = segments.back().map_or(1, |segment| segment.number + 1);
+        let segment_bytes = segment_bytes.min(queue.max_bytes / LEAST_SEGMENTS);
         Self {
             queue,
             storage,
@@ -87,6 +103,7 @@ impl Writer {
             marker: Marker::new(next_number),
             next_number,
             settled_records: Vec::new(),
+            unkept: Unkept::default(),
         }
     }
 
@@ -98,6 +115,9 @@ impl Writer {
             let began = now();
             self.write(batch);
             not_before = self.next_round(began);
+        }
+        if !self.unkept.sequences.is_empty() {
+            self.write(Batch::default());
         }
         self.file = None;
         self.remove_settled();
@@ -116,11 +136,12 @@ impl Writer {
     }
 
     /// Writes a batch, and reports the result to the queue.
-    pub(super) fn write(&mut self, batch: Batch) {
+    pub(super) fn write(&mut self, mut batch: Batch) {
         // The lines of failed events are written first, so that each failed event is always in the file or in the
         // journal.
-        let kept = self.keep_failed(&batch);
-        let settled = if kept { batch.settled.as_slice() } else { &[] };
+        let failed = self.keep_failed(&mut batch);
+        batch.settled.extend(failed);
+        let settled = batch.settled.as_slice();
         match self.append(&batch, settled) {
             Ok(other_bytes) => self.queue.succeeded(&batch, other_bytes),
             Err(WriteFailure { error, is_final }) => {
@@ -136,16 +157,24 @@ impl Writer {
         self.remove_settled();
     }
 
-    /// Appends the lines of failed events to their file. If that fails, the events stay unsettled.
-    fn keep_failed(&self, batch: &Batch) -> bool {
-        if batch.failed_lines.is_empty() {
-            return true;
+    /// Appends the lines of failed events to their file. Returns the sequence numbers of these events. If that fails,
+    /// the events stay unsettled, and the next batch tries it again.
+    fn keep_failed(&mut self, batch: &mut Batch) -> Vec<u64> {
+        let Unkept { mut sequences, mut lines } = std::mem::take(&mut self.unkept);
+        sequences.append(&mut batch.failed);
+        lines.append(&mut batch.failed_lines);
+        if lines.is_empty() {
+            return sequences;
         }
-        match self.storage.append_failed(&batch.failed_lines) {
-            Ok(()) => true,
+        match self.storage.append_failed(&lines) {
+            Ok(()) => sequences,
             Err(error) => {
                 tracing::error!(%error, "failed events stay in the journal, as their file cannot be written");
-                false
+                // If there are too many, the next process puts them again.
+                if lines.len() <= MAX_UNKEPT_BYTES {
+                    self.unkept = Unkept { sequences, lines };
+                }
+                Vec::new()
             }
         }
     }
@@ -160,8 +189,7 @@ impl Writer {
             other_bytes += self.open_segment(batch)?;
         }
         let Some(mut file) = self.file.take() else {
-            // This process has not written an event yet, and there are only settled events to record. They need no
-            // record.
+            // No segment is open, and there are only settled events to record. They need no record.
             return Ok(0);
         };
         let Some(segment) = self.segments.back_mut() else { return Ok(0) };
@@ -196,9 +224,8 @@ impl Writer {
     /// Makes sure that there is a segment with room for a batch. Returns the number of bytes of its header if it is
     /// new.
     fn open_segment(&mut self, batch: &Batch) -> Result<u64, WriteFailure> {
-        let is_full =
-            self.segments.back().is_some_and(|segment| segment.bytes >= self.segment_bytes);
-        if self.file.is_some() && !is_full {
+        let is_full = |segment: &Segment| segment.bytes >= self.segment_bytes;
+        if self.file.is_some() && !self.segments.back().is_some_and(is_full) {
             return Ok(0);
         }
         let number = self.next_number;
@@ -241,6 +268,12 @@ impl Writer {
     /// Removes segments without unsettled events, the oldest first, because the records of settled events in a
     /// segment are about this and older segments.
     fn remove_settled(&mut self) {
+        let is_over =
+            |segment: &Segment| segment.unsettled == 0 && segment.bytes >= self.segment_bytes;
+        if self.segments.back().is_some_and(is_over) {
+            // A full journal gets no event that would begin another segment.
+            self.file = None;
+        }
         // The segment that is written stays.
         let removable = self.segments.len() - usize::from(self.file.is_some());
         let mut index = 0;
