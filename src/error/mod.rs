@@ -154,7 +154,8 @@ impl WorkerLost {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum FlushError {
-    /// The store was closed before the flush. The close report has the outcomes of its events.
+    /// The store was closed before the flush, or while it waited for events on disk. The close report has the outcomes
+    /// of its events.
     #[error("the event store is closed; the report of close() has the outcomes of its events")]
     Closed,
 

@@ -3,7 +3,8 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use super::queue::{Durability, Queue, Reservation, record_bytes};
+use super::progress::Durability;
+use super::queue::{Queue, Reservation, record_bytes};
 use super::reader::Reader;
 use super::record;
 use crate::error::JournalError;

@@ -16,6 +16,7 @@
 mod active;
 mod index;
 mod options;
+mod progress;
 mod queue;
 mod reader;
 mod record;
@@ -32,8 +33,9 @@ use std::sync::Arc;
 pub(crate) use active::{ActiveJournal, Position, Unsettled};
 use index::Index;
 pub use options::{JournalOptions, SyncPolicy};
+pub(crate) use progress::Durability;
 use queue::Queue;
-pub(crate) use queue::{Durability, Reservation};
+pub(crate) use queue::Reservation;
 pub(crate) use reader::{ReadEvent, Reader};
 use recovery::Recovered;
 pub use recovery::{Damage, RecoveryReport};

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 use super::index::MARK_INTERVAL;
+use super::progress::{Durability, Progress};
 use super::record::{event_bytes, push_event};
 use crate::clock::now;
 use crate::error::JournalError;
@@ -72,33 +73,6 @@ pub(super) struct Batch {
 impl Batch {
     fn has_settled(&self) -> bool {
         !self.settled.is_empty() || !self.failed.is_empty()
-    }
-}
-
-/// Whether an event is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Durability {
-    Unwritten,
-    Durable,
-    /// It could not be written.
-    Lost,
-}
-
-/// Up to which event the journal is durable.
-#[derive(Debug, Clone, Default)]
-struct Progress {
-    /// Every event up to this number is durable, except the lost ones.
-    durable: u64,
-    /// Ranges of events that were not written, in ascending order.
-    lost: Vec<(u64, u64, JournalError)>,
-    is_closed: bool,
-}
-
-impl Progress {
-    fn lost(&self, sequence: u64) -> Option<&JournalError> {
-        let index = self.lost.partition_point(|(_, last, _)| *last < sequence);
-        let (first, _, error) = self.lost.get(index)?;
-        (*first <= sequence).then_some(error)
     }
 }
 

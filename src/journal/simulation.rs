@@ -14,7 +14,8 @@ use disk::SimulatedDisk;
 
 use super::SyncPolicy;
 use super::index::Index;
-use super::queue::{Durability, Queue, record_bytes};
+use super::progress::Durability;
+use super::queue::{Queue, record_bytes};
 use super::reader::Reader;
 use super::recovery::recover;
 use super::storage::Storage;
