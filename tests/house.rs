@@ -355,7 +355,7 @@ fn fault_table_rows_name_existing_tests() {
         );
         backed += 1;
     }
-    assert!(backed >= 92, "the tables have lost rows");
+    assert!(backed >= 104, "the tables have lost rows");
 }
 
 #[test]
