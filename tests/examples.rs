@@ -239,7 +239,7 @@ async fn own_sdk_config_writes_where_the_configuration_says() {
 }
 
 #[tokio::test]
-async fn tracing_shows_keys_and_outcomes_and_no_bodies() {
+async fn tracing_shows_outcomes_and_links_and_no_bodies() {
     let output = run(&mut example("tracing", None)).await;
     assert!(output.status.success(), "{output:?}");
     assert_eq!(stdout(&output), "1 event stored, 1 failed\n");
@@ -252,6 +252,7 @@ async fn tracing_shows_keys_and_outcomes_and_no_bodies() {
     };
     assert!(logged("DEBUG", "ok").is_some() && logged("ERROR", "error").is_some(), "{output:?}");
     assert!(!stderr(&output).contains("order"), "a body is in the log: {output:?}");
+    assert!(stderr(&output).contains("write_batch follows from checkout\n"), "{output:?}");
 }
 
 /// The value of a metric of the local table in the text that Prometheus scrapes.
