@@ -74,8 +74,8 @@ impl JournalOptions {
     /// yes. Then a put waits only while the journal is [full](Self::max_bytes), also if the table takes no events for
     /// hours. Otherwise a put waits until the buffer has room, as without a journal.
     ///
-    /// An event on disk takes 100 to 400 bytes of memory until its ticket is answered or dropped. With a
-    /// [hook](crate::EventStoreBuilder::on_settled) it takes them until it is settled. Its
+    /// An event on disk takes about 400 bytes of memory, those of its ticket included, until the ticket is answered or
+    /// dropped. With a [hook](crate::EventStoreBuilder::on_settled) it takes them until it is settled. Its
     /// [`event_deadline`](crate::EventStoreBuilder::event_deadline) begins when it comes into the buffer.
     #[must_use]
     pub fn overflow(self, overflow: bool) -> Self {
